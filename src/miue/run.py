@@ -1,0 +1,270 @@
+"""Run: device, precision, processes, random generators, kept state and progress. The only file that names a device."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lightning_fabric as lightning
+import torch
+from jaxtyping import Float, Int
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from miue.types import UserError
+
+log = logging.getLogger("miue")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """How a device computes: what autocast uses inside networks, and the memory layout of pictures."""
+
+    precision: str
+    layout: torch.memory_format
+    reason: str
+
+
+def choose_numerics(device: torch.device) -> Numerics:
+    """bf16 where the hardware multiplies it natively (it is many times slower where it is emulated), else float32."""
+    if device.type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return Numerics("bf16-mixed", torch.channels_last, "this GPU multiplies bf16 natively")
+        return Numerics("32-true", torch.channels_last, "this GPU has no native bf16")
+    if device.type == "cpu":
+        can = torch.cpu.get_capabilities()
+        if can.get("avx512_bf16") or can.get("amx_bf16") or can.get("amx_tile"):
+            return Numerics("bf16-mixed", torch.channels_last, "this processor multiplies bf16 natively")
+        return Numerics("32-true", torch.channels_last, "this processor has no native bf16")
+    return Numerics("32-true", torch.contiguous_format, f"{device.type}: float32 is the tested path")
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Write to a temporary name beside `path`, flush to disk, then rename: the file appears complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        write(part)
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+@dataclass
+class Run:
+    """Where and how something is computed. One object serves a whole command; methods get it as an argument.
+
+    seed: every generator is derived from it and from names, so a draw added somewhere shifts nothing elsewhere.
+    keep: folder for checkpoints; None keeps nothing. quiet: no progress.
+    """
+
+    seed: int = 0
+    device_name: str = "auto"
+    keep: Path | None = None
+    quiet: bool = True
+    fabric: lightning.Fabric = field(default=None, repr=False)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.device_name not in DEVICES:
+            raise UserError(f"device {self.device_name!r} is unknown; allowed: {', '.join(DEVICES)}")
+        if self.fabric is None:
+            self.fabric = _fabric(self.device_name, 1)
+
+    # -- device and precision ------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        return self.fabric.device
+
+    @cached_property
+    def numerics(self) -> Numerics:
+        return choose_numerics(self.device)
+
+    def put(self, x: Tensor) -> Tensor:
+        """To the run's device; pictures in its memory layout."""
+        if x.ndim == 4 and x.is_floating_point():
+            return x.to(self.device, memory_format=self.numerics.layout, non_blocking=True)
+        return x.to(self.device, non_blocking=True)
+
+    def place(self, net: nn.Module) -> nn.Module:
+        """A network on the run's device, convolutions in its memory layout."""
+        return net.to(self.device).to(memory_format=self.numerics.layout)  # pyright: ignore[reportCallIssue]
+
+    def autocast(self) -> torch.autocast:
+        """Lower precision inside networks where the hardware has it. Deltas, losses and budgets stay float32."""
+        on = self.numerics.precision == "bf16-mixed"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=on)
+
+    @cached_property
+    def machine(self) -> dict[str, str]:
+        """What a record needs in order to be compared: versions, device, threads, precision and its reason."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else _processor()
+        return {
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "system": platform.platform(),
+            "device": f"{self.device.type} ({name}, {torch.get_num_threads()} threads)",
+            "precision": f"{self.numerics.precision}: {self.numerics.reason}",
+            "processes": str(self.world),
+        }
+
+    # -- randomness ----------------------------------------------------------------------------------------------
+
+    def entropy(self, *names: object) -> int:
+        """A 63-bit number from the seed and names."""
+        text = json.dumps([self.seed, *map(str, names)])
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+    def rng(self, *names: object) -> torch.Generator:
+        """A fresh generator, the same for the same seed and names on every machine. It lives on the CPU."""
+        return torch.Generator().manual_seed(self.entropy(*names))
+
+    @contextmanager
+    def seeded(self, *names: object) -> Iterator[None]:
+        """Torch's global generators, seeded for a block and put back after: for layers that take no generator."""
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(self.entropy(*names))
+            yield
+
+    def reseeded(self, seed: int) -> Run:
+        """The same machine with another seed; it keeps no state of its own."""
+        return Run(seed, self.device_name, None, self.quiet, self.fabric)
+
+    # -- several processes ---------------------------------------------------------------------------------------
+
+    @property
+    def rank(self) -> int:
+        return self.fabric.global_rank
+
+    @property
+    def world(self) -> int:
+        return self.fabric.world_size
+
+    def mine(self, n: int) -> Int[Tensor, "m"]:
+        """The rows that belong to this process for the whole run."""
+        return torch.arange(self.rank, n, self.world)
+
+    def average(self, tensors: Iterable[Tensor | None]) -> None:
+        """Replace each tensor by its mean over processes, in place."""
+        if self.world > 1:
+            for tensor in tensors:
+                if tensor is not None and tensor.is_floating_point():
+                    tensor.copy_(self.fabric.all_reduce(tensor, reduce_op="mean"))  # type: ignore[arg-type]
+
+    def total(self, table: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """The sum over processes."""
+        return table if self.world == 1 else self.fabric.all_reduce(table, reduce_op="sum")  # type: ignore[return-value]
+
+    # -- kept state ----------------------------------------------------------------------------------------------
+
+    def save(self, name: str, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        """Keep tensors and facts under a name, atomically; rank 0 only, and only where the run keeps state."""
+        if self.keep is None or self.rank:
+            return
+        flat = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        write_atomically(
+            self.keep / f"{name}.safetensors", lambda part: save_file(flat, str(part), {"meta": json.dumps(meta)})
+        )
+
+    def load(self, name: str, **expected: object) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """What was kept under a name, or None where nothing was or where it belongs to other data or settings."""
+        path = None if self.keep is None else self.keep / f"{name}.safetensors"
+        if path is None or not path.is_file():
+            return None
+        with safe_open(str(path), "pt") as file:  # pyright: ignore[reportGeneralTypeIssues]
+            meta = json.loads((file.metadata() or {}).get("meta", "{}"))
+            if any(meta.get(k) != v for k, v in expected.items()):
+                log.info("%s belongs to other data or settings: starting anew", path.name)
+                return None
+            return {k: file.get_tensor(k) for k in file.keys()}, meta  # noqa: SIM118
+
+    # -- progress ------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def progress(self, text: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
+        """A bar with the time left on a terminal, a plain line now and then elsewhere. Yields tick(note="")."""
+        if self.quiet or self.rank:
+            yield lambda note="": None
+        elif sys.stderr.isatty():
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            left = (TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+            with Progress(*columns, *left, console=Console(stderr=True)) as bar:
+                task = bar.add_task(text, total=total, completed=done, note="")
+                yield lambda note="": bar.update(task, advance=1, **({"note": note} if note else {}))
+        else:
+            yield _Lines(text, total, done).tick
+
+
+class _Lines:
+    """Progress for log files: a line every 20 seconds and at the end, with the time left."""
+
+    def __init__(self, text: str, total: int, done: int) -> None:
+        self.text, self.total, self.first, self.done = text, total, done, done
+        self.start = self.said = time.monotonic()
+        self.note = ""
+
+    def tick(self, note: str = "") -> None:
+        self.done, self.note, now = self.done + 1, note or self.note, time.monotonic()
+        if now - self.said >= 20 or self.done == self.total:
+            self.said, spent = now, now - self.start
+            left = spent / (self.done - self.first) * (self.total - self.done)
+            tail = f"{left:.0f} s left" if self.done < self.total else f"took {spent:.0f} s"
+            print(f"{self.text}: {self.done} of {self.total}, {tail} {self.note}".rstrip(), file=sys.stderr, flush=True)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _fabric(device: str, processes: int) -> lightning.Fabric:
+    strategy = "auto" if processes == 1 else "ddp_spawn"
+    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    try:
+        return lightning.Fabric(accelerator=device, devices=processes, strategy=strategy)
+    except Exception as error:  # Fabric raises several types, all of them about a device that is not there
+        raise UserError(f"device {device!r} cannot be used here: {error}") from None
+
+
+def launch(task: Callable[[Run], T], run: Run, processes: int) -> T:
+    """Call task(run) in several processes at once (one GPU each, or CPU processes with gloo); the result of rank 0."""
+    if processes == 1:
+        return task(run)
+    fabric = _fabric(run.device_name, processes)
+    return fabric.launch(_Task(task, run.seed, run.device_name, run.keep, run.quiet))
+
+
+@dataclass
+class _Task:
+    """What a spawned process needs in order to rebuild its Run."""
+
+    task: Callable[[Run], Any]
+    seed: int
+    device_name: str
+    keep: Path | None
+    quiet: bool
+
+    def __call__(self, fabric: lightning.Fabric) -> Any:
+        return self.task(Run(self.seed, self.device_name, self.keep, self.quiet, fabric))

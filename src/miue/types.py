@@ -1,0 +1,361 @@
+"""The nouns of miue. This module imports nothing from the package, so that everything may import it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, Int8, Int16, UInt8
+from pydantic import BaseModel, ConfigDict
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+Norm = Literal["linf", "l2", "l0", "none"]
+
+
+class UserError(Exception):
+    """A mistake that the user can mend. The command line prints its one message and exits with code 2."""
+
+
+def stretch(delta: Float[Tensor, "b c g g2"], height: int, width: int) -> Float[Tensor, "b c h w"]:
+    """Stretch a noise grid to a picture: bilinear, differentiable, the identity where the sizes agree.
+
+    Every value is a convex combination of grid values, so no L-infinity budget is ever exceeded by stretching.
+    The one function for this: the attack differentiates through it, the writer calls it for the file.
+    """
+    if delta.shape[-2:] == (height, width):
+        return delta
+    return F.interpolate(delta, size=(height, width), mode="bilinear", align_corners=False)
+
+
+def _levels(delta: Float[Tensor, "*shape"], limit: int, dtype: torch.dtype) -> Int[Tensor, "*shape"]:
+    """Round grey levels to integers and clamp them to [-limit, limit]: the only rounding in the package."""
+    return delta.round().clamp_(-limit, limit).to(dtype)
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Labelled pictures as one uint8 tensor. Row i is source i; rows are never dropped or reordered.
+
+    images: UInt8[n c h w], c = 1 or 3, in memory or memory-mapped. labels: Int64[n], an index into `classes`.
+    sources: one identifier a row (a relative path, "row 17"). canvas: True where pictures were resized to fit.
+    """
+
+    images: UInt8[Tensor, "n c h w"]
+    labels: Int[Tensor, "n"]
+    classes: tuple[str, ...]
+    name: str
+    sources: tuple[str, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        n = len(self.images)
+        if n != len(self.labels):
+            raise ValueError(f"{n} images but {len(self.labels)} labels")
+        if self.sources and len(self.sources) != n:
+            raise ValueError(f"{n} images but {len(self.sources)} sources")
+        if self.images.shape[1] not in (1, 3):
+            raise ValueError(f"{self.images.shape[1]} channels; an image has 1 or 3")
+        if n and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
+            raise ValueError(
+                f"labels must lie in 0..{len(self.classes) - 1}, the indices of {len(self.classes)} classes"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        c, h, w = self.shape
+        return f"ImageSet({self.name!r}, {len(self)} images {c}x{h}x{w}, {len(self.classes)} classes)"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        c, h, w = self.images.shape[1:]
+        return c, h, w
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (16 hex digits) over pixels, labels, shape and class names: what was really used."""
+        h = hashlib.sha256(repr((tuple(self.images.shape), self.classes)).encode())
+        h.update(self.labels.to(torch.int64).numpy().tobytes())
+        for part in self.images.split(4096):
+            h.update(part.contiguous().numpy().tobytes())
+        return h.hexdigest()[:16]
+
+    def with_images(self, images: UInt8[Tensor, "n c h w"], name: str | None = None) -> ImageSet:
+        """The same rows with other pixels."""
+        return replace(self, images=images, name=name or self.name)
+
+    def select(self, rows: Int[Tensor, "m"] | Bool[Tensor, "n"], name: str | None = None) -> ImageSet:
+        """A subset, in the order of `rows`; class indices stay as they are."""
+        index = rows.nonzero().flatten() if rows.dtype == torch.bool else rows
+        sources = tuple(self.sources[i] for i in index.tolist()) if self.sources else ()
+        return ImageSet(self.images[index], self.labels[index], self.classes, name or self.name, sources)
+
+    def first_per_class(self, count: int) -> ImageSet:
+        """The first `count` rows of every class, in data-set order."""
+        onehot = F.one_hot(self.labels, len(self.classes))
+        rank = onehot.cumsum(0).gather(1, self.labels[:, None]).squeeze(1)
+        return self.select(rank <= count, f"{self.name}[first {count} per class]")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Largest allowed change of one picture.
+
+    eps is in grey levels (1/255) for "linf", in [0,1] units for "l2", in pixels for "l0"; "none" has no bound.
+    """
+
+    eps: float = 8
+    norm: Norm = "linf"
+
+    def __post_init__(self) -> None:
+        if self.norm not in ("linf", "l2", "l0", "none"):
+            raise UserError(f"norm {self.norm!r} is unknown; allowed: linf, l2, l0, none")
+        if self.norm in ("linf", "l0") and (self.eps != int(self.eps) or not self.eps >= 1):
+            raise UserError(
+                f"a budget of {self.eps:g} ({self.norm}) is not a whole number of at least 1: files are 8 bit"
+            )
+        if self.norm == "linf" and self.eps > 255:
+            raise UserError(f"a budget of {self.eps:g} grey levels is not below 256")
+        if self.norm == "l2" and not self.eps > 0:
+            raise UserError(f"a budget of {self.eps:g} (l2) is not positive")
+
+    @property
+    def unit(self) -> float:
+        """eps on the [0,1] scale of a float picture, for "linf"."""
+        return self.eps / 255
+
+    @property
+    def levels(self) -> int:
+        """The largest change of one value that is ever possible, in grey levels."""
+        return int(self.eps) if self.norm == "linf" else 255
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Read "8", "8/255" (both grey levels), "l2:1.3", "l0:1" or "none"."""
+        norm, _, number = text.rpartition(":")
+        try:
+            if text == "none":
+                return cls(0, "none")
+            return cls(float(number.removesuffix("/255")), norm or "linf")  # type: ignore[arg-type]
+        except ValueError:
+            raise UserError(f"budget {text!r} is not understood; write 8, 8/255, l2:1.3, l0:1 or none") from None
+
+    def measure(self, delta: Int[Tensor, "n c h w"]) -> Float[Tensor, "n"]:
+        """Size of each perturbation in the unit of `eps` (L-infinity in grey levels where there is no bound)."""
+        if self.norm == "l2":
+            return delta.double().flatten(1).norm(dim=1).float() / 255
+        if self.norm == "l0":
+            return (delta != 0).any(1).flatten(1).sum(1).float()
+        return delta.to(torch.int16).abs().flatten(1).amax(1).float()
+
+    def allows(self, delta: Int[Tensor, "n c h w"]) -> bool:
+        """Whether no perturbation exceeds the budget; 0.1 % of slack for "l2", where rounding moves the norm."""
+        if self.norm == "none" or not len(delta):
+            return True
+        limit = self.eps * 1.001 if self.norm == "l2" else self.eps
+        return bool((self.measure(delta) <= limit).all())
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """A bounded integer perturbation, in data-set coordinates: added to the un-augmented picture.
+
+    delta: Int8[n c g g] (Int16 where a method leaves the int8 range), one row a picture, or Int8[k c g g] with
+    `labels`: Int[n], one row a class. g = side of the noise grid, stretched to each picture's own size.
+    """
+
+    delta: Int8[Tensor, "k c g g2"] | Int16[Tensor, "k c g g2"]
+    budget: Budget
+    made_by: str
+    labels: Int[Tensor, "n"] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.budget.allows(self.delta):
+            worst = float(self.budget.measure(self.delta).max())
+            raise ValueError(f"{self.made_by} left its budget: {worst:g} > {self.budget.eps:g} ({self.budget.norm})")
+
+    def __len__(self) -> int:
+        return len(self.delta) if self.labels is None else len(self.labels)
+
+    @classmethod
+    def rounded(
+        cls, delta: Float[Tensor, "k c g g2"], budget: Budget, made_by: str, labels: Int[Tensor, "n"] | None = None
+    ) -> Perturbation:
+        """From float in [0,1] units to grey levels: rounded to nearest once, checked against the budget.
+
+        Rounding and not truncation: truncating shifts every value by half a grey level on average.
+        """
+        excess = float(delta.abs().max()) * 255 - budget.levels if delta.numel() else 0.0
+        if excess > 1e-2:  # float noise is far below; anything more is a method that did not project
+            raise ValueError(f"{made_by} left its budget by {excess:g} grey levels")
+        dtype = torch.int8 if budget.levels < 128 else torch.int16
+        return cls(_levels(delta.detach().float().cpu() * 255, budget.levels, dtype), budget, made_by, labels)
+
+    def rows(self, index: Int[Tensor, "b"]) -> Int[Tensor, "b"]:
+        """The rows of delta that belong to these pictures."""
+        return index if self.labels is None else self.labels[index]
+
+    def at(self, index: int, height: int, width: int) -> Int[Tensor, "c h w"]:
+        """Grey levels to add to picture `index` at its own size."""
+        return self.stretched(torch.tensor([index]), height, width)[0]
+
+    def stretched(self, index: Int[Tensor, "b"], height: int, width: int) -> Int[Tensor, "b c h w"]:
+        """Grey levels to add to these pictures at one size."""
+        grid = self.delta[self.rows(index)]
+        if grid.shape[-2:] == (height, width):
+            return grid
+        return _levels(stretch(grid.float(), height, width), self.budget.levels, grid.dtype)
+
+    def apply(self, data: ImageSet) -> ImageSet:
+        """The protected set: integer addition, clamped to [0, 255]."""
+        if len(self) != len(data):
+            raise ValueError(f"a perturbation of {len(self)} rows for {len(data)} images")
+        out = torch.empty_like(data.images)
+        for index in torch.arange(len(data)).split(4096):
+            delta = self.stretched(index, *data.shape[1:])
+            out[index] = (data.images[index].to(torch.int16) + delta).clamp_(0, 255).to(torch.uint8)
+        return data.with_images(out, f"{data.name} + {self.made_by}")
+
+    def save(self, path: Path) -> None:
+        """Write as safetensors. Keep the file private: with it anybody can subtract the protection."""
+        tensors = {"delta": self.delta.contiguous()} | (
+            {} if self.labels is None else {"labels": self.labels.contiguous()}
+        )
+        meta = {"made_by": self.made_by, "eps": repr(self.budget.eps), "norm": self.budget.norm}
+        save_file(tensors, str(path), meta)
+
+    @classmethod
+    def load(cls, path: Path) -> Perturbation:
+        """Read what `save` wrote; the budget is checked again."""
+        from safetensors import safe_open
+
+        if not path.is_file():
+            raise UserError(f"{path}: there is no perturbation file here")
+        with safe_open(str(path), "pt") as file:  # pyright: ignore[reportGeneralTypeIssues]
+            meta = file.metadata() or {}
+        tensors = load_file(str(path))
+        budget = Budget(float(meta["eps"]), meta["norm"])  # type: ignore[arg-type]
+        return cls(tensors["delta"], budget, meta["made_by"], tensors.get("labels"))
+
+
+# --- what a method is: hyper-parameters are fields of a frozen dataclass, data are arguments of its one call ---
+
+
+@runtime_checkable
+class Net(Protocol):
+    """A classifier in two halves. Pictures are float in [0,1]; normalisation happens inside."""
+
+    def embed(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]: ...
+    def head(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]: ...
+    def stages(self, x: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _"]]: ...
+    def __call__(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]: ...
+
+
+class Attack(Protocol):
+    """Chooses the perturbation of a whole data set."""
+
+    def __call__(self, data: ImageSet, budget: Budget, run: Any) -> Perturbation: ...
+
+
+class Purify(Protocol):
+    """A defense that cleans the training pictures once, before training."""
+
+    slot: Literal["purify"]
+
+    def __call__(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]: ...
+
+
+class Augment(Protocol):
+    """A change of every training batch, drawn anew each time; labels are probabilities and may become soft."""
+
+    slot: Literal["augment"]
+
+    def __call__(
+        self, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], generator: torch.Generator
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b k"]]: ...
+
+
+class Loss(Protocol):
+    """The victim's training loss for one batch."""
+
+    slot: Literal["loss"]
+
+    def __call__(self, net: Any, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"]) -> Float[Tensor, ""]: ...
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mutual information in nats: an estimate or a lower bound, with its half-sample spread."""
+
+    nats: float
+    kind: Literal["estimate", "lower bound"]
+    spread: float
+
+
+class Estimator(Protocol):
+    """Estimates the mutual information between paired samples."""
+
+    def __call__(self, x: Float[Tensor, "n dx"], y: Float[Tensor, "n dy"], run: Any) -> Estimate: ...
+
+
+# --- records ---
+
+
+class Record(BaseModel):
+    """Base of everything that is written as JSON: strict about fields, never edited in place."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Role = Literal["clean", "noise", "protected"]
+Verdict = Literal["protected", "not protected", "inconclusive"]
+
+
+class VictimRun(Record):
+    """One victim: trained on `role` data with one seed, tested on clean pictures. Accuracies are shares in [0,1]."""
+
+    role: Role
+    victim: str
+    seed: int
+    data: str
+    """Digest of the training set as it was read."""
+    last: float
+    best: float
+    best_epoch: int
+    train: float
+    """Accuracy on its own training set, without augmentation, after the last epoch."""
+    seconds: float
+
+
+class Outcome(Record):
+    """What a protection is worth on one data set: victims, their controls and a verdict by a threshold set before."""
+
+    version: Literal[1] = 1
+    name: str
+    method: str
+    budget: str
+    classes: int
+    images: int
+    data: dict[str, str]
+    recipe: dict[str, Any]
+    threshold: float
+    """Largest share of the clean victim's gain over chance that a protected victim may keep."""
+    runs: Sequence[VictimRun]
+    verdict: Verdict
+    reason: str
+    notes: Sequence[str] = ()
+    machine: dict[str, str]
+
+    def accuracies(
+        self, role: Role, victim: str | None = None, which: Literal["last", "best", "train"] = "last"
+    ) -> list[float]:
+        """Accuracies of one role, in the order of seeds."""
+        return [getattr(r, which) for r in self.runs if r.role == role and victim in (None, r.victim)]
