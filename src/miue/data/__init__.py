@@ -1,0 +1,24 @@
+"""Data sets in and out: the only place that opens an image."""
+
+from miue.data.align import align
+from miue.data.output import check_output, private_of
+from miue.data.read import default_canvas, read
+from miue.data.scan import scan
+from miue.data.source import Entry, Source
+from miue.data.verify import Finding, verify
+from miue.data.write import Written, write
+
+__all__ = [
+    "Entry",
+    "Finding",
+    "Source",
+    "Written",
+    "align",
+    "check_output",
+    "default_canvas",
+    "private_of",
+    "read",
+    "scan",
+    "verify",
+    "write",
+]

@@ -1,0 +1,78 @@
+"""Arrays of pictures: .npz files and the named sets that are held in memory."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from miue.data.source import Item, Kind, Store
+from miue.types import UserError
+
+IMAGE_KEYS, LABEL_KEYS, NAME_KEYS = ("images", "x", "data"), ("labels", "y"), ("classes", "class_names")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayStore(Store):
+    """Pictures in memory: UInt8[n h w] or [n h w c]. key: the array's name in an .npz file."""
+
+    images: UInt8[np.ndarray, "n h w *c"] = field(repr=False)
+    key: str = ""
+
+    def get(self, index: int) -> np.ndarray:
+        return self.images[index]
+
+
+def array_store(
+    kind: Kind,
+    location: str,
+    name: str,
+    images: UInt8[np.ndarray, "n h w *c"],
+    labels: Sequence[int],
+    classes: Sequence[str],
+    key: str = "",
+) -> ArrayStore:
+    """A store of rows."""
+    items = tuple(Item(f"row {i}", int(label)) for i, label in enumerate(labels))
+    return ArrayStore(
+        kind=kind, location=location, name=name, classes=tuple(classes), items=items, images=images, key=key
+    )
+
+
+def load_npz(path: Path) -> dict[str, np.ndarray]:
+    """Every array of an .npz file; pickled objects are refused."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: not readable as .npz without pickled objects: {error}") from None
+
+
+def open_npz(path: Path) -> ArrayStore:
+    """Read `images` (or x, data) and `labels` (or y); `classes` gives the names where present."""
+    arrays = load_npz(path)
+    image, label = (next((k for k in keys if k in arrays), None) for keys in (IMAGE_KEYS, LABEL_KEYS))
+    if image is None or label is None:
+        raise UserError(
+            f"{path}: has the arrays {', '.join(arrays) or 'none'}; needed: pictures named images, x or data, "
+            "and labels named labels or y"
+        )
+    images, labels = arrays[image], arrays[label]
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3, 4)):
+        raise UserError(
+            f"{path}: {image!r} is {images.dtype} of shape {images.shape}; allowed: uint8 of shape (N, H, W) or "
+            "(N, H, W, C) with 1, 3 or 4 channels (0 to 255, channels last)"
+        )
+    if labels.dtype.kind not in "iu" or labels.shape != (len(images),) or (len(labels) and int(labels.min()) < 0):
+        raise UserError(
+            f"{path}: {label!r} is {labels.dtype} of shape {labels.shape}; allowed: one integer of at least 0 for "
+            f"each of the {len(images)} pictures"
+        )
+    count = int(labels.max()) + 1 if len(labels) else 0
+    named = next((arrays[k] for k in NAME_KEYS if k in arrays and arrays[k].dtype.kind == "U"), None)
+    names = [str(i) for i in range(count)] if named is None or len(named) < count else [str(n) for n in named]
+    return array_store("npz", str(path), path.stem, images, labels.tolist(), names, image)

@@ -1,0 +1,105 @@
+"""A folder of class folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from miue.data.formats import EXTENSIONS
+from miue.data.source import Item, Store
+from miue.types import UserError
+
+NOTICE = "PROTECTED.md"
+SPLITS = frozenset(("train", "training", "val", "valid", "validation", "dev", "test", "testing"))
+_JUNK = frozenset((".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX", ".git", ".svn", "@eaDir"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderStore(Store):
+    """Class = folder of the first level; deeper folders belong to it. paths: the real path of every item."""
+
+    paths: tuple[Path, ...] = field(repr=False)
+
+    def get(self, index: int) -> bytes:
+        return self.paths[index].read_bytes()
+
+
+def open_folder(root: Path) -> FolderStore:
+    """List a folder. Links are never followed; system junk is left out, everything else is an item."""
+    folders = sorted(
+        (p.name for p in os.scandir(root) if p.is_dir(follow_symlinks=False) and not _hidden(p.name)), key=os.fsencode
+    )
+    _refuse_splits(root, folders)
+    paths = tuple(_walk(root))
+    if not folders:
+        what = "pictures lie directly in it" if any(p.suffix.lower() in EXTENSIONS for p in paths) else "it has none"
+        raise UserError(
+            f"{root}: there are no class folders ({what}); make one folder per class and put the pictures there"
+        )
+    label = {name: i for i, name in enumerate(folders)}
+    items = tuple(_item(root, path, label) for path in paths)
+    classes = tuple(readable(name) for name in folders)
+    return FolderStore(
+        kind="folder", location=str(root), name=root.resolve().name, classes=classes, items=items, paths=paths
+    )
+
+
+def readable(name: str) -> str:
+    """Bytes that are not UTF-8 become %xNN: nothing after this point has to care about them."""
+    return name if name.isprintable() else os.fsencode(name).decode("utf-8", "backslashreplace").replace("\\", "%")
+
+
+def _hidden(name: str) -> bool:
+    return name in _JUNK or name.startswith(".")
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for entry in sorted(os.scandir(folder), key=lambda e: os.fsencode(e.name)):
+        if entry.name in _JUNK or entry.name.startswith("._"):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(Path(entry.path))
+        else:
+            yield Path(entry.path)
+
+
+def _item(root: Path, path: Path, label: dict[str, int]) -> Item:
+    parts = path.relative_to(root).parts
+    name = "/".join(map(readable, parts))
+    own = label.get(parts[0], -1) if len(parts) > 1 else -1
+    return Item(name, own, _unopened(root, path, parts), path.suffix.lower() in EXTENSIONS)
+
+
+def _unopened(root: Path, path: Path, parts: tuple[str, ...]) -> str:
+    """Why a file is not even opened, or nothing."""
+    if any(part.startswith(".") for part in parts):
+        return "hidden file or folder"
+    if path.is_symlink():
+        if path.is_dir():
+            return "a link to a folder: links are not followed"
+        if not path.exists():
+            return "a link that leads nowhere"
+        inside = path.resolve().is_relative_to(root.resolve())
+        return "a link to another file of this folder" if inside else "a link out of this folder"
+    if not path.is_file():
+        return "not a regular file"
+    return ""
+
+
+def _refuse_splits(root: Path, folders: list[str]) -> None:
+    found = [name for name in folders if name.lower() in SPLITS]
+    if found and (len(found) == len(folders) or len(found) > 1):
+        raise UserError(
+            f"{root}: the folders {', '.join(found)} look like splits, not classes; choose one with split={found[0]!r} "
+            f"(--split {found[0]}) or point at {root / found[0]}"
+        )
+
+
+def choose_split(root: Path, split: str) -> Path:
+    """The folder of a split."""
+    if (root / split).is_dir():
+        return root / split
+    there = sorted(p.name for p in root.iterdir() if p.is_dir() and not _hidden(p.name))
+    raise UserError(f"{root}: there is no split {split!r}; folders there: {', '.join(there) or 'none'}")

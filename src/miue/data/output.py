@@ -1,0 +1,95 @@
+"""The folder that is written and the private one beside it: what may be touched there."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from miue.data.folder import NOTICE
+from miue.data.manifest import FINAL, PART, PLAN, Plan
+from miue.types import UserError
+
+NOTICE_TEXT = """# Protected pictures
+
+The pictures in this folder carry a small, deliberate change (made with miue) that keeps classifiers from learning
+from them. Do not use them as training data: a model trained on them fails on ordinary pictures. In particular, do not
+add them to shared collections or to the training data of anything that people's safety depends on.
+"""
+
+
+def private_of(out: Path) -> Path:
+    """The private folder of an output folder: manifest, perturbation, state. Never publish it."""
+    return out.with_name(f"{out.name}.private")
+
+
+def check_output(source_location: str | Path, out: Path, private: Path, overwrite: bool, fingerprint: str) -> None:
+    """Raise UserError unless `out` may be written; with `overwrite`, first delete what an earlier run wrote there.
+
+    fingerprint: stands for data and settings; an output whose run.json has the same one is resumed.
+    """
+    source = Path(source_location)
+    if source.exists():
+        _refuse_overlap(source.resolve(), out, private)
+    if private.resolve().is_relative_to(out.resolve()):
+        raise UserError(f"{private}: the private folder lies in the published one; put it elsewhere")
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise UserError(f"{out}: is a {'link' if out.is_symlink() else 'file'}; give a folder that is new or empty")
+    there = files_in(out)
+    if links := [p for p in there if p.is_symlink()]:
+        raise UserError(
+            f"{links[0]}: is a link, and nothing is written through links; remove it or choose another --out"
+        )
+    if overwrite:
+        _clear(out, private, there)
+    elif there and (found := _fingerprint(private)) != fingerprint:
+        if found is None:
+            raise UserError(f"{out}: is not empty and was not written by miue; choose another --out or empty it")
+        raise UserError(
+            f"{out}: was written with other settings or from other data; choose another --out, or replace what was "
+            "written with --overwrite"
+        )
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Every file and link below a folder, links not followed."""
+    found = []
+    for root, folders, files in os.walk(folder):
+        at = Path(root)
+        found += [at / name for name in files] + [at / name for name in folders if (at / name).is_symlink()]
+    return sorted(found)
+
+
+def _refuse_overlap(source: Path, out: Path, private: Path) -> None:
+    for what, path in (("output", out.resolve()), ("private folder", private.resolve())):
+        if path == source:
+            raise UserError(
+                f"{path}: the {what} is the input; the originals are never overwritten, choose another --out"
+            )
+        if path.is_relative_to(source) or source.is_relative_to(path):
+            where = "in the input" if path.is_relative_to(source) else "around the input"
+            raise UserError(f"{path}: the {what} lies {where} ({source}); choose an --out beside it")
+
+
+def _fingerprint(private: Path) -> str | None:
+    try:
+        return json.loads((private / "run.json").read_text()).get("fingerprint", "")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _clear(out: Path, private: Path, there: Iterable[Path]) -> None:
+    plan = Plan.load(private)
+    names = {NOTICE, *(plan.files if plan else ())}
+    ours = {out / name for name in names}
+    ours |= {path.with_name(f".{path.name}.part") for path in ours}
+    for path in there:
+        if path not in ours:
+            raise UserError(f"{path}: was not written by miue, so --overwrite does not touch it; move it away first")
+    for path in there:
+        path.unlink()
+    for root, _, _ in os.walk(out, topdown=False):
+        Path(root).rmdir()
+    for name in (FINAL, PART, PLAN):
+        (private / name).unlink(missing_ok=True)

@@ -1,0 +1,189 @@
+"""One decoded picture: the only place that opens or encodes an image file."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Int16, UInt8
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+from miue.data import formats
+from miue.data.metadata import Metadata, metadata
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_DEEP = "more than 8 bits per channel would be clipped to 8: convert it to 8 bits first"
+
+
+class Unfit(Exception):
+    """A file that cannot be protected, with the status and the reason for the manifest."""
+
+    def __init__(self, status: Literal["skipped", "failed"], reason: str) -> None:
+        super().__init__(reason)
+        self.status: Literal["skipped", "failed"] = status
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How pictures are decoded; scan, read and write use the same. max_pixels: width times height."""
+
+    max_pixels: int = 50_000_000
+    frames: Literal["refuse", "first"] = "refuse"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An upright picture of 8 bits. pixels: UInt8[h w c], c = 1 or 3; alpha is carried along untouched."""
+
+    pixels: UInt8[np.ndarray, "h w c"]
+    alpha: UInt8[np.ndarray, "h w"] | None = None
+    meta: Metadata = field(default_factory=Metadata)
+
+    @property
+    def mode(self) -> str:
+        return ("L" if self.pixels.shape[2] == 1 else "RGB") + ("" if self.alpha is None else "A")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width, height."""
+        return self.pixels.shape[1], self.pixels.shape[0]
+
+    @property
+    def array(self) -> UInt8[np.ndarray, "h w c2"]:
+        """Colour and alpha in one array."""
+        return self.pixels if self.alpha is None else np.dstack([self.pixels, self.alpha])
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over mode, size and pixels: equal for every lossless encoding of the same picture."""
+        w, h = self.size
+        return hashlib.sha256(f"{self.mode} {w}x{h}\n".encode() + self.array.tobytes()).hexdigest()
+
+    def plus(self, delta: Int16[np.ndarray, "c2 h w"]) -> Picture:
+        """Add grey levels and clamp to 0..255. Alpha stays; a grey picture gets the mean over channels."""
+        change = np.moveaxis(delta, 0, 2)
+        if self.pixels.shape[2] == 1 and change.shape[2] == 3:
+            total = change.sum(2, keepdims=True, dtype=np.int16)
+            change = np.sign(total) * (np.abs(total) // 3)  # towards zero, so that no budget is exceeded
+        return replace(self, pixels=np.clip(self.pixels + change, 0, 255).astype(np.uint8))
+
+    def same_alpha(self, other: Picture) -> bool:
+        """Whether both are equally transparent; no alpha and full alpha are the same (WebP drops the latter)."""
+        mine, yours = (np.full(1, 255) if p.alpha is None else p.alpha for p in (self, other))
+        return bool((mine == yours).all())
+
+    def minus(self, other: Picture) -> Int16[np.ndarray, "c h w"]:
+        """The change of every value from `other`; grey stands for three equal channels beside RGB."""
+        return np.moveaxis(self.pixels.astype(np.int16) - other.pixels.astype(np.int16), 2, 0)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence Pillow's remarks about files; sizes and damage are judged here. Enter it in the main thread only."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+        yield
+
+
+def decode(payload: bytes | np.ndarray, rules: Rules, expected: bool = True) -> Picture:
+    """Decode a payload completely. expected: whether it claims to be a picture. Raises Unfit."""
+    if isinstance(payload, np.ndarray):
+        return _from_array(payload, Metadata(), rules)
+    if found := formats.foreign(payload):
+        raise Unfit(*found) if expected or found[0] == "skipped" else _no_picture()  # type: ignore[arg-type]
+    try:
+        more = ("HEIF",) if "HEIF" in Image.OPEN else ()
+        with Image.open(io.BytesIO(payload), formats=formats.READABLE + more) as im:
+            return _decode(im, payload, rules)
+    except Unfit:
+        raise
+    except UnidentifiedImageError:
+        raise (Unfit("failed", "its content is no known picture format") if expected else _no_picture()) from None
+    except Image.DecompressionBombError:
+        raise Unfit("skipped", "far more pixels than Pillow opens") from None
+    except Exception as error:  # damaged files raise nearly anything; one bad file must not end the run
+        raise Unfit("failed", f"cannot be decoded: {' '.join(str(error).split())[:120]}") from None
+
+
+def _no_picture() -> Unfit:
+    return Unfit("skipped", "not a picture (copy it yourself if it should be published)")
+
+
+def _decode(im: Image.Image, data: bytes, rules: Rules) -> Picture:
+    _check_size(im.width, im.height, rules)
+    if getattr(im, "n_frames", 1) > 1 and rules.frames == "refuse":
+        raise Unfit("skipped", "more than one picture in the file (animation, pages): the others would stay clean")
+    depths = getattr(im, "tag_v2", {}).get(258, (8,)) if im.format == "TIFF" else (8,)
+    if im.mode.startswith("I") or max(formats.bits(data, im.format or ""), *depths) > 8:
+        raise Unfit("skipped", _DEEP)
+    if im.mode == "1":
+        raise Unfit("skipped", "black and white (1 bit): there is no room for a small change")
+    im.load()
+    meta = metadata(im, data)
+    if im.mode == "CMYK":
+        im, meta = _from_cmyk(im, meta)
+    if im.mode in ("P", "PA"):
+        im = im.convert("RGBA" if im.has_transparency_data else "RGB")
+    elif im.mode in ("L", "RGB") and im.has_transparency_data:
+        im = im.convert("LA" if im.mode == "L" else "RGBA")
+    if im.mode not in ("L", "LA", "RGB", "RGBA"):
+        raise Unfit("skipped", f"colour mode {im.mode} cannot be written without loss: convert it to RGB first")
+    if meta.orientation in _TURNS:
+        im = im.transpose(_TURNS[meta.orientation])
+    return _from_array(np.asarray(im), meta, rules)
+
+
+def _check_size(width: int, height: int, rules: Rules) -> None:
+    if width * height > rules.max_pixels:
+        raise Unfit("skipped", f"more than {rules.max_pixels} pixels (max_pixels)")
+
+
+def _from_cmyk(im: Image.Image, meta: Metadata) -> tuple[Image.Image, Metadata]:
+    meta = replace(meta, icc=None, notes=(*meta.notes, "CMYK converted to RGB: the budget holds for the RGB picture"))
+    profile = im.info.get("icc_profile")
+    if profile:
+        try:
+            srgb = ImageCms.createProfile("sRGB")
+            turned = ImageCms.profileToProfile(im, io.BytesIO(profile), srgb, outputMode="RGB")
+            if turned is not None:
+                return turned, meta
+        except ImageCms.PyCMSError:  # a damaged profile: Pillow's own conversion serves
+            pass
+    return im.convert("RGB"), meta
+
+
+def _from_array(array: UInt8[np.ndarray, "h w *c"], meta: Metadata, rules: Rules) -> Picture:
+    """From [h w], or [h w c] with 1 to 4 channels: grey, grey and alpha, RGB, RGBA."""
+    _check_size(array.shape[1], array.shape[0], rules)
+    array = np.ascontiguousarray(array if array.ndim == 3 else array[..., None])
+    if array.shape[2] in (1, 3):
+        return Picture(array, None, meta)
+    return Picture(np.ascontiguousarray(array[..., :-1]), np.ascontiguousarray(array[..., -1]), meta)
+
+
+def encode(picture: Picture, form: Literal["png", "webp"]) -> bytes:
+    """A lossless file with the allowed metadata. WebP has no grey: there, a grey picture becomes RGB."""
+    array = picture.array
+    im = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
+    extra = {"icc_profile": picture.meta.icc, "exif": picture.meta.exif}
+    # exact: without it WebP changes colours under alpha 0, which common loaders show to a network
+    lossless = {"lossless": True, "exact": True, "quality": 60} if form == "webp" else {}
+    file = io.BytesIO()
+    im.save(file, form.upper(), **lossless, **{k: v for k, v in extra.items() if v})
+    return file.getvalue()

@@ -1,0 +1,74 @@
+"""From a scanned source to one tensor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from miue.data.picture import Picture, decode, quiet
+from miue.data.source import Source, ahead, sha256
+from miue.types import ImageSet, UserError
+
+_IN_MEMORY = 2 * 2**30  # bytes
+
+
+def default_canvas(source: Source) -> int:
+    """The side that all pictures share, where they are square, equal and at most 96 pixels; otherwise 64."""
+    sides = {side for entry in source.usable for side in (entry.width, entry.height)}
+    side = sides.pop()
+    return side if not sides and side <= 96 else 64
+
+
+def read(source: Source, canvas: int | None = None, *, grey: bool | None = None, cache: Path | None = None) -> ImageSet:
+    """Every usable picture, stretched to canvas x canvas; row i is source.usable[i]. Alpha is dropped.
+
+    grey: None makes one channel where all pictures are grey and three otherwise; False always three; True insists on
+    one. cache: a folder that takes the pixels where they exceed 2 GiB. Raises UserError where a file has changed.
+    """
+    side = default_canvas(source) if canvas is None else canvas
+    if side < 1:
+        raise UserError(f"a canvas of {side} pixels is too small; it is at least 1")
+    single = all(entry.grey for entry in source.usable) if grey is None else grey
+    if single and not all(entry.grey for entry in source.usable):
+        coloured = next(entry.path for entry in source.usable if not entry.grey)
+        raise UserError(f"{source.location}: grey pictures are asked for, but {coloured} has colour")
+    images = _empty((len(source.rows), 1 if single else 3, side, side), cache)
+    with quiet():
+        for i, picture in enumerate(ahead(lambda row: clean_picture(source, row), source.rows)):
+            images[i] = torch.from_numpy(np.moveaxis(_fitted(picture, side), 2, 0).copy())
+    labels = torch.tensor([entry.label for entry in source.usable])
+    return ImageSet(images, labels, source.classes, source.name, tuple(entry.path for entry in source.usable))
+
+
+def clean_picture(source: Source, row: int) -> Picture:
+    """Decode entry `row` exactly as the scan did. Raises UserError where it has changed since."""
+    entry = source.entries[row]
+    try:
+        payload = source.store.get(row)
+    except OSError as error:
+        raise UserError(f"{entry.path}: cannot be read any more ({error}); run the command again") from None
+    if sha256(payload) != entry.sha256:
+        raise UserError(f"{entry.path}: has changed since it was scanned; run the command again")
+    return decode(payload, source.rules)
+
+
+def _fitted(picture: Picture, side: int) -> UInt8[np.ndarray, "s s c"]:
+    if picture.size == (side, side):
+        return picture.pixels
+    pixels = picture.pixels
+    im = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    small = np.asarray(im.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=3.0))
+    return small if small.ndim == 3 else small[..., None]
+
+
+def _empty(shape: tuple[int, int, int, int], cache: Path | None) -> UInt8[Tensor, "n c h w"]:
+    if cache is None or np.prod(shape) <= _IN_MEMORY:
+        return torch.empty(shape, dtype=torch.uint8)
+    cache.mkdir(parents=True, exist_ok=True)
+    file = cache / f"images-{'x'.join(map(str, shape))}.u8"
+    return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))

@@ -1,0 +1,223 @@
+"""What is there: every input is looked at, decoded completely and accounted for before anything is computed."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections import Counter, defaultdict
+from dataclasses import replace
+from itertools import chain, count
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from miue.data.arrays import open_npz
+from miue.data.folder import NOTICE, choose_split, open_folder
+from miue.data.named import NAMES, is_named, open_named
+from miue.data.output import private_of
+from miue.data.picture import Picture, Rules, Unfit, decode, quiet
+from miue.data.source import Entry, Payload, Source, Store, ahead, sha256
+from miue.data.tables import open_parquet, shards_of
+from miue.types import UserError
+
+_LONGEST = 240  # bytes of a file name: 255 less the temporary name's own
+
+
+def scan(
+    source: str | Path,
+    *,
+    split: str | None = None,
+    max_pixels: int = 50_000_000,
+    frames: Literal["refuse", "first"] = "refuse",
+    download: bool = False,
+) -> Source:
+    """Look at a folder of class folders, parquet files, an .npz file or a named set such as "shapes" or "digits".
+
+    split: "train", "test" and so on, where the source has splits. max_pixels: larger pictures are skipped.
+    frames: "first" takes the first of several frames instead of skipping the file. download: fetch a named set.
+    Raises UserError where nothing can be protected; single bad files become skipped or failed entries.
+    """
+    store, rules = _open(source, split, download), Rules(max_pixels, frames)
+    entries, remarks = survey(store, rules)
+    _refuse(store, entries)
+    notes = (*store.notes, *_notes(store, entries), *(f"{text} ({n} pictures)" for text, n in remarks.most_common()))
+    return Source(store, entries, notes, rules)
+
+
+def _open(source: str | Path, split: str | None, download: bool) -> Store:
+    if isinstance(source, str) and is_named(source):
+        return open_named(source, split, download)
+    path = Path(source)
+    if not path.exists():
+        raise UserError(
+            f"{source}: no such file or folder, and no named set; named sets: {', '.join(NAMES)} (./{path.name} is "
+            "always a path)"
+        )
+    if path.is_dir() and split is not None and not shards_of(path, None if (path / split).is_dir() else split):
+        path = choose_split(path, split)
+        split = None
+    store = open_path(path, split)
+    if store is not None:
+        return store
+    raise UserError(f"{path}: allowed are a folder of class folders, .parquet files, an .npz file")
+
+
+def open_path(path: Path, split: str | None = None) -> Store | None:
+    """A folder or file as a store; None where it is neither of those that are understood."""
+    if shards := shards_of(path, split):
+        return open_parquet(path, shards)
+    if path.is_dir():
+        arrays = list(path.glob("*.npz"))
+        alone = len(arrays) == 1 and not any(p.is_dir() for p in path.iterdir())
+        return open_npz(arrays[0]) if alone else open_folder(path)
+    return open_npz(path) if path.suffix == ".npz" else None
+
+
+def survey(store: Store, rules: Rules) -> tuple[tuple[Entry, ...], Counter[str]]:
+    """Every item as an entry, and how often each remark about metadata and conversion was made."""
+    remarks: Counter[str] = Counter()
+    entries = []
+    with quiet():
+        for entry, said in ahead(lambda i: _examine(store, i, rules), range(len(store.items))):
+            entries.append(entry)
+            remarks.update(said)
+    return tuple(_with_outs(store, entries)), remarks
+
+
+def _examine(store: Store, index: int, rules: Rules) -> tuple[Entry, tuple[str, ...]]:
+    item = store.items[index]
+    if item.skip:
+        return Entry(item.path, "", item.label, "skipped", item.skip), ()
+    try:
+        payload = store.get(index)
+    except OSError as error:
+        return Entry(item.path, "", item.label, "failed", f"cannot be read: {error.strerror or error}"), ()
+    seen = Entry(item.path, "", item.label, "ok", bytes=_size(payload), sha256=sha256(payload))
+    try:
+        picture = decode(payload, rules, item.expected)
+    except Unfit as unfit:
+        return replace(seen, status=unfit.status, reason=unfit.reason), ()
+    seen = _described(seen, picture)
+    if item.label < 0:
+        return replace(seen, status="skipped", reason="lies in no class folder"), ()
+    return seen, picture.meta.notes
+
+
+def _size(payload: Payload) -> int:
+    return payload.nbytes if isinstance(payload, np.ndarray) else len(payload)
+
+
+def _described(entry: Entry, picture: Picture) -> Entry:
+    width, height = picture.size
+    return replace(entry, mode=picture.mode, width=width, height=height, pixels=picture.digest)
+
+
+# --- names of output files ---
+
+
+def _with_outs(store: Store, entries: list[Entry]) -> list[Entry]:
+    """Give every usable entry its place in the output: table rows are counted anew, files keep their stem."""
+    ok = [i for i, entry in enumerate(entries) if entry.status == "ok"]
+    if store.kind == "folder":
+        outs = _file_names([entries[i].path for i in ok])
+    elif store.kind == "named":
+        outs = [f"{store.classes[entries[i].label]}/{i:05d}.png" for i in ok]
+    else:
+        outs = [f"row {row}" for row in range(len(ok))]
+    for i, out in zip(ok, outs, strict=True):
+        entries[i] = replace(entries[i], out=out)
+    return entries
+
+
+def _key(name: str) -> str:
+    """Equal for names that some file systems take for one: case, and composed or decomposed accents."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _file_names(paths: list[str]) -> list[str]:
+    plain = [_with_png(path) for path in paths]
+    wanted = Counter(map(_key, plain))
+    # names that nobody else wants, or that need no new extension, are settled before the others look for room
+    easy = [wanted[_key(out)] == 1 or path == out for path, out in zip(paths, plain, strict=True)]
+    outs, taken = [""] * len(paths), set[str]()
+    for i in sorted(range(len(paths)), key=lambda i: not easy[i]):
+        tries = (f"{paths[i]}{mark}.png" for mark in chain([""], (f"~{k}" for k in count(2))))
+        outs[i] = next(name for name in chain([plain[i]] if easy[i] else [], tries) if _key(name) not in taken)
+        outs[i] = _shortened(outs[i])
+        taken.add(_key(outs[i]))
+    return outs
+
+
+def _with_png(path: str) -> str:
+    folder, slash, name = path.rpartition("/")
+    stem, dot, _ = name.rpartition(".")
+    return f"{folder}{slash}{stem if dot and stem else name}.png"
+
+
+def _shortened(path: str) -> str:
+    folder, slash, name = path.rpartition("/")
+    if len(name.encode()) <= _LONGEST:
+        return path
+    stem = name.encode()[: _LONGEST - 20].decode("utf-8", "ignore")
+    return f"{folder}{slash}{stem}~{hashlib.sha256(name.encode()).hexdigest()[:12]}.png"
+
+
+# --- what a scan refuses, and what it remarks ---
+
+
+def _refuse(store: Store, entries: tuple[Entry, ...]) -> None:
+    ok = Counter(entry.label for entry in entries if entry.status == "ok")
+    if not ok:
+        reasons = Counter(e.reason for e in entries if e.status != "ok").most_common(3)
+        why = "; ".join(f"{n} x {reason}" for reason, n in reasons)
+        raise UserError(f"{store.location}: there are no pictures that can be protected ({why or 'it is empty'})")
+    if len(ok) == 1:
+        raise UserError(
+            f"{store.location}: all pictures belong to one class ({store.classes[next(iter(ok))]!r}); at least two "
+            "classes are needed, because the perturbation moves a class away from the others: add the other classes"
+        )
+
+
+def _notes(store: Store, entries: tuple[Entry, ...]) -> list[str]:
+    ok = [entry for entry in entries if entry.status == "ok"]
+    sizes = Counter(entry.label for entry in ok)
+    least, most = min(sizes.values()), max(sizes.values())
+    notes = []
+    if empty := [name for i, name in enumerate(store.classes) if not sizes[i]]:
+        notes.append(f"classes without pictures, kept: {_some(empty)}")
+    if single := [store.classes[i] for i, n in sizes.items() if n == 1]:
+        notes.append(f"classes with one picture: {_some(single)}")
+    if most >= 10 * least:
+        notes.append(f"severe imbalance: {least} to {most} pictures a class; the theory assumes balanced classes")
+    notes += _duplicates(ok)
+    if tiny := sum(min(e.width, e.height) < 8 for e in ok):
+        notes.append(f"{tiny} pictures have a side below 8 pixels: hardly any room for a perturbation")
+    if len(shapes := {(e.width, e.height) for e in ok}) > 1:
+        notes.append(f"{len(shapes)} different sizes: the perturbation is stretched to each picture's own size")
+    at = Path(store.location)
+    if store.kind != "named" and any(
+        (folder / NOTICE).exists() or private_of(folder).exists()
+        for folder in ((at,) if at.is_dir() else (at, at.parent))
+    ):
+        notes.append("looks protected already (a notice or a private folder of an earlier run): do not protect twice")
+    return notes
+
+
+def _duplicates(ok: list[Entry]) -> list[str]:
+    same: dict[str, list[Entry]] = defaultdict(list)
+    for entry in ok:
+        same[entry.pixels].append(entry)
+    groups = [group for group in same.values() if len(group) > 1]
+    torn = [group for group in groups if len({entry.label for entry in group}) > 1]
+    notes = []
+    if torn:
+        names = _some([" = ".join(entry.path for entry in group[:3]) for group in torn])
+        notes.append(f"identical pictures with different labels, a contradiction: {names}")
+    if len(groups) > len(torn):
+        notes.append(f"{sum(len(g) - 1 for g in groups if g not in torn)} pictures repeat another one of their class")
+    return notes
+
+
+def _some(names: list[str], limit: int = 5) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

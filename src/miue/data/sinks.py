@@ -1,0 +1,174 @@
+"""Where protected pictures go: a tree of files, parquet shards, or an .npz file. Each file appears complete or not."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from miue.data.arrays import ArrayStore, load_npz
+from miue.data.picture import Picture, encode
+from miue.data.source import Payload, Source
+from miue.data.tables import ParquetStore
+from miue.run import write_atomically
+from miue.types import UserError
+
+Form = Literal["png", "webp"]
+
+
+@dataclass(frozen=True)
+class Sink(ABC):
+    """Writes groups of rows; the rows of a group share one file. files: what it writes, relative to `out`."""
+
+    source: Source = field(repr=False)
+    out: Path
+    form: Form
+
+    @property
+    @abstractmethod
+    def files(self) -> tuple[str, ...]: ...
+
+    @property
+    @abstractmethod
+    def groups(self) -> Sequence[range]:
+        """Rows of `source.usable`, one range per file, in order."""
+
+    def encode(self, picture: Picture) -> Payload:
+        return encode(picture, self.form)
+
+    @abstractmethod
+    def put(self, at: int, payloads: Iterator[Payload]) -> None:
+        """Write group number `at`, taking its payloads one after another."""
+
+    @abstractmethod
+    def stored(self, at: int) -> Iterator[Payload]:
+        """Read group number `at` back from disk. Raises OSError or ValueError where it is missing or damaged."""
+
+
+def sink_for(source: Source, out: Path, form: Form) -> Sink:
+    """The same kind as came in; a named set becomes a folder of class folders."""
+    return {"parquet": ParquetSink, "npz": NpzSink}.get(source.kind, TreeSink)(source, out, form)
+
+
+def out_name(out: str, kind: str, form: Form) -> str:
+    """Where a picture lies in the output, given its entry's `out`."""
+    return f"{out.removesuffix('.png')}.{form}" if kind in ("folder", "named") else out
+
+
+class TreeSink(Sink):
+    """One file per picture."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return tuple(out_name(entry.out, self.source.kind, self.form) for entry in self.source.usable)
+
+    @property
+    def groups(self) -> Sequence[range]:
+        return [range(i, i + 1) for i in range(len(self.source.rows))]
+
+    def _path(self, at: int) -> Path:
+        return self.out / out_name(self.source.usable[at].out, self.source.kind, self.form)
+
+    def put(self, at: int, payloads: Iterator[Payload]) -> None:
+        path, payload = self._path(at), next(payloads)
+        if path.parent.resolve() != self.out.resolve() / path.parent.relative_to(self.out):
+            raise UserError(f"{path.parent}: leads through a link; nothing is written through links")
+        write_atomically(path, lambda part: _write_bytes(part, payload))
+
+    def stored(self, at: int) -> Iterator[Payload]:
+        yield self._path(at).read_bytes()
+
+
+def _write_bytes(path: Path, payload: Payload) -> None:
+    path.write_bytes(bytes(payload))
+
+
+class ParquetSink(Sink):
+    """The shards of the source, same names, columns and schema; rows without protection are left out."""
+
+    @property
+    def store(self) -> ParquetStore:
+        assert isinstance(self.source.store, ParquetStore)
+        return self.source.store
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return tuple(shard.relative_to(self.store.root).as_posix() for shard in self.store.shards)
+
+    @property
+    def groups(self) -> Sequence[range]:
+        rows = np.array(self.source.rows)
+        spans = [self.store.span(shard) for shard in self.store.shards]
+        return [range(*np.searchsorted(rows, [span.start, span.stop]).tolist()) for span in spans]
+
+    def put(self, at: int, payloads: Iterator[Payload]) -> None:
+        shard = self.store.shards[at]
+        write_atomically(self.out / self.files[at], lambda part: self._copy(shard, part, payloads))
+
+    def _copy(self, shard: Path, part: Path, payloads: Iterator[Payload]) -> None:
+        keep, column, row = set(self.source.rows), self.store.column, self.store.span(shard).start
+        with pq.ParquetFile(shard) as file, pq.ParquetWriter(part, file.schema_arrow) as writer:
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group)
+                table, row = table.filter([row + i in keep for i in range(len(table))]), row + len(table)
+                place, kind = table.schema.get_field_index(column), table.schema.field(column)
+                old = table.column(column)
+                new = [_cell(cell.as_py(), data, self.form) for cell, data in zip(old, islice(payloads, len(old)))]  # noqa: B905
+                writer.write_table(table.set_column(place, kind, pa.array(new, kind.type)))
+
+    def stored(self, at: int) -> Iterator[Payload]:
+        with pq.ParquetFile(self.out / self.files[at]) as file:
+            for batch in file.iter_batches(64, columns=[self.store.column]):
+                for cell in batch.column(0).to_pylist():
+                    yield cell["bytes"] if isinstance(cell, dict) else cell
+
+
+def _cell(old: dict | bytes, data: Payload, form: Form) -> dict | Payload:
+    """The new value of an image column; the name in it gets the extension of what it holds now."""
+    if not isinstance(old, dict):
+        return data
+    path = old.get("path")
+    return old | {"bytes": data} | ({"path": f"{path.rpartition('.')[0] or path}.{form}"} if path else {})
+
+
+class NpzSink(Sink):
+    """One .npz file with the same arrays; only the pictures differ."""
+
+    @property
+    def store(self) -> ArrayStore:
+        assert isinstance(self.source.store, ArrayStore)
+        return self.source.store
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (Path(self.store.location).name,)
+
+    @property
+    def groups(self) -> Sequence[range]:
+        return [range(len(self.source.rows))]
+
+    def encode(self, picture: Picture) -> Payload:
+        return picture.array.reshape(self.store.images.shape[1:])
+
+    def put(self, at: int, payloads: Iterator[Payload]) -> None:
+        images = np.empty_like(self.store.images)
+        for i, payload in enumerate(payloads):
+            images[i] = payload
+        arrays = load_npz(Path(self.store.location)) | {self.store.key: images}
+
+        def save(part: Path) -> None:
+            with part.open("wb") as file:  # numpy would add its own extension to a name
+                np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
+
+        write_atomically(self.out / self.files[0], save)
+
+    def stored(self, at: int) -> Iterator[Payload]:
+        with np.load(self.out / self.files[0], allow_pickle=False) as file:
+            yield from file[self.store.key]

@@ -1,0 +1,143 @@
+"""What is in a data set: its entries, where their bytes come from, and what a scan found."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from os import cpu_count
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from miue.data.picture import Rules
+
+Kind = Literal["folder", "parquet", "npz", "named"]
+Status = Literal["ok", "skipped", "failed"]
+Payload = bytes | np.ndarray
+"""One picture as it is stored: an encoded file, or a uint8 array [h w] or [h w c]."""
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing that a store holds. skip: why it is not even opened; expected: whether it claims to be a picture."""
+
+    path: str
+    label: int
+    skip: str = ""
+    expected: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Store(ABC):
+    """Where the bytes of a data set come from. Item i is entry i of every scan."""
+
+    kind: Kind
+    location: str
+    name: str
+    classes: tuple[str, ...]
+    items: tuple[Item, ...] = field(repr=False)
+    notes: tuple[str, ...] = ()
+
+    @abstractmethod
+    def get(self, index: int) -> Payload:
+        """The payload of item `index`, read now. Safe to call from several threads; raises OSError."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One input: what it is and what becomes of it.
+
+    path: relative, with "/" ("row 17" in a table). out: the same in the output, unique. label: -1 where it has none.
+    sha256: of the stored bytes. pixels: SHA-256 over mode, size and decoded pixels.
+    """
+
+    path: str
+    out: str
+    label: int
+    status: Status
+    reason: str = ""
+    mode: str = ""
+    width: int = 0
+    height: int = 0
+    bytes: int = 0
+    sha256: str = ""
+    pixels: str = ""
+
+    @property
+    def grey(self) -> bool:
+        return self.mode in ("L", "LA")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A scanned data set. Row i of everything that follows (images, delta, labels) is `usable[i]`."""
+
+    store: Store = field(repr=False)
+    entries: tuple[Entry, ...] = field(repr=False)
+    notes: tuple[str, ...]
+    rules: Rules = field(repr=False)
+
+    @property
+    def kind(self) -> Kind:
+        return self.store.kind
+
+    @property
+    def location(self) -> str:
+        return self.store.location
+
+    @property
+    def name(self) -> str:
+        return self.store.name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.store.classes
+
+    @cached_property
+    def rows(self) -> tuple[int, ...]:
+        """The position in `entries` of every usable entry."""
+        return tuple(i for i, entry in enumerate(self.entries) if entry.status == "ok")
+
+    @cached_property
+    def usable(self) -> tuple[Entry, ...]:
+        """The entries that are protected, in row order."""
+        return tuple(self.entries[i] for i in self.rows)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (16 hex digits) over source bytes, labels and class names of the usable entries."""
+        h = hashlib.sha256(repr(self.classes).encode())
+        for entry in self.usable:
+            h.update(f"{entry.sha256} {entry.label}\n".encode())
+        return h.hexdigest()[:16]
+
+    def summary(self) -> dict[str, int]:
+        """How many entries are "ok", "skipped: <reason>" and "failed: <reason>", the most frequent first."""
+        texts = (f"{e.status}: {e.reason}" if e.reason else e.status for e in self.entries)
+        return dict(Counter(texts).most_common())
+
+
+def sha256(payload: Payload) -> str:
+    """SHA-256 of stored bytes; of the raw values of an array."""
+    return hashlib.sha256(payload if isinstance(payload, bytes) else payload.tobytes()).hexdigest()
+
+
+def ahead(function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
+    """Like map, in order, on a few threads that stay a few items ahead: memory does not grow with the items."""
+    workers = min(4, cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[B]] = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
