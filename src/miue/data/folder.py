@@ -56,7 +56,12 @@ def _hidden(name: str) -> bool:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    for entry in sorted(os.scandir(folder), key=lambda e: os.fsencode(e.name)):
+    try:
+        entries = sorted(os.scandir(folder), key=lambda e: os.fsencode(e.name))
+    except PermissionError:
+        yield folder
+        return
+    for entry in entries:
         if entry.name in _JUNK or entry.name.startswith("._"):
             continue
         if entry.is_dir(follow_symlinks=False):
@@ -84,7 +89,7 @@ def _unopened(root: Path, path: Path, parts: tuple[str, ...]) -> str:
         inside = path.resolve().is_relative_to(root.resolve())
         return "a link to another file of this folder" if inside else "a link out of this folder"
     if not path.is_file():
-        return "not a regular file"
+        return "a folder that may not be read" if path.is_dir() else "not a regular file"
     return ""
 
 

@@ -40,7 +40,8 @@ def metadata(im: Image.Image, data: bytes) -> Metadata:
         new = Image.Exif()
         for tag in _KEPT:
             if isinstance(text := old.get(tag), str) and text.strip("\0 "):
-                new[tag] = text.strip("\0 ")[:_LONGEST]
+                # the bytes as they were: Pillow reads them as Latin-1, and would write "?" for all that is not ASCII
+                new[tag] = text.strip("\0 ")[:_LONGEST].encode("latin-1", "replace")
         taken = old.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal)
         if isinstance(taken, str):
             new.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = taken[:_LONGEST]

@@ -127,7 +127,8 @@ def _no_picture() -> Unfit:
 
 def _decode(im: Image.Image, data: bytes, rules: Rules) -> Picture:
     _check_size(im.width, im.height, rules)
-    if getattr(im, "n_frames", 1) > 1 and rules.frames == "refuse":
+    several = getattr(im, "n_frames", 1) > 1
+    if several and rules.frames == "refuse":
         raise Unfit("skipped", "more than one picture in the file (animation, pages): the others would stay clean")
     depths = getattr(im, "tag_v2", {}).get(258, (8,)) if im.format == "TIFF" else (8,)
     if im.mode.startswith("I") or max(formats.bits(data, im.format or ""), *depths) > 8:
@@ -136,6 +137,8 @@ def _decode(im: Image.Image, data: bytes, rules: Rules) -> Picture:
         raise Unfit("skipped", "black and white (1 bit): there is no room for a small change")
     im.load()
     meta = metadata(im, data)
+    if several:
+        meta = replace(meta, notes=(*meta.notes, "only the first of several frames is published"))
     if im.mode == "CMYK":
         im, meta = _from_cmyk(im, meta)
     if im.mode in ("P", "PA"):

@@ -18,7 +18,7 @@ from miue.data.named import NAMES, is_named, open_named
 from miue.data.output import private_of
 from miue.data.picture import Picture, Rules, Unfit, decode, quiet
 from miue.data.source import Entry, Payload, Source, Store, ahead, sha256
-from miue.data.tables import open_parquet, shards_of
+from miue.data.tables import open_parquet, shard_files, shards_of
 from miue.types import UserError
 
 _LONGEST = 240  # bytes of a file name: 255 less the temporary name's own
@@ -54,24 +54,19 @@ def _open(source: str | Path, split: str | None, download: bool) -> Store:
             f"{source}: no such file or folder, and no named set; named sets: {', '.join(NAMES)} (./{path.name} is "
             "always a path)"
         )
-    if path.is_dir() and split is not None and not shards_of(path, None if (path / split).is_dir() else split):
-        path = choose_split(path, split)
-        split = None
-    store = open_path(path, split)
-    if store is not None:
-        return store
-    raise UserError(f"{path}: allowed are a folder of class folders, .parquet files, an .npz file")
-
-
-def open_path(path: Path, split: str | None = None) -> Store | None:
-    """A folder or file as a store; None where it is neither of those that are understood."""
+    if split is not None and path.is_file():
+        raise UserError(f"{path}: is a single file and has no splits; leave split={split!r} (--split) out")
+    if split is not None and ((path / split).is_dir() or not shard_files(path)):
+        path, split = choose_split(path, split), None
     if shards := shards_of(path, split):
         return open_parquet(path, shards)
     if path.is_dir():
         arrays = list(path.glob("*.npz"))
         alone = len(arrays) == 1 and not any(p.is_dir() for p in path.iterdir())
         return open_npz(arrays[0]) if alone else open_folder(path)
-    return open_npz(path) if path.suffix == ".npz" else None
+    if path.suffix == ".npz":
+        return open_npz(path)
+    raise UserError(f"{path}: is no data set; allowed are a folder of class folders, .parquet files and .npz files")
 
 
 def survey(store: Store, rules: Rules) -> tuple[tuple[Entry, ...], Counter[str]]:

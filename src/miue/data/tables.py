@@ -64,11 +64,16 @@ def _read(shard: Path, group: int, column: str) -> pa.ChunkedArray:
         return file.read_row_group(group, [column]).column(column)
 
 
+def shard_files(folder: Path) -> list[Path]:
+    """The parquet files of a folder, of whatever split."""
+    return sorted((*folder.glob("*.parquet"), *folder.glob("data/*.parquet")))
+
+
 def shards_of(path: Path, split: str | None) -> tuple[Path, ...]:
     """The parquet files of a file or folder, of one split; empty where there are none."""
     if path.is_file():
         return (path,) if path.suffix == ".parquet" else ()
-    found = sorted((*path.glob("*.parquet"), *path.glob("data/*.parquet")))
+    found = shard_files(path)
     splits = sorted({p.stem.split("-")[0] for p in found})
     if split is not None and found:
         chosen = tuple(p for p in found if p.stem.split("-")[0] == split)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property, partial
 from io import BytesIO
 from pathlib import Path
 
 import torch
 from PIL import ExifTags, Image
 
+from miue.data.arrays import open_npz
 from miue.data.folder import NOTICE
 from miue.data.formats import lossless
 from miue.data.manifest import FINAL, Line, Plan, read_lines
 from miue.data.output import files_in, private_of
-from miue.data.picture import Rules, Unfit, decode, quiet
+from miue.data.picture import Picture, Rules, Unfit, decode, quiet
 from miue.data.read import clean_picture
-from miue.data.scan import open_path
 from miue.data.source import Payload, Source
+from miue.data.tables import open_parquet
 from miue.types import Budget, UserError
 
 _ANY_SIZE = Rules(max_pixels=2**40, frames="first")
@@ -59,24 +61,25 @@ def _pictures(
         if line.status == "protected":
             try:
                 problem = _problem(get(line.out), line, known, originals)
-            except (OSError, KeyError, IndexError, ValueError):
+            except (OSError, IndexError):
                 problem = "is missing or cannot be read"
             yield Finding(line.out, problem)
 
 
-def _reader(out: Path, plan: Plan):  # noqa: ANN202
-    """A function from a line's `out` to its payload."""
+def _reader(out: Path, plan: Plan) -> Callable[[str], Payload]:
+    """A function from a line's `out` to its payload. It raises OSError or IndexError where there is none."""
     if plan.kind in ("folder", "named"):
         return lambda name: (out / name).read_bytes()
+    files = tuple(out / name for name in plan.files if name != NOTICE)
     try:
-        store = open_path(out)
-    except UserError:
-        store = None
-    return lambda name: _nothing() if store is None else store.get(int(name.removeprefix("row ")))
+        store = open_parquet(out, files) if plan.kind == "parquet" else open_npz(files[0])
+    except UserError as error:
+        return partial(_unreadable, str(error))
+    return lambda name: store.get(int(name.removeprefix("row ")))
 
 
-def _nothing() -> Payload:
-    raise OSError
+def _unreadable(why: str, name: str) -> Payload:
+    raise OSError(why)
 
 
 def _problem(payload: Payload, line: Line, known: dict[str, str], originals: _Originals | None) -> str:
@@ -97,18 +100,22 @@ def _problem(payload: Payload, line: Line, known: dict[str, str], originals: _Or
     return "" if picture.digest == line.out_pixels else "differs from the picture that was written"
 
 
+@dataclass(frozen=True)
 class _Originals:
     """Clean pictures by path, for measuring the budget again."""
 
-    def __init__(self, clean: Source, budget: Budget) -> None:
-        self.clean, self.budget = clean, budget
-        self.row = {clean.entries[row].path: row for row in clean.rows}
+    clean: Source
+    budget: Budget
 
-    def compare(self, picture, line: Line) -> str:  # noqa: ANN001
-        """What is wrong with a protected picture beside its original."""
-        if line.path not in self.row:
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        return {self.clean.entries[row].path: row for row in self.clean.rows}
+
+    def compare(self, picture: Picture, line: Line) -> str:
+        """What is wrong with a protected picture beside its original; nothing where all is well."""
+        if line.path not in self.rows:
             return f"its original {line.path} is not in the clean set"
-        original = clean_picture(self.clean, self.row[line.path])
+        original = clean_picture(self.clean, self.rows[line.path])
         if original.size != picture.size:
             return "has another size than its original"
         change = torch.from_numpy(picture.minus(original))[None]

@@ -199,8 +199,8 @@ def _recorded(
         if (one := next(made, None)) is None:
             return
         lines.append(one[0])
-        yield one[1]
         tick()
+        yield one[1]
 
 
 def _facts(source: Source, entry: Entry, out: str, status: str) -> dict:
