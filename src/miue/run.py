@@ -55,12 +55,12 @@ def choose_numerics(device: torch.device) -> Numerics:
     return Numerics("32-true", torch.contiguous_format, f"{device.type}: float32 is the tested path")
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, content: bytes | Callable[[Path], None]) -> None:
     """Write to a temporary name beside `path`, flush to disk, then rename: the file appears complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     try:
-        write(part)
+        part.write_bytes(content) if isinstance(content, bytes) else content(part)
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         part.replace(path)
@@ -86,6 +86,8 @@ class Run:
     def __post_init__(self) -> None:
         if self.device_name not in DEVICES:
             raise UserError(f"device {self.device_name!r} is unknown; allowed: {', '.join(DEVICES)}")
+        # fresh networks in evaluation mode have gradients among the denormals, where a CPU is several times slower
+        torch.set_flush_denormal(True)
         if self.fabric is None:
             self.fabric = _fabric(self.device_name, 1)
 
@@ -174,11 +176,17 @@ class Run:
         """The sum over processes."""
         return table if self.world == 1 else self.fabric.all_reduce(table, reduce_op="sum")  # type: ignore[return-value]
 
+    def least(self, value: int) -> int:
+        """The smallest value over processes."""
+        if self.world == 1:
+            return value
+        return int(self.fabric.all_gather(torch.tensor(value)).min())  # type: ignore[union-attr]
+
     # -- kept state ----------------------------------------------------------------------------------------------
 
     def save(self, name: str, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-        """Keep tensors and facts under a name, atomically; rank 0 only, and only where the run keeps state."""
-        if self.keep is None or self.rank:
+        """Keep tensors and facts under a name, atomically, where the run keeps state."""
+        if self.keep is None:
             return
         flat = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         write_atomically(
@@ -196,6 +204,13 @@ class Run:
                 log.info("%s belongs to other data or settings: starting anew", path.name)
                 return None
             return {k: file.get_tensor(k) for k in file.keys()}, meta  # noqa: SIM118
+
+    def forget(self) -> None:
+        """Remove what was kept: the work it belongs to is recorded."""
+        if self.keep is not None and self.keep.is_dir():
+            for path in self.keep.glob("*.safetensors"):
+                path.unlink()
+            self.keep.rmdir()
 
     # -- progress ------------------------------------------------------------------------------------------------
 

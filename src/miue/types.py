@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -268,7 +268,7 @@ class Attack(Protocol):
 class Purify(Protocol):
     """A defense that cleans the training pictures once, before training."""
 
-    slot: Literal["purify"]
+    slot: ClassVar[Literal["purify"]]
 
     def __call__(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]: ...
 
@@ -276,7 +276,7 @@ class Purify(Protocol):
 class Augment(Protocol):
     """A change of every training batch, drawn anew each time; labels are probabilities and may become soft."""
 
-    slot: Literal["augment"]
+    slot: ClassVar[Literal["augment"]]
 
     def __call__(
         self, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], generator: torch.Generator
@@ -286,7 +286,7 @@ class Augment(Protocol):
 class Loss(Protocol):
     """The victim's training loss for one batch."""
 
-    slot: Literal["loss"]
+    slot: ClassVar[Literal["loss"]]
 
     def __call__(self, net: Any, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"]) -> Float[Tensor, ""]: ...
 

@@ -1,0 +1,19 @@
+"""Attacks: methods that choose the perturbation. Adding one: a file here, a line in `KNOWN`, a line in the docs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from miue.attacks.mi_ue import MiUe
+from miue.attacks.noise import Noise
+from miue.spec import parse
+from miue.types import Attack
+
+KNOWN: Mapping[str, type[Any]] = {"mi-ue": MiUe, "noise": Noise}
+
+
+def attack(text: str) -> Attack:
+    """An attack from its spelling: "mi-ue", "mi-ue:paper,zeta=0", "noise:per=class", "their_file.py:Theirs"."""
+    return parse(text, KNOWN, "attack")
+
+
+__all__ = ["KNOWN", "MiUe", "Noise", "attack"]

@@ -1,0 +1,7 @@
+"""Networks by name: (shape, classes) -> a module with `embed`, `head` and `stages`. Our own small ones, torchvision's
+and timm's behind one adapter."""
+
+from miue.nets.adapter import build, known
+from miue.nets.base import Classifier
+
+__all__ = ["Classifier", "build", "known"]

@@ -1,0 +1,207 @@
+"""The driver of the min-min family: an epoch of surrogate training, then K signed steps on every delta, repeated.
+
+min over theta, min over delta:  theta descends the cross-entropy on x + delta; delta descends the method's own loss
+while theta is frozen in evaluation mode.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from miue import nets, perturb
+from miue.batches import Batch, Batches, crop, flip
+from miue.run import Run
+from miue.train import cosine, descend, restore, state
+from miue.types import Budget, ImageSet, Net, Perturbation, UserError, stretch
+
+log = logging.getLogger("miue")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MinMin(ABC):
+    """Hyper-parameters that all methods of the family share. A method adds its own and a `loss`.
+
+    per: one delta a picture ("image") or one a class ("class"). cells: side of the noise grid; 0 is pixel-wise.
+    step, step_end: signed step in grey levels, linear from the first to the last epoch (step_end 0: constant).
+    augment: what the surrogate sees of x + delta, drawn anew for every step; "flip-first" flips x and adds an
+    unflipped delta, as the authors' released code does. batch, noise_batch: pictures per step of theta and of delta,
+    over all processes. companions: pictures of one class that come together in a noise batch; 0 chooses 8 where classes
+    are so many that a random batch would hold fewer, else a plain shuffle.
+    """
+
+    surrogate: str = "resnet18"
+    epochs: int = 100
+    steps: int = 10
+    step: float = 0.2
+    step_end: float = 0.0
+    batch: int = 128
+    noise_batch: int = 512
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    per: Literal["image", "class"] = "image"
+    cells: int = 0
+    start: Literal["zero", "class", "image"] = "zero"
+    augment: Literal["none", "flip", "flip-crop", "flip-first"] = "flip-crop"
+    companions: int = 0
+
+    @abstractmethod
+    def loss(self, net: Net, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"]) -> Float[Tensor, ""]:
+        """What delta descends, on one batch of protected, augmented pictures; the network is frozen."""
+
+    def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation:
+        """The perturbation of the whole set. Resumes after the last finished epoch where `run` keeps state."""
+        if budget.norm != "linf":
+            raise UserError(f"{type(self).__name__} moves inside an L-infinity budget, not {budget.norm}")
+        side = max(data.shape[1:])
+        if not 0 <= self.cells <= side:
+            raise UserError(f"cells={self.cells} is not between 0 (pixel-wise) and {side}, the side of the canvas")
+        return _Alternation(self, data, budget, run).run_all()
+
+
+def views(how: str, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """(the picture that delta is added to, what is done to the sum)."""
+    if how == "flip-first":
+        return flip(x, generator), lambda s: s
+    if how == "none":
+        return x, lambda s: s
+    return x, (lambda s: flip(s, generator)) if how == "flip" else (lambda s: flip(crop(s, generator), generator))
+
+
+class _Alternation:
+    """One run of the driver: the surrogate, the deltas of this process, and where it stands."""
+
+    def __init__(self, plan: MinMin, data: ImageSet, budget: Budget, run: Run) -> None:
+        self.plan, self.data, self.budget, self.run = plan, data, budget, run
+        c, h, w = data.shape
+        self.mine = run.mine(len(data))
+        self.batches = Batches(data, run, self.mine)
+        with run.seeded("surrogate"):
+            self.net = run.place(nets.build(plan.surrogate, data.shape, len(data.classes)))
+        self.optimizer = torch.optim.SGD(
+            self.net.parameters(), lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay
+        )
+        # row of delta that belongs to picture i: itself among ours, or its class
+        self.owner = data.labels if plan.per == "class" else torch.zeros(len(data), dtype=torch.long)
+        if plan.per == "image":
+            self.owner[self.mine] = torch.arange(len(self.mine))
+        rows = len(data.classes) if plan.per == "class" else len(self.mine)
+        grid = (plan.cells, plan.cells) if plan.cells else (h, w)
+        self.delta = run.put(torch.zeros(rows, c, *grid))
+        if plan.start == "class":
+            table = perturb.random_start((len(data.classes), c, *grid), budget, run.rng("start")).sign() * budget.unit
+            self.delta = run.put(table[data.labels[self.mine]])
+        per_class = plan.noise_batch / max(len(data.classes), 1)
+        self.group = plan.companions or (8 if per_class < 8 else 1)
+        self.identity = {"plan": repr(plan), "data": data.digest, "seed": run.seed, "budget": repr(budget)}
+
+    def run_all(self) -> Perturbation:
+        plan, run = self.plan, self.run
+        first = self._resume()
+        per_epoch = self.batches.count(plan.batch) + self.batches.count(plan.noise_batch)
+        with run.progress(
+            f"{type(plan).__name__} on {self.data.name}", plan.epochs * per_epoch, first * per_epoch
+        ) as tick:
+            for epoch in range(first, plan.epochs):
+                self._train_surrogate(epoch, tick)
+                self._move_deltas(epoch, tick)
+                run.save(self._slot(epoch), self._tensors(), {**self.identity, "epoch": epoch})
+        run.save("surrogate", self.net.state_dict(), self.identity)
+        return self._finished()
+
+    def _train_surrogate(self, epoch: int, tick: Callable[..., None]) -> None:
+        """One epoch of cross-entropy on x + delta."""
+        plan, run = self.plan, self.run
+        generator = run.rng("view", "train", epoch, run.rank)
+        count = self.batches.count(plan.batch)
+        rate = cosine(plan.lr, plan.epochs, floor=1e-6)
+
+        def loss(batch: Batch) -> Float[Tensor, ""]:
+            index, x, y = batch
+            base, view = views(plan.augment, x, generator)
+            with torch.no_grad():
+                seen = view(perturb.add(base, self._stretched(self.delta, self.owner[index])))
+            with run.autocast():
+                logits = self.net(seen)
+            return F.cross_entropy(logits.float(), y)
+
+        self.net.train()
+        stream = self.batches.shuffled(plan.batch, "train", epoch)
+        total = torch.zeros((), device=run.device)
+        with run.seeded("layers", epoch, run.rank):
+            for value in descend(loss, stream, self.optimizer, lambda step: rate(step // count), run, epoch * count):
+                total += value
+                tick()
+        run.average(self.net.buffers())
+        tick_note = f"surrogate loss {total.item() / count:.3f}"
+        log.debug("epoch %d: %s", epoch, tick_note)
+
+    def _move_deltas(self, epoch: int, tick: Callable[..., None]) -> None:
+        """K signed steps on every delta, warm start, against the frozen surrogate in evaluation mode."""
+        plan, run = self.plan, self.run
+        share = epoch / max(plan.epochs, 1)
+        step = (plan.step + share * ((plan.step_end or plan.step) - plan.step)) / 255
+        generator = run.rng("view", "noise", epoch, run.rank)
+        self.net.eval().requires_grad_(False)
+        for index, x, y in self.batches.shuffled(plan.noise_batch, "noise", epoch, group=self.group):
+            rows, inverse = self.owner[index].unique(return_inverse=True)
+            for _ in range(plan.steps):
+                leaf = self.delta[run.put(rows)].requires_grad_()
+                base, view = views(plan.augment, x, generator)
+                value = plan.loss(self.net, view(perturb.add(base, self._stretched(leaf, inverse))), y)  # pyright: ignore[reportArgumentType]
+                (gradient,) = torch.autograd.grad(value, leaf)
+                self._step(rows, gradient, step, base)
+            tick()
+        self.net.requires_grad_(True)
+
+    def _step(self, rows: Tensor, gradient: Tensor, step: float, base: Tensor) -> None:
+        at = self.run.put(rows)
+        if self.plan.per == "class":  # a class is shared by processes: its gradient is summed over them
+            whole = torch.zeros_like(self.delta).index_add_(0, at, gradient)
+            self.delta = perturb.signed_step(self.delta, self.run.total(whole), step, self.budget)
+            return
+        moved = perturb.signed_step(self.delta[at], gradient, step, self.budget)
+        self.delta[at] = moved
+
+    def _stretched(self, delta: Tensor, rows: Tensor) -> Tensor:
+        return stretch(delta[self.run.put(rows)], *self.data.shape[1:])
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    def _slot(self, epoch: int) -> str:
+        """One checkpoint a process; two in turn where processes may be killed an epoch apart."""
+        run = self.run
+        return "checkpoint" if run.world == 1 else f"checkpoint-{run.rank}of{run.world}-{epoch % 2}"
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {**state(self.net, self.optimizer), "delta": self.delta}
+
+    def _resume(self) -> int:
+        """The epoch to go on with: the last one that every process finished, plus one."""
+        kept = [k for slot in {self._slot(0), self._slot(1)} if (k := self.run.load(slot, **self.identity))]
+        newest = max((meta["epoch"] for _, meta in kept), default=-1)
+        common = self.run.least(newest)
+        for tensors, meta in kept:
+            if meta["epoch"] == common:
+                restore(self.net, self.optimizer, tensors)
+                self.delta = self.run.put(tensors["delta"])
+                log.info("resumed after epoch %d", common + 1)
+        return common + 1
+
+    def _finished(self) -> Perturbation:
+        """All rows in data-set order, rounded once."""
+        name = repr(self.plan)
+        if self.plan.per == "class":
+            return Perturbation.rounded(self.delta, self.budget, name, self.data.labels)
+        whole = torch.zeros(len(self.data), *self.delta.shape[1:], device=self.delta.device)
+        whole[self.run.put(self.mine)] = self.delta
+        return Perturbation.rounded(self.run.total(whole), self.budget, name)

@@ -1,0 +1,30 @@
+"""Uniform noise: the control that every comparison needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from miue import perturb
+from miue.run import Run
+from miue.types import Budget, ImageSet, Perturbation, UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """Uniform in the L-infinity ball, one draw a picture or one a class. It should protect nothing (per image).
+
+    cells: side of the noise grid; 0 is pixel-wise.
+    """
+
+    per: Literal["image", "class"] = "image"
+    cells: int = 0
+
+    def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation:
+        if budget.norm != "linf":
+            raise UserError(f"uniform noise lives in an L-infinity budget, not {budget.norm}")
+        c, h, w = data.shape
+        rows = len(data) if self.per == "image" else len(data.classes)
+        grid = (self.cells, self.cells) if self.cells else (h, w)
+        delta = perturb.random_start((rows, c, *grid), budget, run.rng("noise"))
+        return Perturbation.rounded(delta, budget, repr(self), None if self.per == "image" else data.labels)

@@ -1,0 +1,171 @@
+"""What a protection is worth: the same victims on clean, noisy and protected pictures, and a verdict with doubts."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from miue.attacks import Noise
+from miue.batches import Batches
+from miue.nets import Classifier
+from miue.run import Run, write_atomically
+from miue.train import accuracy
+from miue.types import Budget, ImageSet, Outcome, Role, UserError, Verdict, VictimRun
+from miue.victims import Recipe, fit
+
+CHECKS = 10  # how often a victim is tested while it trains, for its best epoch
+LEARNT = 0.20  # a clean victim must gain this much over chance, or nothing can be concluded from it
+HARMLESS = 0.10  # plain noise that costs more than this hides the pictures by itself
+FITTED = 0.50  # share of its own training set, over chance, that a protected victim must have learnt
+
+
+def holdout(data: ImageSet, share: float, run: Run) -> tuple[Int[Tensor, "m"], Int[Tensor, "t"]]:
+    """Rows for training and for testing: `share` of every class (at least one picture) is held out at random."""
+    if not 0 < share < 1:
+        raise UserError(f"a held-out share of {share:g} is not between 0 and 1")
+    generator, kept, held = run.rng("holdout"), [], []
+    for label in range(len(data.classes)):
+        rows = (data.labels == label).nonzero().flatten()
+        if len(rows) == 1:
+            raise UserError(f"class {data.classes[label]!r} has one picture: nothing to hold out; give --test")
+        rows = rows[torch.randperm(len(rows), generator=generator)]
+        cut = min(max(int(len(rows) * share), 1), len(rows) - 1) if len(rows) else 0
+        held.append(rows[:cut])
+        kept.append(rows[cut:])
+    return torch.cat(kept).sort().values, torch.cat(held).sort().values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """How a proof is made: the recipes (one a victim), the seeds and the threshold, all declared before the run.
+
+    threshold: largest share of the clean victim's gain over chance that a protected victim may keep.
+    """
+
+    recipes: Sequence[Recipe]
+    seeds: int = 3
+    threshold: float = 0.25
+
+    def __call__(
+        self, clean: ImageSet, test: ImageSet, protected: ImageSet, budget: Budget, run: Run, method: str = "unknown"
+    ) -> Outcome:
+        """Train every victim on clean, noise and protected; rows of the three sets correspond. Resumes by content."""
+        if clean.classes != protected.classes or clean.classes != test.classes:
+            raise UserError("the clean, the test and the protected set do not have the same classes in the same order")
+        if not torch.equal(clean.labels, protected.labels):
+            raise UserError("the clean and the protected set do not have the same labels, row by row")
+        if self.seeds < 1 or not 0 < self.threshold < 1:
+            raise UserError(f"{self.seeds} seeds, threshold {self.threshold:g}: allowed are 1 or more and 0 to 1")
+        noisy = Noise()(clean, budget, run.reseeded(0)).apply(clean)
+        sets: dict[Role, ImageSet] = {"clean": clean, "noise": noisy, "protected": protected}
+        runs = [
+            _victim(role, data, test, recipe, run.reseeded(run.seed + seed), run.keep)
+            for recipe in self.recipes
+            for seed in range(self.seeds)
+            for role, data in sets.items()
+        ]
+        verdict, reason = judge(runs, len(clean.classes), self.threshold)
+        return Outcome(
+            name=protected.name,
+            method=method,
+            budget=f"{budget.norm} {budget.eps:g}",
+            classes=len(clean.classes),
+            images=len(clean),
+            data={role: data.digest for role, data in sets.items()} | {"test": test.digest},
+            recipe={r.net: r.described() for r in self.recipes},
+            threshold=self.threshold,
+            runs=runs,
+            verdict=verdict,
+            reason=reason,
+            notes=_notes(runs),
+            machine=run.machine,
+        )
+
+
+def _victim(role: Role, data: ImageSet, test: ImageSet, recipe: Recipe, run: Run, keep: Path | None) -> VictimRun:
+    """One victim, or its record where the same one was trained before."""
+    key = hashlib.sha256(repr((recipe, data.digest, test.digest, run.seed)).encode()).hexdigest()[:16]
+    record = keep / "victims" / f"{key}.json" if keep else None
+    if record and record.is_file():
+        return VictimRun.model_validate_json(record.read_text()).model_copy(update={"role": role})
+    run.keep = keep / "victims" / key if keep else None
+    tests, start = Batches(test, run), time.monotonic()
+    every = max(recipe.epochs // CHECKS, 1)
+
+    def watch(epoch: int, net: Classifier) -> float | None:
+        return accuracy(net, tests, run) if epoch % every == 0 or epoch == recipe.epochs else None
+
+    net, seen = fit(data, recipe, run, watch)
+    best = max(seen, key=lambda epoch: (seen[epoch], -epoch))
+    done = VictimRun(
+        role=role,
+        victim=recipe.net,
+        seed=run.seed,
+        data=data.digest,
+        last=seen[recipe.epochs],
+        best=seen[best],
+        best_epoch=best,
+        train=accuracy(net, Batches(data, run), run),
+        seconds=time.monotonic() - start,
+    )
+    if record:
+        write_atomically(record, done.model_dump_json(indent=1).encode())
+        run.forget()
+    return done
+
+
+def judge(runs: Sequence[VictimRun], classes: int, threshold: float) -> tuple[Verdict, str]:
+    """The verdict over all victims and seeds. Anything that the controls do not support is inconclusive."""
+    chance, verdicts = 1 / classes, []
+    for victim in dict.fromkeys(r.victim for r in runs):
+        by_role = {
+            role: [r for r in runs if r.victim == victim and r.role == role] for role in ("clean", "noise", "protected")
+        }
+        verdicts.append(_judge_one(victim, by_role, chance, threshold))
+    for wanted in ("inconclusive", "not protected"):
+        if found := [reason for verdict, reason in verdicts if verdict == wanted]:
+            return wanted, "; ".join(found)
+    return "protected", "; ".join(reason for _, reason in verdicts)
+
+
+def _judge_one(victim: str, runs: dict[str, list[VictimRun]], chance: float, threshold: float) -> tuple[Verdict, str]:
+    clean, noise = (fmean(r.last for r in runs[role]) for role in ("clean", "noise"))
+    if clean - chance < LEARNT:
+        return (
+            "inconclusive",
+            f"{victim} reaches only {clean:.1%} on clean pictures, chance is {chance:.1%}",
+        )
+    if clean - noise > HARMLESS:
+        return "inconclusive", f"plain noise of this budget alone takes {victim} from {clean:.1%} to {noise:.1%}"
+    fitted = fmean(r.train for r in runs["protected"])
+    if fitted - chance < FITTED * (1 - chance):
+        return "inconclusive", f"{victim} did not even fit the protected pictures ({fitted:.1%}): trained too little"
+    kept = [(p.last - chance) / (c.last - chance) for p, c in zip(runs["protected"], runs["clean"], strict=True)]
+    last = fmean(r.last for r in runs["protected"])
+    text = f"{victim} keeps {max(fmean(kept), 0):.0%} of what clean pictures teach ({last:.1%} instead of {clean:.1%})"
+    if max(kept) <= threshold:
+        return "protected", text
+    if min(kept) > threshold:
+        return "not protected", text
+    return "inconclusive", f"{text}, and its seeds lie on both sides of the threshold of {threshold:.0%}"
+
+
+def _notes(runs: Sequence[VictimRun]) -> list[str]:
+    """What a reader must know beside the verdict."""
+    notes = []
+    for victim in dict.fromkeys(r.victim for r in runs):
+        mine = [r for r in runs if r.victim == victim and r.role == "protected"]
+        best, last = fmean(r.best for r in mine), fmean(r.last for r in mine)
+        if best - last > 0.05:
+            notes.append(f"{victim} was at {best:.1%} in its best epoch: whoever can watch clean pictures stops there")
+    if len({r.seed for r in runs}) == 1:
+        notes.append("one seed only: the spread is unknown")
+    return notes

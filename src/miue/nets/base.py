@@ -1,0 +1,68 @@
+"""The adapter's shape: any trunk that turns pictures into a feature vector, and a linear head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Classifier(nn.Module):
+    """head(trunk(normalised x)). Pictures are float in [0,1]; (x - 0.5) / 0.25 happens inside.
+
+    points: names of the trunk's modules whose outputs are the features by depth, shallow to deep.
+    """
+
+    def __init__(self, trunk: nn.Module, head: nn.Module, points: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.trunk, self.head, self.points = trunk, head, tuple(points)
+
+    def embed(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
+        """Penultimate features."""
+        return self.trunk((x - 0.5) * 4)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
+        return self.head(self.embed(x))
+
+    def stages(self, x: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _"]]:
+        """Features at every point (mean over positions or tokens), then the penultimate ones."""
+        seen: list[Tensor] = []
+        hooks = [self.trunk.get_submodule(p).register_forward_hook(_collect(seen)) for p in self.points]
+        try:
+            last = self.embed(x)  # runs the hooks
+            return [*seen, last]
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def _collect(seen: list[Tensor]) -> Callable[[nn.Module, object, Tensor], None]:
+    def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        seen.append(output.mean((2, 3)) if output.ndim == 4 else output.mean(1) if output.ndim == 3 else output)
+
+    return hook
+
+
+def convolution(inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
+    """Convolution, batch norm, ReLU."""
+    layer = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+class Pool(nn.Module):
+    """Mean over positions: b c h w -> b c."""
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
+        return x.mean((2, 3))
+
+
+class Residual(nn.Module):
+    """x + f(x), f two convolutions."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(convolution(width, width), convolution(width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)

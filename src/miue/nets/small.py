@@ -1,0 +1,34 @@
+"""Our own small networks, fast on two CPU cores."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import nn
+
+from miue.nets.base import Classifier, Pool, Residual, convolution
+
+
+def small_cnn(channels: int, classes: int, width: int = 32) -> Classifier:
+    """Four plain convolutions, three of them at stride 2: the cheapest network that learns pictures."""
+    widths = (width, 2 * width, 4 * width, 4 * width)
+    layers: OrderedDict[str, nn.Module] = OrderedDict(
+        stem=convolution(channels, widths[0]),
+        down1=convolution(widths[0], widths[1], 2),
+        down2=convolution(widths[1], widths[2], 2),
+        down3=convolution(widths[2], widths[3], 2),
+        pool=Pool(),
+    )
+    return Classifier(nn.Sequential(layers), nn.Linear(widths[3], classes), list(layers)[:-1])
+
+
+def small_resnet(channels: int, classes: int, width: int = 32) -> Classifier:
+    """A small residual network: stem, then two down-sampling stages with a residual block each."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict(
+        stem=convolution(channels, width),
+        stage1=nn.Sequential(convolution(width, 2 * width, 2), Residual(2 * width)),
+        stage2=nn.Sequential(convolution(2 * width, 4 * width, 2), Residual(4 * width)),
+        stage3=nn.Sequential(convolution(4 * width, 8 * width, 2)),
+        pool=Pool(),
+    )
+    return Classifier(nn.Sequential(layers), nn.Linear(8 * width, classes), list(layers)[:-1])

@@ -1,0 +1,35 @@
+"""Moves inside a budget: add, signed step, projection, random start. Deltas are float in [0,1] units."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from miue.types import Budget
+
+
+def add(x: Float[Tensor, "b c h w"], delta: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """x + delta with the values of a picture, clamp(x + delta, 0, 1), and the gradient of the plain sum.
+
+    With the clamp's own gradient a delta that pushed a white pixel further up would never come back.
+    """
+    y = x + delta
+    return y + (y.detach().clamp(0, 1) - y.detach())
+
+
+def signed_step(
+    delta: Float[Tensor, "*shape"], gradient: Float[Tensor, "*shape"], step: float, budget: Budget
+) -> Float[Tensor, "*shape"]:
+    """delta - step * sign(gradient), back in the budget: one descent step for "linf"."""
+    return (delta - step * gradient.sign()).clamp_(-budget.unit, budget.unit)
+
+
+def keep_in_range(delta: Float[Tensor, "b c h w"], x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """The part of delta that a picture can hold: clamp(x + delta, 0, 1) - x. Never larger than delta."""
+    return torch.minimum(torch.maximum(delta, -x), 1 - x)
+
+
+def random_start(shape: tuple[int, ...], budget: Budget, generator: torch.Generator) -> Float[Tensor, "*shape"]:
+    """Uniform in the L-infinity ball."""
+    return (torch.rand(shape, generator=generator) * 2 - 1) * budget.unit

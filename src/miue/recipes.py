@@ -1,0 +1,60 @@
+"""Named recipes, with their source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from miue.spec import fill, split
+from miue.types import UserError
+from miue.victims import Recipe
+
+RECIPES: Mapping[str, Recipe] = {
+    "quick": Recipe(
+        net="small-resnet:width=16",
+        epochs=16,
+        batch=64,
+        warmup=0.2,
+        nesterov=True,
+        source="ours: a first answer in minutes on two CPU cores",
+    ),
+    "small": Recipe(
+        net="small-resnet",
+        epochs=30,
+        batch=64,
+        warmup=0.2,
+        nesterov=True,
+        source="ours: a few thousand pictures on two CPU cores",
+    ),
+    "papers": Recipe(source="the field's usual victim: SGD 0.1, weight decay 5e-4, cosine, 60 epochs (EM, ISS)"),
+    "papers-200": Recipe(epochs=200, weight_decay=1e-4, source="MI-UE's victim at learning rate 0.1"),
+    "mi-ue": Recipe(
+        epochs=200, lr=0.5, weight_decay=1e-4, source="MI-UE's released victim: learning rate 0.5, 200 epochs"
+    ),
+    "vit": Recipe(
+        net="vit-tiny",
+        epochs=60,
+        optimizer="adamw",
+        lr=1e-3,
+        warmup=0.1,
+        weight_decay=0.05,
+        source="ours: AdamW for transformers",
+    ),
+}
+
+
+def recipe(text: str) -> Recipe:
+    """A recipe from its spelling: "quick", "papers:lr=0.5,epochs=200". Raises UserError that names what is allowed."""
+    name, words, given = split(text)
+    if name not in RECIPES or words:
+        raise UserError(
+            f"recipe {text!r} is unknown; allowed: {', '.join(RECIPES)}, each with field=value after a colon"
+        )
+    return fill(RECIPES[name], given, f"recipe {name}")
+
+
+def for_victim(base: Recipe, net: str) -> Recipe:
+    """The recipe with another network; transformers get the optimizer that they need."""
+    if net.startswith(("vit", "deit", "cait", "swin")) and base.optimizer == "sgd":
+        return replace(base, net=net, optimizer="adamw", lr=1e-3, warmup=max(base.warmup, 0.1), weight_decay=0.05)
+    return replace(base, net=net)

@@ -1,0 +1,111 @@
+"""The one spelling of a method: "name", "name:preset", "name:field=value,field=value", or "file.py:Class:...".
+
+The same text works on the command line, in configuration files, in grids and in records.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from miue.types import UserError
+
+T = TypeVar("T")
+
+
+def split(text: str) -> tuple[str, list[str], dict[str, str]]:
+    """Split "name:word,key=value" into (name, [word], {key: value}). A Python file keeps its class: "a.py:Theirs"."""
+    name, _, rest = text.partition(":")
+    if name.endswith(".py"):
+        attribute, _, rest = rest.partition(":")
+        name = f"{name}:{attribute}"
+    words = [w.strip() for w in rest.split(",") if w.strip()]
+    fields = dict(w.split("=", 1) for w in words if "=" in w)
+    return name, [w for w in words if "=" not in w], fields
+
+
+def parse(text: str, known: Mapping[str, type[T]], kind: str) -> T:
+    """A method from its spelling. Presets are a class attribute `presets`: Mapping[str, dict of field values].
+
+    Raises UserError that names what is allowed.
+    """
+    name, words, given = split(text)
+    cls: Any = _from_file(name, kind) if ".py:" in name else known.get(name)
+    if cls is None:
+        raise UserError(f"{kind} {name!r} is unknown; allowed: {', '.join(sorted(known))}, or path/to/file.py:Class")
+    presets: Mapping[str, Mapping[str, Any]] = getattr(cls, "presets", {})
+    values: dict[str, Any] = {}
+    for word in words:
+        if word not in presets:
+            allowed = f"its presets are {', '.join(presets)}" if presets else "it has no presets"
+            raise UserError(f"{name}: {word!r} is neither a preset nor field=value; {allowed}")
+        values |= presets[word]
+    return fill(cls(**values), given, name)
+
+
+def fill(method: T, given: Mapping[str, str], name: str) -> T:
+    """The method with fields replaced by values given as text, read by the fields' types."""
+    hints = get_type_hints(type(method))
+    fields = [f.name for f in dataclasses.fields(method) if f.init]  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for field, value in given.items():
+        if field not in fields:
+            raise UserError(f"{name} has no field {field!r}; its fields are {', '.join(fields)}")
+        values[field] = _value(f"{name}: {field}", value, hints[field])
+    return dataclasses.replace(method, **values)  # type: ignore[type-var]
+
+
+def spell(method: Any, known: Mapping[str, type]) -> str:
+    """The spelling of a method: its name and every field that differs from the default."""
+    name = next((n for n, c in known.items() if c is type(method)), type(method).__name__)
+    changed = [
+        f"{f.name}={getattr(method, f.name)}"
+        for f in dataclasses.fields(method)
+        if getattr(method, f.name) != f.default
+    ]
+    return f"{name}:{','.join(changed)}" if changed else name
+
+
+def _value(what: str, text: str, hint: Any) -> Any:
+    """Text to the type of a field: bool, int, float, str, a Literal, or any of these or None."""
+    if get_origin(hint) is Literal:
+        allowed = get_args(hint)
+        found = [a for a in allowed if str(a) == text]
+        if not found:
+            raise UserError(f"{what}={text} is not allowed; choose from {', '.join(map(str, allowed))}")
+        return found[0]
+    options = [a for a in get_args(hint) if a is not type(None)] if get_origin(hint) not in (None, Literal) else []
+    if options and text == "None":
+        return None
+    kind = options[0] if options else hint
+    try:
+        if kind is bool:
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
+        return kind(text)
+    except (ValueError, KeyError):
+        raise UserError(f"{what}={text} is not a {kind.__name__}") from None
+
+
+def _from_file(name: str, kind: str) -> type:
+    """Somebody else's method: "path/to/their_file.py:Theirs"."""
+    file, _, attribute = name.partition(":")
+    path = Path(file)
+    if not path.is_file():
+        raise UserError(f"{kind} file {file} does not exist")
+    module_name = f"miue_file_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    module = sys.modules.get(module_name)
+    if module is None:
+        found = importlib.util.spec_from_file_location(module_name, path)
+        assert found is not None and found.loader is not None  # a .py file always has a loader
+        module = importlib.util.module_from_spec(found)
+        sys.modules[module_name] = module
+        found.loader.exec_module(module)
+    cls = getattr(module, attribute, None)
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+        raise UserError(f"{file} has no dataclass {attribute!r}; a method is a frozen dataclass with one call")
+    return cls
