@@ -275,6 +275,13 @@ def test_stems_that_collide_get_the_whole_name(tmp_path: Path):
     assert len({name.casefold() for name in out.values()}) == 8
 
 
+def test_a_folder_that_is_named_like_an_output_file(tmp_path: Path):
+    put(folder(tmp_path, "cat/x.png/1.png"), "cat/x.jpg", encoded(pixels(), "JPEG"))
+    assert {"cat/x.jpg": "cat/x.jpg.png", "cat/x.png/1.png": "cat/x.png/1.png"}.items() <= {
+        e.path: e.out for e in scan(tmp_path).usable
+    }.items()
+
+
 def test_names_that_some_file_systems_take_for_one(tmp_path: Path):
     for name in ("\u00e9.png", "e\u0301.png", "A.png", "a.png"):
         put(folder(tmp_path), f"cat/{name}")
@@ -336,7 +343,10 @@ def test_large_sets_are_memory_mapped(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(sys.modules["miue.data.read"], "_IN_MEMORY", 10)
     images = read(source, 8, cache=tmp_path / "cache").images
     assert (images == expected).all()
-    assert (tmp_path / "cache" / "images-4x3x8x8.u8").stat().st_size == 4 * 3 * 64
+    assert [p.stat().st_size for p in (tmp_path / "cache").iterdir()] == [4 * 3 * 64]
+    other = read(scan(folder(tmp_path / "other", "cat/new.png")), 8, cache=tmp_path / "cache")
+    again = read(source, 8, cache=tmp_path / "cache").images
+    assert (images == expected).all() and (again == expected).all() and len(other) == 5
 
 
 def test_changed_since_the_scan(tmp_path: Path):

@@ -116,6 +116,7 @@ def test_labels_without_names(tmp_path: Path):
         ({"image": [b"1", b"2"], "mask": [b"3", b"4"], "label": [0, 1]}, r"several image columns \(image, mask\)"),
         ({"image": [b"1", b"2"], "kind": [0, 1]}, "no label column"),
         ({"image": [b"1", b"2"], "label": [0.5, 1.5]}, "no class labels"),
+        ({"image": [b"1", b"2"], "label": [0, 10**12]}, "from 0 upwards"),
     ],
 )
 def test_tables_that_are_refused(tmp_path: Path, columns, why):
@@ -185,6 +186,7 @@ def test_npz_there_and_back(tmp_path: Path, shape):
         ({"x": np.zeros((2, 4, 4), np.float32), "y": [0, 1]}, "float32 of shape"),
         ({"x": np.zeros((2, 3, 4, 9), np.uint8), "y": [0, 1]}, "channels last"),
         ({"x": np.zeros((2, 4, 4), np.uint8), "y": [0, -1]}, "at least 0"),
+        ({"x": np.zeros((2, 4, 4), np.uint8), "y": [0, 10**12]}, "from 0 upwards"),
         ({"x": np.zeros((2, 4, 4), np.uint8), "y": np.array([{}, None])}, "pickled"),
     ],
 )

@@ -74,5 +74,15 @@ def open_npz(path: Path) -> ArrayStore:
         )
     count = int(labels.max()) + 1 if len(labels) else 0
     named = next((arrays[k] for k in NAME_KEYS if k in arrays and arrays[k].dtype.kind == "U"), None)
-    names = [str(i) for i in range(count)] if named is None or len(named) < count else [str(n) for n in named]
+    if named is not None and len(named) >= count:
+        names = tuple(map(str, named))
+    else:
+        names = numbered(f"{path}: {label!r}", count, len(images))
     return array_store("npz", str(path), path.stem, images, labels.tolist(), names, image)
+
+
+def numbered(where: str, count: int, rows: int) -> tuple[str, ...]:
+    """Classes "0", "1", ...; raises UserError where the labels are so large that they cannot be class indices."""
+    if count > 1000 + 10 * rows:
+        raise UserError(f"{where} goes up to {count - 1} for {rows} pictures: class labels are numbers from 0 upwards")
+    return tuple(map(str, range(count)))

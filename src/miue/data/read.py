@@ -37,7 +37,11 @@ def read(source: Source, canvas: int | None = None, *, grey: bool | None = None,
     if single and not all(entry.grey for entry in source.usable):
         coloured = next(entry.path for entry in source.usable if not entry.grey)
         raise UserError(f"{source.location}: grey pictures are asked for, but {coloured} has colour")
-    images = _empty((len(source.rows), 1 if single else 3, side, side), cache)
+    shape = (len(source.rows), 1 if single else 3, side, side)
+    if cache is not None and np.prod(shape) > _IN_MEMORY:
+        images = _mapped(shape, cache / f"{source.digest}-{shape[1]}x{side}.u8")
+    else:
+        images = torch.empty(shape, dtype=torch.uint8)
     with quiet():
         for i, picture in enumerate(ahead(lambda row: clean_picture(source, row), source.rows)):
             images[i] = torch.from_numpy(np.moveaxis(_fitted(picture, side), 2, 0).copy())
@@ -66,9 +70,7 @@ def _fitted(picture: Picture, side: int) -> UInt8[np.ndarray, "s s c"]:
     return small if small.ndim == 3 else small[..., None]
 
 
-def _empty(shape: tuple[int, int, int, int], cache: Path | None) -> UInt8[Tensor, "n c h w"]:
-    if cache is None or np.prod(shape) <= _IN_MEMORY:
-        return torch.empty(shape, dtype=torch.uint8)
-    cache.mkdir(parents=True, exist_ok=True)
-    file = cache / f"images-{'x'.join(map(str, shape))}.u8"
+def _mapped(shape: tuple[int, int, int, int], file: Path) -> UInt8[Tensor, "n c h w"]:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.unlink(missing_ok=True)  # a set that was read before keeps its own pixels
     return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))

@@ -135,7 +135,7 @@ def _file_names(paths: list[str]) -> list[str]:
     wanted = Counter(map(_key, plain))
     # names that nobody else wants, or that need no new extension, are settled before the others look for room
     easy = [wanted[_key(out)] == 1 or path == out for path, out in zip(paths, plain, strict=True)]
-    outs, taken = [""] * len(paths), set[str]()
+    outs, taken = [""] * len(paths), {_key(path.rpartition("/")[0]) for path in paths}
     for i in sorted(range(len(paths)), key=lambda i: not easy[i]):
         tries = (f"{paths[i]}{mark}.png" for mark in chain([""], (f"~{k}" for k in count(2))))
         outs[i] = next(name for name in chain([plain[i]] if easy[i] else [], tries) if _key(name) not in taken)

@@ -120,7 +120,10 @@ class ParquetSink(Sink):
                 table, row = table.filter([row + i in keep for i in range(len(table))]), row + len(table)
                 place, kind = table.schema.get_field_index(column), table.schema.field(column)
                 old = table.column(column)
-                new = [_cell(cell.as_py(), data, self.form) for cell, data in zip(old, islice(payloads, len(old)))]  # noqa: B905
+                new = [
+                    _cell(cell.as_py(), data, self.form)
+                    for cell, data in zip(old, islice(payloads, len(old)), strict=True)
+                ]
                 writer.write_table(table.set_column(place, kind, pa.array(new, kind.type)))
 
     def stored(self, at: int) -> Iterator[Payload]:

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from miue.data.arrays import numbered
 from miue.data.source import Item, Store
 from miue.types import UserError
 
@@ -110,17 +111,17 @@ def open_parquet(path: Path, shards: tuple[Path, ...]) -> ParquetStore:
     )  # fmt: skip
 
 
-def _features(schema: pa.Schema) -> dict[str, Any]:
+def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
     text = (schema.metadata or {}).get(b"huggingface")
-    return json.loads(text).get("info", {}).get("features", {}) if text else {}
+    found = json.loads(text).get("info", {}).get("features", {}) if text else {}
+    return {name: feature for name, feature in found.items() if isinstance(feature, dict)}
 
 
-def _image_column(path: Path, schema: pa.Schema, features: dict[str, Any]) -> str:
+def _image_column(path: Path, schema: pa.Schema, features: dict[str, dict[str, Any]]) -> str:
     def is_image(column: pa.Field) -> bool:
-        named = features.get(column.name, {})
         struct = pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0
         plain = pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)
-        return (isinstance(named, dict) and named.get("_type") == "Image") or struct or plain
+        return features.get(column.name, {}).get("_type") == "Image" or struct or plain
 
     found = [column.name for column in schema if is_image(column)]
     if len(found) != 1:
@@ -132,8 +133,8 @@ def _image_column(path: Path, schema: pa.Schema, features: dict[str, Any]) -> st
     return found[0]
 
 
-def _label_column(path: Path, schema: pa.Schema, features: dict[str, Any]) -> str:
-    typed = [k for k, v in features.items() if isinstance(v, dict) and v.get("_type") == "ClassLabel"]
+def _label_column(path: Path, schema: pa.Schema, features: dict[str, dict[str, Any]]) -> str:
+    typed = [k for k, v in features.items() if v.get("_type") == "ClassLabel"]
     for name in (*_LABELS, *typed):
         if name in schema.names and (not typed or name in typed):
             return name
@@ -153,5 +154,5 @@ def _classes(path: Path, column: str, cells: list[Any], names: list[str] | None)
     count = max(c for c in cells if c is not None) + 1
     if names is not None and count > len(names):
         raise UserError(f"{path}: the column {column!r} holds label {count - 1}, but only {len(names)} names are given")
-    classes = tuple(names) if names is not None else tuple(map(str, range(count)))
+    classes = tuple(names) if names is not None else numbered(f"{path}: the column {column!r}", count, len(cells))
     return classes, [-1 if c is None or c < 0 else c for c in cells]
