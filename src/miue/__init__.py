@@ -1,0 +1,32 @@
+"""miue: make image data sets unlearnable with a bounded integer perturbation, and prove whether it works."""
+
+from miue import data
+from miue.attacks import MinMin, MiUe, Noise, attack
+from miue.evaluate import Proof
+from miue.jobs import Claim, Job, protect, prove
+from miue.recipes import recipe
+from miue.run import Run
+from miue.types import Budget, ImageSet, Outcome, Perturbation, UserError
+from miue.victims import Recipe, fit
+
+__all__ = [
+    "Budget",
+    "Claim",
+    "ImageSet",
+    "Job",
+    "MiUe",
+    "MinMin",
+    "Noise",
+    "Outcome",
+    "Perturbation",
+    "Proof",
+    "Recipe",
+    "Run",
+    "UserError",
+    "attack",
+    "data",
+    "fit",
+    "protect",
+    "prove",
+    "recipe",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
@@ -21,6 +21,7 @@ from miue.train import accuracy
 from miue.types import Budget, ImageSet, Outcome, Role, UserError, Verdict, VictimRun
 from miue.victims import Recipe, fit
 
+VERSION = 1  # of what a victim run means; a higher number makes kept ones void
 CHECKS = 10  # how often a victim is tested while it trains, for its best epoch
 LEARNT = 0.20  # a clean victim must gain this much over chance, or nothing can be concluded from it
 HARMLESS = 0.10  # plain noise that costs more than this hides the pictures by itself
@@ -47,15 +48,24 @@ def holdout(data: ImageSet, share: float, run: Run) -> tuple[Int[Tensor, "m"], I
 class Proof:
     """How a proof is made: the recipes (one a victim), the seeds and the threshold, all declared before the run.
 
-    threshold: largest share of the clean victim's gain over chance that a protected victim may keep.
+    threshold: largest share of the clean victim's gain over chance that a protected victim may keep; chance is the
+    share of the largest class of the test set. noise: the control, on the same grid as the attack's.
     """
 
     recipes: Sequence[Recipe]
     seeds: int = 3
     threshold: float = 0.25
+    noise: Noise = field(default_factory=Noise)
 
     def __call__(
-        self, clean: ImageSet, test: ImageSet, protected: ImageSet, budget: Budget, run: Run, method: str = "unknown"
+        self,
+        clean: ImageSet,
+        test: ImageSet,
+        protected: ImageSet,
+        budget: Budget,
+        run: Run,
+        method: str = "unknown",
+        channel: str | None = None,
     ) -> Outcome:
         """Train every victim on clean, noise and protected; rows of the three sets correspond. Resumes by content."""
         if clean.classes != protected.classes or clean.classes != test.classes:
@@ -64,20 +74,23 @@ class Proof:
             raise UserError("the clean and the protected set do not have the same labels, row by row")
         if self.seeds < 1 or not 0 < self.threshold < 1:
             raise UserError(f"{self.seeds} seeds, threshold {self.threshold:g}: allowed are 1 or more and 0 to 1")
-        noisy = Noise()(clean, budget, run.reseeded(0)).apply(clean)
+        noisy = self.noise(clean, budget, run.reseeded(0)).apply(clean)
         sets: dict[Role, ImageSet] = {"clean": clean, "noise": noisy, "protected": protected}
+        chance = float(test.labels.bincount().max()) / len(test)
         runs = [
             _victim(role, data, test, recipe, run.reseeded(run.seed + seed), run.keep)
             for recipe in self.recipes
             for seed in range(self.seeds)
             for role, data in sets.items()
         ]
-        verdict, reason = judge(runs, len(clean.classes), self.threshold)
+        verdict, reason = judge(runs, chance, self.threshold)
         return Outcome(
             name=protected.name,
             method=method,
+            channel=channel,
             budget=f"{budget.norm} {budget.eps:g}",
             classes=len(clean.classes),
+            chance=chance,
             images=len(clean),
             data={role: data.digest for role, data in sets.items()} | {"test": test.digest},
             recipe={r.net: r.described() for r in self.recipes},
@@ -92,7 +105,7 @@ class Proof:
 
 def _victim(role: Role, data: ImageSet, test: ImageSet, recipe: Recipe, run: Run, keep: Path | None) -> VictimRun:
     """One victim, or its record where the same one was trained before."""
-    key = hashlib.sha256(repr((recipe, data.digest, test.digest, run.seed)).encode()).hexdigest()[:16]
+    key = hashlib.sha256(repr((VERSION, recipe, data.digest, test.digest, run.seed)).encode()).hexdigest()[:16]
     record = keep / "victims" / f"{key}.json" if keep else None
     if record and record.is_file():
         return VictimRun.model_validate_json(record.read_text()).model_copy(update={"role": role})
@@ -122,9 +135,9 @@ def _victim(role: Role, data: ImageSet, test: ImageSet, recipe: Recipe, run: Run
     return done
 
 
-def judge(runs: Sequence[VictimRun], classes: int, threshold: float) -> tuple[Verdict, str]:
+def judge(runs: Sequence[VictimRun], chance: float, threshold: float) -> tuple[Verdict, str]:
     """The verdict over all victims and seeds. Anything that the controls do not support is inconclusive."""
-    chance, verdicts = 1 / classes, []
+    verdicts = []
     for victim in dict.fromkeys(r.victim for r in runs):
         by_role = {
             role: [r for r in runs if r.victim == victim and r.role == role] for role in ("clean", "noise", "protected")

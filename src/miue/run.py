@@ -107,12 +107,13 @@ class Run:
             return x.to(self.device, memory_format=self.numerics.layout, non_blocking=True)
         return x.to(self.device, non_blocking=True)
 
-    def place(self, net: nn.Module) -> nn.Module:
-        """A network on the run's device, convolutions in its memory layout."""
+    def place(self, net: nn.Module) -> Any:
+        """A network on the run's device, convolutions in its memory layout, its trunk in the run's precision."""
+        net.autocast = self.autocast  # pyright: ignore[reportArgumentType]
         return net.to(self.device).to(memory_format=self.numerics.layout)  # pyright: ignore[reportCallIssue]
 
     def autocast(self) -> torch.autocast:
-        """Lower precision inside networks where the hardware has it. Deltas, losses and budgets stay float32."""
+        """Lower precision inside trunks where the hardware has it. Features, losses and deltas stay float32."""
         on = self.numerics.precision == "bf16-mixed"
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=on)
 

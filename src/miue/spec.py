@@ -62,7 +62,7 @@ def fill(method: T, given: Mapping[str, str], name: str) -> T:
 
 def spell(method: Any, known: Mapping[str, type]) -> str:
     """The spelling of a method: its name and every field that differs from the default."""
-    name = next((n for n, c in known.items() if c is type(method)), type(method).__name__)
+    name = next((n for n, c in known.items() if c is type(method)), getattr(type(method), "spelling", ""))
     changed = [
         f"{f.name}={getattr(method, f.name)}"
         for f in dataclasses.fields(method)
@@ -83,6 +83,8 @@ def _value(what: str, text: str, hint: Any) -> Any:
     if options and text == "None":
         return None
     kind = options[0] if options else hint
+    if kind not in (bool, int, float, str):
+        raise UserError(f"{what} cannot be given as text; set it in Python")
     try:
         if kind is bool:
             return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
@@ -104,8 +106,13 @@ def _from_file(name: str, kind: str) -> type:
         assert found is not None and found.loader is not None  # a .py file always has a loader
         module = importlib.util.module_from_spec(found)
         sys.modules[module_name] = module
-        found.loader.exec_module(module)
+        try:
+            found.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[module_name]
+            raise UserError(f"{file} does not load: {type(error).__name__}: {error}") from error
     cls = getattr(module, attribute, None)
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise UserError(f"{file} has no dataclass {attribute!r}; a method is a frozen dataclass with one call")
+    cls.spelling = name  # type: ignore[attr-defined]
     return cls

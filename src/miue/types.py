@@ -112,7 +112,7 @@ class Budget:
     eps is in grey levels (1/255) for "linf", in [0,1] units for "l2", in pixels for "l0"; "none" has no bound.
     """
 
-    eps: float = 8
+    eps: float | int = 8
     norm: Norm = "linf"
 
     def __post_init__(self) -> None:
@@ -178,6 +178,8 @@ class Perturbation:
     labels: Int[Tensor, "n"] | None = None
 
     def __post_init__(self) -> None:
+        if self.labels is not None and len(self.labels) and int(self.labels.max()) >= len(self.delta):
+            raise ValueError(f"{self.made_by} has {len(self.delta)} rows, fewer than there are classes")
         if not self.budget.allows(self.delta):
             worst = float(self.budget.measure(self.delta).max())
             raise ValueError(f"{self.made_by} left its budget: {worst:g} > {self.budget.eps:g} ({self.budget.norm})")
@@ -189,10 +191,13 @@ class Perturbation:
     def rounded(
         cls, delta: Float[Tensor, "k c g g2"], budget: Budget, made_by: str, labels: Int[Tensor, "n"] | None = None
     ) -> Perturbation:
-        """From float in [0,1] units to grey levels: rounded to nearest once, checked against the budget.
+        """From float in [0,1] units to grey levels: rounded to nearest, checked against the budget.
 
-        Rounding and not truncation: truncating shifts every value by half a grey level on average.
+        Rounding and not truncation: truncating shifts every value by half a grey level on average. A coarse grid is
+        rounded once more, in `stretched`, after it got a picture's own size.
         """
+        if not delta.isfinite().all():
+            raise ValueError(f"{made_by} made values that are not finite")
         excess = float(delta.abs().max()) * 255 - budget.levels if delta.numel() else 0.0
         if excess > 1e-2:  # float noise is far below; anything more is a method that did not project
             raise ValueError(f"{made_by} left its budget by {excess:g} grey levels")
@@ -342,7 +347,10 @@ class Outcome(Record):
     name: str
     method: str
     budget: str
+    channel: str | None = None
+    """What was done to all training pictures before training ("jpeg:75"), if anything."""
     classes: int
+    chance: float
     images: int
     data: dict[str, str]
     recipe: dict[str, Any]

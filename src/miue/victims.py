@@ -25,7 +25,7 @@ class CrossEntropy:
     slot: ClassVar[Literal["loss"]] = "loss"
 
     def __call__(self, net: Any, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
-        return F.cross_entropy(net(x).float(), y)
+        return F.cross_entropy(net(x), y)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def fit(
             net.train()
             generator = run.rng("augment", epoch)
             losses = descend(
-                lambda batch, g=generator: _loss(net, recipe, run, batch, len(data.classes), g),
+                lambda batch, g=generator: _loss(net, recipe, batch, len(data.classes), g),
                 batches.shuffled(recipe.batch, "victim", epoch),
                 optimizer,
                 rate,
@@ -96,13 +96,12 @@ def fit(
 
 
 def _loss(
-    net: nets.Classifier, recipe: Recipe, run: Run, batch: Batch, classes: int, generator: torch.Generator
+    net: nets.Classifier, recipe: Recipe, batch: Batch, classes: int, generator: torch.Generator
 ) -> Float[Tensor, ""]:
     x, y = batch[1], F.one_hot(batch[2], classes).float()
     for augment in recipe.augment:
         x, y = augment(x, y, generator)
-    with run.autocast():
-        return recipe.loss(net, x, y)
+    return recipe.loss(net, x, y)
 
 
 def _optimizer(net: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from miue.attacks._alternate import MinMin
 from miue.attacks.mi_ue import MiUe
 from miue.attacks.noise import Noise
 from miue.spec import parse
@@ -16,4 +17,4 @@ def attack(text: str) -> Attack:
     return parse(text, KNOWN, "attack")
 
 
-__all__ = ["KNOWN", "MiUe", "Noise", "attack"]
+__all__ = ["KNOWN", "MiUe", "MinMin", "Noise", "attack"]

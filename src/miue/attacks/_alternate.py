@@ -50,7 +50,6 @@ class MinMin(ABC):
     weight_decay: float = 1e-4
     per: Literal["image", "class"] = "image"
     cells: int = 0
-    start: Literal["zero", "class", "image"] = "zero"
     augment: Literal["none", "flip", "flip-crop", "flip-first"] = "flip-crop"
     companions: int = 0
 
@@ -97,10 +96,7 @@ class _Alternation:
         rows = len(data.classes) if plan.per == "class" else len(self.mine)
         grid = (plan.cells, plan.cells) if plan.cells else (h, w)
         self.delta = run.put(torch.zeros(rows, c, *grid))
-        if plan.start == "class":
-            table = perturb.random_start((len(data.classes), c, *grid), budget, run.rng("start")).sign() * budget.unit
-            self.delta = run.put(table[data.labels[self.mine]])
-        per_class = plan.noise_batch / max(len(data.classes), 1)
+        per_class = plan.noise_batch / run.world / max(len(data.classes), 1)
         self.group = plan.companions or (8 if per_class < 8 else 1)
         self.identity = {"plan": repr(plan), "data": data.digest, "seed": run.seed, "budget": repr(budget)}
 
@@ -130,20 +126,14 @@ class _Alternation:
             base, view = views(plan.augment, x, generator)
             with torch.no_grad():
                 seen = view(perturb.add(base, self._stretched(self.delta, self.owner[index])))
-            with run.autocast():
-                logits = self.net(seen)
-            return F.cross_entropy(logits.float(), y)
+            return F.cross_entropy(self.net(seen), y)
 
         self.net.train()
         stream = self.batches.shuffled(plan.batch, "train", epoch)
-        total = torch.zeros((), device=run.device)
         with run.seeded("layers", epoch, run.rank):
-            for value in descend(loss, stream, self.optimizer, lambda step: rate(step // count), run, epoch * count):
-                total += value
+            for _ in descend(loss, stream, self.optimizer, lambda step: rate(step // count), run, epoch * count):
                 tick()
         run.average(self.net.buffers())
-        tick_note = f"surrogate loss {total.item() / count:.3f}"
-        log.debug("epoch %d: %s", epoch, tick_note)
 
     def _move_deltas(self, epoch: int, tick: Callable[..., None]) -> None:
         """K signed steps on every delta, warm start, against the frozen surrogate in evaluation mode."""
@@ -170,7 +160,8 @@ class _Alternation:
             self.delta = perturb.signed_step(self.delta, self.run.total(whole), step, self.budget)
             return
         moved = perturb.signed_step(self.delta[at], gradient, step, self.budget)
-        self.delta[at] = moved
+        # at pixel level a delta keeps to what its own picture can hold; a coarser grid has no such single value
+        self.delta[at] = moved if self.plan.cells else perturb.keep_in_range(moved, base)
 
     def _stretched(self, delta: Tensor, rows: Tensor) -> Tensor:
         return stretch(delta[self.run.put(rows)], *self.data.shape[1:])

@@ -1,9 +1,12 @@
 """Data sets in and out: the only place that opens an image."""
 
 from miue.data.align import align
+from miue.data.channel import through
 from miue.data.output import check_output, private_of
+from miue.data.preview import export, preview
 from miue.data.read import default_canvas, read
 from miue.data.scan import scan
+from miue.data.shapes import draw as shapes
 from miue.data.source import Entry, Source
 from miue.data.verify import Finding, verify
 from miue.data.write import Written, write
@@ -16,9 +19,13 @@ __all__ = [
     "align",
     "check_output",
     "default_canvas",
+    "export",
+    "preview",
     "private_of",
     "read",
     "scan",
+    "shapes",
+    "through",
     "verify",
     "write",
 ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -17,10 +19,13 @@ class Classifier(nn.Module):
     def __init__(self, trunk: nn.Module, head: nn.Module, points: Sequence[str] = ()) -> None:
         super().__init__()
         self.trunk, self.head, self.points = trunk, head, tuple(points)
+        self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def embed(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
-        """Penultimate features."""
-        return self.trunk((x - 0.5) * 4)
+        """Penultimate features, float32; the trunk alone runs in the precision of `Run.place`."""
+        with self.autocast():
+            z = self.trunk((x - 0.5) * 4)
+        return z.float()
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
         return self.head(self.embed(x))
@@ -37,9 +42,13 @@ class Classifier(nn.Module):
                 hook.remove()
 
 
+def _pooled(x: Tensor) -> Float[Tensor, "b d"]:
+    return x.mean((2, 3)) if x.ndim == 4 else x.mean(1) if x.ndim == 3 else x
+
+
 def _collect(seen: list[Tensor]) -> Callable[[nn.Module, object, Tensor], None]:
     def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-        seen.append(output.mean((2, 3)) if output.ndim == 4 else output.mean(1) if output.ndim == 3 else output)
+        seen.append(_pooled(output.float()))
 
     return hook
 

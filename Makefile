@@ -1,0 +1,34 @@
+# Each target sets up what it needs. PYTHON: any Python >= 3.11.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test fast check docs clean
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	touch $@
+
+demo: $(READY)  ## the main job end to end, on pictures that are drawn here
+	$(BIN)/miue demo demo
+
+test: $(READY)  ## the whole suite
+	$(BIN)/pytest
+
+fast: $(READY)  ## the suite without the slow part
+	$(BIN)/pytest -m "not slow"
+
+check: $(READY)  ## style, types, imports, generated pages
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python benchmarks/tables.py --check
+
+docs: $(READY)  ## write the tables of README and docs from the records
+	$(BIN)/python benchmarks/tables.py
+
+clean:
+	rm -rf $(VENV) demo build dist

@@ -1,0 +1,350 @@
+"""The verbs. Parses, calls, prints; what is done is in jobs.py and below."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+
+from miue import data, doctor, jobs
+from miue.demo import demo as run_demo
+from miue.evaluate import Proof
+from miue.recipes import RECIPES, for_victim, recipe
+from miue.run import DEVICES, Run
+from miue.types import Outcome, UserError
+
+FAILED_INPUTS, USAGE, FAILED_CHECKS, INTERRUPTED = 1, 2, 3, 130
+
+app = typer.Typer(
+    name="miue",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Make a labelled set of pictures unlearnable, and prove on your own data whether it works.\n\n"
+    "Start with `miue demo`. Then: `miue protect PICTURES OUT`, `miue evaluate OUT --clean PICTURES`.",
+)
+out_console, note_console = Console(), Console(stderr=True)
+
+
+def _say(text: str) -> None:
+    note_console.print(text, markup=False, highlight=False)
+
+
+def _settings(ctx: typer.Context, path: Path | None) -> Path | None:
+    """--config: a TOML file gives defaults; what is written on the command line wins."""
+    if path is None:
+        return None
+    try:
+        values = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not TOML: {error}") from None
+    values = {k.replace("-", "_"): v for k, v in values.items()}
+    known = {p.name for p in ctx.command.params} - {"config"}
+    if unknown := set(values) - known:
+        raise UserError(f"{path}: unknown key {sorted(unknown)[0]!r}; allowed: {', '.join(sorted(map(str, known)))}")
+    ctx.default_map = values
+    return path
+
+
+Out = Annotated[Path, typer.Argument(help="The published folder. A private one, OUT.private, lies beside it.")]
+Config = Annotated[
+    Path | None,
+    typer.Option(callback=_settings, is_eager=True, help="TOML file with any of these options; the command line wins."),
+]
+Device = Annotated[str, typer.Option(help=f"Where to compute: {', '.join(DEVICES)}.")]
+Seed = Annotated[int, typer.Option(help="The same seed on the same kind of machine gives the same result.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no remarks.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Split = Annotated[str | None, typer.Option(help="Which split, where the source has train, test and so on.")]
+Canvas = Annotated[int | None, typer.Option(help="Side of the square that networks see [from the pictures].")]
+
+
+@app.command()
+def protect(
+    source: Annotated[str, typer.Argument(help="A folder of class folders, parquet, .npz, or a set such as `shapes`.")],
+    out: Out,
+    attack: Annotated[
+        str,
+        typer.Option(
+            help="Method: `mi-ue:balanced`, `mi-ue:quick` (minutes on a CPU), `mi-ue:paper`, `mi-ue:official`, "
+            "`noise`; with fields, as in `mi-ue:quick,epochs=20,cells=8`; or `your_file.py:Method`."
+        ),
+    ] = "mi-ue:balanced",
+    budget: Annotated[str, typer.Option(help="Largest change of a value, in grey levels of 255.")] = "8",
+    canvas: Canvas = None,
+    split: Split = None,
+    format: Annotated[str, typer.Option(help="File format of the output, lossless: png or webp.")] = "png",
+    seed: Seed = 0,
+    device: Device = "auto",
+    processes: Annotated[int, typer.Option(help="Processes to share the work, one GPU each.")] = 1,
+    max_pixels: Annotated[int, typer.Option(help="Larger pictures are skipped.")] = 50_000_000,
+    download: Annotated[bool, typer.Option("--download", help="Fetch a torchvision set that is not there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what miue wrote to OUT before.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what was found and what it would cost; write nothing.")
+    ] = False,
+    config: Config = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Write a protected copy of a set of pictures.
+
+    Same tree, same names, lossless files; labels and order stay. Nothing of the source is changed.
+    Stopped or killed? The same command goes on where it was and ends in the same files.
+    """
+    if format not in ("png", "webp"):
+        raise UserError(f"format {format!r} is not lossless here; allowed: png, webp")
+    run = Run(seed, device, quiet=quiet)
+    job = jobs.Job(
+        source=source,
+        out=out,
+        method=attack,
+        budget=budget,
+        canvas=canvas,
+        seed=seed,
+        split=split,
+        format=format,  # type: ignore[arg-type]
+        processes=processes,
+        overwrite=overwrite,
+        download=download,
+        max_pixels=max_pixels,
+    )
+    say = (lambda text: None) if quiet else _say
+    if dry_run:
+        _print_plan(job, run, json)
+        return
+    record, written = jobs.protect(job, run, say)
+    if json:
+        print(record.model_dump_json(indent=1))
+    else:
+        _print_written(job, record, written)
+    unprotected = sum(n for status, n in written.counts.items() if status != "protected")
+    if unprotected:
+        raise typer.Exit(FAILED_INPUTS)
+
+
+@app.command()
+def evaluate(
+    out: Out,
+    clean: Annotated[str, typer.Option(help="The original pictures, as they were given to `protect`.")],
+    test: Annotated[
+        str | None, typer.Option(help="Clean pictures for testing [a fifth of the originals is held out].")
+    ] = None,
+    victim: Annotated[
+        list[str] | None, typer.Option(help="Network to train, may be repeated: resnet18, vit-tiny, any timm name.")
+    ] = None,
+    recipe_name: Annotated[
+        str,
+        typer.Option("--recipe", help=f"How victims train: {', '.join(RECIPES)}; or `quick:epochs=30`."),
+    ] = "small",
+    seeds: Annotated[int, typer.Option(help="Victims per role; the spread over them is shown.")] = 3,
+    threshold: Annotated[
+        float, typer.Option(help="Largest share of the clean gain over chance that may be left.")
+    ] = 0.25,
+    channel: Annotated[
+        str | None, typer.Option(help="How pictures reach the trainer: jpeg:75, webp:80, resize:24.")
+    ] = None,
+    split: Split = None,
+    test_split: Annotated[str | None, typer.Option(help="Which split of --test (or of --clean) to test on.")] = None,
+    canvas: Canvas = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    config: Config = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Prove what a protection is worth: train victims on clean, noisy and protected pictures, test on clean ones.
+
+    What is evaluated is read back from OUT. Exit code 3 where the verdict is not "protected".
+    """
+    base = recipe(recipe_name)
+    victims = [for_victim(base, net) for net in victim] if victim else [base]
+    run = Run(seed, device, quiet=quiet)
+    claim = jobs.Claim(
+        out=out, clean=clean, test=test, split=split, test_split=test_split, canvas=canvas, channel=channel
+    )
+    proof = Proof(recipes=victims, seeds=seeds, threshold=threshold)
+    outcome = jobs.prove(claim, proof, run, (lambda text: None) if quiet else _say)
+    _print_outcome(outcome, json)
+    raise typer.Exit(0 if outcome.verdict == "protected" else FAILED_CHECKS)
+
+
+@app.command()
+def verify(
+    out: Out,
+    clean: Annotated[str | None, typer.Option(help="The originals: the budget is then measured again.")] = None,
+    split: Split = None,
+    json: Json = False,
+) -> None:
+    """Check the files of OUT: present, decodable, lossless, within budget, no thumbnail, no clean twin, nothing else.
+
+    Exit code 3 where something is wrong.
+    """
+    source = data.scan(clean, split=split) if clean else None
+    findings = data.verify(out, source)
+    wrong = [f for f in findings if not f.ok]
+    if json:
+        print(_Findings(checked=len(findings), wrong={f.path: f.problem for f in wrong}).model_dump_json(indent=1))
+    else:
+        for finding in wrong:
+            print(f"{finding.path}: {finding.problem}")
+        print(f"{len(findings)} checked, {len(wrong)} wrong" + ("" if clean else " (budget as measured when written)"))
+    raise typer.Exit(FAILED_CHECKS if wrong else 0)
+
+
+class _Findings(BaseModel):
+    checked: int
+    wrong: dict[str, str]
+
+
+@app.command()
+def preview(
+    out: Out,
+    clean: Annotated[str, typer.Option(help="The original pictures.")],
+    to: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("preview.png"),
+    count: Annotated[int, typer.Option("--count", "-n", help="How many pictures.")] = 8,
+    split: Split = None,
+) -> None:
+    """Draw a few pictures side by side: original, protected, difference ten times amplified. Keep it private."""
+    if to.exists():
+        raise UserError(f"{to}: exists already; choose another --to")
+    print(data.preview(data.scan(clean, split=split), out, to, count))
+
+
+@app.command()
+def shapes(
+    folder: Annotated[Path, typer.Argument(help="A new folder.")],
+    per_class: Annotated[int, typer.Option(help="Pictures of each of the ten shapes.")] = 400,
+    size: Annotated[int, typer.Option(help="Side in pixels.")] = 32,
+    split: Annotated[str, typer.Option(help="train and test have no picture in common.")] = "train",
+    seed: Seed = 0,
+) -> None:
+    """Write the embedded example set as a folder of class folders: ten shapes over photographs."""
+    print(data.export(data.shapes(per_class, size, seed, split), folder))
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where to work.")] = Path("demo"),
+    seed: Seed = 0,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Show the whole way in minutes: draw pictures, protect them, train victims, print the verdict. No download."""
+    outcome = run_demo(folder, Run(seed, device, quiet=quiet), (lambda text: None) if quiet else _say)
+    _print_outcome(outcome, json)
+    raise typer.Exit(0 if outcome.verdict == "protected" else FAILED_CHECKS)
+
+
+@app.command(name="doctor")
+def doctor_command(json: Json = False) -> None:
+    """Look at this machine: versions that do not fit together, devices, codecs, space."""
+    checks = doctor.examine()
+    if json:
+        print(doctor.Report(checks=checks).model_dump_json(indent=1))
+    else:
+        for check in checks:
+            print(f"{'ok ' if check.ok else 'BAD'}  {check.what}: {check.found}")
+    raise typer.Exit(0 if all(c.ok for c in checks) else FAILED_CHECKS)
+
+
+# --- what is printed ---
+
+
+def _print_plan(job: jobs.Job, run: Run, json: bool) -> None:
+    source = job.scan()
+    cost = jobs.forecast(job, source, run)
+    facts: dict[str, Any] = {
+        "source": source.location,
+        "classes": {c: sum(e.label == i for e in source.usable) for i, c in enumerate(source.classes)},
+        "inputs": source.summary(),
+        "notes": list(source.notes),
+        "settings": job.settings(source),
+        "out": str(job.out),
+        "private": str(job.private),
+        "seconds": round(cost.seconds),
+        "disk_mb": round(cost.disk / 1e6, 1),
+        "memory_mb": round(cost.memory / 1e6, 1),
+        "device": run.machine["device"],
+    }
+    if json:
+        out_console.print_json(data=facts)
+        return
+    table = Table("", "", show_header=False, box=None)
+    for key, value in facts.items():
+        lines = [f"{k}: {v}" for k, v in value.items()] if isinstance(value, dict) else value
+        table.add_row(key, "\n".join(map(str, lines)) if isinstance(lines, list) else str(lines))
+    out_console.print(table)
+    print("nothing was written (--dry-run)")
+
+
+def _print_written(job: jobs.Job, record: jobs.RunRecord, written: data.Written) -> None:
+    protected = written.counts.get("protected", 0)
+    print(f"{protected} pictures protected in {job.out}, largest change {written.worst} grey levels (read back)")
+    if written.psnr and written.ssim:
+        print(f"PSNR at least {written.psnr.least:.1f} dB, SSIM at least {written.ssim.least:.3f}")
+    growth = written.bytes_out / max(written.bytes_in, 1)
+    print(f"{written.bytes_out / 1e6:.1f} MB written, {growth:.1f} times the size of the source")
+    for reason, count in record.source["counts"].items():
+        if reason != "ok":
+            print(f"NOT protected, not in the output: {count} {reason}")
+    for note in (*record.source["notes"], *written.notes):
+        print(f"note: {note}")
+    print(f"Keep {job.private} private: with it anybody can undo the protection. Keep the originals safe.")
+    print("This raises the cost of training on your pictures; it does not prevent it (docs/limits.md: what breaks it).")
+    print(f"Next: miue evaluate {job.out} --clean {job.source}")
+
+
+def _print_outcome(outcome: Outcome, json: bool) -> None:
+    if json:
+        print(outcome.model_dump_json(indent=1))
+        return
+    table = Table("victim", "trained on", "clean test, last epoch", "best epoch", "its own training set", "seeds")
+    for victim in dict.fromkeys(r.victim for r in outcome.runs):
+        for role in ("clean", "noise", "protected"):
+            cells = [_spread(outcome.accuracies(role, victim, which)) for which in ("last", "best", "train")]
+            table.add_row(victim, role, *cells, str(len(outcome.accuracies(role, victim))))
+    out_console.print(table)
+    print(f"Threshold, set before: a victim may keep {outcome.threshold:.0%} of what clean pictures teach over chance.")
+    print(f"Verdict: {outcome.verdict.upper()}. {outcome.reason}")
+    for note in outcome.notes:
+        print(f"note: {note}")
+
+
+def _spread(values: list[float]) -> str:
+    mean = sum(values) / len(values)
+    spread = (sum((v - mean) ** 2 for v in values) / max(len(values) - 1, 1)) ** 0.5
+    return f"{mean:.1%}" + (f" ± {spread:.1%}" if len(values) > 1 else "")
+
+
+def main() -> None:
+    """The entry point: a user's mistake is one message and exit code 2, never a traceback."""
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        app()
+    except UserError as error:
+        print(f"miue: {error}", file=sys.stderr)
+        sys.exit(USAGE)
+    except KeyboardInterrupt:
+        print("miue: stopped; the same command goes on where it was", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except OSError as error:
+        print(f"miue: {error}; the same command goes on once that is mended", file=sys.stderr)
+        sys.exit(FAILED_INPUTS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Pictures that a person looks at: original, protected and the amplified difference side by side; a set as a folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from miue.data.align import align
+from miue.data.read import clean_picture
+from miue.data.scan import scan
+from miue.data.source import Source
+from miue.run import write_atomically
+from miue.types import ImageSet, UserError
+
+AMPLIFIED = 10
+TILE = 128
+
+
+def preview(clean: Source, out: Path, to: Path, count: int = 8) -> Path:
+    """A PNG with `count` rows, spread over the set: original, protected, and grey + 10 x difference.
+
+    It shows clean pictures: keep it private. Raises UserError where nothing corresponds or `to` exists.
+    """
+    if count < 1:
+        raise UserError(f"{count} pictures: at least 1")
+    if to.suffix.lower() != ".png":
+        raise UserError(f"{to}: a preview is a .png file")
+    published = scan(out)
+    rows = align(clean, published)
+    shown = (rows >= 0).nonzero().flatten()
+    shown = shown[:: max(len(shown) // count, 1)][:count]
+    sheet = Image.new("RGB", (3 * TILE, max(len(shown), 1) * TILE), "white")
+    for at, row in enumerate(shown.tolist()):
+        before = _rgb(clean_picture(clean, row).pixels)
+        after = _rgb(clean_picture(published, int(rows[row])).pixels)
+        change = np.clip(127 + AMPLIFIED * (after.astype(int) - before), 0, 255).astype(np.uint8)
+        for column, array in enumerate((before, after, change)):
+            sheet.paste(_tile(array), (column * TILE, at * TILE))
+    write_atomically(to, lambda part: sheet.save(part, "png"))
+    return to
+
+
+def export(data: ImageSet, folder: Path) -> Path:
+    """Write a set as a folder of class folders with PNG files; the folder appears complete or not at all.
+
+    Raises UserError where the folder exists.
+    """
+    if folder.exists():
+        raise UserError(f"{folder}: exists already; choose another folder")
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    for name, image in zip(data.sources, data.images, strict=True):
+        path = part / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy()).save(path)
+    part.rename(folder)
+    return folder
+
+
+def _rgb(pixels: np.ndarray) -> np.ndarray:
+    return pixels.repeat(3, -1) if pixels.shape[-1] == 1 else pixels
+
+
+def _tile(array: np.ndarray) -> Image.Image:
+    image = Image.fromarray(array)
+    scale = TILE / max(image.size)
+    size = (max(int(image.width * scale), 1), max(int(image.height * scale), 1))
+    return image.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS)

@@ -1,0 +1,32 @@
+"""The demo: the embedded shapes as a folder, protected, read back, and proved. Nothing is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from miue import data
+from miue.evaluate import Proof
+from miue.jobs import Claim, Job, protect, prove
+from miue.recipes import recipe
+from miue.run import Run
+from miue.types import Outcome
+
+PER_CLASS, TEST_PER_CLASS = 400, 100
+
+
+def demo(folder: Path, run: Run, say: Callable[[str], None]) -> Outcome:
+    """Write shapes/train and shapes/test, protect the first, train victims, draw a preview. Repeat to resume."""
+    train, test, out = folder / "shapes" / "train", folder / "shapes" / "test", folder / "protected"
+    for split, where, count in (("train", train, PER_CLASS), ("test", test, TEST_PER_CLASS)):
+        if not where.is_dir():
+            say(f"drawing {count} pictures of each of ten shapes into {where}")
+            data.export(data.shapes(count, 32, run.seed, split), where)
+    say(f"protecting {train}: MI-UE, 8 grey levels of 255, one change per picture")
+    protect(Job(source=str(train), out=out, method="mi-ue:quick", seed=run.seed), run, say)
+    picture = folder / "preview.png"
+    data.preview(data.scan(str(train)), out, picture, 8)
+    say(f"before, after and the difference ten times amplified: {picture}")
+    say("training three victims: on clean pictures, on random noise of the same size, on the protected folder")
+    claim = Claim(out=out, clean=str(train), test=str(test))
+    return prove(claim, Proof(recipes=[recipe("quick")], seeds=1), run, say)

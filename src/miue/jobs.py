@@ -1,0 +1,271 @@
+"""What the verbs do, from paths to records: protect a source, prove what an output is worth. Safe to repeat."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, is_dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+from pydantic import Field
+
+from miue import data
+from miue.attacks import KNOWN, Noise, attack
+from miue.evaluate import Proof, holdout
+from miue.run import Run, launch, write_atomically
+from miue.spec import spell
+from miue.types import Budget, ImageSet, Outcome, Perturbation, Record, UserError
+
+VERSION = 1
+HELD_OUT = 0.2
+
+
+class RunRecord(Record):
+    """What was done to which data with which settings: everything needed to repeat it."""
+
+    version: Literal[1] = 1
+    fingerprint: str
+    status: Literal["running", "finished"]
+    miue: str
+    settings: dict[str, Any]
+    source: dict[str, Any]
+    machine: dict[str, str]
+    seconds: Mapping[str, float] = Field(default_factory=dict)
+    written: Mapping[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def of(cls, out: Path) -> RunRecord:
+        """The record beside an output. Raises UserError where there is none."""
+        path = data.private_of(out) / "run.json"
+        if not path.is_file():
+            raise UserError(f"{out}: no {path.parent.name}/run.json beside it; only an output of miue has one")
+        return cls.model_validate_json(path.read_text())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """The settings of one protection. canvas None: chosen from the pictures."""
+
+    source: str
+    out: Path
+    method: str = "mi-ue:balanced"
+    budget: str = "8"
+    canvas: int | None = None
+    seed: int = 0
+    split: str | None = None
+    format: Literal["png", "webp"] = "png"
+    processes: int = 1
+    overwrite: bool = False
+    download: bool = False
+    max_pixels: int = 50_000_000
+
+    def scan(self) -> data.Source:
+        return data.scan(self.source, split=self.split, download=self.download, max_pixels=self.max_pixels)
+
+    @property
+    def private(self) -> Path:
+        return data.private_of(self.out)
+
+    def settings(self, source: data.Source) -> dict[str, Any]:
+        """The settings with everything resolved."""
+        file = Path(self.method.partition(".py:")[0] + ".py")
+        return {
+            "attack": spell(attack(self.method), KNOWN),
+            "code": hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else "",
+            "budget": self.budget,
+            "canvas": self.canvas or data.default_canvas(source),
+            "seed": self.seed,
+            "split": self.split,
+            "format": self.format,
+            "processes": self.processes,
+        }
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a job would cost: seconds by a short trial, bytes on disk and in memory."""
+
+    seconds: float
+    disk: int
+    memory: int
+
+
+def forecast(job: Job, source: data.Source, run: Run) -> Forecast:
+    """Time a few batches of the real attack on the real pictures, and scale."""
+    canvas = job.canvas or data.default_canvas(source)
+    method, count = attack(job.method), len(source.usable)
+    seconds = 0.0
+    if epochs := getattr(method, "epochs", 0):
+        rows = min(count, 2 * max(getattr(method, "noise_batch", 0), getattr(method, "batch", 0)))
+        trial: ImageSet = data.read(source, canvas).first_per_class(max(rows // len(source.classes), 1))
+        short = replace(method, epochs=1)  # type: ignore[type-var]
+        for _ in range(2):  # the first warms up
+            start = time.monotonic()
+            short(trial, Budget.parse(job.budget), Run(job.seed, run.device_name, None, True, run.fabric))
+            seconds = (time.monotonic() - start) * epochs * count / len(trial)
+    grid = getattr(method, "cells", 0) or canvas
+    return Forecast(seconds, _disk(source), count * 3 * (canvas**2 + 8 * grid**2))
+
+
+def _disk(source: data.Source) -> int:
+    """Bytes that lossless files of noisy pictures take: about those of the raw values."""
+    return sum(entry.width * entry.height * (1 if entry.grey else 3) for entry in source.usable)
+
+
+def protect(job: Job, run: Run, say: Callable[[str], None] = lambda text: None) -> tuple[RunRecord, data.Written]:
+    """Write the protected set and its private folder. The same call continues a killed one, to the same bytes."""
+    source = job.scan()
+    settings, private = job.settings(source), job.private
+    fingerprint = hashlib.sha256(f"{VERSION} {source.digest} {sorted(settings.items())}".encode()).hexdigest()[:16]
+    data.check_output(source.location, job.out, private, job.overwrite, fingerprint)
+    free, need = shutil.disk_usage(_existing(job.out)).free, _disk(source)
+    if free < need and not job.out.exists():
+        raise UserError(f"{job.out}: about {need / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free there")
+    private.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        with FileLock(private / "run.lock", blocking=False):
+            return _protect(job, source, settings, fingerprint, run, say)
+    except Timeout:
+        raise UserError(f"{job.out}: another run is working on it; wait for it or choose another output") from None
+
+
+def _protect(
+    job: Job, source: data.Source, settings: dict[str, Any], fingerprint: str, run: Run, say: Callable[[str], None]
+) -> tuple[RunRecord, data.Written]:
+    private, seconds = job.private, dict[str, float]()
+    record = RunRecord(
+        fingerprint=fingerprint,
+        status="running",
+        miue=_version(),
+        settings=settings,
+        source={
+            "location": str(Path(source.location).resolve()) if Path(source.location).exists() else source.location,
+            "kind": source.kind,
+            "digest": source.digest,
+            "classes": list(source.classes),
+            "counts": source.summary(),
+            "notes": list(source.notes),
+        },
+        machine=run.machine,
+    )
+    _write(private / "run.json", record)
+    with _timed(seconds, "attack"):
+        perturbation = _perturbation(job, source, settings, fingerprint, run)
+    say(f"writing {len(source.usable)} pictures to {job.out}")
+    with _timed(seconds, "write"), run.progress("writing", len(source.usable)) as tick:
+        written = data.write(source, perturbation, job.out, private, format=job.format, tick=tick)
+    facts = {k: v for k, v in vars(written).items() if k != "notes"}
+    plain = {k: vars(v) if is_dataclass(v) else v for k, v in facts.items()}
+    record = record.model_copy(update={"status": "finished", "seconds": seconds, "written": plain})
+    _write(private / "run.json", record)
+    return record, written
+
+
+def _perturbation(job: Job, source: data.Source, settings: dict[str, Any], fingerprint: str, run: Run) -> Perturbation:
+    """Made by the attack, or read where an earlier run had finished it."""
+    path = job.private / f"perturbation-{fingerprint}.safetensors"
+    if path.is_file():
+        return Perturbation.load(path)
+    images = data.read(source, settings["canvas"], cache=job.private / "canvas.npy")
+    kept = replace(run, seed=job.seed, keep=job.private / "checkpoint")
+    work = partial(_attacked, attack(job.method), images, Budget.parse(job.budget))
+    perturbation = launch(work, kept, job.processes)
+    write_atomically(path, perturbation.save)
+    return perturbation
+
+
+def _attacked(method: Any, images: ImageSet, budget: Budget, run: Run) -> Perturbation:
+    return method(images, budget, run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What is to be proved: an output, its clean source and a clean test set (None: part of the source is held out).
+
+    channel: what happens to all training pictures on their way to a trainer ("jpeg:75", "resize:24").
+    """
+
+    out: Path
+    clean: str
+    test: str | None = None
+    split: str | None = None
+    test_split: str | None = None
+    canvas: int | None = None
+    channel: str | None = None
+
+
+def prove(claim: Claim, proof: Proof, run: Run, say: Callable[[str], None] = lambda text: None) -> Outcome:
+    """Read back what was published, train the victims, write the outcome beside the output."""
+    record = RunRecord.of(claim.out)
+    if record.status != "finished":
+        raise UserError(f"{claim.out}: its protection was interrupted; finish it with the same protect command")
+    canvas = claim.canvas or int(record.settings["canvas"])
+    source, published = data.scan(claim.clean, split=claim.split), data.scan(claim.out)
+    rows = data.align(source, published)
+    used = rows >= 0
+    if not used.any():
+        raise UserError(f"{claim.out}: none of its pictures comes from {claim.clean}")
+    clean, shipped = data.read(source, canvas), data.read(published, canvas, grey=None)
+    if missing := int((~used).sum()):
+        say(f"{missing} clean pictures are not in {claim.out}; no victim trains on them")
+    clean, protected = clean.select(used), shipped.select(rows[used], name=claim.out.name)
+    test_set, held = _test_set(claim, clean, canvas, run)
+    if held is not None:
+        kept, rest = held
+        say(f"no --test: {len(rest)} of {len(clean)} clean pictures are held out, no victim trains on them in any form")
+        test_set, clean, protected = clean.select(rest), clean.select(kept), protected.select(kept)
+    assert test_set is not None
+    if claim.channel:
+        clean, protected = (data.through(part, claim.channel) for part in (clean, protected))
+    kept_run = replace(run, keep=data.private_of(claim.out))
+    budget = Budget.parse(record.settings["budget"])
+    grid = getattr(attack(record.settings["attack"]), "cells", 0)
+    outcome = replace(proof, noise=Noise(cells=grid))(
+        clean, test_set, protected, budget, kept_run, record.settings["attack"], claim.channel
+    )
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{_digest(outcome)}.json"
+    _write(data.private_of(claim.out) / "outcomes" / name, outcome)
+    return outcome
+
+
+def _test_set(claim: Claim, clean: ImageSet, canvas: int, run: Run) -> tuple[ImageSet | None, Any]:
+    """(the test set, None), or (None, (rows to train on, rows held out))."""
+    if claim.test is None and claim.test_split is None:
+        return None, holdout(clean, HELD_OUT, run.reseeded(0))
+    test = data.read(data.scan(claim.test or claim.clean, split=claim.test_split), canvas, grey=clean.shape[0] == 1)
+    if test.classes != clean.classes:
+        ours, theirs = ", ".join(clean.classes[:8]), ", ".join(test.classes[:8])
+        raise UserError(f"{claim.test}: its classes ({theirs}) are not those of {claim.clean} ({ours})")
+    return test, None
+
+
+def _write(path: Path, record: Record) -> None:
+    write_atomically(path, record.model_dump_json(indent=1).encode())
+
+
+def _digest(record: Record) -> str:
+    return hashlib.sha256(record.model_dump_json().encode()).hexdigest()[:8]
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    start = time.monotonic()
+    yield
+    seconds[name] = time.monotonic() - start
+
+
+def _existing(path: Path) -> Path:
+    """The path itself or its nearest folder that exists."""
+    return next(p for p in (path, *path.resolve().parents) if p.exists())
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("miue")
