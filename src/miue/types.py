@@ -264,12 +264,14 @@ class Net(Protocol):
     def __call__(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]: ...
 
 
+@runtime_checkable
 class Attack(Protocol):
     """Chooses the perturbation of a whole data set."""
 
     def __call__(self, data: ImageSet, budget: Budget, run: Any) -> Perturbation: ...
 
 
+@runtime_checkable
 class Purify(Protocol):
     """A defense that cleans the training pictures once, before training."""
 
@@ -278,6 +280,7 @@ class Purify(Protocol):
     def __call__(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]: ...
 
 
+@runtime_checkable
 class Augment(Protocol):
     """A change of every training batch, drawn anew each time; labels are probabilities and may become soft."""
 
@@ -288,6 +291,7 @@ class Augment(Protocol):
     ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b k"]]: ...
 
 
+@runtime_checkable
 class Loss(Protocol):
     """The victim's training loss for one batch."""
 
@@ -305,6 +309,7 @@ class Estimate:
     spread: float
 
 
+@runtime_checkable
 class Estimator(Protocol):
     """Estimates the mutual information between paired samples."""
 
