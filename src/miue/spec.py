@@ -11,7 +11,8 @@ import importlib.util
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from miue.types import UserError
 
@@ -79,7 +80,7 @@ def _value(what: str, text: str, hint: Any) -> Any:
         if not found:
             raise UserError(f"{what}={text} is not allowed; choose from {', '.join(map(str, allowed))}")
         return found[0]
-    options = [a for a in get_args(hint) if a is not type(None)] if get_origin(hint) not in (None, Literal) else []
+    options = [a for a in get_args(hint) if a is not NoneType] if get_origin(hint) in (Union, UnionType) else []
     if options and text == "None":
         return None
     kind = options[0] if options else hint

@@ -141,11 +141,13 @@ class Budget:
     def parse(cls, text: str) -> Budget:
         """Read "8", "8/255" (both grey levels), "l2:1.3", "l0:1" or "none"."""
         norm, _, number = text.rpartition(":")
+        if norm not in ("", "linf", "l2", "l0"):
+            raise UserError(f"norm {norm!r} is unknown; allowed: linf, l2, l0, none")
         try:
             if text == "none":
                 return cls(0, "none")
             return cls(float(number.removesuffix("/255")), norm or "linf")  # type: ignore[arg-type]
-        except ValueError:
+        except (ValueError, OverflowError):
             raise UserError(f"budget {text!r} is not understood; write 8, 8/255, l2:1.3, l0:1 or none") from None
 
     def measure(self, delta: Int[Tensor, "n c h w"]) -> Float[Tensor, "n"]:

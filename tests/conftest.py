@@ -1,0 +1,27 @@
+"""What all tests share: one thread, examples that do not change from run to run, a run on the processor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+from miue.run import Run
+
+torch.set_num_threads(1)
+settings.register_profile("miue", derandomize=True, deadline=None, database=None, max_examples=40)
+settings.load_profile("miue")
+
+
+@pytest.fixture
+def run() -> Run:
+    """A run on the processor that keeps nothing."""
+    return Run(seed=1, device_name="cpu")
+
+
+@pytest.fixture
+def keeping(tmp_path: Path) -> Run:
+    """A run on the processor that keeps its state."""
+    return Run(seed=1, device_name="cpu", keep=tmp_path / "kept")
