@@ -50,8 +50,8 @@ class Batches:
         return self.run.put(self.images[index.to(self.images.device)]).float().div_(255)
 
     def count(self, size: int) -> int:
-        """Batches of about `size` over all processes together, the same number in each of them."""
-        return math.ceil(len(self.data) / size)
+        """Batches of about `size` over all processes together, the same number in each of them, none of them empty."""
+        return max(min(math.ceil(len(self.data) / size), len(self.data) // self.run.world), 1)
 
     def shuffled(self, size: int, *names: object, group: int = 1) -> Iterator[Batch]:
         """(index, x, y) in an order drawn from the names; batches differ by one picture at most."""

@@ -6,6 +6,7 @@ import logging
 import signal
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +24,13 @@ from miue.types import Outcome, UserError
 
 FAILED_INPUTS, USAGE, FAILED_CHECKS, INTERRUPTED = 1, 2, 3, 130
 
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"miue {metadata.version('miue')}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     name="miue",
     no_args_is_help=True,
@@ -32,6 +40,16 @@ app = typer.Typer(
     help="Make a labelled set of pictures unlearnable, and prove on your own data whether it works.\n\n"
     "Start with `miue demo`. Then: `miue protect PICTURES OUT`, `miue evaluate OUT --clean PICTURES`.",
 )
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None: ...
+
+
 out_console, note_console = Console(), Console(stderr=True)
 
 
@@ -89,6 +107,7 @@ def protect(
     device: Device = "auto",
     processes: Annotated[int, typer.Option(help="Processes to share the work, one GPU each.")] = 1,
     max_pixels: Annotated[int, typer.Option(help="Larger pictures are skipped.")] = 50_000_000,
+    frames: Annotated[str, typer.Option(help="Pictures with several frames: refuse, or first (of them).")] = "refuse",
     download: Annotated[bool, typer.Option("--download", help="Fetch a torchvision set that is not there.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what miue wrote to OUT before.")] = False,
     dry_run: Annotated[
@@ -105,6 +124,8 @@ def protect(
     """
     if format not in ("png", "webp"):
         raise UserError(f"format {format!r} is not lossless here; allowed: png, webp")
+    if frames not in ("refuse", "first"):
+        raise UserError(f"frames {frames!r} is unknown; allowed: refuse, first")
     run = Run(seed, device, quiet=quiet)
     job = jobs.Job(
         source=source,
@@ -119,6 +140,7 @@ def protect(
         overwrite=overwrite,
         download=download,
         max_pixels=max_pixels,
+        frames=frames,  # type: ignore[arg-type]
     )
     say = (lambda text: None) if quiet else _say
     if dry_run:

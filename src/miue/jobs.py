@@ -64,9 +64,18 @@ class Job:
     overwrite: bool = False
     download: bool = False
     max_pixels: int = 50_000_000
+    frames: Literal["refuse", "first"] = "refuse"
+
+    def __post_init__(self) -> None:
+        if self.canvas is not None and self.canvas < 8:
+            raise UserError(f"a canvas of {self.canvas} pixels is too small for any network; at least 8")
+        if self.processes < 1:
+            raise UserError(f"{self.processes} processes: at least 1")
 
     def scan(self) -> data.Source:
-        return data.scan(self.source, split=self.split, download=self.download, max_pixels=self.max_pixels)
+        return data.scan(
+            self.source, split=self.split, download=self.download, max_pixels=self.max_pixels, frames=self.frames
+        )
 
     @property
     def private(self) -> Path:
@@ -138,7 +147,7 @@ def protect(job: Job, run: Run, say: Callable[[str], None] = lambda text: None) 
 def _protect(
     job: Job, source: data.Source, settings: dict[str, Any], fingerprint: str, run: Run, say: Callable[[str], None]
 ) -> tuple[RunRecord, data.Written]:
-    private, seconds = job.private, dict[str, float]()
+    private, seconds = job.private, _seconds_before(job.private, fingerprint)
     record = RunRecord(
         fingerprint=fingerprint,
         status="running",
@@ -153,6 +162,7 @@ def _protect(
             "notes": list(source.notes),
         },
         machine=run.machine,
+        seconds=seconds,
     )
     _write(private / "run.json", record)
     with _timed(seconds, "attack"):
@@ -253,11 +263,18 @@ def _digest(record: Record) -> str:
     return hashlib.sha256(record.model_dump_json().encode()).hexdigest()[:8]
 
 
+def _seconds_before(private: Path, fingerprint: str) -> dict[str, float]:
+    """What earlier calls of the same job took."""
+    path = private / "run.json"
+    before = RunRecord.model_validate_json(path.read_text()) if path.is_file() else None
+    return dict(before.seconds) if before and before.fingerprint == fingerprint else {}
+
+
 @contextmanager
 def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     start = time.monotonic()
     yield
-    seconds[name] = time.monotonic() - start
+    seconds[name] = seconds.get(name, 0.0) + time.monotonic() - start
 
 
 def _existing(path: Path) -> Path:

@@ -35,7 +35,9 @@ def distance_loss(z: Float[Tensor, "b d"], y: Int[Tensor, "b"], per_dimension: b
     centred = z - z.mean(0).detach()
     square = centred.square().sum(1)
     d2 = (square[:, None] + square[None, :] - 2 * centred @ centred.T).clamp_min(0)
-    pairs = (y[:, None] == y[None, :]) & (d2 > 1e-12)
+    # what is left of a difference of equal features is rounding, in proportion to their squares: it counts as 0
+    least = 16 * torch.finfo(z.dtype).eps * (square[:, None] + square[None, :])
+    pairs = (y[:, None] == y[None, :]) & (d2 > least)
     distance = torch.where(pairs, torch.where(pairs, d2, 1.0).sqrt(), 0.0)
     scale = z.shape[1] if per_dimension else 1
     return torch.log1p(distance.sum(1) / scale).mean()

@@ -39,16 +39,18 @@ def check_output(source_location: str | Path, out: Path, private: Path, overwrit
     there = files_in(out)
     if links := [p for p in there if p.is_symlink()]:
         raise UserError(
-            f"{links[0]}: is a link, and nothing is written through links; remove it or choose another --out"
+            f"{links[0]}: is a link, and nothing is written through links; remove it or choose another output folder"
         )
     if overwrite:
         _clear(out, private, there)
     elif there and (found := _fingerprint(private)) != fingerprint:
         if found is None:
-            raise UserError(f"{out}: is not empty and was not written by miue; choose another --out or empty it")
+            raise UserError(
+                f"{out}: is not empty and was not written by miue; choose another output folder or empty it"
+            )
         raise UserError(
-            f"{out}: was written with other settings or from other data; choose another --out, or replace what was "
-            "written with --overwrite"
+            f"{out}: was written with other settings or from other data; choose another output folder, or replace "
+            "what was written with --overwrite"
         )
 
 
@@ -65,11 +67,11 @@ def _refuse_overlap(source: Path, out: Path, private: Path) -> None:
     for what, path in (("output", out.resolve()), ("private folder", private.resolve())):
         if path == source:
             raise UserError(
-                f"{path}: the {what} is the input; the originals are never overwritten, choose another --out"
+                f"{path}: the {what} is the input; the originals are never overwritten, choose another output folder"
             )
         if path.is_relative_to(source) or source.is_relative_to(path):
             where = "in the input" if path.is_relative_to(source) else "around the input"
-            raise UserError(f"{path}: the {what} lies {where} ({source}); choose an --out beside it")
+            raise UserError(f"{path}: the {what} lies {where} ({source}); choose a folder beside it")
 
 
 def _fingerprint(private: Path) -> str | None:

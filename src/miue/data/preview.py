@@ -34,8 +34,8 @@ def preview(clean: Source, out: Path, to: Path, count: int = 8) -> Path:
     shown = shown[:: max(len(shown) // count, 1)][:count]
     sheet = Image.new("RGB", (3 * TILE, max(len(shown), 1) * TILE), "white")
     for at, row in enumerate(shown.tolist()):
-        before = _rgb(clean_picture(clean, row).pixels)
-        after = _rgb(clean_picture(published, int(rows[row])).pixels)
+        before = _rgb(clean_picture(clean, clean.rows[row]).pixels)
+        after = _rgb(clean_picture(published, published.rows[int(rows[row])]).pixels)
         change = np.clip(127 + AMPLIFIED * (after.astype(int) - before), 0, 255).astype(np.uint8)
         for column, array in enumerate((before, after, change)):
             sheet.paste(_tile(array), (column * TILE, at * TILE))

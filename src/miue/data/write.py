@@ -63,7 +63,7 @@ def write(
         with FileLock(private / "write.lock", blocking=False), quiet():
             return _Writer(source, perturbation, sink_for(source, out, format), private).run(tick, stop)
     except Timeout:
-        raise UserError(f"{out}: another run is writing there; wait for it or choose another --out") from None
+        raise UserError(f"{out}: another run is writing there; wait for it or choose another output folder") from None
 
 
 def _refuse(source: Source, perturbation: Perturbation, form: Form) -> None:

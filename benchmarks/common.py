@@ -1,0 +1,36 @@
+"""What all benchmarks share: the data, where it lies, and how a record is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import miue
+from miue.run import write_atomically
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = Path(__file__).resolve().parent / "results"
+CIFAR = Path(os.environ.get("MIUE_CIFAR10", ROOT.parent / "shared" / "data" / "cifar10-jpeg"))
+
+
+def cifar10(split: str, per_class: int | None = None) -> miue.ImageSet:
+    """CIFAR-10 as JPEG in parquet: all of a split, or the first pictures of every class."""
+    if not CIFAR.is_dir():
+        raise SystemExit(
+            f"{CIFAR}: no CIFAR-10 parquet files; set MIUE_CIFAR10 to a folder with train and test parquet"
+        )
+    whole = miue.data.read(miue.data.scan(str(CIFAR / f"{split}.parquet")))
+    return whole if per_class is None else whole.first_per_class(per_class)
+
+
+def record(name: str, run: miue.Run, **facts: Any) -> Path:
+    """Write benchmarks/results/<name>.json: the facts, the commit, the machine and the day."""
+    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, cwd=ROOT)
+    body = {"name": name, "commit": commit.stdout.strip(), "day": time.strftime("%Y-%m-%d"), "machine": run.machine}
+    path = RESULTS / f"{name}.json"
+    write_atomically(path, json.dumps(body | facts, indent=1).encode())
+    return path
