@@ -163,7 +163,7 @@ def test_saturated_values_survive_exactly():
 def test_one_bad_value_refuses_the_whole(bad: float):
     delta = torch.zeros(3, 3, 4, 4)
     delta[1, 2, 3, 0] = bad
-    with pytest.raises(ValueError, match="ours (made values that are not finite|left its budget)"):
+    with pytest.raises(ValueError, match=r"ours (made values that are not finite|left its budget)"):
         Perturbation.rounded(delta, Budget(8), "ours")
 
 
