@@ -20,9 +20,7 @@ CIFAR = Path(os.environ.get("MIUE_CIFAR10", ROOT.parent / "shared" / "data" / "c
 def cifar10(split: str, per_class: int | None = None) -> miue.ImageSet:
     """CIFAR-10 as JPEG in parquet: all of a split, or the first pictures of every class."""
     if not CIFAR.is_dir():
-        raise SystemExit(
-            f"{CIFAR}: no CIFAR-10 parquet files; set MIUE_CIFAR10 to a folder with train and test parquet"
-        )
+        raise SystemExit(f"{CIFAR}: no CIFAR-10 parquet files here; set MIUE_CIFAR10 to their folder")
     whole = miue.data.read(miue.data.scan(str(CIFAR / f"{split}.parquet")))
     return whole if per_class is None else whole.first_per_class(per_class)
 

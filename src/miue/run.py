@@ -269,7 +269,7 @@ def launch(task: Callable[[Run], T], run: Run, processes: int) -> T:
     if processes == 1:
         return task(run)
     fabric = _fabric(run.device_name, processes)
-    return fabric.launch(_Task(task, run.seed, run.device_name, run.keep, run.quiet))
+    return fabric.launch(_Task(task, run.seed, run.device_name, run.keep, run.quiet)).value
 
 
 @dataclass
@@ -282,5 +282,12 @@ class _Task:
     keep: Path | None
     quiet: bool
 
-    def __call__(self, fabric: lightning.Fabric) -> Any:
-        return self.task(Run(self.seed, self.device_name, self.keep, self.quiet, fabric))
+    def __call__(self, fabric: lightning.Fabric) -> _Result:
+        return _Result(self.task(Run(self.seed, self.device_name, self.keep, self.quiet, fabric)))
+
+
+class _Result:
+    """What a task returned. Fabric looks into dataclasses on their way back, and refuses frozen ones."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value

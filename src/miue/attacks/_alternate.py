@@ -111,7 +111,8 @@ class _Alternation:
                 self._train_surrogate(epoch, tick)
                 self._move_deltas(epoch, tick)
                 run.save(self._slot(epoch), self._tensors(), {**self.identity, "epoch": epoch})
-        run.save("surrogate", self.net.state_dict(), self.identity)
+        if run.rank == 0:  # the same in every process
+            run.save("surrogate", self.net.state_dict(), self.identity)
         return self._finished()
 
     def _train_surrogate(self, epoch: int, tick: Callable[..., None]) -> None:

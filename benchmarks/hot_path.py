@@ -1,0 +1,173 @@
+"""The hot path beside its plain form, in one run on whatever device is there.
+
+(a) MI-UE's loss and gradient at B = 512, d = 512: one matrix product and two logsumexp, against broadcast cosines and a
+    Python loop over anchors. (b) one MI-UE epoch with ResNet-18 (a training pass, then K = 10 noise steps), against the
+    same arithmetic in float32, NCHW, with a PIL DataLoader and the plain loss. Also the share of the machine's
+    matrix-product rate that the noise steps reach. Writes benchmarks/results/hot_path.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from common import record
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+import miue
+from miue import nets
+from miue.attacks._alternate import _Alternation
+from miue.attacks.mi_ue import distance_loss, similarity_loss
+
+TAU, ZETA, STEPS = 0.1, 0.1, 10
+RESNET18_MACS = 0.556e9  # forward, 32 x 32 pixels, CIFAR stem
+
+
+def plain_loss(z: Tensor, y: Tensor) -> Tensor:
+    """The two formulas as they are written: every pair of features as a difference or product of its own, a loop."""
+    cosine = F.cosine_similarity(z[:, None, :], z[None, :, :], dim=2)
+    affinity = (cosine / TAU).exp()
+    same = (y[:, None] == y[None, :]).float()
+    similarity = -((affinity * same).sum(1) / affinity.sum(1)).log().mean()
+    differences = z[:, None, :] - z[None, :, :]
+    distance = torch.zeros((), device=z.device)
+    for anchor in range(len(z)):
+        others = [j for j in range(len(z)) if y[j] == y[anchor] and j != anchor]
+        if others:
+            distance = distance + (1 + differences[anchor, others].norm(dim=1).sum()).log()
+    return similarity + ZETA * distance / len(z)
+
+
+def our_loss(z: Tensor, y: Tensor) -> Tensor:
+    return similarity_loss(z, y, TAU) + ZETA * distance_loss(z, y, False)
+
+
+class Pictures(Dataset[tuple[int, Tensor, int]]):
+    """Pictures as a PIL DataLoader serves them: one object each, converted one by one."""
+
+    def __init__(self, data: miue.ImageSet) -> None:
+        self.pictures = [Image.fromarray(i.permute(1, 2, 0).numpy()) for i in data.images]
+        self.labels = data.labels.tolist()
+        self.convert = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor, int]:
+        return index, self.convert(self.pictures[index]), self.labels[index]
+
+
+class Plain:
+    """An epoch of the same method, written plainly."""
+
+    def __init__(self, data: miue.ImageSet, run: miue.Run) -> None:
+        self.run, self.data = run, Pictures(data)
+        with run.seeded("surrogate"):
+            self.net: Any = nets.build("resnet18", data.shape, len(data.classes)).to(run.device)
+        self.optimizer = torch.optim.SGD(self.net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+        self.delta = torch.zeros(data.images.shape, device=run.device)
+
+    def epoch(self) -> None:
+        device = self.run.device
+        self.net.train()
+        for index, x, y in DataLoader(self.data, 128, shuffle=True):
+            x, y = x.to(device), y.to(device)
+            self.optimizer.zero_grad()
+            F.cross_entropy(self.net(x + self.delta[index]), y).backward()
+            self.optimizer.step()
+        self.noise()
+
+    def noise(self) -> None:
+        device = self.run.device
+        self.net.eval()
+        for index, x, y in DataLoader(self.data, 128, shuffle=True):
+            x, y = x.to(device), y.to(device)
+            delta = self.delta[index]
+            for _ in range(STEPS):
+                delta.requires_grad_()
+                (gradient,) = torch.autograd.grad(plain_loss(self.net.embed(x + delta), y), delta)
+                delta = (delta.detach() - 0.2 / 255 * gradient.sign()).clamp(-8 / 255, 8 / 255)
+                delta = (x + delta).clamp(0, 1) - x
+            self.delta[index] = delta
+
+
+def timed(work: Callable[[], object], run: miue.Run) -> float:
+    start = time.perf_counter()
+    work()
+    if run.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def paired(ours: Callable[[], object], plain: Callable[[], object], run: miue.Run, times: int) -> dict[str, Any]:
+    """Both in turn, the first of each not counted: medians and the ratio pair by pair."""
+    pairs = [(timed(ours, run), timed(plain, run)) for _ in range(times + 1)][1:]
+    ratios = [b / a for a, b in pairs]
+    return {
+        "ours_s": median(a for a, _ in pairs),
+        "plain_s": median(b for _, b in pairs),
+        "ratio": median(ratios),
+        "ratios": ratios,
+    }
+
+
+def matrix_rate(run: miue.Run) -> float:
+    """FLOP/s of a large matrix product in the precision that networks use here."""
+    kind = torch.bfloat16 if run.numerics.precision == "bf16-mixed" else torch.float32
+    a = torch.randn(4096 if run.device.type == "cuda" else 2048, 4096 if run.device.type == "cuda" else 2048)
+    a = a.to(run.device, kind)
+    best = min(timed(lambda: a @ a, run) for _ in range(5))
+    return 2 * len(a) ** 3 / best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pictures", type=int, default=128, help="pictures in an epoch, a multiple of 128")
+    parser.add_argument("--times", type=int, default=3)
+    options = parser.parse_args()
+    run = miue.Run(0)
+    y = torch.arange(512, device=run.device) % 10
+    z = torch.rand(512, 512, generator=run.rng("z")).to(run.device).requires_grad_()
+
+    def gradient(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], object]:
+        return lambda: torch.autograd.grad(loss(z, y), z)
+
+    agree = (our_loss(z, y) - plain_loss(z, y)).abs().item()
+    loss = paired(gradient(our_loss), gradient(plain_loss), run, options.times)
+    print("loss and gradient", loss, "difference", agree, flush=True)
+
+    data = miue.data.shapes(max(options.pictures // 10 + 1, 1)).select(torch.arange(options.pictures))
+    method = miue.attack(f"mi-ue:paper,epochs=1,augment=none,batch=128,noise_batch=128,steps={STEPS}")
+    assert isinstance(method, miue.MinMin)
+    ours, plain = _Alternation(method, data, miue.Budget(), run), Plain(data, run)
+    tick: Callable[..., None] = lambda *_: None  # noqa: E731
+
+    def epoch() -> None:
+        ours._train_surrogate(0, tick)
+        ours._move_deltas(0, tick)
+
+    whole = paired(epoch, plain.epoch, run, options.times)
+    noise = paired(lambda: ours._move_deltas(0, tick), plain.noise, run, options.times)
+    rate, flops = matrix_rate(run), 2 * 2 * RESNET18_MACS * options.pictures * STEPS
+    share = flops / noise["ours_s"] / rate
+    print("epoch", whole, "noise steps", noise, f"{share:.0%} of {rate / 1e9:.0f} GFLOP/s")
+    path = record(
+        "hot_path",
+        run,
+        loss={"batch": 512, "dimension": 512, "difference": agree} | loss,
+        epoch={"net": "resnet18", "pictures": options.pictures, "steps": STEPS} | whole,
+        noise_steps=noise | {"flops": flops, "rate": rate, "share_of_matrix_rate": share},
+    )
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
