@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import BaseModel
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -54,7 +55,7 @@ out_console, note_console = Console(), Console(stderr=True)
 
 
 def _say(text: str) -> None:
-    note_console.print(text, markup=False, highlight=False)
+    note_console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _settings(ctx: typer.Context, path: Path | None) -> Path | None:
@@ -304,11 +305,11 @@ def _print_plan(job: jobs.Job, run: Run, json: bool) -> None:
     if json:
         out_console.print_json(data=facts)
         return
-    table = Table("", "", show_header=False, box=None)
     for key, value in facts.items():
         lines = [f"{k}: {v}" for k, v in value.items()] if isinstance(value, dict) else value
-        table.add_row(key, "\n".join(map(str, lines)) if isinstance(lines, list) else str(lines))
-    out_console.print(table)
+        print(
+            f"{key}: {lines}" if not isinstance(lines, list) else "\n  ".join([f"{key}:", *map(str, lines or ["none"])])
+        )
     print("nothing was written (--dry-run)")
 
 
@@ -333,11 +334,13 @@ def _print_outcome(outcome: Outcome, json: bool) -> None:
     if json:
         print(outcome.model_dump_json(indent=1))
         return
-    table = Table("victim", "trained on", "clean test, last epoch", "best epoch", "its own training set", "seeds")
+    table = Table("trained on", "last epoch", "best epoch", "own training set", "seeds", box=box.SIMPLE)
+    table.title = "accuracy on clean test pictures"
+    table.add_column("victim", overflow="fold")
     for victim in dict.fromkeys(r.victim for r in outcome.runs):
         for role in ("clean", "noise", "protected"):
             cells = [_spread(outcome.accuracies(role, victim, which)) for which in ("last", "best", "train")]
-            table.add_row(victim, role, *cells, str(len(outcome.accuracies(role, victim))))
+            table.add_row(role, *cells, str(len(outcome.accuracies(role, victim))), victim)
     out_console.print(table)
     print(f"Threshold, set before: a victim may keep {outcome.threshold:.0%} of what clean pictures teach over chance.")
     print(f"Verdict: {outcome.verdict.upper()}. {outcome.reason}")

@@ -221,7 +221,8 @@ def prove(claim: Claim, proof: Proof, run: Run, say: Callable[[str], None] = lam
     used = rows >= 0
     if not used.any():
         raise UserError(f"{claim.out}: none of its pictures comes from {claim.clean}")
-    clean, shipped = data.read(source, canvas), data.read(published, canvas, grey=None)
+    grey = all(entry.grey for entry in (*source.usable, *published.usable))
+    clean, shipped = data.read(source, canvas, grey=grey), data.read(published, canvas, grey=grey)
     if missing := int((~used).sum()):
         say(f"{missing} clean pictures are not in {claim.out}; no victim trains on them")
     clean, protected = clean.select(used), shipped.select(rows[used], name=claim.out.name)

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import lightning_fabric as lightning
 import torch
@@ -29,7 +30,7 @@ from miue.types import UserError
 
 log = logging.getLogger("miue")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-T = TypeVar("T")
+S = TypeVar("S", bound="Storable")
 
 
 @dataclass(frozen=True)
@@ -264,30 +265,41 @@ def _fabric(device: str, processes: int) -> lightning.Fabric:
         raise UserError(f"device {device!r} cannot be used here: {error}") from None
 
 
-def launch(task: Callable[[Run], T], run: Run, processes: int) -> T:
+@runtime_checkable
+class Storable(Protocol):
+    """What can travel between processes: by a file, so that no size is too large and nothing is unpickled."""
+
+    def save(self, path: Path) -> None: ...
+    @classmethod
+    def load(cls, path: Path) -> Any: ...
+
+
+def launch(task: Callable[[Run], S], run: Run, processes: int) -> S:
     """Call task(run) in several processes at once (one GPU each, or CPU processes with gloo); the result of rank 0."""
     if processes == 1:
         return task(run)
     fabric = _fabric(run.device_name, processes)
-    return fabric.launch(_Task(task, run.seed, run.device_name, run.keep, run.quiet)).value
+    if run.keep is not None:
+        run.keep.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=run.keep) as folder:
+        path = Path(folder) / "result"
+        return fabric.launch(_Task(task, run.seed, run.device_name, run.keep, run.quiet, path)).load(path)
 
 
 @dataclass
 class _Task:
     """What a spawned process needs in order to rebuild its Run."""
 
-    task: Callable[[Run], Any]
+    task: Callable[[Run], Storable]
     seed: int
     device_name: str
     keep: Path | None
     quiet: bool
+    result: Path
 
-    def __call__(self, fabric: lightning.Fabric) -> _Result:
-        return _Result(self.task(Run(self.seed, self.device_name, self.keep, self.quiet, fabric)))
-
-
-class _Result:
-    """What a task returned. Fabric looks into dataclasses on their way back, and refuses frozen ones."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
+    def __call__(self, fabric: lightning.Fabric) -> type[Any]:
+        run = Run(self.seed, self.device_name, self.keep, self.quiet, fabric)
+        made = self.task(run)
+        if run.rank == 0:
+            made.save(self.result)
+        return type(made)

@@ -144,7 +144,7 @@ class _Alternation:
         generator = run.rng("view", "noise", epoch, run.rank)
         self.net.eval().requires_grad_(False)
         for index, x, y in self.batches.shuffled(plan.noise_batch, "noise", epoch, group=self.group):
-            rows, inverse = self.owner[index].unique(return_inverse=True)
+            rows, inverse = self._rows(index)
             for _ in range(plan.steps):
                 leaf = self.delta[run.put(rows)].requires_grad_()
                 base, view = views(plan.augment, x, generator)
@@ -153,6 +153,11 @@ class _Alternation:
                 self._step(rows, gradient, step, base)
             tick()
         self.net.requires_grad_(True)
+
+    def _rows(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows of delta that a batch moves, and which of them belongs to each of its pictures, in batch order."""
+        rows = self.owner[index]
+        return rows.unique(return_inverse=True) if self.plan.per == "class" else (rows, torch.arange(len(rows)))
 
     def _step(self, rows: Tensor, gradient: Tensor, step: float, base: Tensor) -> None:
         at = self.run.put(rows)
