@@ -307,9 +307,8 @@ def _print_plan(job: jobs.Job, run: Run, json: bool) -> None:
         return
     for key, value in facts.items():
         lines = [f"{k}: {v}" for k, v in value.items()] if isinstance(value, dict) else value
-        print(
-            f"{key}: {lines}" if not isinstance(lines, list) else "\n  ".join([f"{key}:", *map(str, lines or ["none"])])
-        )
+        several = isinstance(lines, list)
+        print("\n  ".join([f"{key}:", *map(str, lines or ["none"])]) if several else f"{key}: {lines}")
     print("nothing was written (--dry-run)")
 
 

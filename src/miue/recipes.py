@@ -12,8 +12,8 @@ from miue.victims import Recipe
 RECIPES: Mapping[str, Recipe] = {
     "quick": Recipe(
         net="small-resnet:width=16",
-        epochs=16,
-        batch=64,
+        epochs=24,
+        batch=32,
         warmup=0.2,
         nesterov=True,
         source="ours: a first answer in minutes on two CPU cores",

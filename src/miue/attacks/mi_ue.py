@@ -59,7 +59,14 @@ class MiUe(MinMin):
         "paper": {"augment": "flip"},
         "official": {"augment": "flip-first", "zeta": 0.0, "step_end": 0.4, "per_dimension": True},
         "balanced": {"epochs": 30, "steps": 5, "step": 0.8, "cells": 8},
-        "quick": {"surrogate": "small-cnn:width=16", "epochs": 20, "steps": 5, "step": 1.6, "batch": 32},
+        "quick": {
+            "surrogate": "small-cnn:width=16",
+            "epochs": 20,
+            "steps": 5,
+            "step": 1.6,
+            "batch": 32,
+            "noise_batch": 128,
+        },
     }
 
     def loss(self, net: Net, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"]) -> Float[Tensor, ""]:
