@@ -1,0 +1,209 @@
+"""The contract suite over every attack, and whether the suite itself catches what it should."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from probes import TINY
+from torch import Tensor
+
+from miue.attacks import KNOWN, MiUe, Noise, attack
+from miue.run import Run
+from miue.testing import check_attack, check_net
+from miue.types import Budget, ImageSet, Perturbation, UserError
+
+
+def small(text: str) -> Any:
+    """An attack with hyper-parameters that take no time."""
+    made = attack(text)
+    return replace(made, **TINY) if hasattr(made, "surrogate") else made  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize("name", sorted(KNOWN))
+def test_every_exported_attack(name: str):
+    check_attack(small(name))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "per=class",
+        "cells=4",
+        "per=class,cells=4",
+        "augment=none",
+        "augment=flip",
+        "augment=flip-first",
+        "augment=flip-first,per=class",
+        "zeta=0",
+        "per_dimension=true",
+        "batch=5,noise_batch=3",
+        "companions=2,noise_batch=6",
+        "step_end=0.4",
+    ],
+)
+def test_configurations(options: str):
+    check_attack(small(f"mi-ue:{options}"))
+
+
+@pytest.mark.parametrize("preset", sorted(MiUe.presets))
+def test_every_preset(preset: str):
+    check_attack(small(f"mi-ue:{preset}"))
+
+
+@pytest.mark.parametrize("text", ["noise:per=class", "noise:cells=4", "noise:per=class,cells=1"])
+def test_noise(text: str):
+    check_attack(attack(text))
+
+
+@pytest.mark.parametrize("eps", [1, 200])
+def test_budgets(eps: int):
+    check_attack(small("mi-ue"), Budget(eps))
+    check_attack(Noise(), Budget(eps))
+
+
+@pytest.mark.parametrize("surrogate", ["small-resnet:width=4", pytest.param("resnet18", marks=pytest.mark.slow)])
+def test_surrogates(surrogate: str):
+    made = replace(small("mi-ue"), surrogate=surrogate, epochs=1, steps=1)
+    check_attack(made)
+
+
+def test_noise_is_uniform_and_refuses_other_norms(run: Run):
+    data = ImageSet(torch.zeros(50, 3, 16, 16, dtype=torch.uint8), torch.arange(50) % 5, tuple("abcde"), "black")
+    delta = Noise()(data, Budget(8), run).delta
+    assert set(delta.unique().tolist()) == set(range(-8, 9)) and delta.float().mean().abs() < 0.1
+    with pytest.raises(UserError, match="not l2"):
+        Noise()(data, Budget(1.0, "l2"), run)
+
+
+# --- attacks that break the contract ---
+
+
+@dataclass(frozen=True)
+class Bad(Noise):
+    """Noise that goes on to do something that it must not."""
+
+    sin: Callable[[ImageSet, Budget, Run, Perturbation], Perturbation] = lambda data, budget, run, made: made
+
+    def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation:
+        with run.progress("noise", 2) as tick:
+            tick()
+            tick()
+        return self.sin(data, budget, run, super().__call__(data, budget, run))
+
+
+class Loose(Perturbation):
+    """A perturbation that checks nothing and does what it likes."""
+
+    def __post_init__(self) -> None:
+        pass
+
+    def apply(self, data: ImageSet) -> ImageSet:
+        if self.made_by == "relabels":
+            return ImageSet(data.images, data.labels.flip(0), data.classes, data.name)
+        return super().apply(data)
+
+
+def loose(made: Perturbation, delta: Tensor | None = None, budget: Budget | None = None, made_by: str = "") -> Loose:
+    return Loose(made.delta if delta is None else delta, budget or made.budget, made_by, made.labels)
+
+
+def reorders_data(data, budget, run, made):
+    data.labels.copy_(data.labels.flip(0))
+    return made
+
+
+def brightens_data(data, budget, run, made):
+    data.images[0, 0, 0, 0] ^= 1
+    return made
+
+
+def draws_globally(data, budget, run, made):
+    return Perturbation(torch.randint_like(made.delta, -8, 9), budget, "global")
+
+
+def forgets_where_it_was(data, budget, run, made):
+    """Keeps how often it was called, and lets that decide."""
+    if run.keep is None:
+        return made
+    run.keep.mkdir(exist_ok=True)
+    (run.keep / "again").write_text("x")
+    return Perturbation(-made.delta, budget, "again")
+
+
+SINS = [
+    (lambda d, b, r, m: loose(m, delta=m.delta + 8), "in a budget of 8"),
+    (lambda d, b, r, m: loose(m, budget=Budget(16)), "the budget became"),
+    (lambda d, b, r, m: loose(m, delta=m.delta[:-1]), "rows for"),
+    (lambda d, b, r, m: loose(m, made_by="relabels"), "labels or their order changed"),
+    (reorders_data, "the pictures were changed|labels or their order"),
+    (brightens_data, "the pictures were changed"),
+    (draws_globally, "the same seed gave another perturbation"),
+    (forgets_where_it_was, "an interrupted run ended in another perturbation"),
+]
+
+
+def test_the_well_behaved_one_passes():
+    check_attack(Bad())
+
+
+@pytest.mark.parametrize(("sin", "told"), SINS, ids=[told[:24] for _, told in SINS])
+def test_a_sin_is_found(sin, told: str):
+    with pytest.raises(AssertionError, match=told):
+        check_attack(Bad(sin=sin))
+
+
+@pytest.mark.parametrize("value", [float("nan"), 9 / 255])
+def test_no_attack_gets_past_the_noun(value: float):
+    """The framework keeps the promise, not the method's author."""
+
+    def leaves(data, budget, run, made):
+        return Perturbation.rounded(torch.full(made.delta.shape, value), budget, "leaves")
+
+    with pytest.raises(ValueError, match=r"leaves (left its budget|made values)"):
+        check_attack(Bad(sin=leaves))
+
+
+def test_a_method_that_is_not_frozen():
+    @dataclass
+    class Soft:
+        def __call__(self, data, budget, run):
+            return Noise()(data, budget, run)
+
+    class Plain:
+        __call__ = Soft.__call__
+
+    for method in (Soft(), Plain()):
+        with pytest.raises(AssertionError, match="frozen dataclass"):
+            check_attack(method)
+
+
+def test_a_net_that_breaks_its_contract(monkeypatch: pytest.MonkeyPatch):
+    from miue import nets
+    from miue.nets.base import Classifier
+
+    class Wrong(Classifier):
+        def forward(self, x):
+            return self.head(self.embed(x)) + 1
+
+    real = nets.build
+
+    def wrong(*a):
+        net = real("small-cnn:width=4", *a[1:])
+        return Wrong(net.trunk, net.head, net.points)
+
+    monkeypatch.setattr(nets, "build", wrong)
+    with pytest.raises(AssertionError, match="forward is not head of embed"):
+        check_net("small-cnn", 8)
+    count = iter(range(100))
+
+    def other_weights(*a):
+        torch.manual_seed(next(count))
+        return real("small-cnn:width=4", *a[1:])
+
+    monkeypatch.setattr(nets, "build", other_weights)
+    with pytest.raises(AssertionError, match="weights do not follow the seed"):
+        check_net("small-cnn", 8)
