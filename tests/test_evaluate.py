@@ -1,0 +1,266 @@
+"""The evaluator distrusts itself: verdicts, controls, held-out pictures, resuming."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from miue import evaluate
+from miue.attacks import Noise
+from miue.evaluate import Proof, holdout, judge
+from miue.run import Run
+from miue.testing import tiny
+from miue.types import Budget, ImageSet, Perturbation, UserError, VictimRun
+from test_victims import FAST, easy
+
+# --- verdicts ---
+
+
+def runs(victim: str = "net", seeds: int = 1, **shares: float | list[float]) -> list[VictimRun]:
+    """Victims of three roles. clean, noise, protected: accuracy at the end; train: on the protected set; best."""
+    given = {"clean": 0.9, "noise": 0.88, "protected": 0.12, "train": 0.99, "best": None} | shares
+    made = []
+    for role in ("clean", "noise", "protected"):
+        for seed in range(seeds):
+            last, train, best = (
+                value[seed] if isinstance(value, list) else value
+                for value in (given[role], given["train"], given["best"])
+            )
+            made.append(
+                VictimRun(
+                    role=role,  # type: ignore[arg-type]
+                    victim=victim,
+                    seed=seed,
+                    data="d",
+                    last=last,
+                    best=best if best is not None and role == "protected" else last,
+                    best_epoch=1,
+                    train=train if role == "protected" else 1.0,
+                    seconds=0,
+                )
+            )
+    return made
+
+
+def verdict(*parts: list[VictimRun], chance: float = 0.1, threshold: float = 0.25) -> tuple[str, str]:
+    return judge([r for part in parts for r in part], chance, threshold)
+
+
+def test_protected():
+    found, reason = verdict(runs())
+    assert found == "protected"
+    assert reason == "net keeps 2% of what clean pictures teach (12.0% instead of 90.0%)"
+
+
+def test_not_protected():
+    found, reason = verdict(runs(protected=0.8))
+    assert found == "not protected" and "keeps 88%" in reason
+
+
+def test_the_threshold_is_a_share_of_the_clean_gain():
+    assert verdict(runs(protected=0.299))[0] == "protected"  # (0.299 - 0.1) / 0.8 < 0.25
+    assert verdict(runs(protected=0.301))[0] == "not protected"
+    assert verdict(runs(protected=0.301), threshold=0.3)[0] == "protected"
+    assert verdict(runs(protected=0.299), chance=0.0)[0] == "not protected"
+
+
+def test_worse_than_chance_keeps_nothing():
+    found, reason = verdict(runs(protected=0.02))
+    assert found == "protected" and "keeps 0%" in reason
+
+
+def test_inconclusive_where_clean_pictures_were_not_learnt():
+    found, reason = verdict(runs(clean=0.25, noise=0.25, protected=0.1))
+    assert found == "inconclusive" and "reaches only 25.0% on clean pictures, chance is 10.0%" in reason
+
+
+def test_inconclusive_where_plain_noise_does_it():
+    found, reason = verdict(runs(noise=0.7))
+    assert found == "inconclusive" and "plain noise" in reason and "from 90.0% to 70.0%" in reason
+
+
+def test_inconclusive_where_the_protected_set_was_not_fitted():
+    found, reason = verdict(runs(train=0.4))
+    assert found == "inconclusive" and "trained too little" in reason
+    assert verdict(runs(train=0.56))[0] == "protected"
+
+
+def test_inconclusive_where_seeds_lie_on_both_sides():
+    found, reason = verdict(runs(seeds=3, protected=[0.12, 0.13, 0.6]))
+    assert found == "inconclusive" and "both sides of the threshold of 25%" in reason
+    assert verdict(runs(seeds=3, protected=[0.12, 0.13, 0.14]))[0] == "protected"
+    assert verdict(runs(seeds=3, protected=[0.7, 0.5, 0.6]))[0] == "not protected"
+
+
+@pytest.mark.parametrize("collapsed", [0.1, 0.05])
+def test_inconclusive_where_one_clean_victim_collapsed(collapsed: float):
+    """At chance exactly it has gained nothing that a share could be taken of; below it the share has the wrong sign."""
+    found, reason = verdict(runs(seeds=2, clean=[0.9, collapsed], noise=[0.9, collapsed], protected=[0.12, 0.8]))
+    assert found == "inconclusive" and "on clean pictures" in reason
+
+
+def test_inconclusive_where_one_protected_victim_was_not_fitted():
+    found, reason = verdict(runs(seeds=3, train=[0.99, 0.99, 0.1], protected=0.1))
+    assert found == "inconclusive" and "trained too little" in reason
+
+
+def test_the_weakest_victim_decides():
+    good, bad, unsure = runs("good"), runs("bad", protected=0.8), runs("unsure", clean=0.2)
+    assert verdict(good, runs("other"))[0] == "protected"
+    found, reason = verdict(good, bad)
+    assert found == "not protected" and "bad keeps" in reason and "good" not in reason
+    assert verdict(good, bad, unsure)[0] == "inconclusive"
+
+
+# --- what is held out ---
+
+
+@given(
+    counts=st.lists(st.integers(2, 12), min_size=1, max_size=4),
+    share=st.sampled_from([0.05, 0.2, 0.5, 0.95]),
+    seed=st.integers(0, 20),
+)
+def test_a_share_of_every_class_is_held_out(counts: list[int], share: float, seed: int):
+    labels = torch.cat([torch.full((n,), k) for k, n in enumerate(counts)])
+    labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
+    images = torch.zeros(len(labels), 1, 1, 1, dtype=torch.uint8)
+    data = ImageSet(images, labels, tuple(str(k) for k in range(len(counts))), "x")
+    run = BASE.reseeded(seed)
+    kept, held = holdout(data, share, run)
+    assert sorted([*kept.tolist(), *held.tolist()]) == list(range(len(labels)))
+    for part in (kept, held):
+        assert part.tolist() == sorted(part.tolist())
+    for label, n in enumerate(counts):
+        out = int((labels[held] == label).sum())
+        assert 1 <= out <= n - 1 and abs(out - share * n) <= 1
+    again = holdout(data, share, BASE.reseeded(seed))
+    assert torch.equal(again[0], kept) and torch.equal(again[1], held)
+
+
+BASE = Run(seed=0, device_name="cpu")
+
+
+def test_another_seed_holds_out_other_pictures(run: Run):
+    data = tiny(per_class=20)
+    assert not torch.equal(holdout(data, 0.2, run)[1], holdout(data, 0.2, run.reseeded(2))[1])
+
+
+def test_nothing_to_hold_out(run: Run):
+    with pytest.raises(UserError, match="class 'class 0' has one picture"):
+        holdout(tiny(lone=True), 0.2, run)
+    for share in (0.0, 1.0, -0.5):
+        with pytest.raises(UserError, match="not between 0 and 1"):
+            holdout(tiny(), share, run)
+
+
+# --- a whole proof ---
+
+PROOF = Proof(recipes=[replace(FAST, epochs=6)], seeds=1)
+
+
+def marked(data: ImageSet, eps: int = 60) -> ImageSet:
+    """A protection that works on the easy set: one colour a class, against its own."""
+    delta = torch.zeros(3, 3, 1, 1, dtype=torch.int16)
+    for label in range(3):
+        delta[label, label], delta[label, (label + 1) % 3] = -127, 127
+    labels = data.labels
+    made = Perturbation(delta, Budget(127), "marked", labels)
+    return made.apply(data)
+
+
+def test_a_proof_with_its_controls(run: Run):
+    clean, test = easy(), easy(seed=1)
+    outcome = PROOF(clean, test, marked(clean), Budget(8), run, "marked", "jpeg:75")
+    assert outcome.verdict == "protected", outcome.reason
+    assert [r.role for r in outcome.runs] == ["clean", "noise", "protected"]
+    assert outcome.chance == pytest.approx(1 / 3) and outcome.threshold == 0.25 and outcome.images == len(clean)
+    assert outcome.accuracies("clean")[0] > 0.9 and outcome.accuracies("noise")[0] > 0.9
+    assert outcome.accuracies("protected")[0] < 0.4 and outcome.accuracies("protected", which="train")[0] > 0.9
+    assert outcome.data["clean"] == clean.digest and outcome.data["test"] == test.digest
+    assert len(set(outcome.data.values())) == 4
+    assert (outcome.budget, outcome.channel, outcome.classes) == ("linf 8", "jpeg:75", 3)
+    assert "one seed only: the spread is unknown" in outcome.notes
+
+
+def test_clean_pictures_are_not_protected(run: Run):
+    clean = easy()
+    noisy = Noise()(clean, Budget(8), run.reseeded(5)).apply(clean)
+    outcome = replace(PROOF, seeds=2)(clean, easy(seed=1), noisy, Budget(8), run)
+    assert outcome.verdict == "not protected"
+    assert [r.seed for r in outcome.runs if r.role == "clean"] == [1, 2]
+    assert not any("one seed" in note for note in outcome.notes)
+
+
+def test_too_little_training_is_inconclusive(run: Run):
+    outcome = replace(PROOF, recipes=[replace(FAST, epochs=1, lr=1e-6)])(easy(), easy(seed=1), easy(), Budget(8), run)
+    assert outcome.verdict == "inconclusive" and "reaches only" in outcome.reason
+
+
+def test_the_best_epoch_is_told_where_it_matters():
+    notes = evaluate._notes(runs(seeds=2, best=0.5, protected=0.12))
+    assert len(notes) == 1 and "50.0% in its best epoch" in notes[0]
+    assert evaluate._notes(runs(seeds=2)) == []
+
+
+def test_victims_that_were_trained_are_not_trained_again(keeping: Run, monkeypatch: pytest.MonkeyPatch):
+    clean, test = easy(), easy(seed=1)
+    first = PROOF(clean, test, marked(clean), Budget(8), keeping)
+    trained = []
+    real = evaluate.fit
+    monkeypatch.setattr(evaluate, "fit", lambda data, *a: trained.append(data.digest) or real(data, *a))
+    again = PROOF(clean, test, marked(clean), Budget(8), keeping)
+    assert again == first and trained == []
+    swapped = PROOF(clean, test, clean, Budget(8), keeping)  # the clean victim serves as the protected one
+    assert trained == [] and swapped.verdict == "not protected"
+    PROOF(clean, easy(seed=2), marked(clean), Budget(8), keeping)
+    assert len(trained) == 3
+    replace(PROOF, recipes=[replace(FAST, epochs=2)])(clean, test, marked(clean), Budget(8), keeping)
+    assert len(trained) == 6
+    other = easy(seed=7)
+    PROOF(clean, test, other.with_images(other.images), Budget(8), keeping)
+    assert trained[6:] == [other.digest]
+    assert keeping.keep is not None
+    assert all(p.suffix == ".json" for p in (keeping.keep / "victims").iterdir())  # no weights stay behind
+
+
+def test_an_interrupted_proof_trains_only_what_is_missing(keeping: Run, run: Run, monkeypatch: pytest.MonkeyPatch):
+    clean, test = easy(), easy(seed=1)
+    real, trained = evaluate.fit, []
+
+    def dies(data, *rest):
+        trained.append(data.digest)
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        return real(data, *rest)
+
+    monkeypatch.setattr(evaluate, "fit", dies)
+    with pytest.raises(KeyboardInterrupt):
+        PROOF(clean, test, marked(clean), Budget(8), keeping)
+    outcome = PROOF(clean, test, marked(clean), Budget(8), keeping)
+    assert len(trained) == 4 and trained[0] not in trained[1:]
+    monkeypatch.setattr(evaluate, "fit", real)
+    whole = PROOF(clean, test, marked(clean), Budget(8), run)
+    for a, b in zip(outcome.runs, whole.runs, strict=True):
+        assert a.model_copy(update={"seconds": 0}) == b.model_copy(update={"seconds": 0})
+
+
+def test_sets_that_do_not_correspond_are_refused(run: Run):
+    clean, test = easy(), easy(seed=1)
+    renamed = ImageSet(clean.images, clean.labels, ("x", "y", "z"), "renamed")
+    turned = ImageSet(clean.images, clean.labels.roll(1), clean.classes, "turned")
+    shorter = clean.select(torch.arange(30))
+    for sets, told in (
+        ((clean, test, renamed), "the same classes in the same order"),
+        ((clean, renamed, clean), "the same classes in the same order"),
+        ((clean, test, turned), "the same labels, row by row"),
+        ((clean, test, shorter), "the same labels, row by row"),
+    ):
+        with pytest.raises(UserError, match=told):
+            PROOF(*sets, Budget(8), run)
+    for change in ({"seeds": 0}, {"threshold": 0.0}, {"threshold": 1.0}):
+        with pytest.raises(UserError, match="allowed are 1 or more and 0 to 1"):
+            replace(PROOF, **change)(clean, test, clean, Budget(8), run)
