@@ -42,7 +42,7 @@ def where(record: dict[str, Any]) -> str:
 
 def cifar() -> str:
     """Attacks on the first 500 pictures of every class."""
-    records = [load(p.stem) for p in sorted(RESULTS.glob("cifar_small_*.json"))]
+    records = [load(p.stem) for p in sorted(RESULTS.glob("small_*.json"))]
     first, rows = records[0], []
 
     def row(name: str, seconds: str, record: dict[str, Any], role: str) -> None:
@@ -63,7 +63,7 @@ def cifar() -> str:
 
 def channels() -> str:
     """What is left after publishing through lossy channels."""
-    records = [r for p in sorted(RESULTS.glob("cifar_small_*.json")) if len((r := load(p.stem))["summary"]) > 3]
+    records = [r for p in sorted(RESULTS.glob("small_*.json")) if len((r := load(p.stem))["summary"]) > 3]
     ways = list(dict.fromkeys(r["channel"] for r in records[0]["runs"])) if records else []
     rows = [(f"`{r['attack']}`", *(spread(accuracies(r, "protected", way)) for way in ways)) for r in records]
     if records:

@@ -353,10 +353,15 @@ def _spread(values: list[float]) -> str:
     return f"{mean:.1%}" + (f" ± {spread:.1%}" if len(values) > 1 else "")
 
 
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """The entry point: a user's mistake is one message and exit code 2, never a traceback."""
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    for number in (signal.SIGTERM, signal.SIGINT):  # SIGINT too: a shell's background jobs start with it ignored
+        signal.signal(number, _interrupt)
     try:
         app()
     except UserError as error:

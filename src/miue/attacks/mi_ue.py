@@ -57,7 +57,7 @@ class MiUe(MinMin):
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"augment": "flip"},
-        "official": {"augment": "flip-first", "zeta": 0.0, "step_end": 0.4, "per_dimension": True},
+        "official": {"augment": "flip-first", "zeta": 0.0, "step_end": 0.4, "per_dimension": True, "companions": 1},
         "balanced": {"epochs": 30, "steps": 5, "step": 0.8, "cells": 8},
         "quick": {
             "surrogate": "small-cnn:width=16",

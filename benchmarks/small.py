@@ -1,0 +1,97 @@
+"""A small set, the first pictures of every class: an attack, its controls, a few seeds, two CPU cores.
+
+python benchmarks/small.py NAME ATTACK [--seeds 3] [--recipe quick:epochs=24] [--channels jpeg:75 ...]
+Writes benchmarks/results/NAME.json. Killed? The same command goes on (its state lies in --work).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from statistics import fmean
+
+from common import cifar10, record
+
+import miue
+from miue.data.quality import psnr, ssim
+from miue.evaluate import train_victim
+
+NAMES = {"cifar10": "CIFAR-10 (JPEG)", "shapes": "Shapes"}
+
+
+def visibility(clean: miue.ImageSet, protected: miue.ImageSet) -> dict[str, float]:
+    """Mean PSNR in dB and SSIM over the first 500 pictures."""
+    sets = (clean.images[:500].permute(0, 2, 3, 1).numpy(), protected.images[:500].permute(0, 2, 3, 1).numpy())
+    pairs = list(zip(*sets, strict=True))
+    return {
+        "psnr": fmean(psnr(a, b) or 99 for a, b in pairs),
+        "ssim": fmean(ssim(a, b) or 1 for a, b in pairs),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name")
+    parser.add_argument("attack")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--recipe", default="quick:epochs=24")
+    parser.add_argument("--per-class", type=int, default=500)
+    parser.add_argument("--data", default="cifar10", choices=["cifar10", "shapes"])
+    parser.add_argument("--channels", nargs="*", default=[])
+    parser.add_argument("--work", type=Path, default=Path("build/small"))
+    options = parser.parse_args()
+    if options.data == "cifar10":
+        clean, test = cifar10("train", options.per_class), cifar10("test")
+    else:
+        clean, test = miue.data.shapes(options.per_class), miue.data.shapes(100, split="test")
+    method, recipe, budget = miue.attack(options.attack), miue.recipe(options.recipe), miue.Budget()
+    rows, seconds, quality = [], [], []
+    for seed in range(options.seeds):
+        run = miue.Run(seed, keep=options.work / f"{options.name}-{seed}", quiet=False)
+        kept = run.keep / "perturbation.safetensors"
+        if not kept.is_file():
+            start = time.monotonic()
+            made = method(clean, budget, run)
+            made.save(kept)
+            (run.keep / "seconds").write_text(str(time.monotonic() - start))
+        seconds.append(float((run.keep / "seconds").read_text()))
+        protected = miue.Perturbation.load(kept).apply(clean)
+        quality.append(visibility(clean, protected))
+        shared = miue.Run(seed, keep=options.work, quiet=False)
+        proof = miue.Proof(recipes=[recipe], seeds=1, noise=miue.Noise(cells=getattr(method, "cells", 0)))
+        outcome = proof(clean, test, protected, budget, shared, options.attack)
+        found = [("png", r) for r in outcome.runs]
+        for channel in options.channels:  # the noise control says nothing new here
+            for role, data in (("clean", clean), ("protected", protected)):
+                arrived = miue.data.through(data, channel)
+                found.append((channel, train_victim(role, arrived, test, recipe, shared, options.work)))
+        rows += [r.model_dump() | {"channel": channel} for channel, r in found]
+        print(seed, {f"{channel} {r.role}": round(r.last, 4) for channel, r in found}, flush=True)
+    summary = {}
+    for channel in dict.fromkeys(r["channel"] for r in rows):
+        for role in ("clean", "noise", "protected"):
+            last = [r["last"] for r in rows if r["channel"] == channel and r["role"] == role]
+            if last:
+                summary[f"{channel} {role}"] = fmean(last)
+    path = record(
+        options.name,
+        miue.Run(),
+        data=f"{NAMES[options.data]}, {options.per_class} pictures per class",
+        test=f"{len(test)} pictures",
+        quality=quality,
+        data_digest=clean.digest,
+        attack=options.attack,
+        method=repr(method),
+        budget="linf 8",
+        recipe=recipe.described(),
+        attack_seconds=seconds,
+        summary=summary,
+        reported={"MI-UE, all 50,000 pictures, ResNet-18 (paper)": 0.0995},
+        runs=rows,
+    )
+    print(path, summary)
+
+
+if __name__ == "__main__":
+    main()
