@@ -35,7 +35,8 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("attack")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--recipe", default="quick:epochs=24")
+    parser.add_argument("--only", type=int, help="work on this seed alone, write no record")
+    parser.add_argument("--recipe", default="quick")
     parser.add_argument("--per-class", type=int, default=500)
     parser.add_argument("--data", default="cifar10", choices=["cifar10", "shapes"])
     parser.add_argument("--channels", nargs="*", default=[])
@@ -47,7 +48,7 @@ def main() -> None:
         clean, test = miue.data.shapes(options.per_class), miue.data.shapes(100, split="test")
     method, recipe, budget = miue.attack(options.attack), miue.recipe(options.recipe), miue.Budget()
     rows, seconds, quality = [], [], []
-    for seed in range(options.seeds):
+    for seed in range(options.seeds) if options.only is None else [options.only]:
         run = miue.Run(seed, keep=options.work / f"{options.name}-{seed}", quiet=False)
         kept = run.keep / "perturbation.safetensors"
         if not kept.is_file():
@@ -68,6 +69,8 @@ def main() -> None:
                 found.append((channel, train_victim(role, arrived, test, recipe, shared, options.work)))
         rows += [r.model_dump() | {"channel": channel} for channel, r in found]
         print(seed, {f"{channel} {r.role}": round(r.last, 4) for channel, r in found}, flush=True)
+    if options.only is not None:
+        return
     summary = {}
     for channel in dict.fromkeys(r["channel"] for r in rows):
         for role in ("clean", "noise", "protected"):

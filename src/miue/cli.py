@@ -367,9 +367,10 @@ def main() -> None:
     except UserError as error:
         print(f"miue: {error}", file=sys.stderr)
         sys.exit(USAGE)
-    except KeyboardInterrupt:
-        print("miue: stopped; the same command goes on where it was", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("miue: stopped; the same command goes on where it was", file=sys.stderr)
+        raise
     except OSError as error:
         print(f"miue: {error}; the same command goes on once that is mended", file=sys.stderr)
         sys.exit(FAILED_INPUTS)
