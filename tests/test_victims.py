@@ -74,9 +74,12 @@ def test_every_field_of_a_recipe_counts(run: Run, change: dict):
 
 def test_it_is_watched_after_every_epoch(run: Run):
     trained = []
-    _, seen = fit(
-        easy(), FAST, run, lambda epoch, net: trained.append(net.training) or (epoch / 10 if epoch % 2 else None)
-    )
+
+    def watch(epoch: int, net: torch.nn.Module) -> float | None:
+        trained.append(epoch)
+        return epoch / 10 if epoch % 2 else None
+
+    _, seen = fit(easy(), FAST, run, watch)
     assert seen == {1: 0.1, 3: 0.3} and trained == [1, 2, 3, 4]
 
 

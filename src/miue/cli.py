@@ -170,7 +170,7 @@ def evaluate(
     recipe_name: Annotated[
         str,
         typer.Option("--recipe", help=f"How victims train: {', '.join(RECIPES)}; or `quick:epochs=30`."),
-    ] = "small",
+    ] = "quick",
     seeds: Annotated[int, typer.Option(help="Victims per role; the spread over them is shown.")] = 3,
     threshold: Annotated[
         float, typer.Option(help="Largest share of the clean gain over chance that may be left.")
@@ -345,6 +345,10 @@ def _print_outcome(outcome: Outcome, json: bool) -> None:
     print(f"Verdict: {outcome.verdict.upper()}. {outcome.reason}")
     for note in outcome.notes:
         print(f"note: {note}")
+    print(
+        "Not tested: trainers who compress, turn pictures grey, train adversarially, purify, "
+        "start from a trained network or have clean copies (docs/limits.md)."
+    )
 
 
 def _spread(values: list[float]) -> str:
