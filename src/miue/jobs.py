@@ -184,13 +184,14 @@ def _perturbation(job: Job, source: data.Source, settings: dict[str, Any], finge
         return Perturbation.load(path)
     images = data.read(source, settings["canvas"], cache=job.private / "canvas.npy")
     kept = replace(run, seed=job.seed, keep=job.private / "checkpoint")
-    work = partial(_attacked, attack(job.method), images, Budget.parse(job.budget))
+    work = partial(attacked, attack(job.method), images, Budget.parse(job.budget))
     perturbation = launch(work, kept, job.processes)
     write_atomically(path, perturbation.save)
     return perturbation
 
 
-def _attacked(method: Any, images: ImageSet, budget: Budget, run: Run) -> Perturbation:
+def attacked(method: Any, images: ImageSet, budget: Budget, run: Run) -> Perturbation:
+    """What a spawned process calls."""
     return method(images, budget, run)
 
 
