@@ -27,6 +27,5 @@ def demo(folder: Path, run: Run, say: Callable[[str], None]) -> Outcome:
     picture = folder / "preview.png"
     data.preview(data.scan(str(train)), out, picture, 8)
     say(f"before, after and the difference ten times amplified: {picture}")
-    say("training three victims: on clean pictures, on random noise of the same size, on the protected folder")
     claim = Claim(out=out, clean=str(train), test=str(test))
     return prove(claim, Proof(recipes=[recipe("quick")], seeds=1), run, say)

@@ -298,6 +298,8 @@ class _Task:
     result: Path
 
     def __call__(self, fabric: lightning.Fabric) -> type[Any]:
+        if fabric.device.type == "cpu":  # processes on one machine share its cores
+            torch.set_num_threads(max(torch.get_num_threads() // fabric.world_size, 1))
         run = Run(self.seed, self.device_name, self.keep, self.quiet, fabric)
         made = self.task(run)
         if run.rank == 0:
