@@ -26,10 +26,11 @@ from miue.types import Outcome, UserError
 FAILED_INPUTS, USAGE, FAILED_CHECKS, INTERRUPTED = 1, 2, 3, 130
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if wanted:
         print(f"miue {metadata.version('miue')}")
         raise typer.Exit
+    return wanted
 
 
 app = typer.Typer(
