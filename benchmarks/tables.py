@@ -5,6 +5,7 @@ A page holds `<!-- table: NAME -->` and `<!-- end -->`; what stands between them
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import sys
@@ -12,6 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
+
+from miue import MiUe
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -124,8 +127,19 @@ def scaled() -> str:
     return grid(("pattern", *sides), [(r["pattern"], *(f"{r[s]:.2f}" for s in sides)) for r in rows])
 
 
+def presets() -> str:
+    """MI-UE's presets: the fields in which any of them differs from the defaults."""
+    default = {f.name: f.default for f in dataclasses.fields(MiUe)}
+    fields = [f for f in default if any(f in preset for preset in MiUe.presets.values())]
+    rows = [
+        (f"`{f}`", str(default[f]), *(str(preset.get(f, default[f])) for preset in MiUe.presets.values()))
+        for f in fields
+    ]
+    return grid(("field", "no preset", *(f"`{name}`" for name in MiUe.presets)), rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
-    f.__name__: f for f in (cifar, channels, hot_path, demo, killed, survival, scaled)
+    f.__name__: f for f in (cifar, channels, hot_path, demo, killed, survival, scaled, presets)
 }
 
 
