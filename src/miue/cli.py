@@ -59,7 +59,7 @@ def _say(text: str) -> None:
     note_console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _settings(ctx: typer.Context, path: Path | None) -> Path | None:
+def _settings(ctx: Any, path: Path | None) -> Path | None:  # typer hands over a context that is no typer.Context
     """--config: a TOML file gives defaults; what is written on the command line wins."""
     if path is None:
         return None

@@ -1,0 +1,370 @@
+"""The verbs: what they print, what they refuse and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from miue import cli, demo, jobs
+from miue.types import Outcome
+from pictures import coloured, hashes, listed
+
+ATTACK = "mi-ue:surrogate=small-cnn:width=4,epochs=2,steps=2,step=2.0"
+RECIPE = "quick:net=small-cnn:width=4,epochs=6,batch=16"
+VERBS = sorted(command.name or command.callback.__name__ for command in cli.app.registered_commands)  # type: ignore
+
+
+class Ended(NamedTuple):
+    code: int | str | None
+    out: str
+    err: str
+
+
+Miue = Callable[..., Ended]
+
+
+@pytest.fixture
+def miue(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Miue]:
+    """The command, in this process."""
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def call(*arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["miue", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return Ended(ended.value.code or 0, *capsys.readouterr())
+
+    yield call
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of pictures, in a place of its own."""
+    monkeypatch.chdir(tmp_path)
+    return coloured(tmp_path / "in")
+
+
+# --- help ---
+
+
+def test_the_verbs():
+    assert {"protect", "evaluate", "verify", "preview", "shapes", "demo", "doctor"} <= set(VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help(miue: Miue, verb: str):
+    ended = miue(verb, "--help")
+    assert ended.code == 0 and ended.err == "" and f" {verb} " in ended.out.split("Usage:")[1].splitlines()[0]
+
+
+def test_no_arguments_show_what_there_is(miue: Miue):
+    ended = miue()
+    assert all(verb in ended.out + ended.err for verb in VERBS)
+
+
+# --- the whole way ---
+
+
+def test_protect_verify_evaluate_preview(miue: Miue, folder: Path, tmp_path: Path):
+    test = coloured(tmp_path / "test", seed=1)
+    ended = miue("protect", "in", "out", "--attack", ATTACK, "--canvas", 8, "--device", "cpu", "--json")
+    assert ended.code == 0
+    record = json.loads(ended.out)
+    assert record["status"] == "finished" and record["settings"]["canvas"] == 8
+    assert record["written"]["counts"] == {"protected": 18} and 0 < record["written"]["worst"] <= 8
+    ended = miue("verify", "out", "--clean", "in")
+    assert ended.code == 0 and "18 checked, 0 wrong" in ended.out
+    ended = miue("verify", "out", "--json")
+    assert ended.code == 0 and json.loads(ended.out) == {"checked": 18, "wrong": {}}
+    options = ("--recipe", RECIPE, "--seeds", 1, "--device", "cpu")
+    ended = miue("evaluate", "out", "--clean", "in", "--test", test, *options, "--json")
+    outcome = Outcome.model_validate_json(ended.out)
+    assert ended.code == (0 if outcome.verdict == "protected" else 3) and outcome.images == 18
+    assert {r.role for r in outcome.runs} == {"clean", "noise", "protected"}
+    ended = miue("preview", "out", "--clean", "in", "--to", "seen.png", "-n", 2)
+    assert ended.code == 0 and "seen.png" in ended.out
+    with Image.open("seen.png") as picture:
+        assert picture.format == "PNG" and picture.width > 3 * 8 and picture.height > 2 * 8
+    before = hashes(Path("seen.png").parent / "out")
+    assert miue("preview", "out", "--clean", "in", "--to", "seen.png").code == 2
+    assert hashes(tmp_path / "out") == before
+
+
+def test_what_protect_says(miue: Miue, folder: Path):
+    ended = miue("protect", "in", "out", "--attack", "noise")
+    assert ended.code == 0
+    assert "18 pictures protected in out" in ended.out and "largest change 8 grey levels" in ended.out
+    assert "PSNR at least" in ended.out and "out.private private" in ended.out
+    assert "does not prevent it" in ended.out and "miue evaluate out --clean in" in ended.out
+
+
+def test_quiet_says_less(miue: Miue, folder: Path):
+    assert miue("protect", "in", "out", "--attack", ATTACK, "--quiet").err == ""
+
+
+def test_an_evaluation_for_people(miue: Miue, folder: Path):
+    miue("protect", "in", "out", "--attack", "noise")
+    ended = miue("evaluate", "out", "--clean", "in", "--recipe", RECIPE, "--seeds", 2, "--canvas", 8)
+    assert ended.code == 3
+    for expected in ("clean", "noise", "protected", "±", "Threshold, set before: a victim may keep 25%", "Verdict: "):
+        assert expected in ended.out
+    assert "3 of 18 clean pictures are held out" in ended.err
+    assert len(list(Path("out.private/outcomes").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "verdict"), [(RECIPE, "not protected"), (f"{RECIPE},epochs=1,lr=1e-6", "inconclusive")]
+)
+def test_exit_code_3_unless_protected(miue: Miue, folder: Path, recipe: str, verdict: str):
+    miue("protect", "in", "out", "--attack", "noise", "--canvas", 8)
+    ended = miue("evaluate", "out", "--clean", "in", "--test", "in", "--recipe", recipe, "--seeds", 1, "--json")
+    assert ended.code == 3 and json.loads(ended.out)["verdict"] == verdict
+
+
+def test_another_network_as_victim(miue: Miue, folder: Path):
+    miue("protect", "in", "out", "--attack", "noise", "--canvas", 8)
+    victims = ("--victim", "small-cnn:width=2", "--victim", "small-resnet:width=2")
+    ended = miue("evaluate", "out", "--clean", "in", "--recipe", "quick:epochs=1", *victims, "--seeds", 1, "--json")
+    assert {r["victim"] for r in json.loads(ended.out)["runs"]} == {"small-cnn:width=2", "small-resnet:width=2"}
+
+
+def test_the_same_protect_again_is_a_no_op(miue: Miue, folder: Path):
+    first = miue("protect", "in", "out", "--attack", ATTACK, "--canvas", 8)
+    before, times = hashes(Path("out")), {p: p.stat().st_mtime_ns for p in Path("out").rglob("*.png")}
+    again = miue("protect", "in", "out", "--attack", ATTACK, "--canvas", 8)
+    assert first.code == again.code == 0
+    assert hashes(Path("out")) == before and {p: p.stat().st_mtime_ns for p in times} == times
+
+
+def test_embedded_digits(miue: Miue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sklearn.datasets.load_digits", _few(__import__("sklearn.datasets").datasets.load_digits()))
+    assert miue("protect", "digits", "out", "--attack", "noise", "--quiet").code == 0
+    assert miue("verify", "out", "--clean", "digits").code == 0
+
+
+def _few(digits):
+    digits.images, digits.target = digits.images[:60], digits.target[:60]
+    return lambda: digits
+
+
+def test_shapes_become_a_folder(miue: Miue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert miue("shapes", "drawn", "--per-class", 1, "--size", 16, "--split", "test").code == 0
+    assert len(list(Path("drawn").rglob("*.png"))) == 10
+    assert miue("shapes", "small", "--size", 4).code == 2 and not Path("small").exists()
+
+
+def test_the_demo(miue: Miue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "PER_CLASS", 3)
+    monkeypatch.setattr(demo, "TEST_PER_CLASS", 2)
+    real = demo.Job
+    monkeypatch.setattr(demo, "Job", lambda **o: real(**o | {"method": ATTACK}))
+    monkeypatch.setattr(demo, "recipe", lambda text: cli.recipe("quick:net=small-cnn:width=4,epochs=1"))
+    ended = miue("demo", "here", "--json")
+    assert ended.code == 3 and Outcome.model_validate_json(ended.out).verdict == "inconclusive"
+    assert {p.name for p in Path("here").iterdir()} >= {"shapes", "protected", "protected.private"}
+    before = hashes(Path("here/protected"))
+    assert miue("demo", "here", "--quiet", "--json").code == 3 and hashes(Path("here/protected")) == before
+
+
+def test_the_doctor(miue: Miue):
+    ended = miue("doctor", "--json")
+    checks = {c["what"]: c for c in json.loads(ended.out)["checks"]}
+    assert checks["torch"]["ok"] and "PNG" in checks and "device cpu" in checks
+    assert ended.code == (0 if all(c["ok"] for c in checks.values()) else 3)
+    assert "torch and torchvision: " in miue("doctor").out
+
+
+# --- exit codes ---
+
+
+def refused(ended: Ended, *told: str) -> None:
+    """Exit code 2, one line of at most a few sentences on stderr, no traceback, nothing on stdout."""
+    assert ended.code == 2, ended
+    assert "Traceback" not in ended.err and ended.out == ""
+    assert len(ended.err.strip().splitlines()) == 1, ended.err
+    assert ended.err.startswith("miue: ")
+    for text in told:
+        assert text in ended.err, ended.err
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--attack", "mi"], ["attack 'mi' is unknown", "mi-ue, noise"]),
+        (["--attack", "mi-ue:fast"], ["'fast' is neither a preset", "paper"]),
+        (["--attack", "mi-ue:epoch=3"], ["no field 'epoch'", "epochs"]),
+        (["--attack", "mi-ue:epochs=x"], ["epochs=x is not a int"]),
+        (["--attack", "nowhere.py:Theirs"], ["nowhere.py does not exist"]),
+        (["--attack", "mi-ue:surrogate=bignet"], ["net 'bignet' is unknown", "resnet18"]),
+        (["--attack", "noise", "--budget", "0"], ["budget of 0"]),
+        (["--attack", "noise", "--budget", "much"], ["budget 'much' is not understood", "8/255"]),
+        (["--attack", "noise", "--budget", "l2:1"], ["L-infinity", "l2"]),
+        (["--attack", "noise", "--canvas", "4"], ["canvas of 4"]),
+        (["--attack", "noise", "--device", "tpu"], ["device 'tpu' is unknown", "auto, cpu, cuda, mps"]),
+        (["--attack", "noise", "--format", "jpeg"], ["'jpeg' is not lossless", "png, webp"]),
+        (["--attack", "noise", "--frames", "all"], ["frames 'all' is unknown", "refuse, first"]),
+        (["--attack", "noise", "--processes", "0"], ["0 processes"]),
+        (["--attack", "noise", "--split", "train"], ["split"]),
+        (["--config", "none.toml"], ["none.toml"]),
+    ],
+)
+def test_wrong_values_for_protect(miue: Miue, folder: Path, options: list[str], told: list[str]):
+    refused(miue("protect", "in", "out", *options, "--quiet"), *told)
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--recipe", "fast"], ["recipe 'fast' is unknown", "quick"]),
+        (["--recipe", "quick:rate=1"], ["no field 'rate'"]),
+        (["--recipe", RECIPE, "--victim", "bignet"], ["net 'bignet' is unknown"]),
+        (["--recipe", RECIPE, "--seeds", "0"], ["0 seeds"]),
+        (["--recipe", RECIPE, "--threshold", "2"], ["threshold 2"]),
+        (["--recipe", RECIPE, "--channel", "jpeg"], ["channel 'jpeg'", "jpeg:75"]),
+        (["--recipe", RECIPE, "--test", "nowhere"], ["nowhere"]),
+        (["--recipe", RECIPE, "--device", "tpu"], ["device 'tpu' is unknown"]),
+    ],
+)
+def test_wrong_values_for_evaluate(miue: Miue, folder: Path, options: list[str], told: list[str]):
+    miue("protect", "in", "out", "--attack", "noise", "--canvas", 8)
+    refused(miue("evaluate", "out", "--clean", "in", *options, "--quiet"), *told)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("protect", "nowhere", "out"),
+        ("protect", "in/red/0.png", "out"),
+        ("evaluate", "out", "--clean", "in"),
+        ("evaluate", "in", "--clean", "in"),
+        ("verify", "nowhere"),
+        ("verify", "in"),
+        ("preview", "nowhere", "--clean", "in"),
+    ],
+)
+def test_wrong_paths(miue: Miue, folder: Path, arguments: tuple[str, ...]):
+    before = hashes(folder)
+    refused(miue(*arguments))
+    assert hashes(folder) == before and not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("protect", "in"), ("protect", "in", "out", "--seed", "x"), ("protect", "in", "out", "--nothing"), ("fly",)],
+)
+def test_mistakes_that_the_parser_finds(miue: Miue, folder: Path, arguments: tuple[str, ...]):
+    ended = miue(*arguments)
+    assert ended.code == 2 and "Traceback" not in ended.err and ended.err and ended.out == ""
+
+
+def test_the_input_is_never_the_output(miue: Miue, folder: Path):
+    before = hashes(folder)
+    for out in ("in", "in/sub", "./in/../in", ".", "..", "/"):
+        refused(miue("protect", "in", out, "--attack", "noise"))
+    assert hashes(folder) == before and listed(folder.parent) == sorted(["in", *(f"in/{p}" for p in listed(folder))])
+
+
+def test_a_foreign_output_is_refused(miue: Miue, folder: Path):
+    Path("out").mkdir()
+    Path("out/diary.txt").write_text("mine")
+    for more in ((), ("--overwrite",)):
+        refused(miue("protect", "in", "out", "--attack", "noise", *more), "out")
+    assert listed(Path("out")) == ["diary.txt"] and Path("out/diary.txt").read_text() == "mine"
+
+
+def test_exit_code_1_where_an_input_was_skipped(miue: Miue, folder: Path):
+    (folder / "red" / "broken.png").write_bytes(b"")
+    ended = miue("protect", "in", "out", "--attack", "noise", "--canvas", 8)
+    assert ended.code == 1
+    assert "18 pictures protected" in ended.out and "NOT protected, not in the output: 1" in ended.out
+    assert not Path("out/red/broken.png").exists()
+
+
+def test_exit_code_3_after_a_file_was_changed(miue: Miue, folder: Path):
+    miue("protect", "in", "out", "--attack", "noise", "--canvas", 8)
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save("out/red/0.png")
+    ended = miue("verify", "out", "--json")
+    assert ended.code == 3 and set(json.loads(ended.out)["wrong"]) == {"red/0.png"}
+    ended = miue("verify", "out", "--clean", "in")
+    assert ended.code == 3 and "red/0.png: " in ended.out and "leaves the budget" in ended.out
+
+
+def test_interrupted_and_out_of_space(miue: Miue, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    for error, code, told in (
+        (KeyboardInterrupt(), 130, "the same command goes on"),
+        (OSError(28, "No space left on device"), 1, "No space left on device"),
+    ):
+
+        def fails(*a, error=error, **o):
+            raise error
+
+        monkeypatch.setattr(jobs, "_perturbation", fails)
+        ended = miue("protect", "in", "out", "--attack", "noise", "--quiet")
+        assert ended.code == code and told in ended.err and "Traceback" not in ended.err
+    monkeypatch.undo()
+
+
+# --- configuration files and dry runs ---
+
+
+def test_a_configuration_file_gives_defaults_and_flags_win(miue: Miue, folder: Path):
+    Path("miue.toml").write_text('attack = "noise"\nbudget = "4"\ncanvas = 8\nmax-pixels = 1000000\njson = true\n')
+    ended = miue("protect", "in", "out", "--config", "miue.toml")
+    settings = json.loads(ended.out)["settings"]
+    assert (settings["attack"], settings["budget"], settings["canvas"]) == ("noise", "4", 8)
+    ended = miue("protect", "in", "other", "--config", "miue.toml", "--budget", "2")
+    assert json.loads(ended.out)["settings"]["budget"] == "2"
+    ended = miue("protect", "in", "third", "--budget", "2", "--config", "miue.toml")
+    assert json.loads(ended.out)["settings"]["budget"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [("atack = 'noise'", ["unknown key 'atack'", "attack"]), ("attack = ", ["is not TOML"]), ("\xff", ["is not TOML"])],
+)
+def test_wrong_configuration_files(miue: Miue, folder: Path, content: str, told: list[str]):
+    Path("miue.toml").write_bytes(content.encode("latin-1"))
+    refused(miue("protect", "in", "out", "--config", "miue.toml"), "miue.toml", *told)
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("attack", ["noise", ATTACK])
+def test_a_dry_run_writes_nothing(miue: Miue, folder: Path, attack: str):
+    before = listed(folder.parent)
+    ended = miue("protect", "in", "out", "--attack", attack, "--dry-run")
+    assert ended.code == 0 and "nothing was written" in ended.out and "red: 6" in ended.out
+    ended = miue("protect", "in", "out", "--attack", attack, "--dry-run", "--json")
+    plan = json.loads(ended.out)
+    assert plan["classes"] == {"blue": 6, "green": 6, "red": 6} and plan["seconds"] >= 0 and plan["private"]
+    assert listed(folder.parent) == before
+
+
+# --- as a process ---
+
+
+@pytest.mark.slow
+def test_as_a_process_of_its_own(folder: Path):
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "miue.cli", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+    ended = call("protect", "in", "out", "--attack", "noise", "--json")
+    assert ended.returncode == 0 and json.loads(ended.stdout)["status"] == "finished"
+    ended = call("protect", "nowhere", "other")
+    assert ended.returncode == 2 and ended.stderr.startswith("miue: ") and ended.stderr.count("\n") == 1
