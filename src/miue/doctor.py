@@ -14,12 +14,16 @@ from miue.types import UserError
 
 
 class Check(BaseModel):
+    """One thing that was looked at."""
+
     what: str
     found: str
     ok: bool = True
 
 
 class Report(BaseModel):
+    """Everything that was looked at."""
+
     checks: list[Check]
 
 

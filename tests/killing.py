@@ -1,0 +1,120 @@
+"""Kill `miue protect` at random moments, run the same command again, compare every byte with an uninterrupted run.
+
+python tests/killing.py 20 record.json
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from miue import data
+from pictures import hashes
+
+ATTACK = "mi-ue:surrogate=small-cnn:width=8,epochs=8,steps=3,step=2,cells=8,noise_batch=16,batch=16"
+
+
+@dataclass
+class Record:
+    """moments: seconds after the first sign of work; reached: what the private folder held when it was killed."""
+
+    pictures: int
+    seconds: float
+    """From the first sign of work to the finished manifest, uninterrupted."""
+    moments: list[float] = field(default_factory=list)
+    reached: list[str] = field(default_factory=list)
+    identical: list[bool] = field(default_factory=list)
+
+
+def command(source: Path, out: Path) -> list[str]:
+    options = ["--attack", ATTACK, "--seed", "3", "--device", "cpu", "--quiet"]
+    return [sys.executable, "-m", "miue.cli", "protect", str(source), str(out), *options]
+
+
+def published(out: Path) -> dict[str, str]:
+    """What must not differ: the published tree, and the manifest that leads back from it."""
+    private = data.private_of(out)
+    return hashes(out) | {"manifest": hashes(private)["manifest.jsonl"]}
+
+
+def started(out: Path, process: subprocess.Popen[bytes]) -> float:
+    """Wait for the first sign of work: the private folder."""
+    private = data.private_of(out)
+    while not private.is_dir():
+        if process.poll() is not None:
+            raise RuntimeError(f"ended with {process.returncode} before it began")
+        time.sleep(0.002)
+    return time.monotonic()
+
+
+def reached(out: Path) -> str:
+    """How far a run had come."""
+    private = data.private_of(out)
+    if any(private.glob("perturbation-*.safetensors")):
+        return f"writing, {sum(1 for _ in out.rglob('*.png'))} pictures there"
+    kept = any((private / "checkpoint").glob("*.safetensors"))
+    return "attacking, a checkpoint is kept" if kept else "attacking, nothing is kept yet"
+
+
+def start(source: Path, out: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command(source, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def run_to_the_end(source: Path, out: Path) -> float:
+    """Seconds from the first sign of work to the finished manifest."""
+    process = start(source, out)
+    begin = started(out, process)
+    while process.poll() is None and not (data.private_of(out) / "manifest.jsonl").is_file():
+        time.sleep(0.01)
+    seconds = time.monotonic() - begin
+    if process.wait() != 0:
+        raise RuntimeError(f"ended with {process.returncode}")
+    return seconds
+
+
+def kill_at(moment: float, source: Path, out: Path) -> str:
+    """Start, wait `moment` seconds from the first sign of work, SIGKILL."""
+    process = start(source, out)
+    begin = started(out, process)
+    time.sleep(max(begin + moment - time.monotonic(), 0))
+    process.kill()
+    process.wait()
+    return reached(out)
+
+
+def kill_and_compare(count: int, folder: Path, seed: int = 0, per_class: int = 3, size: int = 96) -> Record:
+    """`count` runs, each killed once, evenly over the whole duration with a random shift, then finished."""
+    source, whole = folder / "shapes", folder / "whole"
+    data.export(data.shapes(per_class, size, 0, "train"), source)
+    record = Record(len(hashes(source)), run_to_the_end(source, whole))
+    expected, rng = published(whole), random.Random(seed)
+    for i in range(count):
+        out = folder / f"killed-{i}"
+        moment = record.seconds * (i + rng.random()) / count
+        record.moments.append(moment)
+        record.reached.append(kill_at(moment, source, out))
+        run_to_the_end(source, out)
+        record.identical.append(published(out) == expected)
+        shutil.rmtree(out)
+        shutil.rmtree(data.private_of(out))
+    return record
+
+
+def main(count: str, path: str = "") -> int:
+    with TemporaryDirectory() as folder:
+        text = json.dumps(asdict(record := kill_and_compare(int(count), Path(folder))), indent=1)
+    if path:
+        Path(path).write_text(text + "\n")
+    print(text)
+    return 0 if all(record.identical) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
