@@ -11,7 +11,7 @@ from PIL import Image
 COLOURS = {"blue": 2, "green": 1, "red": 0}
 
 
-def coloured(root: Path, per_class: int = 6, size: int = 8, seed: int = 0) -> Path:
+def coloured(root: Path, per_class: int = 4, size: int = 8, seed: int = 0) -> Path:
     """Three classes that differ in colour, on noise: a tiny network learns them in a few epochs."""
     rng = np.random.default_rng(seed)
     for name, channel in COLOURS.items():

@@ -22,7 +22,7 @@ from miue.victims import Recipe
 from pictures import coloured, hashes, listed
 
 TINY = "mi-ue:surrogate=small-cnn:width=4,epochs=2,steps=2,step=2.0"
-PROOF = Proof(recipes=[Recipe(net="small-cnn:width=4", epochs=6, batch=16, augment=())], seeds=1)
+PROOF = Proof(recipes=[Recipe(net="small-cnn:width=4", epochs=8, batch=8, augment=())], seeds=1)
 
 
 @pytest.fixture
@@ -41,10 +41,10 @@ def perturbation(job: Job) -> Perturbation:
 def test_protect_writes_the_set_and_a_private_folder(job: Job, run: Run):
     job, told = replace(job, method=TINY), []
     record, written = protect(job, run, told.append)
-    assert written.counts == {"protected": 18} and 0 < written.worst <= 8
+    assert written.counts == {"protected": 12} and 0 < written.worst <= 8
     assert record.status == "finished" and set(record.seconds) == {"attack", "write"}
     assert record == RunRecord.of(job.out) and record.written["worst"] == written.worst
-    assert len(listed(job.out)) == 18 + 3 + 1 and told
+    assert len(listed(job.out)) == 12 + 3 + 1 and told
     assert stat.S_IMODE(job.private.stat().st_mode) == 0o700
     delta = perturbation(job)
     source, out = data.read(data.scan(job.source), 8), data.read(data.scan(job.out), 8)
@@ -56,7 +56,7 @@ def test_settings_are_recorded_with_everything_resolved(job: Job, run: Run):
     record, _ = protect(replace(job, canvas=None, method="noise:per=image,cells=4", budget="6/255", seed=5), run)
     assert record.settings["attack"] == "noise:cells=4" and record.settings["seed"] == 5
     assert isinstance(record.settings["canvas"], int) and record.settings["canvas"] >= 8
-    assert record.source["classes"] == ["blue", "green", "red"] and record.source["counts"] == {"ok": 18}
+    assert record.source["classes"] == ["blue", "green", "red"] and record.source["counts"] == {"ok": 12}
     assert record.machine["precision"] and record.miue
     again = Job(source=job.source, out=job.out, method=record.settings["attack"], canvas=record.settings["canvas"],
                 budget=record.settings["budget"], seed=5)  # fmt: skip
@@ -84,7 +84,7 @@ def test_other_settings_do_not_touch_what_was_written(job: Job, run: Run, change
         protect(other, run)
     assert hashes(job.out) == before
     protect(replace(other, overwrite=True), run)
-    assert hashes(job.out) != before and len(data.scan(job.out).usable) == 18
+    assert hashes(job.out) != before and len(data.scan(job.out).usable) == 12
 
 
 def test_other_data_do_not_touch_what_was_written(job: Job, run: Run):
@@ -177,7 +177,7 @@ def test_a_forecast_writes_nothing_and_grows_with_the_work(job: Job, run: Run, t
     small = forecast(replace(job, method=TINY), source, run)
     large = forecast(replace(job, method=TINY.replace("epochs=2", "epochs=2000")), source, run)
     assert 0 < small.seconds < large.seconds and large.seconds > 50 * small.seconds
-    assert small.disk == 18 * 8 * 8 * 3 and small.memory > 0
+    assert small.disk == 12 * 8 * 8 * 3 and small.memory > 0
     assert forecast(job, source, run).seconds >= 0
     assert listed(tmp_path) == before
 
@@ -203,7 +203,7 @@ def test_what_is_evaluated_is_what_was_shipped(job: Job, run: Run, tmp_path: Pat
     outcome = prove(claim(job, test=str(test)), PROOF, run)
     published = data.read(data.scan(job.out), 8)
     assert outcome.data["protected"] == published.digest != outcome.data["clean"]
-    assert outcome.verdict == "not protected" and outcome.images == 18 and outcome.method == "noise"
+    assert outcome.verdict == "not protected" and outcome.images == 12 and outcome.method == "noise"
     (path,) = (job.private / "outcomes").iterdir()
     assert Outcome.model_validate_json(path.read_text()).verdict == outcome.verdict
     whatever = job.out / "red" / "0.png"  # who changes a file afterwards is evaluated on the changed file
@@ -223,8 +223,8 @@ def test_without_a_test_set_pictures_are_held_out_in_every_form(job: Job, run: R
     monkeypatch.setattr(Proof, "__call__", watch)
     told = []
     outcome = prove(claim(job), PROOF, run, told.append)
-    assert outcome.images == 15 and len(seen["test"]) == 3 and seen["test"].labels.tolist() == [0, 1, 2]
-    assert any("3 of 18 clean pictures are held out" in text for text in told)
+    assert outcome.images == 9 and len(seen["test"]) == 3 and seen["test"].labels.tolist() == [0, 1, 2]
+    assert any("3 of 12 clean pictures are held out" in text for text in told)
     delta = seen["protected"].images.int() - seen["clean"].images.int()
     assert 0 < delta.abs().max() <= 8  # rows correspond
     kept = {p.numpy().tobytes() for p in seen["clean"].images}
@@ -236,7 +236,7 @@ def test_pictures_that_were_taken_out_of_the_output(job: Job, run: Run):
     (job.out / "red" / "3.png").unlink()
     told = []
     outcome = prove(claim(job, test=job.source), PROOF, run, told.append)
-    assert outcome.images == 17 and any("1 clean pictures are not in" in text for text in told)
+    assert outcome.images == 11 and any("1 clean pictures are not in" in text for text in told)
 
 
 def test_a_channel_changes_what_victims_train_on_and_not_the_test(job: Job, run: Run, tmp_path: Path):

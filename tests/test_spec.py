@@ -142,7 +142,7 @@ AUGMENT = st.sampled_from(["none", "flip", "flip-crop", "flip-first"])
     method=st.builds(
         MiUe,
         tau=st.floats(1e-3, 10),
-        zeta=st.floats(0, 10),
+        zeta=st.floats(0, 10, allow_subnormal=False),
         per_dimension=st.booleans(),
         epochs=st.integers(0, 500),
         per=st.sampled_from(["image", "class"]),

@@ -44,14 +44,13 @@ def test_residual_networks_see_small_pictures_at_full_size(size: int, positions:
 
 
 def test_features_by_depth_are_vectors_of_their_own_width():
-    net = nets.build("small-cnn:width=4", (3, 16, 16), 5).eval()
-    x = torch.rand(2, 3, 16, 16)
-    stages = net.stages(x)
-    assert [s.shape[1] for s in stages] == [4, 8, 16, 16, 16]
-    assert isinstance(net, Net)
-    before = len(net.trunk[0]._forward_hooks)
-    net.stages(x)
-    assert len(net.trunk[0]._forward_hooks) == before == 0
+    for name in ("small-cnn:width=4", "small-resnet:width=4"):
+        net = nets.build(name, (3, 16, 16), 5).eval()
+        x = torch.rand(2, 3, 16, 16)
+        widths = [s.shape[1] for s in net.stages(x)]
+        assert len(widths) > 3 and widths[0] == 4 and widths == sorted(widths) and widths[-1] == net.embed(x).shape[1]
+        assert isinstance(net, Net)
+        assert not any(module._forward_hooks for module in net.modules())  # asking for features leaves nothing behind
 
 
 def test_normalisation_happens_inside():
