@@ -166,3 +166,22 @@ def test_transformers_get_the_optimizer_that_they_need():
     assert for_victim(base, "resnet50") == replace(base, net="resnet50")
     adam = recipe("vit:lr=0.002")
     assert for_victim(adam, "vit-small") == replace(adam, net="vit-small")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Remembers what its generator gives."""
+
+    draws: list = field(default_factory=list, compare=False, repr=False)
+    slot: ClassVar[Literal["augment"]] = "augment"
+
+    def __call__(self, x, y, generator):
+        self.draws.append(float(torch.rand((), generator=generator)))
+        return x, y
+
+
+def test_augmentation_is_drawn_anew_for_every_batch_of_every_epoch(run: Run):
+    first, second = Drawing(), Drawing()
+    fit(easy(), replace(FAST, augment=(first,)), run)
+    fit(easy(), replace(FAST, augment=(second,)), run)
+    assert len(set(first.draws)) == 4 * 3 and first.draws == second.draws
