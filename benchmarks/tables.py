@@ -22,6 +22,7 @@ PAGES = ("README.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*
 
 
 def load(name: str) -> dict[str, Any]:
+    """One record; raises FileNotFoundError where it was not measured yet."""
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 
@@ -43,9 +44,17 @@ def where(record: dict[str, Any]) -> str:
     return f"{record['machine']['device']}, torch {record['machine']['torch']}, commit {record['commit']}"
 
 
+def small(data: str) -> list[dict[str, Any]]:
+    """All records of one data set by small.py."""
+    records = [load(p.stem) for p in sorted(RESULTS.glob("small_*.json"))]
+    if not (found := [r for r in records if r["data"].startswith(data)]):
+        raise FileNotFoundError(data)
+    return found
+
+
 def cifar() -> str:
     """Attacks on the first 500 pictures of every class."""
-    records = [load(p.stem) for p in sorted(RESULTS.glob("small_*.json"))]
+    records = small("CIFAR-10")
     first, rows = records[0], []
 
     def row(name: str, seconds: str, record: dict[str, Any], role: str) -> None:
@@ -66,7 +75,7 @@ def cifar() -> str:
 
 def channels() -> str:
     """What is left after publishing through lossy channels."""
-    records = [r for p in sorted(RESULTS.glob("small_*.json")) if len((r := load(p.stem))["summary"]) > 3]
+    records = [r for r in small("Shapes") if len(r["summary"]) > 3]
     ways = list(dict.fromkeys(r["channel"] for r in records[0]["runs"])) if records else []
     rows = [(f"`{r['attack']}`", *(spread(accuracies(r, "protected", way)) for way in ways)) for r in records]
     if records:
@@ -145,7 +154,11 @@ TABLES: dict[str, Callable[[], str]] = {
 
 def filled(text: str) -> str:
     def fill(match: re.Match[str]) -> str:
-        return f"<!-- table: {match[1]} -->\n{TABLES[match[1]]()}\n<!-- end -->"
+        try:
+            table = TABLES[match[1]]()
+        except FileNotFoundError:
+            table = "*Not measured yet.*"
+        return f"<!-- table: {match[1]} -->\n{table}\n<!-- end -->"
 
     return re.sub(r"<!-- table: (\w+) -->\n.*?<!-- end -->", fill, text, flags=re.DOTALL)
 

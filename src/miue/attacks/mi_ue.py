@@ -60,12 +60,11 @@ class MiUe(MinMin):
         "official": {"augment": "flip-first", "zeta": 0.0, "step_end": 0.4, "per_dimension": True, "companions": 1},
         "balanced": {"epochs": 30, "steps": 5, "step": 0.8, "cells": 8},
         "quick": {
-            "surrogate": "small-cnn:width=16",
+            "surrogate": "small-cnn",
             "epochs": 20,
             "steps": 5,
             "step": 1.6,
             "batch": 32,
-            "noise_batch": 128,
         },
     }
 

@@ -10,16 +10,14 @@ from miue.nets.base import Classifier, Pool, Residual, convolution
 
 
 def small_cnn(channels: int, classes: int, width: int = 32) -> Classifier:
-    """Four plain convolutions, three of them at stride 2: the cheapest network that learns pictures."""
-    widths = (width, 2 * width, 4 * width, 4 * width)
+    """Three plain convolutions at stride 2: the cheapest network that learns pictures."""
     layers: OrderedDict[str, nn.Module] = OrderedDict(
-        stem=convolution(channels, widths[0]),
-        down1=convolution(widths[0], widths[1], 2),
-        down2=convolution(widths[1], widths[2], 2),
-        down3=convolution(widths[2], widths[3], 2),
+        stem=convolution(channels, width, 2),
+        down1=convolution(width, 2 * width, 2),
+        down2=convolution(2 * width, 2 * width, 2),
         pool=Pool(),
     )
-    return Classifier(nn.Sequential(layers), nn.Linear(widths[3], classes), list(layers)[:-1])
+    return Classifier(nn.Sequential(layers), nn.Linear(2 * width, classes), list(layers)[:-1])
 
 
 def small_resnet(channels: int, classes: int, width: int = 32) -> Classifier:
