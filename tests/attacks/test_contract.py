@@ -53,7 +53,7 @@ def test_noise(text: str):
     check_attack(attack(text))
 
 
-@pytest.mark.parametrize("eps", [1, 200])
+@pytest.mark.parametrize("eps", [pytest.param(1, marks=pytest.mark.slow), 200])
 def test_budgets(eps: int):
     check_attack(replace(small("mi-ue"), epochs=1), Budget(eps))
     check_attack(Noise(), Budget(eps))

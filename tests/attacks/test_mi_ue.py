@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -141,6 +141,7 @@ def test_similarity_ends_at_the_log_of_the_number_of_classes():
 # --- equality with the transcription ---
 
 
+@settings(max_examples=25)
 @given(
     kind=st.sampled_from(["signed", "relu", "duplicates", "shared"]),
     batch=st.integers(1, 9),
@@ -253,7 +254,9 @@ def test_presets_are_what_they_say():
     assert official.zeta == 0 and official.per_dimension and official.augment == "flip-first"
 
 
-@pytest.mark.parametrize(("preset", "grows"), [("official", True), ("paper", False)])
+@pytest.mark.parametrize(
+    ("preset", "grows"), [("official", True), pytest.param("paper", False, marks=pytest.mark.slow)]
+)
 def test_steps_and_rates_over_a_hundred_epochs(preset: str, grows: bool, monkeypatch: pytest.MonkeyPatch):
     steps, rates = [], []
     real_step, real_descent = torch.optim.SGD.step, __import__("miue.perturb").perturb.signed_step
