@@ -240,7 +240,7 @@ def preview(
     count: Annotated[int, typer.Option("--count", "-n", help="How many pictures.")] = 8,
     split: Split = None,
 ) -> None:
-    """Draw a few pictures side by side: original, protected, difference ten times amplified. Keep it private."""
+    """Draw a few pictures: original above protected above the difference, ten times amplified. Keep it private."""
     if to.exists():
         raise UserError(f"{to}: exists already; choose another --to")
     print(data.preview(data.scan(clean, split=split), out, to, count))

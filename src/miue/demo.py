@@ -12,7 +12,7 @@ from miue.recipes import recipe
 from miue.run import Run
 from miue.types import Outcome
 
-PER_CLASS, TEST_PER_CLASS = 200, 100
+PER_CLASS, TEST_PER_CLASS = 300, 100
 
 
 def demo(folder: Path, run: Run, say: Callable[[str], None]) -> Outcome:

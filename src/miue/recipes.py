@@ -12,7 +12,7 @@ from miue.victims import Recipe
 RECIPES: Mapping[str, Recipe] = {
     "quick": Recipe(
         net="small-resnet:width=16",
-        epochs=24,
+        epochs=20,
         batch=32,
         warmup=0.2,
         nesterov=True,

@@ -30,7 +30,6 @@ log = logging.getLogger("miue")
 class MinMin(ABC):
     """Hyper-parameters that all methods of the family share. A method adds its own and a `loss`.
 
-    restarts: how many surrogates follow each other, each from random weights and with a whole cosine of the rate.
     per: one delta a picture ("image") or one a class ("class"). cells: side of the noise grid; 0 is pixel-wise.
     step, step_end: signed step in grey levels, linear from the first to the last epoch (step_end 0: constant).
     augment: what the surrogate sees of x + delta, drawn anew for every step; "flip-first" flips x and adds an
@@ -40,7 +39,6 @@ class MinMin(ABC):
     """
 
     surrogate: str = "resnet18"
-    restarts: int = 1
     epochs: int = 100
     steps: int = 10
     step: float = 0.2
@@ -86,8 +84,11 @@ class _Alternation:
         c, h, w = data.shape
         self.mine = run.mine(len(data))
         self.batches = Batches(data, run, self.mine)
-        self.length = -(-plan.epochs // plan.restarts)  # epochs of one surrogate
-        self._new_surrogate(0)
+        with run.seeded("surrogate"):
+            self.net = run.place(nets.build(plan.surrogate, data.shape, len(data.classes)))
+        self.optimizer = torch.optim.SGD(
+            self.net.parameters(), lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay
+        )
         # row of delta that belongs to picture i: itself among ours, or its class
         self.owner = data.labels if plan.per == "class" else torch.zeros(len(data), dtype=torch.long)
         if plan.per == "image":
@@ -114,23 +115,12 @@ class _Alternation:
             run.save("surrogate", self.net.state_dict(), self.identity)
         return self._finished()
 
-    def _new_surrogate(self, number: int) -> None:
-        """A surrogate with random weights of its own."""
-        plan, run = self.plan, self.run
-        with run.seeded("surrogate", number):
-            self.net = run.place(nets.build(plan.surrogate, self.data.shape, len(self.data.classes)))
-        self.optimizer = torch.optim.SGD(
-            self.net.parameters(), lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay
-        )
-
     def _train_surrogate(self, epoch: int, tick: Callable[..., None]) -> None:
         """One epoch of cross-entropy on x + delta."""
         plan, run = self.plan, self.run
         generator = run.rng("view", "train", epoch, run.rank)
         count = self.batches.count(plan.batch)
-        if epoch % self.length == 0:
-            self._new_surrogate(epoch // self.length)
-        rate = cosine(plan.lr, self.length, floor=1e-6)
+        rate = cosine(plan.lr, plan.epochs, floor=1e-6)
 
         def loss(batch: Batch) -> Float[Tensor, ""]:
             index, x, y = batch
@@ -142,9 +132,7 @@ class _Alternation:
         self.net.train()
         stream = self.batches.shuffled(plan.batch, "train", epoch)
         with run.seeded("layers", epoch, run.rank):
-            for _ in descend(
-                loss, stream, self.optimizer, lambda step: rate(step // count % self.length), run, epoch * count
-            ):
+            for _ in descend(loss, stream, self.optimizer, lambda step: rate(step // count), run, epoch * count):
                 tick()
         run.average(self.net.buffers())
 

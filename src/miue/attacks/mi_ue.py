@@ -61,7 +61,7 @@ class MiUe(MinMin):
         "balanced": {"epochs": 30, "steps": 5, "step": 0.8, "cells": 8},
         "quick": {
             "surrogate": "small-cnn",
-            "epochs": 20,
+            "epochs": 15,
             "steps": 5,
             "step": 1.6,
             "batch": 32,

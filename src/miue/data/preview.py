@@ -20,7 +20,7 @@ TILE = 128
 
 
 def preview(clean: Source, out: Path, to: Path, count: int = 8) -> Path:
-    """A PNG with `count` rows, spread over the set: original, protected, and grey + 10 x difference.
+    """A PNG with `count` columns, spread over the set: original above protected above grey + 10 x difference.
 
     It shows clean pictures: keep it private. Raises UserError where nothing corresponds or `to` exists.
     """
@@ -32,13 +32,13 @@ def preview(clean: Source, out: Path, to: Path, count: int = 8) -> Path:
     rows = align(clean, published)
     shown = (rows >= 0).nonzero().flatten()
     shown = shown[:: max(len(shown) // count, 1)][:count]
-    sheet = Image.new("RGB", (3 * TILE, max(len(shown), 1) * TILE), "white")
+    sheet = Image.new("RGB", (max(len(shown), 1) * TILE, 3 * TILE), "white")
     for at, row in enumerate(shown.tolist()):
         before = _rgb(clean_picture(clean, clean.rows[row]).pixels)
         after = _rgb(clean_picture(published, published.rows[int(rows[row])]).pixels)
         change = np.clip(127 + AMPLIFIED * (after.astype(int) - before), 0, 255).astype(np.uint8)
-        for column, array in enumerate((before, after, change)):
-            sheet.paste(_tile(array), (column * TILE, at * TILE))
+        for line, array in enumerate((before, after, change)):
+            sheet.paste(_tile(array), (at * TILE, line * TILE))
     write_atomically(to, lambda part: sheet.save(part, "png"))
     return to
 
