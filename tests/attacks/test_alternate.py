@@ -200,38 +200,6 @@ def test_refusals(run: Run):
         MiUe(**TINY | {"surrogate": "nothing"})(tiny(), Budget(8), run)
 
 
-# --- restarts ---
-
-
-def test_a_new_surrogate_starts_at_the_full_rate_and_keeps_the_deltas(run: Run, monkeypatch: pytest.MonkeyPatch):
-    rates, norms = [], []
-    real = torch.optim.SGD.step
-
-    def step(self, *args):
-        rates.append(self.param_groups[0]["lr"])
-        norms.append(len(self.state))  # moments: a fresh surrogate has none
-        return real(self, *args)
-
-    monkeypatch.setattr(torch.optim.SGD, "step", step)
-    method = Watching(**TINY | {"epochs": 4, "steps": 1, "step": 1.0}, restarts=2, pull=left_up, augment="none")
-    delta = method(mid_grey(), Budget(8), run).delta
-    assert rates[0] == rates[2] == 0.1 and rates[1] == rates[3] < 0.1
-    assert [n == 0 for n in norms] == [True, False, True, False]
-    assert levels(delta) == [-4, 4]  # four epochs of one grey level each
-    with pytest.raises(UserError, match="restarts=0"):
-        MiUe(**TINY, restarts=0)(tiny(), Budget(8), run)
-
-
-def test_restarted_surrogates_resume_too(tmp_path: Path, run: Run):
-    data, method = tiny(), MiUe(**TINY | {"epochs": 4}, restarts=2)
-    whole = method(data, Budget(8), run).delta
-    assert not torch.equal(whole, MiUe(**TINY | {"epochs": 4})(data, Budget(8), run).delta)
-    for ticks in (3, 5, 7):  # two ticks an epoch
-        with pytest.raises(KeyboardInterrupt):
-            method(data, Budget(8), Stopping(tmp_path / f"{ticks}", ticks))
-        assert torch.equal(method(data, Budget(8), Stopping(tmp_path / f"{ticks}", 10**6)).delta, whole)
-
-
 # --- companions ---
 
 

@@ -64,8 +64,6 @@ class MinMin(ABC):
         side = max(data.shape[1:])
         if not 0 <= self.cells <= side:
             raise UserError(f"cells={self.cells} is not between 0 (pixel-wise) and {side}, the side of the canvas")
-        if self.restarts < 1:
-            raise UserError(f"restarts={self.restarts} is not at least 1: there is a first surrogate")
         return _Alternation(self, data, budget, run).run_all()
 
 
