@@ -341,11 +341,11 @@ def test_a_configuration_file_gives_defaults_and_flags_win(miue: Miue, folder: P
     Path("miue.toml").write_text('attack = "noise"\nbudget = "4"\ncanvas = 8\nmax-pixels = 1000000\njson = true\n')
     ended = miue("protect", "in", "out", "--config", "miue.toml")
     settings = json.loads(ended.out)["settings"]
-    assert (settings["attack"], settings["budget"], settings["canvas"]) == ("noise", "4", 8)
+    assert (settings["attack"], settings["budget"], settings["canvas"]) == ("noise", "linf:4", 8)
     ended = miue("protect", "in", "other", "--config", "miue.toml", "--budget", "2")
-    assert json.loads(ended.out)["settings"]["budget"] == "2"
+    assert json.loads(ended.out)["settings"]["budget"] == "linf:2"
     ended = miue("protect", "in", "third", "--budget", "2", "--config", "miue.toml")
-    assert json.loads(ended.out)["settings"]["budget"] == "2"
+    assert json.loads(ended.out)["settings"]["budget"] == "linf:2"
 
 
 @pytest.mark.parametrize(

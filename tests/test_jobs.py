@@ -265,7 +265,7 @@ def test_claims_that_are_refused(job: Job, run: Run, tmp_path: Path):
         prove(claim(job), PROOF, run)
     protect(job, run)
     other = coloured(tmp_path / "other", per_class=2, seed=9)
-    with pytest.raises(UserError, match="were not made from a picture of"):
+    with pytest.raises(UserError, match="these are not the pictures that"):
         prove(claim(job, clean=str(other)), PROOF, run)
     shutil.rmtree(other / "red")
     with pytest.raises(UserError, match=r"its classes \(blue, green\) are not those"):

@@ -144,7 +144,7 @@ AUGMENT = st.sampled_from(["none", "flip", "flip-crop", "flip-first"])
         tau=st.floats(1e-3, 10),
         zeta=st.floats(0, 10, allow_subnormal=False),
         per_dimension=st.booleans(),
-        epochs=st.integers(0, 500),
+        epochs=st.integers(1, 500),
         per=st.sampled_from(["image", "class"]),
         augment=AUGMENT,
         surrogate=st.sampled_from(["resnet18", "small-cnn:width=4"]),

@@ -83,11 +83,12 @@ class Job:
 
     def settings(self, source: data.Source) -> dict[str, Any]:
         """The settings with everything resolved."""
+        budget = Budget.parse(self.budget)
         file = Path(self.method.partition(".py:")[0] + ".py")
         return {
             "attack": spell(attack(self.method), KNOWN),
             "code": hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else "",
-            "budget": self.budget,
+            "budget": f"{budget.norm}:{budget.eps:g}",
             "canvas": self.canvas or data.default_canvas(source),
             "seed": self.seed,
             "split": self.split,
@@ -218,6 +219,10 @@ def prove(claim: Claim, proof: Proof, run: Run, say: Callable[[str], None] = lam
         raise UserError(f"{claim.out}: its protection was interrupted; finish it with the same protect command")
     canvas = claim.canvas or int(record.settings["canvas"])
     source, published = data.scan(claim.clean, split=claim.split), data.scan(claim.out)
+    if source.digest != record.source["digest"]:
+        raise UserError(
+            f"{claim.clean}: these are not the pictures that {claim.out} was made from, or some have changed"
+        )
     rows = data.align(source, published)
     used = rows >= 0
     if not used.any():

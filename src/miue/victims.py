@@ -15,7 +15,7 @@ from miue import nets
 from miue.batches import Batch, Batches, FlipCrop
 from miue.run import Run
 from miue.train import cosine, descend, restore, state
-from miue.types import Augment, ImageSet, Loss
+from miue.types import Augment, ImageSet, Loss, UserError
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,12 @@ class Recipe:
     augment: tuple[Augment, ...] = (FlipCrop(),)
     loss: Loss = CrossEntropy()
     source: str = ""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch < 2 or not self.lr > 0:
+            raise UserError(
+                f"epochs={self.epochs}, batch={self.batch}, lr={self.lr:g}: at least 1, 2 and a positive rate"
+            )
 
     def described(self) -> dict[str, Any]:
         """The recipe as plain values, for records."""

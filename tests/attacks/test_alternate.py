@@ -89,8 +89,10 @@ def test_a_step_that_grows(run: Run):
     assert levels(grown(mid_grey(), Budget(8), run).delta) == [-4, 4]  # 1, then half way to 5
 
 
-def test_no_epochs_change_nothing(run: Run):
-    assert levels(MiUe(**TINY | {"epochs": 0})(tiny(), Budget(8), run).delta) == [0]
+@pytest.mark.parametrize("name", ["epochs", "steps", "batch", "noise_batch", "step", "lr", "tau"])
+def test_settings_that_would_do_nothing_are_refused(name: str):
+    with pytest.raises(UserError, match=f"{name}="):
+        MiUe(**TINY | {name: 0})
 
 
 def test_pixel_noise_keeps_to_what_a_picture_can_hold(run: Run):
@@ -193,9 +195,10 @@ def test_refusals(run: Run):
     for budget in (Budget(1.0, "l2"), Budget(1, "l0"), Budget(0, "none")):
         with pytest.raises(UserError, match=f"L-infinity budget, not {budget.norm}"):
             MiUe(**TINY)(tiny(), budget, run)
-    for cells in (-1, 9):
-        with pytest.raises(UserError, match=f"cells={cells} is not between 0"):
-            MiUe(**TINY, cells=cells)(tiny(), Budget(8), run)
+    with pytest.raises(UserError, match="cells=-1 is too small"):
+        MiUe(**TINY, cells=-1)
+    with pytest.raises(UserError, match="cells=9 is not between 0"):
+        MiUe(**TINY, cells=9)(tiny(), Budget(8), run)
     with pytest.raises(UserError, match="net 'nothing' is unknown"):
         MiUe(**TINY | {"surrogate": "nothing"})(tiny(), Budget(8), run)
 

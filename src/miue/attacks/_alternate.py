@@ -53,6 +53,14 @@ class MinMin(ABC):
     augment: Literal["none", "flip", "flip-crop", "flip-first"] = "flip-crop"
     companions: int = 0
 
+    def __post_init__(self) -> None:
+        at_least = {"epochs": 1, "steps": 1, "batch": 2, "noise_batch": 2, "cells": 0, "companions": 0}
+        for name, least in at_least.items():
+            if getattr(self, name) < least:
+                raise UserError(f"{name}={getattr(self, name)} is too small; at least {least}")
+        if not (self.step > 0 and self.lr > 0):
+            raise UserError(f"step={self.step:g}, lr={self.lr:g}: both must be positive")
+
     @abstractmethod
     def loss(self, net: Net, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"]) -> Float[Tensor, ""]:
         """What delta descends, on one batch of protected, augmented pictures; the network is frozen."""

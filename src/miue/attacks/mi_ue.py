@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.attacks._alternate import MinMin
-from miue.types import Net
+from miue.types import Net, UserError
 
 
 def similarity_loss(z: Float[Tensor, "b d"], y: Int[Tensor, "b"], tau: float) -> Float[Tensor, ""]:
@@ -67,6 +67,11 @@ class MiUe(MinMin):
             "batch": 32,
         },
     }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.tau > 0 and self.zeta >= 0):
+            raise UserError(f"tau={self.tau:g}, zeta={self.zeta:g}: tau must be positive, zeta not negative")
 
     def loss(self, net: Net, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"]) -> Float[Tensor, ""]:
         z = net.embed(x).float()
