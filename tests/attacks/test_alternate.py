@@ -89,10 +89,12 @@ def test_a_step_that_grows(run: Run):
     assert levels(grown(mid_grey(), Budget(8), run).delta) == [-4, 4]  # 1, then half way to 5
 
 
-@pytest.mark.parametrize("name", ["epochs", "steps", "batch", "noise_batch", "step", "lr", "tau"])
-def test_settings_that_would_do_nothing_are_refused(name: str):
-    with pytest.raises(UserError, match=f"{name}="):
-        MiUe(**TINY | {name: 0})
+@pytest.mark.parametrize(
+    "wrong", [{"epochs": 0}, {"steps": 0}, {"batch": 1}, {"noise_batch": 0}, {"step": 0.0}, {"lr": 0.0}, {"tau": 0.0}]
+)
+def test_settings_that_would_do_nothing_are_refused(wrong: dict[str, float]):
+    with pytest.raises(UserError, match=f"{next(iter(wrong))}="):
+        MiUe(**TINY | wrong)
 
 
 def test_pixel_noise_keeps_to_what_a_picture_can_hold(run: Run):
