@@ -1,4 +1,4 @@
-"""Run the demo and write benchmarks/results/demo.json and docs/preview.png. An interrupted one goes on in the same folder.
+"""Run the demo, write benchmarks/results/demo.json and docs/preview.png; an interrupted one goes on in its folder.
 
 python benchmarks/demo.py [FOLDER]. Seconds are those of the attack, of writing and of the victims, over all tries.
 """
