@@ -23,7 +23,7 @@ fast: $(READY)  ## the suite without the slow part
 check: $(READY)  ## style, types, imports, generated pages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 	$(BIN)/python benchmarks/tables.py --check
 
