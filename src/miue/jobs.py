@@ -183,7 +183,7 @@ def _perturbation(job: Job, source: data.Source, settings: dict[str, Any], finge
     path = job.private / f"perturbation-{fingerprint}.safetensors"
     if path.is_file():
         return Perturbation.load(path)
-    images = data.read(source, settings["canvas"], cache=job.private / "canvas.npy")
+    images = data.read(source, settings["canvas"], cache=job.private / "canvas")
     kept = replace(run, seed=job.seed, keep=job.private / "checkpoint")
     work = partial(attacked, attack(job.method), images, Budget.parse(job.budget))
     perturbation = launch(work, kept, job.processes)

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Int8, Int16, UInt8
 from pydantic import BaseModel, ConfigDict
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 Norm = Literal["linf", "l2", "l0", "none"]
@@ -242,13 +243,10 @@ class Perturbation:
     @classmethod
     def load(cls, path: Path) -> Perturbation:
         """Read what `save` wrote; the budget is checked again."""
-        from safetensors import safe_open
-
         if not path.is_file():
             raise UserError(f"{path}: there is no perturbation file here")
         with safe_open(str(path), "pt") as file:  # pyright: ignore[reportGeneralTypeIssues]
-            meta = file.metadata() or {}
-        tensors = load_file(str(path))
+            meta, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         budget = Budget(float(meta["eps"]), meta["norm"])  # type: ignore[arg-type]
         return cls(tensors["delta"], budget, meta["made_by"], tensors.get("labels"))
 
