@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -33,3 +35,25 @@ def keep_in_range(delta: Float[Tensor, "b c h w"], x: Float[Tensor, "b c h w"]) 
 def random_start(shape: tuple[int, ...], budget: Budget, generator: torch.Generator) -> Float[Tensor, "*shape"]:
     """Uniform in the L-infinity ball."""
     return (torch.rand(shape, generator=generator) * 2 - 1) * budget.unit
+
+
+def ascend(
+    loss: Callable[[Tensor], Tensor],
+    x: Float[Tensor, "b c h w"],
+    radius: float,
+    step: float,
+    steps: int,
+    generator: torch.Generator,
+) -> Float[Tensor, "b c h w"]:
+    """Pictures near x where `loss` is high: `steps` signed steps from a uniform start in the L-infinity ball (PGD).
+
+    radius, step: in [0,1] units. With 0 steps, the uniform start itself. Source: Madry et al., ICLR 2018.
+    """
+    low, high = (x.detach() - radius).clamp_min(0), (x.detach() + radius).clamp_max(1)
+    draw = torch.rand(x.shape, generator=generator).to(x.device) * 2 - 1
+    moved = torch.minimum(torch.maximum(x.detach() + radius * draw, low), high)
+    for _ in range(steps):
+        leaf = moved.requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(leaf), leaf)
+        moved = torch.minimum(torch.maximum(leaf.detach() + step * gradient.sign(), low), high)
+    return moved

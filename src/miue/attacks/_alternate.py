@@ -1,7 +1,8 @@
 """The driver of the min-min family: an epoch of surrogate training, then K signed steps on every delta, repeated.
 
 min over theta, min over delta:  theta descends the cross-entropy on x + delta; delta descends the method's own loss
-while theta is frozen in evaluation mode.
+while theta is frozen in evaluation mode. `MinMin` is the usual member of the family and needs a loss; `Alternating` is
+for those that see pictures in another way, or teach the surrogate something else.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from itertools import islice
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -26,16 +28,21 @@ from miue.types import Budget, ImageSet, Net, Perturbation, UserError, stretch
 log = logging.getLogger("miue")
 
 
+View = Callable[[Tensor], Tensor]
+
+
 @dataclass(frozen=True, kw_only=True)
-class MinMin(ABC):
-    """Hyper-parameters that all methods of the family share. A method adds its own and a `loss`.
+class Alternating(ABC):
+    """Hyper-parameters that all methods of the family share. A method adds its own, and what theta and delta descend.
 
     per: one delta a picture ("image") or one a class ("class"). cells: side of the noise grid; 0 is pixel-wise.
     step, step_end: signed step in grey levels, linear from the first to the last epoch (step_end 0: constant).
-    augment: what the surrogate sees of x + delta, drawn anew for every step; "flip-first" flips x and adds an
-    unflipped delta, as the authors' released code does. batch, noise_batch: pictures per step of theta and of delta,
-    over all processes. companions: pictures of one class that come together in a noise batch; 0 chooses 8 where classes
-    are so many that a random batch would hold fewer, else a plain shuffle.
+    batch, noise_batch: pictures per step of theta and of delta, over all processes. companions: pictures of one class
+    that come together in a noise batch; 0 chooses 8 where classes are so many that a random batch would hold fewer,
+    else a plain shuffle. surrogate_steps: batches of theta in an epoch, at most a pass over the set, which is the
+    default; 0: theta is never trained. views: draws of what the surrogate sees whose gradients are summed for one step
+    of delta. start: where delta begins; "anew": uniform, and again in every epoch. stop: no further epoch once the
+    surrogate has this accuracy on the protected pictures; 0: never.
     """
 
     surrogate: str = "resnet18"
@@ -50,20 +57,44 @@ class MinMin(ABC):
     weight_decay: float = 1e-4
     per: Literal["image", "class"] = "image"
     cells: int = 0
-    augment: Literal["none", "flip", "flip-crop", "flip-first"] = "flip-crop"
     companions: int = 0
+    surrogate_steps: int | None = None
+    views: int = 1
+    start: Literal["zero", "uniform", "anew"] = "zero"
+    stop: float = 0.0
 
     def __post_init__(self) -> None:
-        at_least = {"epochs": 1, "steps": 1, "batch": 2, "noise_batch": 2, "cells": 0, "companions": 0}
+        at_least = {"epochs": 1, "steps": 1, "batch": 2, "noise_batch": 2, "cells": 0, "companions": 0, "views": 1}
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise UserError(f"{name}={getattr(self, name)} is too small; at least {least}")
         if not (self.step > 0 and self.lr > 0):
             raise UserError(f"step={self.step:g}, lr={self.lr:g}: both must be positive")
+        if not 0 <= self.stop <= 1:
+            raise UserError(f"stop={self.stop:g} is no accuracy between 0 (never) and 1")
+        if self.surrogate_steps is not None and self.surrogate_steps < 0:
+            raise UserError(f"surrogate_steps={self.surrogate_steps} is negative; None is a pass over the set, 0 none")
 
     @abstractmethod
-    def loss(self, net: Net, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"]) -> Float[Tensor, ""]:
-        """What delta descends, on one batch of protected, augmented pictures; the network is frozen."""
+    def view(self, x: Float[Tensor, "b c h w"], generator: torch.Generator) -> tuple[Float[Tensor, "b c h w"], View]:
+        """(the pictures that delta is added to, what is done to the sum before the surrogate sees it)."""
+
+    @abstractmethod
+    def learn(
+        self, net: Any, x: Float[Tensor, "v c h w"], y: Int[Tensor, "b"], generator: torch.Generator
+    ) -> Float[Tensor, ""]:
+        """What theta descends, on one batch as the surrogate sees it."""
+
+    @abstractmethod
+    def move(
+        self,
+        net: Any,
+        x: Float[Tensor, "v c h w"],
+        y: Int[Tensor, "b"],
+        delta: Float[Tensor, "b c h w"],
+        generator: torch.Generator,
+    ) -> Float[Tensor, ""]:
+        """What delta descends, on one batch as the surrogate sees it, and on delta itself; theta is frozen."""
 
     def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation:
         """The perturbation of the whole set. Resumes after the last finished epoch where `run` keeps state."""
@@ -75,7 +106,40 @@ class MinMin(ABC):
         return _Alternation(self, data, budget, run).run_all()
 
 
-def views(how: str, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+@dataclass(frozen=True, kw_only=True)
+class MinMin(Alternating):
+    """The usual member: the surrogate learns to classify. A method adds a `loss`.
+
+    augment: what the surrogate sees of x + delta, drawn anew for every step; "flip-first" flips x and adds an
+    unflipped delta, as the authors' released code does.
+    """
+
+    augment: Literal["none", "flip", "flip-crop", "flip-first"] = "flip-crop"
+
+    @abstractmethod
+    def loss(self, net: Net, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"]) -> Float[Tensor, ""]:
+        """What delta descends, on one batch of protected, augmented pictures; the network is frozen."""
+
+    def view(self, x: Float[Tensor, "b c h w"], generator: torch.Generator) -> tuple[Float[Tensor, "b c h w"], View]:
+        return views(self.augment, x, generator)
+
+    def learn(
+        self, net: Any, x: Float[Tensor, "v c h w"], y: Int[Tensor, "b"], generator: torch.Generator
+    ) -> Float[Tensor, ""]:
+        return F.cross_entropy(net(x), y)
+
+    def move(
+        self,
+        net: Any,
+        x: Float[Tensor, "v c h w"],
+        y: Int[Tensor, "b"],
+        delta: Float[Tensor, "b c h w"],
+        generator: torch.Generator,
+    ) -> Float[Tensor, ""]:
+        return self.loss(net, x, y)
+
+
+def views(how: str, x: Tensor, generator: torch.Generator) -> tuple[Tensor, View]:
     """(the picture that delta is added to, what is done to the sum)."""
     if how == "flip-first":
         return flip(x, generator), lambda s: s
@@ -87,7 +151,7 @@ def views(how: str, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Call
 class _Alternation:
     """One run of the driver: the surrogate, the deltas of this process, and where it stands."""
 
-    def __init__(self, plan: MinMin, data: ImageSet, budget: Budget, run: Run) -> None:
+    def __init__(self, plan: Alternating, data: ImageSet, budget: Budget, run: Run) -> None:
         self.plan, self.data, self.budget, self.run = plan, data, budget, run
         c, h, w = data.shape
         self.mine = run.mine(len(data))
@@ -103,7 +167,10 @@ class _Alternation:
             self.owner[self.mine] = torch.arange(len(self.mine))
         rows = len(data.classes) if plan.per == "class" else len(self.mine)
         grid = (plan.cells, plan.cells) if plan.cells else (h, w)
-        self.delta = run.put(torch.zeros(rows, c, *grid))
+        self.shape = (rows, c, *grid)
+        self.delta = run.put(torch.zeros(self.shape)) if plan.start == "zero" else self._random(0)
+        passes = self.batches.count(plan.batch)
+        self.count = passes if plan.surrogate_steps is None else min(plan.surrogate_steps, passes)
         per_class = plan.noise_batch / run.world / max(len(data.classes), 1)
         self.group = plan.companions or (8 if per_class < 8 else 1)
         self.identity = {"plan": repr(plan), "data": data.digest, "seed": run.seed, "budget": repr(budget)}
@@ -111,11 +178,13 @@ class _Alternation:
     def run_all(self) -> Perturbation:
         plan, run = self.plan, self.run
         first = self._resume()
-        per_epoch = self.batches.count(plan.batch) + self.batches.count(plan.noise_batch)
+        per_epoch = self.count + self.batches.count(plan.noise_batch)
         with run.progress(
             f"{type(plan).__name__} on {self.data.name}", plan.epochs * per_epoch, first * per_epoch
         ) as tick:
             for epoch in range(first, plan.epochs):
+                if plan.stop and epoch and self._accuracy() >= plan.stop:
+                    break
                 self._train_surrogate(epoch, tick)
                 self._move_deltas(epoch, tick)
                 run.save(self._slot(epoch), self._tensors(), {**self.identity, "epoch": epoch})
@@ -124,23 +193,24 @@ class _Alternation:
         return self._finished()
 
     def _train_surrogate(self, epoch: int, tick: Callable[..., None]) -> None:
-        """One epoch of cross-entropy on x + delta."""
+        """One epoch of what theta descends on x + delta."""
         plan, run = self.plan, self.run
         generator = run.rng("view", "train", epoch, run.rank)
-        count = self.batches.count(plan.batch)
         rate = cosine(plan.lr, plan.epochs, floor=1e-6)
 
         def loss(batch: Batch) -> Float[Tensor, ""]:
             index, x, y = batch
-            base, view = views(plan.augment, x, generator)
+            base, view = plan.view(x, generator)
             with torch.no_grad():
                 seen = view(perturb.add(base, self._stretched(self.delta, self.owner[index])))
-            return F.cross_entropy(self.net(seen), y)
+            return plan.learn(self.net, seen, y, generator)
 
         self.net.train()
-        stream = self.batches.shuffled(plan.batch, "train", epoch)
+        stream = islice(self.batches.shuffled(plan.batch, "train", epoch), self.count)
         with run.seeded("layers", epoch, run.rank):
-            for _ in descend(loss, stream, self.optimizer, lambda step: rate(step // count), run, epoch * count):
+            for _ in descend(
+                loss, stream, self.optimizer, lambda step: rate(step // self.count), run, epoch * self.count
+            ):
                 tick()
         run.average(self.net.buffers())
 
@@ -150,17 +220,37 @@ class _Alternation:
         share = epoch / max(plan.epochs, 1)
         step = (plan.step + share * ((plan.step_end or plan.step) - plan.step)) / 255
         generator = run.rng("view", "noise", epoch, run.rank)
+        if plan.start == "anew":
+            self.delta = self._random(epoch + 1)
         self.net.eval().requires_grad_(False)
         for index, x, y in self.batches.shuffled(plan.noise_batch, "noise", epoch, group=self.group):
             rows, inverse = self._rows(index)
             for _ in range(plan.steps):
                 leaf = self.delta[run.put(rows)].requires_grad_()
-                base, view = views(plan.augment, x, generator)
-                value = plan.loss(self.net, view(perturb.add(base, self._stretched(leaf, inverse))), y)  # pyright: ignore[reportArgumentType]
-                (gradient,) = torch.autograd.grad(value, leaf)
+                gradient = torch.zeros_like(leaf)
+                for _ in range(plan.views):
+                    base, view = plan.view(x, generator)
+                    delta = self._stretched(leaf, inverse)
+                    value = plan.move(self.net, view(perturb.add(base, delta)), y, delta, generator)
+                    gradient += torch.autograd.grad(value, leaf)[0]
                 self._step(rows, gradient, step, base)
             tick()
         self.net.requires_grad_(True)
+
+    @torch.no_grad()
+    def _accuracy(self) -> float:
+        """Share of all protected pictures, without augmentation, that the surrogate puts in their class."""
+        self.net.eval()
+        right = torch.zeros((), device=self.run.device)
+        for index, x, y in self.batches.in_order(self.plan.noise_batch):
+            seen = perturb.add(x, self._stretched(self.delta, self.owner[index]))
+            right += (self.net(seen).argmax(1) == y).sum()
+        return float(self.run.total(right)) / len(self.data)
+
+    def _random(self, epoch: int) -> Tensor:
+        """A uniform start; deltas of classes are the same in every process."""
+        rank = self.run.rank if self.plan.per == "image" else "all"
+        return self.run.put(perturb.random_start(self.shape, self.budget, self.run.rng("start", epoch, rank)))
 
     def _rows(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """The rows of delta that a batch moves, and which of them belongs to each of its pictures, in batch order."""
