@@ -1,0 +1,41 @@
+"""EntF: entangled features against adversarial training (Wen, Zhao, Liu, Backes, Wang, Zhang, ICLR 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch.nn.functional as F
+
+from miue.attacks._crafted import Aim, OnNet, centres
+from miue.batches import Batches
+from miue.run import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntF(OnNet):
+    """Features of a robust network leave their class's centre ("push") or go to another's ("pull").
+
+    push: L = -MSE(g(T(x + delta)), c_y). pull: L = MSE(g(T(x + delta)), c_(y + 1 mod C)). c_k: mean feature of clean
+    pictures of class k. g is trained for 100 epochs against PGD of 4 grey levels. Aimed at victims that train
+    adversarially. Source: the paper and its released settings. Ours: which other class is pulled to (the next one), the
+    step of the adversary (a fifth of its radius), a cosine rate.
+    """
+
+    epochs: int = 100
+    adversary: float = 4.0
+    steps: int = 300
+    step: float = 0.4
+    how: Literal["push", "pull"] = "push"
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "pull": {"how": "pull"},
+        "quick": {"surrogate": "small-cnn", "epochs": 15, "batch": 32, "steps": 40, "step": 1.0},  # ours
+    }
+
+    def aim(self, net: Any, batches: Batches, run: Run) -> Aim:
+        centre = centres(net, batches, run)
+        if self.how == "push":
+            return lambda x, y, delta: -F.mse_loss(net.embed(x), centre[y])
+        return lambda x, y, delta: F.mse_loss(net.embed(x), centre[(y + 1) % len(centre)])
