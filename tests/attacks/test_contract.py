@@ -20,7 +20,8 @@ from miue.types import Budget, Facts, ImageSet, Perturbation, UserError
 def small(text: str) -> Any:
     """An attack with hyper-parameters that take no time."""
     made = attack(text)
-    quick = TINY if "mi-ue" in text else TINY | {"inner_steps": 2, "views": 2, "checkpoints": 2}
+    quick = TINY if isinstance(made, MiUe) else TINY | {"steps": 1, "inner_steps": 1, "views": 2, "checkpoints": 2}
+    quick = quick | {"width": 4}
     return replace(made, **{name: value for name, value in quick.items() if hasattr(made, name)})  # type: ignore[type-var]
 
 

@@ -7,6 +7,7 @@ from miue.attacks._alternate import Alternating, MinMin
 from miue.attacks.aue import Aue
 from miue.attacks.em import Em
 from miue.attacks.entf import EntF
+from miue.attacks.gue import Gue
 from miue.attacks.hypo import Hypo
 from miue.attacks.mi_ue import MiUe
 from miue.attacks.noise import Noise
@@ -22,6 +23,7 @@ KNOWN: Mapping[str, type[Any]] = {
     "aue": Aue,
     "em": Em,
     "entf": EntF,
+    "gue": Gue,
     "hypo": Hypo,
     "mi-ue": MiUe,
     "noise": Noise,
@@ -44,6 +46,7 @@ __all__ = [
     "Aue",
     "Em",
     "EntF",
+    "Gue",
     "Hypo",
     "MiUe",
     "MinMin",

@@ -227,7 +227,7 @@ class _Alternation:
             rows, inverse = self._rows(index)
             for _ in range(plan.steps):
                 leaf = self.delta[run.put(rows)].requires_grad_()
-                gradient = torch.zeros_like(leaf)
+                gradient, base = torch.zeros_like(leaf), x
                 for _ in range(plan.views):
                     base, view = plan.view(x, generator)
                     delta = self._stretched(leaf, inverse)

@@ -59,7 +59,8 @@ def _resized(x: Tensor, generator: torch.Generator, strength: float) -> Tensor:
     b = len(x)
     area, ratio, right, down, mirrored = torch.rand(5, b, generator=generator)
     area = 1 - 0.9 * strength * area
-    ratio = ((2 * ratio - 1) * math.log(4 / 3)).exp()
+    # a side of at most 1 leaves ratios from area to 1 / area
+    ratio = ((2 * ratio - 1) * (-area.log()).clamp_max(math.log(4 / 3))).exp()
     width, height = (area * ratio).sqrt().clamp_max(1), (area / ratio).sqrt().clamp_max(1)
     place = torch.zeros(b, 2, 3)  # from the new picture's coordinates, in [-1, 1], to the old one's
     place[:, 0, 0] = torch.where(mirrored < 0.5, -width, width)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from miue.attacks._alternate import Alternating, View
 from miue.attacks._seen import contrastive
-from miue.types import UserError
+from miue.types import Facts, UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,14 @@ class Aue(Alternating):
     noise_batch: int = 128
     strength: float = 0.6
 
+    facts: ClassVar[Facts] = Facts(
+        title="AUE",
+        year=2024,
+        reference="Wang et al., NeurIPS 2024, arXiv 2402.04010",
+        summary="EM through a contrastive augmentation, against victims that learn by contrast, too",
+        passes=360,
+        needs="surrogate",
+    )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "hundred": {"strength": 1.0},
         "quick": {"surrogate": "small-cnn", "epochs": 15, "step": 1.6, "batch": 32},  # ours

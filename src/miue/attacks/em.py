@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.attacks._alternate import MinMin
-from miue.types import Net
+from miue.types import Facts, Net
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,14 @@ class Em(MinMin):
     stop: float = 0.99
     augment: Literal["none", "flip", "flip-crop", "flip-first"] = "none"
 
+    facts: ClassVar[Facts] = Facts(
+        title="EM",
+        year=2021,
+        reference="Huang et al., ICLR 2021, arXiv 2101.04898",
+        summary="the training loss of a surrogate is driven to zero, so that nothing seems left to learn",
+        passes=200,
+        needs="surrogate",
+    )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "class": {"per": "class", "steps": 1, "noise_batch": 128, "stop": 0.9},
         "quick": {  # ours: as much work as MI-UE's preset of this name

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from miue.attacks._crafted import Aim, OnNet, centres
 from miue.batches import Batches
 from miue.run import Run
+from miue.types import Facts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,14 @@ class EntF(OnNet):
     step: float = 0.4
     how: Literal["push", "pull"] = "push"
 
+    facts: ClassVar[Facts] = Facts(
+        title="EntF",
+        year=2023,
+        reference="Wen et al., ICLR 2023",
+        summary="features of different classes are entangled in a robust surrogate",
+        passes=1400,
+        needs="surrogate",
+    )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "pull": {"how": "pull"},
         "quick": {"surrogate": "small-cnn", "epochs": 15, "batch": 32, "steps": 40, "step": 1.0},  # ours

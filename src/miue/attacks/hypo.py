@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from miue.attacks._crafted import Aim, OnNet
 from miue.batches import Batches
 from miue.run import Run
+from miue.types import Facts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,14 @@ class Hypo(OnNet):
     epochs: int = 10
     adversary: float = 2.0
 
+    facts: ClassVar[Facts] = Facts(
+        title="HYPO",
+        year=2022,
+        reference="Tao et al., NeurIPS 2022, arXiv 2201.13329",
+        summary="helpful noise from a weakly robust surrogate makes pictures look learnt",
+        passes=210,
+        needs="surrogate",
+    )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "plain": {"adversary": 0.0, "epochs": 40},
         "quick": {"surrogate": "small-cnn", "batch": 32, "steps": 40, "step": 1.0},  # ours

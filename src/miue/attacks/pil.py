@@ -15,7 +15,7 @@ from miue.attacks._crafted import Aim, Crafted
 from miue.attacks._seen import Augment
 from miue.batches import Batches
 from miue.run import Run
-from miue.types import UserError
+from miue.types import Facts, UserError
 
 
 class Linear(nn.Module):
@@ -60,6 +60,14 @@ class Pil(Crafted):
     augment: Augment = "none"
     share: float = 0.1
 
+    facts: ClassVar[Facts] = Facts(
+        title="PIL",
+        year=2026,
+        reference="Perturbation-induced linearisation, ICLR 2026",
+        summary="a linear network reads the class off the perturbation and nothing off the rest",
+        passes=90,
+        needs="surrogate",
+    )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "quick": {"batch": 64},  # ours: enough steps of training on a few thousand pictures
     }

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from miue.attacks._alternate import Alternating, View
 from miue.attacks._seen import augmented, worst
-from miue.types import UserError
+from miue.types import Facts, UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,14 @@ class Rem(Alternating):
     radius: float = 4.0
     inner_steps: int = 10
 
+    facts: ClassVar[Facts] = Facts(
+        title="REM",
+        year=2022,
+        reference="Fu et al., ICLR 2022, arXiv 2203.14533",
+        summary="EM against an adversary, for victims that train adversarially; preset sem is SEM (AAAI 2024)",
+        passes=7293,
+        needs="surrogate",
+    )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "sem": {"inner": "uniform"},
         "quick": {  # ours

@@ -12,6 +12,7 @@ from miue.attacks._crafted import Aim, OnNet, centres
 from miue.attacks._seen import Augment
 from miue.batches import Batches
 from miue.run import Run
+from miue.types import Budget, Facts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,15 @@ class Sep(OnNet):
     step: float = 1.0
     augment: Augment = "none"
 
+    facts: ClassVar[Facts] = Facts(
+        title="SEP",
+        year=2023,
+        reference="Chen et al., ICLR 2023, arXiv 2211.12005",
+        summary="features go to another class for many checkpoints of one training at once",
+        passes=1020,
+        needs="surrogate",
+        natural=Budget(2),
+    )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "quick": {"surrogate": "small-cnn", "epochs": 15, "batch": 32, "checkpoints": 3, "steps": 15},  # ours
     }

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from miue.attacks._crafted import Aim, OnNet
 from miue.batches import Batches
 from miue.run import Run
+from miue.types import Facts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,14 @@ class Tap(OnNet):
     step: float = 0.4
     start: Literal["zero", "uniform", "gaussian"] = "gaussian"
 
+    facts: ClassVar[Facts] = Facts(
+        title="TAP",
+        year=2021,
+        reference="Fowl et al., NeurIPS 2021, arXiv 2106.10807",
+        summary="targeted adversarial examples of a clean surrogate: features of the next class",
+        passes=290,
+        needs="surrogate",
+    )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "quick": {"surrogate": "small-cnn", "epochs": 15, "batch": 32, "steps": 40, "step": 1.0},  # ours
     }

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from miue.attacks._alternate import Alternating, View
 from miue.attacks._seen import contrastive
-from miue.types import UserError
+from miue.types import Facts, UserError
 
 
 def _length(v: Float[Tensor, "*n d"]) -> Float[Tensor, "*n"]:
@@ -66,6 +66,14 @@ class Tue(Alternating):
     ssl: float = 0.0
     tau: float = 0.5
 
+    facts: ClassVar[Facts] = Facts(
+        title="TUE",
+        year=2023,
+        reference="Ren et al., ICLR 2023, arXiv 2210.10114",
+        summary="perturbations of different classes are made linearly separable",
+        passes=0,
+        needs="nothing",
+    )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "contrastive": {"epochs": 200, "steps": 5, "csd": 1.0, "ssl": 1.0, "surrogate_steps": None},
         "quick": {"epochs": 5, "surrogate": "small-cnn"},  # ours

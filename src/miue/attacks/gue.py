@@ -1,0 +1,181 @@
+"""GUE: a generator of unlearnable examples found as a game (Liu, Wang, Gao, AAAI 2024, arXiv 2401.17523)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from miue import nets, perturb
+from miue.batches import Batch, Batches
+from miue.nets.base import convolution
+from miue.run import Run
+from miue.train import descend, restore, state
+from miue.types import Budget, Facts, ImageSet, Perturbation, UserError, stretch
+
+
+class UNet(nn.Module):
+    """Picture in, as many channels out, unbounded: two halvings of the side, and back with what was there before."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.top, self.middle = convolution(channels, width), convolution(width, 2 * width, 2)
+        self.bottom = convolution(2 * width, 4 * width, 2)
+        self.back, self.out = convolution(6 * width, 2 * width), convolution(3 * width, width)
+        self.last = nn.Conv2d(width, channels, 1)
+        self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        with self.autocast():
+            top = self.top((x - 0.5) * 4)
+            middle = self.middle(top)
+            back = self.back(torch.cat([middle, stretch(self.bottom(middle), *middle.shape[-2:])], 1))
+            return self.last(self.out(torch.cat([top, stretch(back, *top.shape[-2:])], 1))).float()
+
+
+def farthest(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"]) -> Float[Tensor, ""]:
+    """Mean over pictures of the largest cross-entropy to a wrong class, nats: small where all of them are likely."""
+    own = F.one_hot(y, logits.shape[1]).bool()
+    return (-logits.log_softmax(1)).masked_fill(own, -torch.inf).amax(1).mean()
+
+
+def multiplier(f: Sequence[Tensor], q: Sequence[Tensor], eta: float) -> Float[Tensor, ""]:
+    """lambda = max(0, (eta |grad q|^2 - <grad f, grad q>) / (|grad q|^2 + 1e-8)), so that q falls with f's descent."""
+    square = torch.stack([b.square().sum() for b in q]).sum()
+    product = torch.stack([(a * b).sum() for a, b in zip(f, q, strict=True)]).sum()
+    return ((eta * square - product) / (square + 1e-8)).relu()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gue:
+    """delta = eps tanh(G_a(x)), where G leads a game: the classifier that follows it should fail on clean pictures.
+
+    minimise f(theta) over a and theta while q(a, theta) = g(a, theta) - g(a, theta*) <= 0: g is the cross-entropy on
+    x + delta, theta* is theta after `inner_steps` of Adam on g, f is `farthest` on clean pictures. Each batch steps
+    against grad f + lambda grad q (BOME, Ye et al., NeurIPS 2022), with `lr` for theta and `generator_lr` for a.
+    width: of the generator. Once trained, G protects in one pass; it is kept as "generator" where `run` keeps state.
+    Source: the paper and its released settings. Unlike the released code, the generator is that of the last epoch, not
+    the best by clean test accuracy, and is a smaller UNet of our own; the gradients in lambda are those of a and theta.
+    """
+
+    surrogate: str = "resnet18"
+    epochs: int = 50
+    batch: int = 256
+    lr: float = 0.01
+    generator_lr: float = 0.1
+    inner_steps: int = 10
+    inner_lr: float = 1e-4
+    eta: float = 1.5
+    width: int = 32
+
+    facts: ClassVar[Facts] = Facts(
+        title="GUE",
+        year=2024,
+        reference="Liu et al., AAAI 2024, arXiv 2401.17523",
+        summary="a generator is trained against a classifier as leader of a game, then protects in one pass",
+        passes=650,
+        needs="surrogate",
+    )
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "quick": {"surrogate": "small-cnn", "epochs": 10, "batch": 32, "width": 16},  # ours
+    }
+
+    def __post_init__(self) -> None:
+        for name, least in {"epochs": 1, "batch": 2, "inner_steps": 1, "width": 1}.items():
+            if getattr(self, name) < least:
+                raise UserError(f"{name}={getattr(self, name)} is too small; at least {least}")
+        for name in ("lr", "generator_lr", "inner_lr", "eta"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name}={getattr(self, name):g} is not positive")
+
+    def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation:
+        """The perturbation of the whole set. Resumes after the last finished epoch where `run` keeps state."""
+        self.facts.check(budget)
+        if len(data.classes) < 2:
+            raise UserError("GUE needs at least two classes: it makes wrong ones likely")
+        batches = Batches(data, run, run.mine(len(data)))
+        game = _Game(self, data, budget, run)
+        optimizer = torch.optim.SGD(game.players.parameters(), self.lr)
+        identity = {"plan": repr(self), "data": data.digest, "seed": run.seed, "budget": repr(budget)}
+        first = 0
+        if kept := run.load("checkpoint", **identity):
+            restore(game.players, optimizer, kept[0])
+            first = kept[1]["epoch"]
+        count = batches.count(self.batch)
+        with run.progress(f"Gue on {data.name}", self.epochs * count, first * count) as tick:
+            for epoch in range(first, self.epochs):
+                game.players.train()
+                with run.seeded("layers", epoch, run.rank):
+                    stream = batches.shuffled(self.batch, "train", epoch)
+                    for _ in descend(game.value, stream, optimizer, lambda _: self.lr, run):
+                        tick()
+                run.average(game.players.buffers())
+                if run.rank == 0:  # the same in every process
+                    run.save("checkpoint", state(game.players, optimizer), {**identity, "epoch": epoch + 1})
+        if run.rank == 0:
+            run.save("generator", game.generator.state_dict(), identity)
+        return Perturbation.rounded(run.total(game.deltas(batches)), budget, repr(self))
+
+
+class _Game:
+    """The generator, the classifier that follows it, and a copy of the classifier that looks ahead."""
+
+    def __init__(self, plan: Gue, data: ImageSet, budget: Budget, run: Run) -> None:
+        self.plan, self.run, self.eps = plan, run, budget.unit
+        with run.seeded("surrogate"):
+            self.net, self.ahead = (
+                run.place(nets.build(plan.surrogate, data.shape, len(data.classes))) for _ in range(2)
+            )
+        with run.seeded("generator"):
+            self.generator: Any = run.place(UNet(data.shape[0], plan.width))
+        self.players = nn.ModuleDict({"net": self.net, "generator": self.generator})
+
+    def value(self, batch: Batch) -> Float[Tensor, ""]:
+        """A number whose gradient is the game's direction: the sum of <p, direction of p> over all parameters p."""
+        plan, run = self.plan, self.run
+        _, x, y = batch
+        theta, a = list(self.net.parameters()), list(self.generator.parameters())
+        protected = perturb.add(x, self.eps * torch.tanh(self.generator(x)))
+        self._look_ahead(protected.detach(), y)
+        q = F.cross_entropy(self.net(protected), y) - F.cross_entropy(self.ahead(protected), y)
+        grad_q = torch.autograd.grad(q, [*theta, *a])
+        grad_f = torch.autograd.grad(farthest(self.net(x), y), theta)
+        run.average(grad_q)
+        run.average(grad_f)
+        push = multiplier([*grad_f, *map(torch.zeros_like, a)], grad_q, plan.eta)
+        faster = plan.generator_lr / plan.lr  # one optimizer with one rate, which is linear in the gradient
+        of_theta = [f + push * g for f, g in zip(grad_f, grad_q, strict=False)]
+        of_a = [faster * push * g for g in grad_q[len(theta) :]]
+        return torch.stack([(p * d).sum() for p, d in zip([*theta, *a], [*of_theta, *of_a], strict=True)]).sum()
+
+    def _look_ahead(self, protected: Tensor, y: Tensor) -> None:
+        """theta*: the classifier after some steps of Adam on this protected batch, frozen."""
+        plan = self.plan
+        self.ahead.load_state_dict(self.net.state_dict())
+        self.ahead.train().requires_grad_(True)
+        optimizer = torch.optim.Adam(self.ahead.parameters(), plan.inner_lr)
+        loss = partial(_poison_loss, self.ahead, protected)
+        for _ in descend(loss, [y] * plan.inner_steps, optimizer, lambda _: plan.inner_lr, self.run):
+            pass
+        self.ahead.requires_grad_(False)
+
+    @torch.no_grad()
+    def deltas(self, batches: Batches) -> Float[Tensor, "n c h w"]:
+        """One pass of the generator over this process's pictures, in rows of the whole set; zeros elsewhere."""
+        self.generator.eval()
+        whole = torch.zeros(batches.data.images.shape, device=self.run.device)
+        for index, x, _ in batches.in_order(self.plan.batch):
+            delta = perturb.keep_in_range(self.eps * torch.tanh(self.generator(x)), x)
+            whole[self.run.put(index)] = delta
+        return whole
+
+
+def _poison_loss(net: Any, x: Tensor, y: Tensor) -> Float[Tensor, ""]:
+    return F.cross_entropy(net(x), y)

@@ -1,0 +1,258 @@
+"""TAP, HYPO, EntF, SEP, PIL: what they reach on their surrogate, their losses, and their driver."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from probes import Stopping
+from torch import Tensor
+
+from miue import nets
+from miue.attacks import EntF, Hypo, Pil, Sep, Tap, attack
+from miue.attacks._crafted import _direction, centres
+from miue.attacks.pil import Linear, linearity_loss
+from miue.batches import Batches
+from miue.run import Run, launch
+from miue.testing import check_attack, tiny
+from miue.types import Budget, ImageSet, UserError
+
+LEARNS: dict[str, Any] = {"surrogate": "small-cnn:width=4", "epochs": 12, "batch": 8, "augment": "none"}
+FEW: dict[str, Any] = {"surrogate": "small-cnn:width=4", "epochs": 2, "steps": 2, "step": 1.5, "batch": 8}
+
+
+def colours(per_class: int = 16) -> ImageSet:
+    """Three classes, each brighter in one channel, on noise: learnt in a few epochs, changed within 48 grey levels."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(3 * per_class) % 3
+    images = torch.randint(60, 160, (len(labels), 3, 8, 8), generator=generator)
+    images[torch.arange(len(labels)), labels] += 40
+    return ImageSet(images.to(torch.uint8), labels, ("red", "green", "blue"), "colours")
+
+
+def surrogate(method: Any, data: ImageSet, run: Run, epoch: int | None = None) -> Any:
+    """The network that the attack kept after an epoch."""
+    kept = run.load(f"surrogate-{epoch or method.epochs}")
+    assert kept
+    net = run.place(method.network(data.shape, len(data.classes)))
+    net.load_state_dict(kept[0])
+    return net.eval().requires_grad_(False)
+
+
+def floats(data: ImageSet) -> Tensor:
+    return data.images.float().div(255)
+
+
+# --- what they reach ---
+
+
+def test_tap_reaches_its_target_and_not_by_chance(keeping: Run):
+    data, method = colours(), Tap(**LEARNS | {"steps": 40, "step": 2.0, "surrogate": "small-cnn:width=8"})
+    protected = method(data, Budget(48), keeping).apply(data)
+    net = surrogate(method, data, keeping)
+    assert (net(floats(data)).argmax(1) == data.labels).float().mean() > 0.95  # it had learnt the clean ones
+    assert (net(floats(protected)).argmax(1) == (data.labels + 1) % 3).float().mean() >= 0.99
+    assert torch.equal(protected.labels, data.labels)
+
+
+def test_hypo_helps_its_surrogate(keeping: Run):
+    data, method = colours(), Hypo(**LEARNS | {"epochs": 3, "steps": 10})
+    protected = method(data, Budget(8), keeping).apply(data)
+    net = surrogate(method, data, keeping)
+    before, after = (F.cross_entropy(net(floats(d)), data.labels).item() for d in (data, protected))
+    assert after < 0.8 * before
+
+
+@pytest.mark.parametrize("how", ["push", "pull"])
+def test_entf_moves_features_with_respect_to_centres(keeping: Run, how: str):
+    data, method = colours(), EntF(**LEARNS | {"epochs": 3, "steps": 10}, how=how)  # pyright: ignore
+    protected = method(data, Budget(8), keeping).apply(data)
+    net = surrogate(method, data, keeping)
+    centre = centres(net, Batches(data, keeping), keeping)
+    target = centre[(data.labels + (how == "pull")) % 3]
+    before, after = (F.mse_loss(net.embed(floats(d)), target).item() for d in (data, protected))
+    assert after > 1.1 * before if how == "push" else after < 0.9 * before
+
+
+def test_sep_moves_every_checkpoint_towards_another_class(keeping: Run):
+    data, method = colours(), Sep(**LEARNS | {"epochs": 6, "steps": 6}, checkpoints=3)
+    protected = method(data, Budget(8), keeping).apply(data)
+    for epoch in (2, 4, 6):
+        net = surrogate(method, data, keeping, epoch)
+        target = centres(net, Batches(data, keeping), keeping)[(data.labels + 1) % 3]
+        before, after = (F.mse_loss(net.embed(floats(d)), target).item() for d in (data, protected))
+        assert after < 0.95 * before
+
+
+def test_pil_leaves_a_linear_network_nothing_but_what_was_taken(keeping: Run):
+    data, method = colours(), Pil(epochs=20, batch=8, lr=0.02)
+    protected = method(data, Budget(8), keeping).apply(data)
+    net = surrogate(method, data, keeping)
+    taken = floats(data) - floats(protected)  # the paper's delta, in the picture minus delta
+    assert (net(taken).argmax(1) == data.labels).all() and not (net(-taken).argmax(1) == data.labels).any()
+    assert net(taken).softmax(1).gather(1, data.labels[:, None]).mean() > 0.34
+
+    def told(x: Tensor) -> float:  # how far from uniform, in nats
+        return float(-net(x).log_softmax(1).mean() - torch.log(torch.tensor(3.0)))
+
+    assert told(floats(protected)) < told(floats(data))
+
+
+# --- losses and centres ---
+
+
+@given(classes=st.sampled_from([2, 10, 100]), seed=st.integers(0, 99), share=st.sampled_from([0.0, 0.1, 0.9]))
+def test_the_loss_of_pil_is_that_of_the_formula(classes: int, seed: int, share: float):
+    generator = torch.Generator().manual_seed(seed)
+    clue, rest = torch.randn(2, 5, classes, generator=generator, dtype=torch.float64)
+    y = torch.randint(classes, (5,), generator=generator)
+    plain = 0.0
+    for a, b, k in zip(clue, rest, y, strict=True):
+        p, q = a.exp() / a.exp().sum(), b.exp() / b.exp().sum()
+        uniform = 1 / classes
+        plain += (1 - share) * -p[k].log() + share * sum(
+            uniform * (torch.log(torch.tensor(uniform)) - v.log()) for v in q
+        )
+    assert linearity_loss(clue, rest, y, share).item() == pytest.approx(float(plain) / 5, rel=1e-6)
+
+
+def test_the_surrogate_of_pil_is_linear():
+    net, (a, b) = Linear(12, 4), torch.rand(2, 3, 3, 2, 2)
+    assert torch.allclose(net(a + b), net(a) + net(b), atol=1e-6) and not net(torch.zeros_like(a)).any()
+    assert [p.shape for p in net.parameters()] == [(4, 12), (4, 4)]
+
+
+def test_centres_are_class_means_and_nothing_for_an_empty_class(run: Run):
+    data = replace(colours(5), classes=("red", "green", "blue", "none"))
+    with run.seeded("net"):
+        net = run.place(nets.build("small-cnn:width=4", (3, 8, 8), 4)).eval()
+    z = net.embed(floats(data)).detach()
+    found = centres(net, Batches(data, run), run, size=4)
+    for k in range(3):
+        assert torch.allclose(found[k], z[data.labels == k].mean(0), atol=1e-5)
+    assert not found[3].any()
+
+
+def test_the_direction_of_an_ensemble_is_the_variance_reduced_walk(run: Run):
+    """For aims |x - c_i|^2 every reduced gradient is that of the mean: 2 (here - mean of c)."""
+    generator = torch.Generator().manual_seed(0)
+    x, corners = torch.full((2, 3, 4, 4), 0.5), torch.rand(4, 2, 3, 4, 4, generator=generator)
+    aims = [lambda s, y, d, c=c: (s - c).square().sum() for c in corners]
+    method, delta = Sep(surrogate="small-cnn"), torch.zeros_like(x)
+    found = _direction(method, aims, x, torch.zeros(2).long(), delta, Budget(8), run.rng("a"), run.rng("b"))
+    middle, here, total = corners.mean(0), x.clone(), torch.zeros_like(x)
+    for _ in aims:
+        total += 2 * (here - middle)
+        here = (here - total.sign() / 255).clamp(0.5 - 8 / 255, 0.5 + 8 / 255)
+    assert torch.allclose(found, total, atol=1e-5)
+    (alone,) = [_direction(method, aims[:1], x, torch.zeros(2).long(), delta, Budget(8), run.rng("a"), run.rng("b"))]
+    assert torch.allclose(alone, 2 * (x - corners[0]))
+
+
+def test_all_checkpoints_of_a_step_see_one_view(run: Run):
+    seen = []
+    aims = [lambda s, y, d: seen.append(s.detach().clone()) or s.sum() for _ in range(3)]
+    method, x = Sep(surrogate="small-cnn", augment="flip-crop"), torch.rand(4, 3, 8, 8)
+    generator = run.rng("a")
+    for _ in range(2):
+        _direction(method, aims, x, torch.zeros(4).long(), torch.zeros_like(x), Budget(8), generator, run.rng("b"))
+    assert torch.equal(seen[0], seen[1]) and torch.equal(seen[0], seen[2]) and not torch.equal(seen[0], seen[6])
+
+
+# --- the driver ---
+
+
+@pytest.mark.parametrize("kind", [partial(Sep, checkpoints=2), partial(Tap)])
+def test_resumed_it_ends_in_the_same_bytes(tmp_path: Path, run: Run, kind):
+    data, method = tiny(per_class=6), kind(**FEW, noise_batch=7)
+    whole = method(data, Budget(8), run).delta
+    ticks = 2 * 3 + 3  # two epochs of three batches, three batches of deltas
+    for stop in (0, 4, 6, 8):  # at the beginning, in the second epoch, before deltas, before the last of them
+        with pytest.raises(KeyboardInterrupt):
+            method(data, Budget(8), Stopping(tmp_path / str(stop), stop))
+        assert torch.equal(method(data, Budget(8), Stopping(tmp_path / str(stop), ticks)).delta, whole)
+
+
+def test_nothing_is_done_twice(tmp_path: Path):
+    data, method = tiny(per_class=6), Tap(**FEW, noise_batch=7)
+    for stop, left in ((3, 6), (7, 3), (10**6, 3)):  # an epoch; training and one batch; everything
+        run = Stopping(tmp_path / str(stop), stop)
+        with suppress(KeyboardInterrupt):
+            method(data, Budget(8), run)
+        again = Stopping(run.keep, 10**6)
+        method(data, Budget(8), again)
+        assert again.done == left  # batches of deltas that were kept tick, too
+
+
+def test_what_was_kept_for_other_settings_is_ignored(keeping: Run, run: Run):
+    method = Tap(**FEW)
+    method(tiny(), Budget(8), keeping)
+    for other, data, budget in (
+        (replace(method, lr=0.05), tiny(), Budget(8)),
+        (method, tiny(seed=5), Budget(8)),
+        (method, tiny(), Budget(4)),
+    ):
+        assert torch.equal(other(data, budget, keeping).delta, other(data, budget, run).delta)
+
+
+def test_an_adversary_changes_the_surrogate(run: Run):
+    data = tiny(per_class=6)
+    plain, hard = (Hypo(**FEW, adversary=radius)(data, Budget(8), run).delta for radius in (0.0, 8.0))
+    assert not torch.equal(plain, hard)
+
+
+@pytest.mark.parametrize(
+    ("method", "wrong"),
+    [
+        (Tap, {"epochs": 0}),
+        (Tap, {"steps": 0}),
+        (Tap, {"step": 0.0}),
+        (Tap, {"lr": 0.0}),
+        (Hypo, {"adversary": -1.0}),
+        (Sep, {"checkpoints": 0}),
+        (Sep, {"checkpoints": 121}),
+        (Pil, {"share": 1.0}),
+    ],
+)
+def test_refused(method: Any, wrong: dict[str, Any]):
+    with pytest.raises(UserError, match=f"{next(iter(wrong))}="):
+        method(**wrong)
+
+
+def test_budgets_and_shapes():
+    check_attack(EntF(**FEW | {"epochs": 1, "steps": 1}, adversary=0.0, how="pull"), Budget(200))
+    for data in (tiny(1, 100), tiny(lone=True), tiny(channels=1, classes=2)):
+        Pil(epochs=1, steps=2)(data, Budget(1), Run(seed=1, device_name="cpu"))
+
+
+def test_defaults_are_the_papers():
+    tap, hypo, entf, sep, pil = Tap(), Hypo(), EntF(), Sep(), Pil()
+    assert all(m.surrogate == "resnet18" and (m.lr, m.momentum) == (0.1, 0.9) for m in (tap, hypo, entf, sep))
+    assert (tap.epochs, tap.steps, tap.step, tap.start, tap.augment) == (40, 250, 0.4, "gaussian", "flip-crop")
+    assert (hypo.epochs, hypo.adversary, hypo.steps, hypo.step) == (10, 2, 100, 0.8)
+    assert (entf.epochs, entf.adversary, entf.steps, entf.step, entf.how) == (100, 4, 300, 0.4, "push")
+    assert (sep.epochs, sep.checkpoints, sep.steps, sep.step, sep.facts.natural) == (120, 15, 30, 1, Budget(2))
+    assert (pil.epochs, pil.batch, pil.lr, pil.weight_decay, pil.steps, pil.step) == (30, 512, 0.003, 0, 30, 0.8)
+    assert (pil.share, pil.start, pil.augment) == (0.1, "uniform", "none")
+    assert attack("entf:pull") == EntF(how="pull")
+    for method in (tap, hypo, entf):
+        assert method.facts.passes == method.epochs * (11 if method.adversary else 1) + method.steps
+    assert sep.facts.passes == sep.epochs + sep.steps * 2 * sep.checkpoints
+    assert pil.facts.passes == pil.epochs + 2 * pil.steps
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work(tmp_path: Path):
+    data, run = tiny(per_class=7), Run(seed=1, device_name="cpu", keep=tmp_path / "kept")
+    method = Sep(**FEW, noise_batch=8, checkpoints=2)
+    made = launch(partial(method, data, Budget(8)), run, 2)
+    assert made.delta.shape == (21, 3, 8, 8) and all(row.any() for row in made.delta)
+    assert torch.equal(launch(partial(method, data, Budget(8)), run, 2).delta, made.delta)
