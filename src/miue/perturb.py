@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.types import Budget
@@ -25,6 +25,19 @@ def signed_step(
 ) -> Float[Tensor, "*shape"]:
     """delta - step * sign(gradient), back in the budget: one descent step for "linf"."""
     return (delta - step * gradient.sign()).clamp_(-budget.unit, budget.unit)
+
+
+def direction(gradient: Float[Tensor, "b *shape"]) -> Float[Tensor, "b *shape"]:
+    """Every row divided by its mean absolute value, so that rows count alike in sums; rows of zeros stay zeros."""
+    size = gradient.flatten(1).abs().mean(1).clamp_min(torch.finfo(gradient.dtype).tiny)
+    return gradient / size.reshape(-1, *[1] * (gradient.ndim - 1))
+
+
+def class_mean(rows: Float[Tensor, "b *shape"], y: Int[Tensor, "b"]) -> Float[Tensor, "b *shape"]:
+    """For every row the mean over all rows of its class."""
+    classes, inverse, count = y.unique(return_inverse=True, return_counts=True)
+    total = rows.new_zeros(len(classes), *rows.shape[1:]).index_add_(0, inverse, rows)
+    return (total / count.reshape(-1, *[1] * (rows.ndim - 1)))[inverse]
 
 
 def keep_in_range(delta: Float[Tensor, "b c h w"], x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

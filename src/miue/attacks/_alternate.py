@@ -42,7 +42,10 @@ class Alternating(ABC):
     else a plain shuffle. surrogate_steps: batches of theta in an epoch, at most a pass over the set, which is the
     default; 0: theta is never trained. views: draws of what the surrogate sees whose gradients are summed for one step
     of delta. start: where delta begins; "anew": uniform, and again in every epoch. stop: no further epoch once the
-    surrogate has this accuracy on the protected pictures; 0: never.
+    surrogate has this accuracy on the protected pictures; 0: never. noise_momentum: share of the earlier directions
+    that a step of delta keeps (the decay factor of Dong et al., CVPR 2018); 0: the plain signed step. class_gradient:
+    weight of the mean direction of its class in a batch beside a picture's own; 0: its own alone, large: nearly
+    class-wise.
     """
 
     surrogate: str = "resnet18"
@@ -62,6 +65,8 @@ class Alternating(ABC):
     views: int = 1
     start: Literal["zero", "uniform", "anew"] = "zero"
     stop: float = 0.0
+    noise_momentum: float = 0.0
+    class_gradient: float = 0.0
 
     def __post_init__(self) -> None:
         at_least = {"epochs": 1, "steps": 1, "batch": 2, "noise_batch": 2, "cells": 0, "companions": 0, "views": 1}
@@ -70,6 +75,11 @@ class Alternating(ABC):
                 raise UserError(f"{name}={getattr(self, name)} is too small; at least {least}")
         if not (self.step > 0 and self.lr > 0):
             raise UserError(f"step={self.step:g}, lr={self.lr:g}: both must be positive")
+        if not (0 <= self.noise_momentum < 1 and self.class_gradient >= 0):
+            raise UserError(
+                f"noise_momentum={self.noise_momentum:g}, class_gradient={self.class_gradient:g}: a share below 1 and "
+                "a weight that is not negative"
+            )
         if not 0 <= self.stop <= 1:
             raise UserError(f"stop={self.stop:g} is no accuracy between 0 (never) and 1")
         if self.surrogate_steps is not None and self.surrogate_steps < 0:
@@ -168,6 +178,7 @@ class _Alternation:
         rows = len(data.classes) if plan.per == "class" else len(self.mine)
         grid = (plan.cells, plan.cells) if plan.cells else (h, w)
         self.shape = (rows, c, *grid)
+        self.velocity = run.put(torch.zeros(self.shape)) if plan.noise_momentum else None
         self.delta = run.put(torch.zeros(self.shape)) if plan.start == "zero" else self._random(0)
         passes = self.batches.count(plan.batch)
         self.count = passes if plan.surrogate_steps is None else min(plan.surrogate_steps, passes)
@@ -222,6 +233,7 @@ class _Alternation:
         generator = run.rng("view", "noise", epoch, run.rank)
         if plan.start == "anew":
             self.delta = self._random(epoch + 1)
+            self.velocity = None if self.velocity is None else torch.zeros_like(self.delta)
         self.net.eval().requires_grad_(False)
         for index, x, y in self.batches.shuffled(plan.noise_batch, "noise", epoch, group=self.group):
             rows, inverse = self._rows(index)
@@ -233,7 +245,7 @@ class _Alternation:
                     delta = self._stretched(leaf, inverse)
                     value = plan.move(self.net, view(perturb.add(base, delta)), y, delta, generator)
                     gradient += torch.autograd.grad(value, leaf)[0]
-                self._step(rows, gradient, step, base)
+                self._step(rows, gradient, y, step, base)
             tick()
         self.net.requires_grad_(True)
 
@@ -257,15 +269,21 @@ class _Alternation:
         rows = self.owner[index]
         return rows.unique(return_inverse=True) if self.plan.per == "class" else (rows, torch.arange(len(rows)))
 
-    def _step(self, rows: Tensor, gradient: Tensor, step: float, base: Tensor) -> None:
-        at = self.run.put(rows)
-        if self.plan.per == "class":  # a class is shared by processes: its gradient is summed over them
+    def _step(self, rows: Tensor, gradient: Tensor, y: Tensor, step: float, base: Tensor) -> None:
+        plan, at = self.plan, self.run.put(rows)
+        if plan.per == "class":  # a class is shared by processes: its gradient is summed over them
             whole = torch.zeros_like(self.delta).index_add_(0, at, gradient)
-            self.delta = perturb.signed_step(self.delta, self.run.total(whole), step, self.budget)
-            return
+            at, gradient = self.run.put(torch.arange(len(self.delta))), self.run.total(whole)
+        elif plan.class_gradient:
+            own = perturb.direction(gradient)
+            gradient = own + plan.class_gradient * perturb.direction(perturb.class_mean(own, y))
+        if self.velocity is not None:
+            gradient = plan.noise_momentum * self.velocity[at] + perturb.direction(gradient)
+            self.velocity[at] = gradient
         moved = perturb.signed_step(self.delta[at], gradient, step, self.budget)
-        # at pixel level a delta keeps to what its own picture can hold; a coarser grid has no such single value
-        self.delta[at] = moved if self.plan.cells else perturb.keep_in_range(moved, base)
+        # at pixel level a delta keeps to what its own picture can hold; a grid or a class has no such single value
+        single = plan.per == "image" and not plan.cells
+        self.delta[at] = perturb.keep_in_range(moved, base) if single else moved
 
     def _stretched(self, delta: Tensor, rows: Tensor) -> Tensor:
         return stretch(delta[self.run.put(rows)], *self.data.shape[1:])
@@ -278,7 +296,8 @@ class _Alternation:
         return "checkpoint" if run.world == 1 else f"checkpoint-{run.rank}of{run.world}-{epoch % 2}"
 
     def _tensors(self) -> dict[str, Tensor]:
-        return {**state(self.net, self.optimizer), "delta": self.delta}
+        moving = {} if self.velocity is None else {"velocity": self.velocity}
+        return {**state(self.net, self.optimizer), "delta": self.delta, **moving}
 
     def _resume(self) -> int:
         """The epoch to go on with: the last one that every process finished, plus one."""
@@ -289,6 +308,8 @@ class _Alternation:
             if meta["epoch"] == common:
                 restore(self.net, self.optimizer, tensors)
                 self.delta = self.run.put(tensors["delta"])
+                if self.velocity is not None:
+                    self.velocity = self.run.put(tensors["velocity"])
                 log.info("resumed after epoch %d", common + 1)
         return common + 1
 

@@ -73,6 +73,8 @@ class MiUe(MinMin):
             "steps": 5,
             "step": 1.6,
             "batch": 32,
+            "noise_momentum": 0.9,
+            "class_gradient": 4.0,
         },
     }
 
