@@ -158,7 +158,7 @@ def test_more_dimensions_to_a_slice_see_more(run: Run):
 def test_bins_alone_make_information(run: Run):
     p = pairs(run, 0.0)
     raw, corrected = (histogram_nats(p.x[:, 0], p.y[:, 0], 20, correct) for correct in (False, True))
-    assert raw > 0.15 and abs(corrected) < 0.05
+    assert raw > 0.15 and abs(corrected) < raw / 3
     assert "bins alone" in Sliced(slices=2, correct=False)(p.x, p.y, run).notes[0]
 
 

@@ -58,8 +58,8 @@ class ClassConditional:
         """I(x; y | L) of Gaussians, on the leading components of what is left when class means are taken off."""
         n, c = len(labels), int(labels.max()) + 1
         rank = self.rank or max((n - c) // 16, 1)
-        sides = [_alive(_residual(side, labels, c), rank) for side in (x, y)]
-        return gaussian(*sides, dof=n - c)
+        x, y = (_alive(_residual(side, labels, c), rank) for side in (x, y))
+        return gaussian(x, y, dof=n - c)
 
 
 def _alive(x: Float[Tensor, "n d"], rank: int) -> Float[Tensor, "n r"]:
