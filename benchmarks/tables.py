@@ -146,8 +146,29 @@ def presets() -> str:
     return grid(("field", "no preset", *(f"`{name}`" for name in MiUe.presets)), rows)
 
 
+def known_answers() -> str:
+    """Bias and spread of the estimators of mutual information."""
+    r = load("known_answers")
+    found = {(c["family"], c["d"], c["nats"], c["estimator"]): c for c in r["cells"]}
+    names = [n for n in r["settings"]["estimators"] if any(n == c["estimator"] for c in r["cells"])]
+
+    def told(cell: dict[str, Any] | None) -> str:
+        if cell is None or "refused" in cell:
+            return "" if cell is None else "refused"
+        return f"{cell['bias']:+.2f} ± {cell['spread']:.2f}"
+
+    cases = dict.fromkeys(key[:3] for key in found)
+    rows = [
+        (f"{family}, d = {d}", f"{nats:.2f}", *(told(found.get((family, d, nats, n))) for n in names))
+        for family, d, nats in cases
+    ]
+    s = r["settings"]
+    table = grid(("sample", "truth", *(f"`{n}`" for n in names)), rows)
+    return f"{table}\n\nn = {s['n']}, {s['seeds']} seeds ({s['neural_seeds']} for neural bounds). {where(r)}."
+
+
 TABLES: dict[str, Callable[[], str]] = {
-    f.__name__: f for f in (cifar, channels, hot_path, demo, killed, survival, scaled, presets)
+    f.__name__: f for f in (cifar, channels, hot_path, demo, killed, known_answers, survival, scaled, presets)
 }
 
 

@@ -1,6 +1,6 @@
 """miue: make image data sets unlearnable with a bounded integer perturbation, and prove whether it works."""
 
-from miue import data
+from miue import data, mi
 from miue.attacks import MinMin, MiUe, Noise, attack
 from miue.evaluate import Proof
 from miue.jobs import Claim, Job, protect, prove
@@ -26,6 +26,7 @@ __all__ = [
     "attack",
     "data",
     "fit",
+    "mi",
     "protect",
     "prove",
     "recipe",

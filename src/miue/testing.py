@@ -1,11 +1,12 @@
-"""The public contract suite: what every attack and every network promises. Run it on your own: `check_attack(Yours())`.
+"""The public contract suite: what attacks, nets and estimators promise. Run it on your own: `check_attack(Yours())`.
 
 Each check raises AssertionError with a sentence. The sets are tiny; give your method fast hyper-parameters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 
 from miue import nets
 from miue.run import Run
-from miue.types import Attack, Budget, ImageSet, Perturbation
+from miue.types import Attack, Budget, Estimator, ImageSet, KnownPairs, Perturbation, UserError
 
 
 def tiny(
@@ -111,3 +112,58 @@ def check_net(name: str, size: int = 32, channels: int = 3) -> None:
     assert all(s.ndim == 2 and len(s) == 3 for s in stages), "a stage is not one vector a picture"
     (gradient,) = torch.autograd.grad(net(x).logsumexp(1).sum(), x)
     assert gradient.isfinite().all() and gradient.abs().sum() > 0, "no gradient reaches the picture"
+
+
+def check_estimator(
+    estimator: Estimator, cases: Iterable[KnownPairs], absolute: float = 0.1, share: float = 0.2
+) -> None:
+    """Known answers within absolute + share * truth nats, determinism, dtypes, dead and coinciding features, refusals.
+
+    cases: `miue.mi.known.suite(run)`, or pairs of your own. An estimate must lie around the truth, a lower bound below
+    it. On one case at least true pairs must give more than shuffled ones.
+    """
+    assert is_dataclass(estimator) and estimator.__dataclass_params__.frozen, "a method is a frozen dataclass"  # type: ignore[attr-defined]
+    assert estimator == estimator and hash(estimator) == hash(estimator), "a method has equality and a hash"
+    cases = list(cases)
+    told = [_check_answer(estimator, case, absolute + share * case.nats + 4 * case.error) for case in cases]
+    pairs = reversed(list(zip(cases, told, strict=True)))
+    assert any(value > _shuffled(estimator, case) + 0.02 for case, value in pairs), (
+        "shuffled pairs give as much as true ones everywhere"
+    )
+    _check_manners(estimator, cases[-1])
+
+
+def _check_answer(estimator: Estimator, case: KnownPairs, tolerance: float) -> float:
+    made = estimator(case.x, case.y, Run(seed=1), case.labels)
+    told = f"{case.name}: {made.nats:.3f} nats ({made.kind}) where the truth is {case.nats:.3f}"
+    assert math.isfinite(made.nats), told
+    assert made.nats <= made.ceiling + 1e-9, f"{told}, above its own ceiling of {made.ceiling:.3f}"
+    assert made.nats <= case.nats + tolerance, f"{told}: too much"
+    assert made.kind == "lower bound" or made.nats >= case.nats - tolerance, f"{told}: too little"
+    return made.nats
+
+
+def _shuffled(estimator: Estimator, case: KnownPairs) -> float:
+    order = torch.randperm(len(case.y), generator=torch.Generator().manual_seed(0))
+    return estimator(case.x, case.y[order], Run(seed=1), case.labels).nats
+
+
+def _check_manners(estimator: Estimator, case: KnownPairs) -> None:
+    x, y, labels = case.x, case.y, case.labels
+    before = x.clone(), y.clone(), labels.clone()
+    first = estimator(x, y, Run(seed=1), labels)
+    assert all(torch.equal(a, b) for a, b in zip(before, (x, y, labels), strict=True)), "the features were changed"
+    torch.manual_seed(99)
+    assert estimator(x, y, Run(seed=1), labels).nats == first.nats, "the same seed gave another value"
+    single = estimator(x.float(), y.float(), Run(seed=1), labels)
+    assert abs(single.nats - first.nats) < 0.02 + 0.02 * abs(first.nats), f"float32 features give {single.nats:.3f}"
+    dead = torch.cat([x, torch.zeros_like(x[:, :2])], 1)
+    assert math.isfinite(estimator(dead, y, Run(seed=1), labels).nats), "features that never fire break it"
+    rows = torch.arange(len(x)) // 2 * 2  # every row twice
+    assert math.isfinite(estimator(x[rows], y[rows], Run(seed=1), labels[rows]).nats), "rows that coincide break it"
+    for bad in (x.clone().fill_(torch.nan), x[:1]):
+        try:
+            estimator(bad, y[: len(bad)], Run(seed=1), labels[: len(bad)])
+        except UserError:
+            continue
+        raise AssertionError(f"{'one row' if len(bad) == 1 else 'values that are not numbers'}: no UserError")

@@ -1,0 +1,56 @@
+"""Mutual information in nats: estimators, and what to judge them by. Adding one: a file here, a line in `KNOWN`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from miue.mi import known, theory
+from miue.mi.class_conditional import ClassConditional
+from miue.mi.covariance import Covariance, covariance
+from miue.mi.gaussian import gaussian, gaussian_copula
+from miue.mi.independence import Independence, independence_test
+from miue.mi.infonce import InfoNce
+from miue.mi.ksg import Ksg
+from miue.mi.label import Label
+from miue.mi.measure import measure
+from miue.mi.mine import Mine
+from miue.mi.sliced import Sliced
+from miue.mi.smile import Smile
+from miue.spec import parse
+from miue.types import Estimator
+
+KNOWN: Mapping[str, type[Any]] = {
+    "ksg": Ksg,
+    "sliced": Sliced,
+    "class-conditional": ClassConditional,
+    "infonce": InfoNce,
+    "mine": Mine,
+    "smile": Smile,
+    "label": Label,
+}
+
+
+def estimator(text: str) -> Estimator:
+    """An estimator from its spelling: "ksg", "ksg:k=3,rank=None", "sliced:per=kde", "their_file.py:Theirs"."""
+    return parse(text, KNOWN, "estimator")
+
+
+__all__ = [
+    "KNOWN",
+    "ClassConditional",
+    "Covariance",
+    "Independence",
+    "InfoNce",
+    "Ksg",
+    "Label",
+    "Mine",
+    "Sliced",
+    "Smile",
+    "covariance",
+    "estimator",
+    "gaussian",
+    "gaussian_copula",
+    "independence_test",
+    "known",
+    "measure",
+    "theory",
+]

@@ -1,0 +1,69 @@
+"""What a linear classifier reads off features: cross-fitted discriminant analysis and its held-out cross-entropy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from miue.mi._features import axes
+
+RANKS = (4, 9, 16, 32, 64, 128)  # tried in turn; the one that predicts best on held-out rows is taken
+FOLDS = 5
+
+
+def decode(
+    sides: Sequence[Float[Tensor, "n _"]], labels: Int[Tensor, "n"], generator: torch.Generator
+) -> tuple[Float[Tensor, "n c"], float]:
+    """Held-out log posteriors of the labels given all sides together, and their mean cross-entropy in nats.
+
+    Linear discriminant analysis on the leading principal components of each side, fitted to the labels of four fifths
+    of the rows for the last fifth. The cross-entropy bounds H(Y|Z) from above in expectation, whether classes are
+    Gaussian or not: no label has a part in its own prediction. Components come from all rows, without labels.
+    """
+    n, c = len(labels), int(labels.max()) + 1
+    fold = _stratified(labels, generator)
+    widest = max(side.shape[1] for side in sides)
+    ranks = [r for r in RANKS if r < widest] + [min(widest, RANKS[-1])]
+    told = torch.full((len(ranks), n, c), -math.log(c), dtype=torch.float64, device=labels.device)
+    centred = [side - side.mean(0) for side in sides]
+    scores = [side @ axes(side, RANKS[-1])[0] for side in centred]
+    for f in range(FOLDS):
+        train, test = fold != f, fold == f
+        for i, rank in enumerate(ranks):
+            z = torch.cat([s[:, :rank] for s in scores], 1)
+            if int(train.sum()) - c > z.shape[1] + 1:
+                told[i, test] = _discriminant(z[train], labels[train], z[test], c)
+    losses = torch.stack([F.nll_loss(t, labels) for t in told])
+    best = int(losses.argmin())
+    return told[best], float(losses[best])
+
+
+def _stratified(labels: Int[Tensor, "n"], generator: torch.Generator) -> Int[Tensor, "n"]:
+    """A fold for each row, every class spread evenly over the folds."""
+    order = torch.randperm(len(labels), generator=generator).to(labels.device)
+    onehot = F.one_hot(labels[order])
+    place = onehot.cumsum(0).gather(1, labels[order, None]).squeeze(1)
+    return torch.empty_like(labels).scatter_(0, order, place % FOLDS)
+
+
+def _discriminant(
+    z: Float[Tensor, "n p"], y: Int[Tensor, "n"], new: Float[Tensor, "m p"], c: int
+) -> Float[Tensor, "m c"]:
+    """log p(y | new) of Gaussians with one covariance; smoothed priors, unbiased precision."""
+    onehot = F.one_hot(y, c).double()
+    count = onehot.sum(0)
+    means = onehot.T @ z / count.clamp_min(1)[:, None]
+    residual = z - means[y]
+    dof = len(z) - c
+    covariance = residual.T @ residual / dof
+    ridge = 1e-9 * covariance.diagonal().mean().clamp_min(torch.finfo(z.dtype).tiny)
+    covariance.diagonal().add_(ridge)
+    # the inverse of a sample covariance is too large by dof / (dof - p - 1): posteriors would be overconfident
+    weights = torch.linalg.solve(covariance, means.T) * (dof - z.shape[1] - 1) / dof
+    prior = ((count + 0.5) / (len(z) + 0.5 * c)).log()
+    return F.log_softmax(new @ weights - 0.5 * (means.T * weights).sum(0) + prior, dim=1)

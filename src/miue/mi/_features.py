@@ -1,0 +1,62 @@
+"""What estimators do to features first: checks, float64, z-scores, leading principal components."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from miue.run import Run
+from miue.types import UserError
+
+DEAD = 1e-6  # a feature whose deviation is below this share of the largest one is called dead
+
+
+def paired(
+    x: Float[Tensor, "n dx"], y: Float[Tensor, "m dy"], run: Run, least: int = 4
+) -> tuple[Float[Tensor, "n dx"], Float[Tensor, "n dy"]]:
+    """Both sides in float64 on the run's device. UserError where they are no pairs, too few, or not finite."""
+    if len(x) != len(y):
+        raise UserError(f"{len(x)} rows of x but {len(y)} of y: row i of one must belong to row i of the other")
+    if len(x) < least:
+        raise UserError(f"{len(x)} pairs are too few; at least {least}")
+    x, y = run.put(x.detach()).double(), run.put(y.detach()).double()
+    if not (x.isfinite().all() and y.isfinite().all()):
+        raise UserError("features hold values that are not finite; leave those rows out")
+    return x, y
+
+
+def needed(labels: Int[Tensor, "n"] | None, n: int, run: Run, name: str) -> Int[Tensor, "n"]:
+    """Labels as 0..C-1 on the run's device. UserError where there are none, or fewer than two rows in a class."""
+    if labels is None:
+        raise UserError(f"{name} needs the class of each row: pass labels=")
+    if len(labels) != n:
+        raise UserError(f"{len(labels)} labels for {n} pairs")
+    _, codes, counts = run.put(labels).unique(return_inverse=True, return_counts=True)
+    if int(counts.min()) < 2:
+        raise UserError(f"{name} needs two rows or more of every class; leave out classes with one")
+    return codes
+
+
+def standardised(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """z-scores, each feature by its own mean and deviation. Dead features become zeros: they move no distance."""
+    x = x - x.mean(0)
+    deviation = x.std(0, correction=0)
+    alive = (deviation > DEAD * deviation.max()).double()
+    return x * alive / torch.where(alive > 0, deviation, 1.0)
+
+
+def axes(x: Float[Tensor, "n d"], rank: int | None) -> tuple[Float[Tensor, "d r"], float]:
+    """Principal directions of centred rows, leading first, and the share of variance that they hold."""
+    values, vectors = torch.linalg.eigh(x.T @ x)
+    kept = values[-rank:] if rank else values
+    share = float(kept.sum() / values.sum().clamp_min(torch.finfo(x.dtype).tiny))
+    return vectors[:, -len(kept) :].flip(1), share
+
+
+def leading(x: Float[Tensor, "n d"], rank: int | None) -> tuple[Float[Tensor, "n r"], float]:
+    """Scores on the first `rank` principal components (None: all of x as it is), and their share of variance."""
+    if rank is None or x.shape[1] <= rank:
+        return x, 1.0
+    directions, share = axes(x - x.mean(0), rank)
+    return x @ directions, share

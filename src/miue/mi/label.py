@@ -1,0 +1,55 @@
+"""Label: the mutual information of decoded labels, the floor under everything else, and the line of Fano."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from miue.mi._decode import decode
+from miue.mi._features import needed, paired
+from miue.mi._tables import counts, entropy, miller_madow, plug_in
+from miue.run import Run
+from miue.types import Estimate
+
+
+def fano(error: float, classes: int, lost: float = 0.0) -> float:
+    """log C - h(P_e) - P_e log(C - 1) - lost: what features must tell at least, nats, about C equally likely classes.
+
+    error: P_e of any classifier on one side. lost: H(Y | other side). Source: Fano's inequality and the chain rule.
+    """
+    binary = -sum(p * math.log(p) for p in (error, 1 - error) if p > 0)
+    return math.log(classes) - binary - error * math.log(max(classes - 1, 1)) - lost
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """I(Yhat(x); Yhat(y)) of labels decoded from each side by a cross-fitted linear classifier, Miller-Madow corrected.
+
+    A lower bound by data processing, at most log C. parts: I(Yhat; Y) of each side, its decoding error, and the
+    line of Fano (`fano` with what y does not tell about the label). Needs labels.
+    """
+
+    def __call__(
+        self, x: Float[Tensor, "n dx"], y: Float[Tensor, "n dy"], run: Run, labels: Int[Tensor, "n"] | None = None
+    ) -> Estimate:
+        x, y = paired(x, y, run, 10)
+        labels = needed(labels, len(x), run, "label")
+        c = int(labels.max()) + 1
+        found, parts = [], {}
+        for name, side in (("x", x), ("y", y)):
+            told, loss = decode([side], labels, run.rng("mi", "label"))
+            guess = told.argmax(1)
+            table = counts(guess, labels, c, c)
+            parts[f"label from {name}"] = plug_in(table) - miller_madow(table)
+            parts[f"error from {name}"] = float((guess != labels).double().mean())
+            parts[f"unexplained by {name}"] = loss
+            found.append(guess)
+        table = counts(found[0], found[1], c, c)
+        nothing = entropy(labels.bincount().double())  # H(Y), below log C where classes are of different size
+        lost = min(parts["unexplained by y"], nothing) + math.log(c) - nothing
+        parts["fano"] = fano(parts["error from x"], c, lost)
+        nats = min(plug_in(table) - miller_madow(table), math.log(c))
+        return Estimate(nats, "lower bound", ceiling=math.log(c), parts=parts)

@@ -1,0 +1,93 @@
+"""One measurement: the value of an estimator with all that is needed to judge it, the same for all estimators."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from miue.run import Run
+from miue.types import Estimate, Estimator, UserError
+
+
+def measure(
+    estimator: Estimator,
+    x: Float[Tensor, "n dx"],
+    y: Float[Tensor, "n dy"],
+    run: Run,
+    labels: Int[Tensor, "n"] | None = None,
+    halves: int = 20,
+    shuffles: int = 19,
+) -> Estimate:
+    """The estimate with its spread, its value at half the sample, and the nulls of shuffled pairs, in nats.
+
+    spread = sd(n/2) / sqrt(2) over `halves` random halves, since the variance falls as 1/n. Halves are drawn without
+    replacement: a bootstrap repeats rows, and nearest neighbours take repeated rows for information. Halves overlap, so
+    it is a rough standard error; it says nothing about another training run of the network that made the features.
+    null: y shuffled among all rows, which leaves the estimator's bias alone. null_within: y shuffled among rows of one
+    class, which leaves what passes through the label; needs labels. p = (1 + #{null >= value}) / (1 + shuffles).
+    """
+    if halves < 2 or shuffles < 1:
+        raise UserError(f"halves={halves}, shuffles={shuffles}: at least 2 and 1")
+    whole = estimator(x, y, run, labels)
+    values = []
+    for i in range(halves):
+        rows = _half(len(x), labels, run.rng("mi", "half", i))
+        half = estimator(x[rows], y[rows], run, None if labels is None else labels[rows])
+        values.append(half.nats)
+    mean, spread = _moments(values)
+    spread /= math.sqrt(2)
+    nulls = _shuffled(estimator, x, y, run, labels, None, shuffles)
+    within = None if labels is None else _shuffled(estimator, x, y, run, labels, labels, shuffles)
+    above = sum(value >= whole.nats for value in nulls)
+    notes = whole.notes
+    if math.isfinite(whole.ceiling) and whole.nats > 0.85 * whole.ceiling:
+        notes += ("saturated: close to its ceiling",)
+    if abs(whole.nats - mean) > max(3 * spread, 0.05 * abs(whole.nats)):
+        notes += (f"not converged: {mean:.3f} from half the rows",)
+    return replace(
+        whole,
+        spread=spread,
+        half=mean,
+        null=_moments(nulls)[0],
+        null_within=None if within is None else _moments(within)[0],
+        p=(1 + above) / (1 + shuffles),
+        notes=notes,
+    )
+
+
+def shuffled_rows(n: int, within: Int[Tensor, "n"] | None, generator: torch.Generator) -> Int[Tensor, "n"]:
+    """A random order of n rows; with `within`, one that exchanges only rows of one class."""
+    order = torch.randperm(n, generator=generator)
+    if within is None:
+        return order
+    rows = torch.empty(n, dtype=torch.long)
+    # the rows of a class in order take the rows of that class in random order
+    within = within.cpu()
+    rows[within.argsort(stable=True)] = order[within[order].argsort(stable=True)]
+    return rows
+
+
+def _shuffled(
+    estimator: Estimator, x: Tensor, y: Tensor, run: Run, labels: Tensor | None, within: Tensor | None, count: int
+) -> list[float]:
+    kind = "all" if within is None else "class"
+    orders = (shuffled_rows(len(x), within, run.rng("mi", "shuffle", kind, i)) for i in range(count))
+    return [estimator(x, y[order.to(y.device)], run, labels).nats for order in orders]
+
+
+def _half(n: int, labels: Tensor | None, generator: torch.Generator) -> Int[Tensor, "m"]:
+    """Half of the rows without replacement, half of every class where labels are known."""
+    order = torch.randperm(n, generator=generator)
+    if labels is not None:
+        order = order[labels.cpu()[order].argsort(stable=True)][::2]
+        return order.sort().values
+    return order[: n // 2].sort().values
+
+
+def _moments(values: list[float]) -> tuple[float, float]:
+    told = torch.tensor(values, dtype=torch.float64)
+    return float(told.mean()), float(told.std()) if len(values) > 1 else 0.0
