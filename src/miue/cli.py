@@ -180,9 +180,7 @@ def evaluate(
     ] = 0.25,
     defense: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Train every victim with this too: `at:eps=4`, `gray+jpeg:quality=10`; may be repeated (`miue defenses`)."
-        ),
+        typer.Option(help="Train every victim with this too: `at:eps=4`, `gray+jpeg:quality=10`; may be repeated."),
     ] = None,
     channel: Annotated[
         str | None, typer.Option(help="How pictures reach the trainer: jpeg:75, webp:80, resize:24.")
