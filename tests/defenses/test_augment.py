@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miue.defenses import Coin, CutMix, Cutout, GaussianNoise, MixUp, Plasma, RandAugment, Strong, defense
@@ -22,6 +22,7 @@ def batch(b: int = 12, size: int = 16, classes: int = 4) -> tuple[torch.Tensor, 
     return x, F.one_hot(torch.arange(b) % classes, classes).float()
 
 
+@settings(max_examples=20)
 @given(share=st.sampled_from([0.1, 0.25, 0.5, 1.0]), size=st.sampled_from([7, 16, 32]), seed=st.integers(0, 50))
 def test_cutouts_area(share: float, size: int, seed: int):
     """One rectangle of zeros in every channel, of the whole square's area unless the border cuts it."""

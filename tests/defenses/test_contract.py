@@ -17,7 +17,7 @@ from miue.testing import check_defense
 from miue.types import UserError
 from miue.victims import CrossEntropy, Recipe
 
-FAST = {"op": ":epochs=2", "at": ":steps=2"}
+FAST = {"op": ":epochs=2", "at": ":steps=2", "ueraser": ":views=2"}
 
 
 @pytest.mark.parametrize("name", KNOWN)
