@@ -70,7 +70,7 @@ def protected(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_verbs():
-    assert {"protect", "evaluate", "verify", "preview", "shapes", "demo", "doctor"} <= set(VERBS)
+    assert {"protect", "evaluate", "verify", "preview", "shapes", "demo", "doctor", "defenses"} <= set(VERBS)
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -150,6 +150,35 @@ def test_another_network_as_victim(miue: Miue, protected: Path, monkeypatch: pyt
     victims = ("--victim", "small-cnn:width=2", "--victim", "small-resnet:width=2")
     ended = miue("evaluate", "out", "--clean", "in", "--recipe", "quick:epochs=1", *victims, "--seeds", 1, "--json")
     assert {r["victim"] for r in json.loads(ended.out)["runs"]} == {"small-cnn:width=2", "small-resnet:width=2"}
+
+
+def test_defended_victims(miue: Miue, protected: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each defense for every victim, beside the undefended ones; every one with its controls."""
+    monkeypatch.chdir(protected)
+    options = (
+        "--recipe",
+        f"{RECIPE},epochs=1",
+        "--seeds",
+        1,
+        "--defense",
+        "gray+jpeg:quality=30",
+        "--defense",
+        "cutout",
+    )
+    ended = miue("evaluate", "out", "--clean", "in", *options, "--json")
+    runs = json.loads(ended.out)["runs"]
+    assert [r["defense"] for r in runs] == [""] * 3 + ["gray+jpeg:quality=30"] * 3 + ["cutout"] * 3
+    assert [r["role"] for r in runs] == ["clean", "noise", "protected"] * 3
+    ended = miue("evaluate", "out", "--clean", "in", *options)
+    assert "+ cutout" in ended.out and "Not tested: trainers who defend themselves in other ways" in ended.out
+    ended = miue("evaluate", "out", "--clean", "in", "--defense", "jpg", "--quiet")
+    assert ended.code == 2 and "defense 'jpg' is unknown; allowed: at," in ended.err
+
+
+def test_defenses_are_listed(miue: Miue):
+    found = {row["name"]: row for row in json.loads(miue("defenses", "--json").out)}
+    assert found["gray"]["slot"] == "purify" and "2301.13838" in found["jpeg"]["reference"] and len(found) > 15
+    assert "ueraser" in miue("defenses").out
 
 
 def test_the_same_protect_again_is_a_no_op(miue: Miue, folder: Path):

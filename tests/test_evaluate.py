@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from miue import evaluate
 from miue.attacks import Noise
-from miue.evaluate import Proof, holdout, judge
+from miue.batches import holdout
+from miue.evaluate import Proof, judge
 from miue.run import Run
 from miue.testing import tiny
 from miue.types import Budget, ImageSet, Perturbation, UserError, VictimRun
@@ -211,7 +213,7 @@ def test_victims_that_were_trained_are_not_trained_again(keeping: Run, monkeypat
     first = PROOF(clean, test, marked(clean), Budget(8), keeping)
     trained = []
     real = evaluate.fit
-    monkeypatch.setattr(evaluate, "fit", lambda data, *a: trained.append(data.digest) or real(data, *a))
+    monkeypatch.setattr(evaluate, "fit", lambda data, *a: trained.append(data.train.data.digest) or real(data, *a))
     again = PROOF(clean, test, marked(clean), Budget(8), keeping)
     assert again == first and trained == []
     swapped = PROOF(clean, test, clean, Budget(8), keeping)  # the clean victim serves as the protected one
@@ -232,7 +234,7 @@ def test_an_interrupted_proof_trains_only_what_is_missing(keeping: Run, run: Run
     real, trained = evaluate.fit, []
 
     def dies(data, *rest):
-        trained.append(data.digest)
+        trained.append(data.train.data.digest)
         if len(trained) == 2:
             raise KeyboardInterrupt
         return real(data, *rest)
@@ -246,6 +248,50 @@ def test_an_interrupted_proof_trains_only_what_is_missing(keeping: Run, run: Run
     whole = PROOF(clean, test, marked(clean), Budget(8), run)
     for a, b in zip(outcome.runs, whole.runs, strict=True):
         assert a.model_copy(update={"seconds": 0}) == b.model_copy(update={"seconds": 0})
+
+
+@dataclass(frozen=True)
+class Unmark:
+    """Turns the colours by one channel: what `marked` put into a class's own channel is no longer read as another's."""
+
+    spelling: ClassVar[str] = "unmark"
+    slot: ClassVar[Literal["purify"]] = "purify"
+    by: int = 1
+
+    def __call__(self, x, y, run):
+        colour = torch.eye(3)[y] * 0.5
+        return (x * 0.5 + colour[:, :, None, None]).clamp(0, 1)
+
+
+def test_defended_victims_stand_beside_the_others(keeping: Run):
+    """Each has its own clean control, is judged by itself, and is named in the record. The weakest decides."""
+    clean, test = easy(), easy(seed=1)
+    plain = PROOF.recipes[0]
+    proof = replace(PROOF, recipes=[plain, plain.defended(Unmark(by=2))])
+    outcome = proof(clean, test, marked(clean), Budget(8), keeping)
+    name = f"{plain.net} + unmark:by=2"
+    assert [(r.role, r.victim, r.defense) for r in outcome.runs] == [
+        (role, victim, defense)
+        for victim, defense in ((plain.net, ""), (name, "unmark:by=2"))
+        for role in ("clean", "noise", "protected")
+    ]
+    assert set(outcome.recipe) == {plain.net, name} and outcome.recipe[name]["purify"] == ["Unmark(by=2)"]
+    assert outcome.accuracies("protected", plain.net)[0] < 0.4 < 0.8 < outcome.accuracies("protected", name)[0]
+    assert outcome.accuracies("protected", name, "train")[0] > 0.9  # on what it was trained on: the purified set
+    assert outcome.verdict == "not protected" and outcome.reason.startswith(f"{name} keeps")
+    alone = PROOF(clean, test, marked(clean), Budget(8), keeping)
+    assert alone.verdict == "protected" and alone.runs == outcome.runs[:3]
+
+
+def test_a_victim_that_learnt_anyway_is_counted_though_it_did_not_fit():
+    """That it was trained too little can excuse a failure to learn, not a success."""
+    assert verdict(runs(protected=0.8, train=0.4))[0] == "not protected"
+
+
+def test_a_victim_that_stops_early_is_recorded_as_it_was_kept(run: Run):
+    plan = replace(FAST, epochs=30, hold_out=0.25, patience=2)
+    record = evaluate.train_victim("clean", easy(), easy(seed=1), plan, run, None)
+    assert record.last > 0.9 and 1 <= record.best_epoch < 30 and record.best >= record.last
 
 
 def test_sets_that_do_not_correspond_are_refused(run: Run):

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miue.perturb import add, keep_in_range, random_start, signed_step
+from miue.perturb import add, class_mean, direction, keep_in_range, random_start, signed_step
 from miue.types import Budget
 
 
@@ -57,3 +57,19 @@ def test_a_random_start_fills_the_ball_and_follows_its_generator():
     assert start.mean().abs() < 0.3 / 255
     assert torch.equal(start, random_start((4, 3, 16, 16), Budget(8), torch.Generator().manual_seed(0)))
     assert not torch.equal(start, random_start((4, 3, 16, 16), Budget(8), torch.Generator().manual_seed(1)))
+
+
+@given(seed=st.integers(0, 999), scale=st.floats(1e-12, 1e6))
+def test_a_direction_forgets_the_size_of_its_row(seed: int, scale: float):
+    gradient = drawn(seed, -1, 1, 3, 2, 4, 4)
+    gradient[1] = 0
+    rows = direction(gradient * torch.tensor([scale, 1.0, 1.0])[:, None, None, None])
+    assert torch.allclose(rows.abs().mean((1, 2, 3)), torch.tensor([1.0, 0.0, 1.0]), rtol=1e-4)
+    assert torch.equal(rows.sign(), gradient.sign())
+
+
+def test_a_class_mean_is_taken_over_the_rows_of_a_class():
+    rows, y = drawn(0, -1, 1, 5, 1, 2, 2), torch.tensor([7, 0, 7, 3, 0])
+    means = class_mean(rows, y)
+    for label in (0, 3, 7):
+        assert torch.allclose(means[y == label], rows[y == label].mean(0).expand_as(rows[y == label]), atol=1e-6)

@@ -15,8 +15,8 @@ from miue.recipes import RECIPES, for_victim, recipe
 from miue.run import Run
 from miue.testing import tiny
 from miue.train import accuracy
-from miue.types import ImageSet
-from miue.victims import CrossEntropy, Recipe, fit
+from miue.types import ImageSet, UserError
+from miue.victims import CrossEntropy, Recipe, fit, prepare
 
 FAST = Recipe(net="small-cnn:width=4", epochs=4, batch=16, augment=())
 
@@ -52,6 +52,16 @@ def test_the_same_seed_gives_the_same_victim(run: Run):
     assert not all(torch.equal(first[k], third[k]) for k in first)
 
 
+@dataclass(frozen=True)
+class Half:
+    """Darkens the training set."""
+
+    slot: ClassVar[Literal["purify"]] = "purify"
+
+    def __call__(self, x, y, run):
+        return x / 2
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -64,6 +74,8 @@ def test_the_same_seed_gives_the_same_victim(run: Run):
         {"batch": 9},
         {"epochs": 3},
         {"augment": Recipe().augment},
+        {"hold_out": 0.3},
+        {"purify": (Half(),)},
     ],
 )
 def test_every_field_of_a_recipe_counts(run: Run, change: dict):
@@ -128,9 +140,9 @@ class Counting:
     calls: list = field(default_factory=list, compare=False, repr=False)
     slot: ClassVar[Literal["loss"]] = "loss"
 
-    def __call__(self, net, x, y):
+    def __call__(self, net, x, y, generator, done):
         self.calls.append((float(x.abs().max()), y.clone()))
-        return CrossEntropy()(net, x, y)
+        return CrossEntropy()(net, x, y, generator, done)
 
 
 def test_augmentations_and_losses_get_what_they_should(run: Run):
@@ -148,8 +160,9 @@ def test_soft_labels():
             return torch.tensor([[2.0, 0.0]])
 
     x = torch.zeros(1, 3, 2, 2)
-    hard = [CrossEntropy()(Fixed(), x, torch.eye(2)[[k]]).item() for k in (0, 1)]
-    soft = CrossEntropy()(Fixed(), x, torch.tensor([[0.3, 0.7]])).item()
+    rest = (torch.Generator(), 0.0)
+    hard = [CrossEntropy()(Fixed(), x, torch.eye(2)[[k]], *rest).item() for k in (0, 1)]
+    soft = CrossEntropy()(Fixed(), x, torch.tensor([[0.3, 0.7]]), *rest).item()
     assert soft == pytest.approx(0.3 * hard[0] + 0.7 * hard[1])
 
 
@@ -157,6 +170,85 @@ def test_a_recipe_is_described_in_plain_values():
     described = recipe("quick").described()
     assert json.loads(json.dumps(described)) == described
     assert described["net"] == RECIPES["quick"].net and "FlipCrop" in described["augment"][0]
+
+
+# --- a held-out part ---
+
+
+def watching(net: torch.nn.Module, weights: dict[int, dict], epoch: int) -> None:
+    weights[epoch] = {k: v.clone() for k, v in net.state_dict().items()}
+
+
+def held_out(run: Run, plan: Recipe) -> tuple[dict[int, dict], dict[int, float], dict]:
+    """Weights after each epoch, the accuracy that they have on the held-out part, and the weights at the end."""
+    weights, shares = dict[int, dict](), dict[int, float]()
+    ready = prepare(noisy(), plan, run)
+    assert ready.held is not None
+
+    def watch(epoch: int, net: torch.nn.Module) -> None:
+        watching(net, weights, epoch)
+        shares[epoch] = accuracy(net, ready.held, run)  # type: ignore[arg-type]
+
+    net, _ = fit(ready, plan, run, watch)
+    return weights, shares, net.state_dict()
+
+
+def noisy() -> ImageSet:
+    """An easy set with a third of its labels wrong: accuracy goes up and down."""
+    data = easy(per_class=20)
+    return replace(data, labels=torch.where(torch.arange(60) // 3 % 3 == 1, (data.labels + 1) % 3, data.labels))
+
+
+def test_the_best_epoch_on_a_held_out_part_is_kept(run: Run):
+    plan = replace(FAST, epochs=10, lr=0.3, hold_out=0.25)
+    weights, shares, final = held_out(run, plan)
+    best = max(shares, key=lambda e: (shares[e], -e))
+    assert best < 10 and shares[best] > shares[10]
+    assert all(torch.equal(v, final[k]) for k, v in weights[best].items())
+    assert not all(torch.equal(v, final[k]) for k, v in weights[10].items())
+
+
+def test_patience_ends_the_training(run: Run):
+    plan = replace(FAST, epochs=30, lr=0.3, hold_out=0.25, patience=3)
+    weights, shares, final = held_out(run, plan)
+    best = max(shares, key=lambda e: (shares[e], -e))
+    assert max(weights) == best + 3 < 30
+    assert all(torch.equal(v, final[k]) for k, v in weights[best].items())
+
+
+def test_what_is_held_out_is_not_trained_on(run: Run):
+    ready = prepare(easy(), replace(FAST, hold_out=0.25), run)
+    assert ready.held is not None
+    rows = {row.numpy().tobytes() for row in ready.train.data.images}
+    held = {row.numpy().tobytes() for row in ready.held.data.images}
+    assert not rows & held and len(rows) == 27 and len(held) == 9
+    assert rows | held == {row.numpy().tobytes() for row in easy().images}
+
+
+def test_an_interrupted_one_remembers_its_best_epoch(keeping: Run, run: Run):
+    plan = replace(FAST, epochs=10, lr=0.3, hold_out=0.25, patience=4)
+    expected = fit(noisy(), plan, run)[0].state_dict()
+
+    def stop(last: int, epoch: int, net: object) -> None:
+        if epoch == last:
+            raise Stop
+
+    for last in (2, 5):
+        with pytest.raises(Stop):
+            fit(noisy(), plan, keeping, partial(stop, last))
+    assert all(torch.equal(v, expected[k]) for k, v in fit(noisy(), plan, keeping)[0].state_dict().items())
+
+
+@pytest.mark.parametrize("change", [{"hold_out": 1.0}, {"hold_out": -0.1}, {"patience": 3}, {"patience": -1}])
+def test_refused_parts(change: dict):
+    with pytest.raises(UserError, match="a share below 1, and patience only with one"):
+        replace(FAST, **change)
+
+
+def test_nets_without_normalisation_get_a_lower_rate():
+    for net in ("linear", "mlp2:width=8", "mlp3", "lenet5"):
+        assert for_victim(recipe("papers"), net) == replace(recipe("papers"), net=net, lr=0.01)
+        assert for_victim(recipe("papers:lr=0.001"), net).lr == 0.001
 
 
 def test_transformers_get_the_optimizer_that_they_need():

@@ -2,6 +2,8 @@
 
 from miue import data, mi
 from miue.attacks import MinMin, MiUe, Noise, attack
+from miue.defenses import combination, defense
+from miue.detect import Detection, first_look
 from miue.evaluate import Proof
 from miue.jobs import Claim, Job, protect, prove
 from miue.recipes import recipe
@@ -12,6 +14,7 @@ from miue.victims import Recipe, fit
 __all__ = [
     "Budget",
     "Claim",
+    "Detection",
     "ImageSet",
     "Job",
     "MiUe",
@@ -24,7 +27,10 @@ __all__ = [
     "Run",
     "UserError",
     "attack",
+    "combination",
     "data",
+    "defense",
+    "first_look",
     "fit",
     "mi",
     "protect",

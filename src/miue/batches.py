@@ -13,9 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.run import Run
-from miue.types import ImageSet
+from miue.types import ImageSet, UserError
 
-RESIDENT = 16 * 2**30  # bytes of uint8 pictures that are kept on an accelerator
+RESIDENT = 16 * 2**30  # bytes of pictures that are kept on an accelerator
 
 Batch = tuple[Int[Tensor, "b"], Float[Tensor, "b c h w"], Int[Tensor, "b"]]
 
@@ -33,21 +33,46 @@ def order(labels: Int[Tensor, "n"], generator: torch.Generator, group: int = 1) 
     return torch.cat([parts[i] for i in torch.randperm(len(parts), generator=generator).tolist()])
 
 
+def holdout(data: ImageSet, share: float, run: Run) -> tuple[Int[Tensor, "m"], Int[Tensor, "t"]]:
+    """Rows for training and for testing: `share` of every class (at least one picture) is held out at random."""
+    if not 0 < share < 1:
+        raise UserError(f"a held-out share of {share:g} is not between 0 and 1")
+    generator, kept, held = run.rng("holdout"), [], []
+    for label in range(len(data.classes)):
+        rows = (data.labels == label).nonzero().flatten()
+        if len(rows) == 1:
+            raise UserError(f"class {data.classes[label]!r} has one picture: nothing to hold out; give --test")
+        rows = rows[torch.randperm(len(rows), generator=generator)]
+        cut = min(max(int(len(rows) * share), 1), len(rows) - 1) if len(rows) else 0
+        held.append(rows[:cut])
+        kept.append(rows[cut:])
+    return torch.cat(kept).sort().values, torch.cat(held).sort().values
+
+
 class Batches:
     """The pictures of one process as uint8 on its device (where they fit), turned into float once per batch.
 
     rows: which rows of the set are ours; every process makes the same number of batches, none is left out.
+    purified: float pictures instead of the set's own, row by row, where a defense has left the 8-bit grid.
     """
 
-    def __init__(self, data: ImageSet, run: Run, rows: Int[Tensor, "m"] | None = None) -> None:
+    def __init__(
+        self,
+        data: ImageSet,
+        run: Run,
+        rows: Int[Tensor, "m"] | None = None,
+        purified: Float[Tensor, "n c h w"] | None = None,
+    ) -> None:
         self.data, self.run = data, run
         self.rows = torch.arange(len(data)) if rows is None else rows
-        fits = data.images.numel() <= RESIDENT
-        self.images = data.images.to(run.device) if fits else data.images
+        images = data.images if purified is None else purified
+        fits = images.numel() * images.element_size() <= RESIDENT
+        self.images = images.to(run.device) if fits else images
 
     def take(self, index: Int[Tensor, "b"]) -> Float[Tensor, "b c h w"]:
         """Pictures as float in [0,1] on the run's device."""
-        return self.run.put(self.images[index.to(self.images.device)]).float().div_(255)
+        x = self.run.put(self.images[index.to(self.images.device)])
+        return x if x.is_floating_point() else x.float().div_(255)
 
     def count(self, size: int) -> int:
         """Batches of about `size` over all processes together, the same number in each of them, none of them empty."""

@@ -17,10 +17,12 @@ from rich.console import Console
 from rich.table import Table
 
 from miue import data, doctor, jobs
+from miue.defenses import KNOWN, combination
 from miue.demo import demo as run_demo
 from miue.evaluate import Proof
 from miue.recipes import RECIPES, for_victim, recipe
 from miue.run import DEVICES, Run
+from miue.spec import facts
 from miue.types import Outcome, UserError
 
 FAILED_INPUTS, USAGE, FAILED_CHECKS, INTERRUPTED = 1, 2, 3, 130
@@ -176,6 +178,10 @@ def evaluate(
     threshold: Annotated[
         float, typer.Option(help="Largest share of the clean gain over chance that may be left.")
     ] = 0.25,
+    defense: Annotated[
+        list[str] | None,
+        typer.Option(help="Train every victim with this too: `at:eps=4`, `gray+jpeg:quality=10`; may be repeated."),
+    ] = None,
     channel: Annotated[
         str | None, typer.Option(help="How pictures reach the trainer: jpeg:75, webp:80, resize:24.")
     ] = None,
@@ -194,6 +200,7 @@ def evaluate(
     """
     base = recipe(recipe_name)
     victims = [for_victim(base, net) for net in victim] if victim else [base]
+    victims += [plain.defended(*combination(text)) for text in defense or () for plain in victims]
     run = Run(seed, device, quiet=quiet)
     claim = jobs.Claim(
         out=out, clean=clean, test=test, split=split, test_split=test_split, canvas=canvas, channel=channel
@@ -272,6 +279,19 @@ def demo(
     raise typer.Exit(0 if outcome.verdict == "protected" else FAILED_CHECKS)
 
 
+@app.command(name="defenses")
+def defenses_command(json: Json = False) -> None:
+    """List what a trainer may do to learn anyway: the defenses of `miue evaluate --defense`."""
+    rows = [entry.model_dump() for entry in facts(KNOWN)]
+    if json:
+        out_console.print_json(data=rows)
+        return
+    table = Table("name", "slot", "what it does", "reference", box=box.SIMPLE)
+    for row in rows:
+        table.add_row(*row.values())
+    out_console.print(table)
+
+
 @app.command(name="doctor")
 def doctor_command(json: Json = False) -> None:
     """Look at this machine: versions that do not fit together, devices, codecs, space."""
@@ -346,10 +366,9 @@ def _print_outcome(outcome: Outcome, json: bool) -> None:
     print(f"Verdict: {outcome.verdict.upper()}. {outcome.reason}")
     for note in outcome.notes:
         print(f"note: {note}")
-    print(
-        "Not tested: trainers who compress, turn pictures grey, train adversarially, purify, "
-        "start from a trained network or have clean copies (docs/limits.md)."
-    )
+    tried = any(r.defense for r in outcome.runs)
+    others = "defend themselves in other ways" if tried else "compress, turn pictures grey, train adversarially, purify"
+    print(f"Not tested: trainers who {others}, start from a trained network or have clean copies (docs/limits.md).")
 
 
 def _spread(values: list[float]) -> str:

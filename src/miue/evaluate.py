@@ -10,8 +10,6 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from miue.attacks import Noise
 from miue.batches import Batches
@@ -19,29 +17,13 @@ from miue.nets import Classifier
 from miue.run import Run, write_atomically
 from miue.train import accuracy
 from miue.types import Budget, ImageSet, Outcome, Role, UserError, Verdict, VictimRun
-from miue.victims import Recipe, fit
+from miue.victims import Recipe, fit, prepare
 
 VERSION = 1  # of what a victim run means; a higher number makes kept ones void
 CHECKS = 10  # how often a victim is tested while it trains, for its best epoch
 LEARNT = 0.20  # a clean victim must gain this much over chance, or nothing can be concluded from it
 HARMLESS = 0.10  # plain noise that costs more than this hides the pictures by itself
 FITTED = 0.50  # share of its own training set, over chance, that a protected victim must have learnt
-
-
-def holdout(data: ImageSet, share: float, run: Run) -> tuple[Int[Tensor, "m"], Int[Tensor, "t"]]:
-    """Rows for training and for testing: `share` of every class (at least one picture) is held out at random."""
-    if not 0 < share < 1:
-        raise UserError(f"a held-out share of {share:g} is not between 0 and 1")
-    generator, kept, held = run.rng("holdout"), [], []
-    for label in range(len(data.classes)):
-        rows = (data.labels == label).nonzero().flatten()
-        if len(rows) == 1:
-            raise UserError(f"class {data.classes[label]!r} has one picture: nothing to hold out; give --test")
-        rows = rows[torch.randperm(len(rows), generator=generator)]
-        cut = min(max(int(len(rows) * share), 1), len(rows) - 1) if len(rows) else 0
-        held.append(rows[:cut])
-        kept.append(rows[cut:])
-    return torch.cat(kept).sort().values, torch.cat(held).sort().values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +75,7 @@ class Proof:
             chance=chance,
             images=len(clean),
             data={role: data.digest for role, data in sets.items()} | {"test": test.digest},
-            recipe={r.net: r.described() for r in self.recipes},
+            recipe={r.victim: r.described() for r in self.recipes},
             threshold=self.threshold,
             runs=runs,
             verdict=verdict,
@@ -111,22 +93,24 @@ def train_victim(role: Role, data: ImageSet, test: ImageSet, recipe: Recipe, run
         return VictimRun.model_validate_json(record.read_text()).model_copy(update={"role": role})
     run = replace(run, keep=keep / "victims" / key if keep else None)
     tests, start = Batches(test, run), time.monotonic()
-    every = max(recipe.epochs // CHECKS, 1)
+    every = 1 if recipe.patience else max(recipe.epochs // CHECKS, 1)
 
     def watch(epoch: int, net: Classifier) -> float | None:
         return accuracy(net, tests, run) if epoch % every == 0 or epoch == recipe.epochs else None
 
-    net, seen = fit(data, recipe, run, watch)
+    ready = prepare(data, recipe, run)
+    net, seen = fit(ready, recipe, run, watch)
     best = max(seen, key=lambda epoch: (seen[epoch], -epoch))
     done = VictimRun(
         role=role,
-        victim=recipe.net,
+        victim=recipe.victim,
+        defense=recipe.defense,
         seed=run.seed,
         data=data.digest,
-        last=seen[recipe.epochs],
+        last=accuracy(net, tests, run) if recipe.hold_out else seen[recipe.epochs],
         best=seen[best],
         best_epoch=best,
-        train=accuracy(net, Batches(data, run), run),
+        train=accuracy(net, ready.train, run),
         seconds=time.monotonic() - start,
     )
     if record:
@@ -156,16 +140,16 @@ def _judge_one(victim: str, runs: dict[str, list[VictimRun]], chance: float, thr
         return "inconclusive", f"{victim} reaches only {least:.1%} on clean pictures, chance is {chance:.1%}"
     if clean - noise > HARMLESS:
         return "inconclusive", f"plain noise of this budget alone takes {victim} from {clean:.1%} to {noise:.1%}"
-    fitted = min(r.train for r in runs["protected"])
-    if fitted - chance < FITTED * (1 - chance):
-        return "inconclusive", f"{victim} did not even fit the protected pictures ({fitted:.1%}): trained too little"
     kept = [(p.last - chance) / (c.last - chance) for p, c in zip(runs["protected"], runs["clean"], strict=True)]
     last = fmean(r.last for r in runs["protected"])
     text = f"{victim} keeps {max(fmean(kept), 0):.0%} of what clean pictures teach ({last:.1%} instead of {clean:.1%})"
-    if max(kept) <= threshold:
-        return "protected", text
     if min(kept) > threshold:
         return "not protected", text
+    fitted = min(r.train for r in runs["protected"])
+    if fitted - chance < FITTED * (1 - chance):
+        return "inconclusive", f"{victim} did not even fit the protected pictures ({fitted:.1%}): trained too little"
+    if max(kept) <= threshold:
+        return "protected", text
     return "inconclusive", f"{text}, and its seeds lie on both sides of the threshold of {threshold:.0%}"
 
 

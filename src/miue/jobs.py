@@ -17,7 +17,8 @@ from pydantic import Field
 
 from miue import data
 from miue.attacks import KNOWN, Noise, attack
-from miue.evaluate import Proof, holdout
+from miue.batches import holdout
+from miue.evaluate import Proof
 from miue.run import Run, launch, write_atomically
 from miue.spec import spell
 from miue.types import Budget, ImageSet, Outcome, Perturbation, Record, UserError

@@ -31,6 +31,11 @@ RECIPES: Mapping[str, Recipe] = {
     "mi-ue": Recipe(
         epochs=200, lr=0.5, weight_decay=1e-4, source="MI-UE's released victim: learning rate 0.5, 200 epochs"
     ),
+    "early-stop": Recipe(
+        hold_out=0.1,
+        patience=10,
+        source="ours: `papers`, stopped 10 epochs after the best one on a tenth that is held out",
+    ),
     "vit": Recipe(
         net="vit-tiny",
         epochs=60,
@@ -41,6 +46,7 @@ RECIPES: Mapping[str, Recipe] = {
         source="ours: AdamW for transformers",
     ),
 }
+UNNORMALISED = ("linear", "mlp2", "mlp3", "lenet5")
 
 
 def recipe(text: str) -> Recipe:
@@ -54,7 +60,9 @@ def recipe(text: str) -> Recipe:
 
 
 def for_victim(base: Recipe, net: str) -> Recipe:
-    """The recipe with another network; transformers get the optimizer that they need."""
+    """The recipe with another network: transformers get their optimizer, nets without normalisation a lower rate."""
+    if net.partition(":")[0] in UNNORMALISED:
+        return replace(base, net=net, lr=min(base.lr, 0.01))
     if net.startswith(("vit", "deit", "cait", "swin")) and base.optimizer == "sgd":
         return replace(base, net=net, optimizer="adamw", lr=1e-3, warmup=max(base.warmup, 0.1), weight_decay=0.05)
     return replace(base, net=net)

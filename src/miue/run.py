@@ -70,6 +70,14 @@ def write_atomically(path: Path, content: bytes | Callable[[Path], None]) -> Non
         raise
 
 
+@contextmanager
+def global_draws(seed: int, device: torch.device) -> Iterator[None]:
+    """Torch's global generators, seeded for a block and put back after: for libraries that take no generator."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
 @dataclass
 class Run:
     """Where and how something is computed. One object serves a whole command; methods get it as an argument.
@@ -144,9 +152,8 @@ class Run:
 
     @contextmanager
     def seeded(self, *names: object) -> Iterator[None]:
-        """Torch's global generators, seeded for a block and put back after: for layers that take no generator."""
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(self.entropy(*names))
+        """Torch's global generators, seeded from names for a block: for layers that take no generator."""
+        with global_draws(self.entropy(*names), self.device):
             yield
 
     def reseeded(self, seed: int) -> Run:

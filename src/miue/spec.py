@@ -14,7 +14,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from miue.types import UserError
+from miue.types import Record, UserError
 
 T = TypeVar("T")
 
@@ -70,6 +70,23 @@ def spell(method: Any, known: Mapping[str, type]) -> str:
         if getattr(method, f.name) != f.default
     ]
     return f"{name}:{','.join(changed)}" if changed else name
+
+
+class Facts(Record):
+    """What a list of methods says of one. They stand beside its class: docstring, `slot` and `reference`."""
+
+    name: str
+    slot: str
+    what: str
+    reference: str
+
+
+def facts(known: Mapping[str, type[Any]]) -> list[Facts]:
+    """One entry a method, in the order of `known`."""
+    return [
+        Facts(name=name, slot=cls.slot, what=str(cls.__doc__).partition("\n")[0], reference=cls.reference)
+        for name, cls in known.items()
+    ]
 
 
 def _value(what: str, text: str, hint: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The public contract suite: what attacks, nets and estimators promise. Run it on your own: `check_attack(Yours())`.
+"""The public contract suite: what attacks, defenses, nets and estimators promise; for yours: `check_attack(Yours())`.
 
 Each check raises AssertionError with a sentence. The sets are tiny; give your method fast hyper-parameters.
 """
@@ -11,12 +11,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from miue import nets
 from miue.run import Run
-from miue.types import Attack, Budget, Estimator, ImageSet, KnownPairs, Perturbation, UserError
+from miue.types import (
+    Attack,
+    Augment,
+    Budget,
+    Estimator,
+    ImageSet,
+    KnownPairs,
+    Loss,
+    Perturbation,
+    Purify,
+    UserError,
+)
 
 
 def tiny(
@@ -92,6 +105,60 @@ class _Stopping(Run):
                 raise KeyboardInterrupt
 
         yield tick
+
+
+def check_defense(defense: Any) -> None:
+    """Slot, shape, range, determinism by its generator alone, untouched inputs, label mass, grey and colour, sizes."""
+    assert is_dataclass(defense) and defense.__dataclass_params__.frozen, "a method is a frozen dataclass"  # type: ignore[attr-defined]
+    assert defense == defense and hash(defense) == hash(defense), "a method has equality and a hash"
+    kinds = {"purify": (Purify, _purified), "augment": (Augment, _augmented), "loss": (Loss, _lost)}
+    slot = getattr(defense, "slot", None)
+    assert slot in kinds, f"its slot is {slot!r}, not one of {', '.join(kinds)}"
+    kind, call = kinds[slot]
+    assert isinstance(defense, kind), f"it has no call, which {slot} needs"
+    for data in (tiny(size=16), tiny(channels=1, size=16), tiny(size=13), tiny(2, 5, size=16)):
+        run = Run(seed=1)
+        x = run.put(data.images.float() / 255)
+        y = run.put(torch.eye(len(data.classes))[data.labels])
+        before, state = (x.clone(), y.clone(), data.labels.clone()), torch.get_rng_state()
+        first = call(defense, x, y, data.labels, run)
+        assert torch.equal(state, torch.get_rng_state()), "it moved the global generator"
+        assert all(torch.equal(a, b) for a, b in zip((x, y, data.labels), before, strict=True)), "its input was changed"
+        torch.manual_seed(99)
+        assert torch.equal(first, call(defense, x, y, data.labels, run)), "the same generator gave something else"
+        torch.set_rng_state(state)
+
+
+def _check_pictures(defense: Any, made: Tensor, x: Tensor) -> Tensor:
+    assert made.shape == x.shape and made.dtype == x.dtype, f"pictures became {tuple(made.shape)}, {made.dtype}"
+    assert made.isfinite().all(), "it made values that are not finite"
+    inside = getattr(defense, "unbounded", False) or (made.min() >= 0 and made.max() <= 1)
+    assert inside, f"values from {float(made.min()):g} to {float(made.max()):g} are no picture"
+    return made
+
+
+def _purified(defense: Purify, x: Tensor, y: Tensor, labels: Tensor, run: Run) -> Tensor:
+    return _check_pictures(defense, defense(x, labels, run), x)
+
+
+def _augmented(defense: Augment, x: Tensor, y: Tensor, labels: Tensor, run: Run) -> Tensor:
+    made, soft = defense(x, y, run.rng("check"))
+    assert soft.shape == y.shape and (soft >= 0).all(), "labels are no longer one row of shares a picture"
+    assert torch.allclose(soft.sum(1), torch.ones(len(y), device=y.device), atol=1e-5), "labels lost or gained mass"
+    return torch.cat([_check_pictures(defense, made, x).flatten(), soft.flatten()])
+
+
+def _lost(defense: Loss, x: Tensor, y: Tensor, labels: Tensor, run: Run) -> Tensor:
+    """The value and the gradients of the weights."""
+    with run.seeded("net"):
+        net = run.place(nets.build("small-cnn:width=4", tuple(x.shape[1:]), y.shape[1])).train()  # type: ignore[arg-type]
+    values = []
+    for done in (0.0, 0.9):
+        value = defense(net, x, y, run.rng("check"), done)
+        assert value.ndim == 0 and value.isfinite(), "a loss is one finite number"
+        assert net.training and all(p.requires_grad for p in net.parameters()), "it left the network in another mode"
+        values += [value.detach().flatten(), *(g.flatten() for g in torch.autograd.grad(value, list(net.parameters())))]
+    return torch.cat(values)
 
 
 def check_net(name: str, size: int = 32, channels: int = 3) -> None:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int, Int8, Int16, UInt8
+from jaxtyping import Bool, Float, Int, Int8, Int16, Integer, UInt8
 from pydantic import BaseModel, ConfigDict
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -36,9 +36,14 @@ def stretch(delta: Float[Tensor, "b c g g2"], height: int, width: int) -> Float[
     return F.interpolate(delta, size=(height, width), mode="bilinear", align_corners=False)
 
 
-def _levels(delta: Float[Tensor, "*shape"], limit: int, dtype: torch.dtype) -> Int[Tensor, "*shape"]:
+def _levels(delta: Float[Tensor, "*shape"], limit: int, dtype: torch.dtype) -> Integer[Tensor, "*shape"]:
     """Round grey levels to integers and clamp them to [-limit, limit]: the only rounding in the package."""
     return delta.round().clamp_(-limit, limit).to(dtype)
+
+
+def eight_bits(x: Float[Tensor, "n c h w"]) -> UInt8[Tensor, "n c h w"]:
+    """Float pictures as files hold them: clamped to [0,1], then the nearest of 256 values. For defenses only."""
+    return _levels(x.clamp(0, 1) * 255, 255, torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -315,11 +320,14 @@ class Attack(Protocol):
 
 @runtime_checkable
 class Purify(Protocol):
-    """A defense that cleans the training pictures once, before training."""
+    """A defense that cleans the training pictures once, before training: x is the whole set, in main memory.
+
+    It may leave the 8-bit grid, and [0,1] where it says so by `unbounded`. Rows stay where they are.
+    """
 
     slot: ClassVar[Literal["purify"]]
 
-    def __call__(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]: ...
+    def __call__(self, x: Float[Tensor, "n c h w"], y: Int[Tensor, "n"], run: Any) -> Float[Tensor, "n c h w"]: ...
 
 
 @runtime_checkable
@@ -335,11 +343,13 @@ class Augment(Protocol):
 
 @runtime_checkable
 class Loss(Protocol):
-    """The victim's training loss for one batch."""
+    """The victim's training loss for one batch. done: the share of the training that is over, in [0,1)."""
 
     slot: ClassVar[Literal["loss"]]
 
-    def __call__(self, net: Any, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"]) -> Float[Tensor, ""]: ...
+    def __call__(
+        self, net: Any, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], generator: torch.Generator, done: float
+    ) -> Float[Tensor, ""]: ...
 
 
 @dataclass(frozen=True)
@@ -419,6 +429,9 @@ class VictimRun(Record):
 
     role: Role
     victim: str
+    """The network, and the defense where there is one: what the runs of one victim have in common."""
+    defense: str = ""
+    """Spelling of what the victim does to learn anyway ("gray+jpeg:quality=10"); empty for plain training."""
     seed: int
     data: str
     """Digest of the training set as it was read."""
@@ -426,7 +439,7 @@ class VictimRun(Record):
     best: float
     best_epoch: int
     train: float
-    """Accuracy on its own training set, without augmentation, after the last epoch."""
+    """Accuracy on its own training set, purified where it was, without augmentation, after the last epoch."""
     seconds: float
 
 

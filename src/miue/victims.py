@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,10 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from miue import nets
-from miue.batches import Batch, Batches, FlipCrop
+from miue.batches import Batch, Batches, FlipCrop, holdout
 from miue.run import Run
-from miue.train import cosine, descend, restore, state
-from miue.types import Augment, ImageSet, Loss, UserError
+from miue.spec import spell
+from miue.train import accuracy, cosine, descend, restore, state
+from miue.types import Augment, ImageSet, Loss, Purify, UserError
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,19 @@ class CrossEntropy:
 
     slot: ClassVar[Literal["loss"]] = "loss"
 
-    def __call__(self, net: Any, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
+    def __call__(
+        self, net: Any, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], generator: torch.Generator, done: float
+    ) -> Float[Tensor, ""]:
         return F.cross_entropy(net(x), y)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a victim is trained: the network, SGD or AdamW with a cosine rate, and what is done to batches.
+    """How a victim is trained: the network, SGD or AdamW with a cosine rate, and what is done to pictures.
 
-    warmup: share of all steps with a linear rise. source: where the numbers come from.
+    warmup: share of all steps with a linear rise. hold_out: share of the training set that is kept back; the weights
+    of the epoch that is best on it are the victim's (0: those of the last epoch). patience: epochs without a gain
+    there after which training stops (0: never). source: where the numbers come from.
     """
 
     net: str = "resnet18"
@@ -44,6 +49,9 @@ class Recipe:
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 5e-4
+    hold_out: float = 0.0
+    patience: int = 0
+    purify: tuple[Purify, ...] = ()
     augment: tuple[Augment, ...] = (FlipCrop(),)
     loss: Loss = CrossEntropy()
     source: str = ""
@@ -53,39 +61,120 @@ class Recipe:
             raise UserError(
                 f"epochs={self.epochs}, batch={self.batch}, lr={self.lr:g}: at least 1, 2 and a positive rate"
             )
+        if not 0 <= self.hold_out < 1 or self.patience < 0 or (self.patience and not self.hold_out):
+            raise UserError(
+                f"hold_out={self.hold_out:g}, patience={self.patience}: a share below 1, and patience only with one"
+            )
+
+    def defended(self, *defenses: Purify | Augment | Loss) -> Recipe:
+        """The same training with defenses, each in its slot: after what is there, or instead of the plain loss.
+
+        Raises UserError where two of them want to be the loss.
+        """
+        slots: dict[str, tuple[Any, ...]] = {"purify": self.purify, "augment": self.augment, "loss": ()}
+        for defense in defenses:
+            slots[defense.slot] += (defense,)
+        losses = slots["loss"] if self.loss == CrossEntropy() else (self.loss, *slots["loss"])
+        if len(losses) > 1:
+            raise UserError(f"{' and '.join(map(repr, losses))}: a victim has one loss; leave one of them out")
+        return replace(self, purify=slots["purify"], augment=slots["augment"], loss=losses[0] if losses else self.loss)
+
+    @property
+    def defense(self) -> str:
+        """Spelling of the defenses in it, "gray+jpeg:quality=10"; empty where there is none."""
+        parts = (*self.purify, *self.augment, self.loss)
+        return "+".join(spell(part, {}) for part in parts if hasattr(type(part), "spelling"))
+
+    @property
+    def victim(self) -> str:
+        """What its runs are called: the network, and the defense where there is one."""
+        return f"{self.net} + {self.defense}" if self.defense else self.net
 
     def described(self) -> dict[str, Any]:
         """The recipe as plain values, for records."""
-        plain: Mapping[str, Any] = asdict(self) | {"augment": [repr(a) for a in self.augment], "loss": repr(self.loss)}
+        plain: Mapping[str, Any] = asdict(self) | {
+            "purify": [repr(p) for p in self.purify],
+            "augment": [repr(a) for a in self.augment],
+            "loss": repr(self.loss),
+        }
         return dict(plain)
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What a victim trains on, purified where its recipe says so, and the part that it holds out."""
+
+    train: Batches
+    held: Batches | None
+
+
+def prepare(data: ImageSet, recipe: Recipe, run: Run) -> Prepared:
+    """Purify the whole training set, once, then hold out a part. Purified pictures are float: four times the memory."""
+    x: Any = data.images.float().div_(255) if recipe.purify else None
+    for purify in recipe.purify:
+        x = purify(x, data.labels, run)
+    if not recipe.hold_out:
+        return Prepared(Batches(data, run, purified=x), None)
+    parts = holdout(data, recipe.hold_out, run)
+    train, held = (Batches(data.select(rows), run, purified=None if x is None else x[rows]) for rows in parts)
+    return Prepared(train, held)
+
+
+@dataclass
+class _Best:
+    """The weights of the epoch that was best on what was held out."""
+
+    epoch: int = 0
+    accuracy: float = -1.0
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def offer(self, epoch: int, accuracy: float, net: torch.nn.Module) -> None:
+        if accuracy > self.accuracy:
+            self.epoch, self.accuracy = epoch, accuracy
+            self.weights = {f"best.{k}": v.detach().clone() for k, v in net.state_dict().items()}
+
+    def put_into(self, net: torch.nn.Module) -> None:
+        if self.weights:
+            net.load_state_dict({k.removeprefix("best."): v for k, v in self.weights.items()})
+
+
 def fit(
-    data: ImageSet, recipe: Recipe, run: Run, watch: Callable[[int, nets.Classifier], float | None] | None = None
+    data: ImageSet | Prepared,
+    recipe: Recipe,
+    run: Run,
+    watch: Callable[[int, nets.Classifier], float | None] | None = None,
 ) -> tuple[nets.Classifier, dict[int, float]]:
     """Train a network from random weights; also what `watch` saw after which epoch, counted from 1.
 
-    Resumes after the last finished epoch where `run` keeps state.
+    data: the training set, or what `prepare` made of it. Resumes after the last finished epoch where `run` keeps state.
     """
-    batches = Batches(data, run)
+    ready = data if isinstance(data, Prepared) else prepare(data, recipe, run)
+    batches, data = ready.train, ready.train.data
     with run.seeded("victim"):
         net: Any = run.place(nets.build(recipe.net, data.shape, len(data.classes)))
     optimizer = _optimizer(net, recipe)
     identity = {"recipe": repr(recipe), "data": data.digest, "seed": run.seed}
-    first, seen = 0, dict[int, float]()
+    first, seen, best = 0, dict[int, float](), _Best()
     if kept := run.load("victim", **identity):
         restore(net, optimizer, kept[0])
         first = kept[1]["epoch"]
+        best = _Best(
+            kept[1]["best_epoch"], kept[1]["best"], {k: run.put(v) for k, v in kept[0].items() if k.startswith("best.")}
+        )
         seen = {int(epoch): value for epoch, value in kept[1]["seen"].items()}
     count = batches.count(recipe.batch)
     rate = cosine(recipe.lr, recipe.epochs * count, recipe.warmup)
     text = f"{recipe.net} on {data.name}"
     with run.progress(text, recipe.epochs * count, first * count) as tick:
         for epoch in range(first, recipe.epochs):
+            if recipe.patience and epoch - best.epoch >= recipe.patience:
+                break
             net.train()
             generator = run.rng("augment", epoch)
             losses = descend(
-                lambda batch, g=generator: _loss(net, recipe, batch, len(data.classes), g),
+                lambda batch, g=generator, done=epoch / recipe.epochs: _loss(
+                    net, recipe, batch, len(data.classes), g, done
+                ),
                 batches.shuffled(recipe.batch, "victim", epoch),
                 optimizer,
                 rate,
@@ -97,17 +186,21 @@ def fit(
                     tick()
             if watch and (value := watch(epoch + 1, net)) is not None:
                 seen[epoch + 1] = value
-            run.save("victim", state(net, optimizer), {**identity, "epoch": epoch + 1, "seen": seen})
+            if ready.held:
+                best.offer(epoch + 1, accuracy(net, ready.held, run), net)
+            facts = {**identity, "epoch": epoch + 1, "seen": seen, "best": best.accuracy, "best_epoch": best.epoch}
+            run.save("victim", state(net, optimizer) | best.weights, facts)
+    best.put_into(net)
     return net, seen
 
 
 def _loss(
-    net: nets.Classifier, recipe: Recipe, batch: Batch, classes: int, generator: torch.Generator
+    net: nets.Classifier, recipe: Recipe, batch: Batch, classes: int, generator: torch.Generator, done: float
 ) -> Float[Tensor, ""]:
     x, y = batch[1], F.one_hot(batch[2], classes).float()
     for augment in recipe.augment:
         x, y = augment(x, y, generator)
-    return recipe.loss(net, x, y)
+    return recipe.loss(net, x, y, generator, done)
 
 
 def _optimizer(net: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

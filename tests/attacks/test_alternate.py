@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -90,11 +91,54 @@ def test_a_step_that_grows(run: Run):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"epochs": 0}, {"steps": 0}, {"batch": 1}, {"noise_batch": 0}, {"step": 0.0}, {"lr": 0.0}, {"tau": 0.0}]
+    "wrong",
+    [
+        {"epochs": 0},
+        {"steps": 0},
+        {"batch": 1},
+        {"noise_batch": 0},
+        {"step": 0.0},
+        {"lr": 0.0},
+        {"tau": 0.0},
+        {"noise_momentum": 1.0},
+    ],
 )
 def test_settings_that_would_do_nothing_are_refused(wrong: dict[str, float]):
     with pytest.raises(UserError, match=f"{next(iter(wrong))}="):
         MiUe(**TINY | wrong)
+
+
+def test_a_step_with_momentum_remembers_where_it_went(run: Run):
+    """A pull that turns round after the first step: the plain step turns at once, the other one goes on."""
+
+    def turning(method: Watching) -> Callable[..., Tensor]:
+        return lambda net, x, y: left_up(net, x, y) * (1.0 if not method.seen else -0.5)
+
+    def moved(**options: float) -> Tensor:
+        method = Watching(**TINY | {"epochs": 1, "steps": 2, "step": 2.0}, augment="none", **options)
+        object.__setattr__(method, "pull", turning(method))
+        return method(mid_grey(), Budget(8), run).delta
+
+    assert not moved().any()
+    half = moved(noise_momentum=0.9)
+    # directions are scaled: -0.9 of the old one against +1 of the new one turns, a longer memory does not
+    assert not half.any()
+    third = Watching(**TINY | {"epochs": 1, "steps": 3, "step": 2.0}, augment="none", noise_momentum=0.9)
+    object.__setattr__(third, "pull", lambda net, x, y: left_up(net, x, y) * (1.0 if len(third.seen) < 2 else -0.5))
+    assert (third(mid_grey(), Budget(8), run).delta.abs() == 6).all()  # 1.9 x 0.9 - 1 still points the old way
+
+
+def test_a_picture_follows_its_class_as_much_as_it_is_told(run: Run):
+    def pull(net, x: Tensor, y: Tensor) -> Tensor:  # the first picture of each class wants the opposite of the others
+        first = torch.stack([(y[:i] != y[i]).all() for i in range(len(y))])
+        return (x.mean((1, 2, 3)) * torch.where(first, 1.0, -1.0)).sum()
+
+    def against(weight: float) -> int:
+        method = Watching(**TINY | {"epochs": 1, "steps": 1}, augment="none", noise_batch=40, class_gradient=weight)
+        object.__setattr__(method, "pull", pull)
+        return int((method(mid_grey(), Budget(8), run).delta < 0).all((1, 2, 3)).sum())
+
+    assert [against(0.0), against(0.5), against(4.0)] == [4, 4, 0]
 
 
 def test_pixel_noise_keeps_to_what_a_picture_can_hold(run: Run):
@@ -239,8 +283,9 @@ def test_few_classes_are_shuffled_plainly(run: Run):
 # --- resuming ---
 
 
-def test_resumed_after_every_epoch_it_ends_in_the_same_bytes(tmp_path: Path, run: Run):
-    data, method = tiny(per_class=6), MiUe(**TINY | {"epochs": 4}, noise_batch=9, batch=9)
+@pytest.mark.parametrize("options", [{}, {"noise_momentum": 0.9, "class_gradient": 1.0}])
+def test_resumed_after_every_epoch_it_ends_in_the_same_bytes(tmp_path: Path, run: Run, options: dict[str, float]):
+    data, method = tiny(per_class=6), MiUe(**TINY | {"epochs": 4} | options, noise_batch=9, batch=9)
     whole = method(data, Budget(8), run).delta
     per_epoch = 4  # two batches of theta, two of delta
     for epoch in range(4):

@@ -1,7 +1,7 @@
 """Data sets in and out: the only place that opens an image."""
 
 from miue.data.align import align
-from miue.data.channel import through
+from miue.data.channel import recoded, through
 from miue.data.output import check_output, private_of
 from miue.data.preview import export, preview
 from miue.data.read import default_canvas, read
@@ -23,6 +23,7 @@ __all__ = [
     "preview",
     "private_of",
     "read",
+    "recoded",
     "scan",
     "shapes",
     "through",

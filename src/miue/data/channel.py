@@ -6,7 +6,9 @@ from io import BytesIO
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from PIL import Image
+from torch import Tensor
 
 from miue.types import ImageSet, UserError
 
@@ -18,16 +20,21 @@ def through(data: ImageSet, channel: str) -> ImageSet:
 
     Raises UserError for another channel or a number out of range.
     """
+    return data.with_images(recoded(data.images, channel), f"{data.name} through {channel}")
+
+
+def recoded(images: UInt8[Tensor, "n c h w"], channel: str) -> UInt8[Tensor, "n c h w"]:
+    """The pictures alone, on the same way."""
     how, _, text = channel.partition(":")
-    number, side = int(text) if text.isdigit() else 0, data.shape[1]
+    number, side = int(text) if text.isdigit() else 0, images.shape[2]
     if how not in ("jpeg", "webp", "resize") or not 1 <= number <= (side if how == "resize" else 100):
         raise UserError(f"channel {channel!r} is not understood; allowed: {', '.join(CHANNELS)}, as in jpeg:75")
-    arrived = torch.empty_like(data.images)
-    for row, image in enumerate(data.images):
+    arrived = torch.empty_like(images)
+    for row, image in enumerate(images):
         array = image.permute(1, 2, 0).squeeze(-1).numpy()
         sent = np.asarray(_resized(array, number) if how == "resize" else _encoded(array, how, number))
         arrived[row] = torch.from_numpy(sent.reshape(*image.shape[1:], -1).copy()).permute(2, 0, 1)
-    return data.with_images(arrived, f"{data.name} through {channel}")
+    return arrived
 
 
 def _encoded(array: np.ndarray, form: str, quality: int) -> Image.Image:

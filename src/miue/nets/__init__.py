@@ -1,5 +1,5 @@
-"""Networks by name: (shape, classes) -> a module with `embed`, `head` and `stages`. Our own small ones, torchvision's
-and timm's behind one adapter."""
+"""Networks by name: (shape, classes) -> a module with `embed`, `head` and `stages`. Our own, and timm's
+behind one adapter."""
 
 from miue.nets.adapter import build, known
 from miue.nets.base import Classifier

@@ -1,7 +1,8 @@
-"""Networks by name. Under 64 px residual networks get the CIFAR stem, transformers patches of an eighth of a side."""
+"""Networks by name. Under 64 px convolutional ones get the CIFAR stem, transformers patches of an eighth of a side."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -9,18 +10,36 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from miue.nets.base import Classifier
+from miue.nets.plain import lenet5, linear, three_layers, two_layers
 from miue.nets.small import small_cnn, small_resnet
+from miue.nets.wide import wide_resnet
 from miue.spec import split
 from miue.types import UserError
 
-SMALL: dict[str, Callable[..., Classifier]] = {"small-cnn": small_cnn, "small-resnet": small_resnet}
-ALIASES = {"vit-tiny": "vit_tiny_patch16_224", "vit-small": "vit_small_patch16_224"}
+OURS: dict[str, Callable[..., Classifier]] = {
+    "small-cnn": small_cnn,
+    "small-resnet": small_resnet,
+    "linear": linear,
+    "mlp2": two_layers,
+    "mlp3": three_layers,
+    "lenet5": lenet5,
+    "wrn": wide_resnet,
+}
+SHORT = {"wrn-28-10": "wrn:depth=28,width=10", "wrn-34-10": "wrn:depth=34,width=10"}
+ALIASES = {
+    "vgg19": "vgg19_bn",
+    "mobilenetv2": "mobilenetv2_100",
+    "vit-tiny": "vit_tiny_patch16_224",
+    "vit-small": "vit_small_patch16_224",
+    "cait": "cait_xxs24_224",
+    "swin": "swin_tiny_patch4_window7_224",
+}
 CIFAR_STEM_BELOW = 64
 
 
 def known() -> list[str]:
     """The names that have a short spelling; every other name is looked up in timm."""
-    return [*SMALL, "resnet18", "resnet50", *ALIASES]
+    return [*OURS, *SHORT, "resnet18", "resnet50", "densenet121", *ALIASES]
 
 
 def build(name: str, shape: tuple[int, int, int], classes: int) -> Classifier:
@@ -29,12 +48,13 @@ def build(name: str, shape: tuple[int, int, int], classes: int) -> Classifier:
     name: "small-cnn", "small-resnet" (with ":width=16", say), "vit-tiny", or any timm model. Nothing is downloaded.
     Weights come from torch's global generator: call inside `run.seeded(...)`.
     """
-    short, _, options = split(name)
-    if short in SMALL:
-        try:
-            return SMALL[short](shape[0], classes, **{k: int(v) for k, v in options.items()})
-        except (TypeError, ValueError):
-            raise UserError(f"net {name!r}: the one option is width=<whole number>") from None
+    short, _, options = split(SHORT.get(name, name))
+    if short in OURS:
+        allowed = list(inspect.signature(OURS[short]).parameters)[2:]
+        if set(options) - set(allowed) or not all(v.isdecimal() and int(v) for v in options.values()):
+            told = " and ".join(f"{option}=<whole number>" for option in allowed)
+            raise UserError(f"net {name!r}: its options are {told or 'none at all'}")
+        return OURS[short](shape, classes, **{k: int(v) for k, v in options.items()})
     return _from_timm(ALIASES.get(short, short), shape, classes)
 
 
@@ -60,14 +80,41 @@ def _from_timm(name: str, shape: tuple[int, int, int], classes: int) -> Classifi
         )
     channels, height, width = shape
     side = max(height, width)
-    sized = name.startswith(("vit_", "deit", "cait", "eva"))
-    extra = {"img_size": (height, width), "patch_size": max(side // 8, 1)} if sized and side < 224 else {}
+    extra = _sizes(name, height, width) if side < 224 else {}
     model: Any = timm.create_model(name, pretrained=False, num_classes=classes, in_chans=channels, **extra)
-    if side < CIFAR_STEM_BELOW and isinstance(getattr(model, "conv1", None), nn.Conv2d) and hasattr(model, "maxpool"):
-        model.conv1 = nn.Conv2d(channels, model.conv1.out_channels, 3, 1, 1, bias=False)
-        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
-        model.maxpool = nn.Identity()
     head = model.get_classifier()
+    if side < CIFAR_STEM_BELOW:
+        _keep_small(model, channels)
+        if name.startswith("vgg"):
+            head = nn.Linear(model.feature_info[-1]["num_chs"], classes)
     points = [f"model.{info['module']}" for info in getattr(model, "feature_info", []) or []]
     model.reset_classifier(0)
-    return Classifier(_TimmTrunk(model), head, points)
+    return Classifier(_TimmTrunk(model), head, points, (1, 2) if name.startswith("swin") else (2, 3))
+
+
+def _sizes(name: str, height: int, width: int) -> dict[str, Any]:
+    """What transformers must be told about smaller pictures: 64 tokens, or 256 where they are merged by depth."""
+    side = max(height, width)
+    if name.startswith("swin"):  # four stages, each half of the one before: 16 x 16 tokens in windows of 4 x 4
+        return {"img_size": (height, width), "patch_size": max(side // 16, 1), "window_size": 4}
+    if name.startswith(("vit_", "deit", "cait", "eva")):
+        return {"img_size": (height, width), "patch_size": max(side // 8, 1)}
+    return {}
+
+
+def _keep_small(model: Any, channels: int) -> None:
+    """Let a convolutional network see small pictures at full size: 3 x 3 stem at stride 1, no pooling after it."""
+
+    def stem(old: nn.Conv2d) -> nn.Conv2d:
+        new = nn.Conv2d(channels, old.out_channels, 3, 1, 1, bias=False)
+        nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+        return new
+
+    if isinstance(getattr(model, "conv1", None), nn.Conv2d) and hasattr(model, "maxpool"):  # resnets
+        model.conv1, model.maxpool = stem(model.conv1), nn.Identity()
+    elif hasattr(getattr(model, "features", None), "pool0"):  # densenets
+        model.features.conv0, model.features.pool0 = stem(model.features.conv0), nn.Identity()
+    elif isinstance(getattr(model, "conv_stem", None), nn.Conv2d):  # mobile and efficient nets have a 3 x 3 stem
+        model.conv_stem.stride = (1, 1)
+    elif hasattr(model, "pre_logits") and hasattr(model, "features"):  # vgg: two layers of 4096 for 7 x 7 positions
+        model.pre_logits = nn.Identity()

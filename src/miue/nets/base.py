@@ -13,12 +13,15 @@ from torch import Tensor, nn
 class Classifier(nn.Module):
     """head(trunk(normalised x)). Pictures are float in [0,1]; (x - 0.5) / 0.25 happens inside.
 
-    points: names of the trunk's modules whose outputs are the features by depth, shallow to deep.
+    points: names of the trunk's modules whose outputs are the features by depth, shallow to deep. positions: the axes
+    of such an output that are places and no channels, where it has four.
     """
 
-    def __init__(self, trunk: nn.Module, head: nn.Module, points: Sequence[str] = ()) -> None:
+    def __init__(
+        self, trunk: nn.Module, head: nn.Module, points: Sequence[str] = (), positions: tuple[int, int] = (2, 3)
+    ) -> None:
         super().__init__()
-        self.trunk, self.head, self.points = trunk, head, tuple(points)
+        self.trunk, self.head, self.points, self.positions = trunk, head, tuple(points), positions
         self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def embed(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
@@ -33,7 +36,7 @@ class Classifier(nn.Module):
     def stages(self, x: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _"]]:
         """Features at every point (mean over positions or tokens), then the penultimate ones."""
         seen: list[Tensor] = []
-        hooks = [self.trunk.get_submodule(p).register_forward_hook(_collect(seen)) for p in self.points]
+        hooks = [self.trunk.get_submodule(p).register_forward_hook(_collect(seen, self.positions)) for p in self.points]
         try:
             last = self.embed(x)  # runs the hooks
             return [*seen, last]
@@ -42,13 +45,13 @@ class Classifier(nn.Module):
                 hook.remove()
 
 
-def _pooled(x: Tensor) -> Float[Tensor, "b d"]:
-    return x.mean((2, 3)) if x.ndim == 4 else x.mean(1) if x.ndim == 3 else x
+def _pooled(x: Tensor, positions: tuple[int, int]) -> Float[Tensor, "b d"]:
+    return x.mean(positions) if x.ndim == 4 else x.mean(1) if x.ndim == 3 else x
 
 
-def _collect(seen: list[Tensor]) -> Callable[[nn.Module, object, Tensor], None]:
+def _collect(seen: list[Tensor], positions: tuple[int, int]) -> Callable[[nn.Module, object, Tensor], None]:
     def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-        seen.append(_pooled(output.float()))
+        seen.append(_pooled(output.float(), positions))
 
     return hook
 

@@ -1,0 +1,190 @@
+"""The contract suite over every defense, the facts beside each, their spelling, and whether the suite finds sins."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pytest
+import torch
+
+from miue.defenses import KNOWN, Cutout, Gray, Jpeg, combination, defense
+from miue.recipes import recipe
+from miue.spec import facts, spell
+from miue.testing import check_defense
+from miue.types import UserError
+from miue.victims import CrossEntropy, Recipe
+
+FAST = {"op": ":epochs=2", "at": ":steps=2", "ueraser": ":views=2"}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_every_exported_defense(name: str):
+    check_defense(defense(name + FAST.get(name, "")))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "depth:bits=8",
+        "blur:sigma=9",
+        "resize:share=0.01",
+        "cutout:share=1",
+        "mixup:alpha=0.2,p=0.5",
+        "noise:sigma=100",
+        "coin:reach=30",
+        "randaugment:ops=1,magnitude=30,groups=1000",
+        "plasma:p=1,shuffle=1",
+        "at:eps=2,steps=1,step=4",
+        "ueraser:mode=lite",
+        "ueraser:mode=standard,views=2",
+    ],
+)
+def test_configurations(text: str):
+    check_defense(defense(text))
+
+
+def test_the_plain_parts_of_a_recipe_keep_the_contract_too():
+    check_defense(CrossEntropy())
+    check_defense(Recipe().augment[0])
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_every_defense_has_its_facts(name: str):
+    cls = KNOWN[name]
+    assert cls.spelling == name and cls.slot in ("purify", "augment", "loss") and cls.__module__ != "miue.defenses"
+    assert len(cls.reference) > 10 and not re.search(r"\bTODO\b", cls.reference)
+    assert not {"slot", "spelling", "reference"} & {f.name for f in fields(cls)}  # facts, not hyper-parameters
+    (entry,) = (f for f in facts(KNOWN) if f.name == name)
+    assert entry.what.endswith((".", ";", ",")) and len(entry.what) > 20 and "\n" not in entry.what
+
+
+# --- spelling and slots ---
+
+
+def test_spelling_and_back():
+    for text in ("jpeg:quality=30", "gray", "at:eps=4", "ueraser:mode=lite", "cutmix:alpha=0.5"):
+        assert spell(defense(text), KNOWN) == spell(defense(text), {}) == text
+    assert combination("gray+jpeg:quality=30") == (Gray(), Jpeg(quality=30))
+    assert combination("noise:sigma=1e+1+gray") == (defense("noise:sigma=10"), Gray())
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("jpg", "defense 'jpg' is unknown; allowed: at, blur"),
+        ("gray+", "defense 'gray+' is unknown"),
+        ("jpeg:q=3", "jpeg has no field 'q'; its fields are quality"),
+        ("jpeg:quality=0", "quality=0 is not between 1 and 100"),
+        ("depth:bits=9", "bits=9 is not between 1 and 8"),
+        ("blur:sigma=0", "sigma=0 is not positive"),
+        ("resize:share=1", "share=1 is not between 0 and 1"),
+        ("cutout:share=0", "share=0 is not above 0"),
+        ("mixup:p=0", "p=0: alpha above 0"),
+        ("cutmix:alpha=-1", "alpha=-1"),
+        ("noise:sigma=-1", "sigma=-1 is not positive"),
+        ("coin:reach=0", "reach=0 pixels is not positive"),
+        ("randaugment:groups=0", "groups=0 is too small"),
+        ("randaugment:magnitude=31", "magnitude=31 is not between 0 and 30"),
+        ("plasma:p=2", "probabilities lie in 0 to 1"),
+        ("op:epochs=0", "all must be positive"),
+        ("at:eps=0", "a budget of 0"),
+        ("at:steps=0", "at least one step"),
+        ("ueraser:views=1", "at least 2 views"),
+        ("ueraser:mode=huge", "choose from lite, standard, max"),
+    ],
+)
+def test_refusals(text: str, told: str):
+    with pytest.raises(UserError, match=re.escape(told)):
+        combination(text)
+
+
+def test_defenses_take_their_places_in_a_recipe():
+    plain = recipe("quick")
+    made = plain.defended(*combination("cutout+gray+at:eps=4+jpeg"))
+    assert made.purify == combination("gray+jpeg") and made.augment == (*plain.augment, Cutout())
+    assert made.loss == defense("at:eps=4")
+    assert made.defense == "gray+jpeg+cutout+at:eps=4" and made.victim == f"{plain.net} + gray+jpeg+cutout+at:eps=4"
+    assert plain.defended(*combination(made.defense)) == made
+    assert plain.defended() == plain and plain.defense == "" and plain.victim == plain.net
+    assert made.defended(Gray()).purify == (*made.purify, Gray())
+    for again in (lambda: made.defended(defense("ueraser")), lambda: plain.defended(*combination("at+ueraser"))):
+        with pytest.raises(UserError, match=r"Adversarial.* and UEraser.*a victim has one loss"):
+            again()
+
+
+def test_somebody_elses_defense(tmp_path: Path):
+    file = tmp_path / "theirs.py"
+    body = "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Mine:\n    k: int = 1\n    slot = {!r}\n"
+    file.write_text(body.format("augment") + "    def __call__(self, x, y, generator):\n        return x, y\n")
+    (made,) = combination(f"{file}:Mine:k=3")
+    check_defense(made)
+    assert recipe("quick").defended(made).defense == f"{file}:Mine:k=3"
+    other = tmp_path / "other.py"
+    other.write_text(body.format("elsewhere"))
+    with pytest.raises(UserError, match="must be one of purify, augment, loss"):
+        defense(f"{other}:Mine")
+
+
+def test_kornia_is_asked_for_once(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("miue.defenses.library.find_spec", lambda name: None)
+    for name in ("plasma", "ueraser"):
+        with pytest.raises(UserError, match=re.escape('plasma needs kornia; pip install "miue[defenses]" adds it')):
+            defense(name)
+
+
+# --- defenses that break the contract ---
+
+
+def sinner(slot: str, sin: Any) -> Any:
+    @dataclass(frozen=True)
+    class Sinner:
+        def __call__(self, *given):
+            return sin(*given)
+
+    Sinner.slot = slot  # type: ignore[attr-defined]
+    return Sinner()
+
+
+def _in_place(x, y, run):
+    return x.mul_(0.5)
+
+
+def _leaves_evaluation_mode(net, x, y, generator, done):
+    return CrossEntropy()(net.eval(), x, y, generator, done)
+
+
+SINS = [
+    ("elsewhere", lambda *given: None, "its slot is 'elsewhere'"),
+    ("purify", lambda x, y, run: x[:, :, 1:], "pictures became"),
+    ("purify", lambda x, y, run: x.double(), "pictures became"),
+    ("purify", lambda x, y, run: x * 2, "are no picture"),
+    ("purify", lambda x, y, run: x / 0, "not finite"),
+    ("purify", _in_place, "its input was changed"),
+    ("purify", lambda x, y, run: x + torch.rand(()) * 0, "moved the global generator"),
+    ("augment", lambda x, y, g: (x, y * 0.9), "lost or gained mass"),
+    ("augment", lambda x, y, g: (x, y[:, :1]), "one row of shares"),
+    ("augment", lambda x, y, g: (x * torch.initial_seed() % 1, y), "the same generator gave something else"),
+    ("loss", lambda net, x, y, g, d: net(x).sum(1), "one finite number"),
+    ("loss", _leaves_evaluation_mode, "another mode"),
+]
+
+
+@pytest.mark.parametrize(("slot", "sin", "told"), SINS)
+def test_a_sin_is_found(slot: str, sin: Any, told: str):
+    with pytest.raises(AssertionError, match=told):
+        check_defense(sinner(slot, sin))
+
+
+def test_a_defense_that_is_not_frozen():
+    @dataclass
+    class Soft:
+        slot: ClassVar[Literal["augment"]] = "augment"
+
+        def __call__(self, x, y, generator):
+            return x, y
+
+    with pytest.raises(AssertionError, match="frozen dataclass"):
+        check_defense(Soft())

@@ -1,0 +1,122 @@
+"""What each defending loss does: adversarial steps stay in their ball, the worst view is the worst."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from miue import nets
+from miue.defenses import Adversarial, UEraser
+from miue.defenses.ueraser import worst
+from miue.run import Run
+from miue.victims import Recipe, fit
+from test_victims import easy
+
+
+def some(classes: int = 3, size: int = 8) -> tuple[nets.Classifier, torch.Tensor, torch.Tensor]:
+    run = Run(seed=1, device_name="cpu")
+    with run.seeded("net"):
+        net = run.place(nets.build("small-cnn:width=8", (3, size, size), classes)).train()
+    x = torch.rand(12, 3, size, size, generator=run.rng("x"))
+    x[0], x[1] = 0, 1  # nothing may leave [0,1] from its corners
+    return net, x, F.one_hot(torch.arange(12) % classes, classes).float()
+
+
+@settings(max_examples=15)
+@given(eps=st.sampled_from([1, 2, 4, 8, 64]), steps=st.integers(1, 4), step=st.sampled_from([0.0, 0.5, 100.0]))
+def test_adversarial_steps_stay_in_their_ball(eps: int, steps: int, step: float):
+    net, x, y = some()
+    made = Adversarial(eps=eps, steps=steps, step=step).attacked(net, x, y, torch.Generator().manual_seed(1))
+    assert (made - x).abs().max() <= eps / 255 + 1e-6
+    assert made.min() >= 0 and made.max() <= 1
+    assert not made.requires_grad and net.training
+
+
+def test_adversarial_steps_raise_the_loss(run: Run):
+    """More than a random start does, more with more steps, more in a larger ball; measured on a trained network."""
+    data = easy()
+    net, _ = fit(data, Recipe(net="small-cnn:width=8", epochs=4, batch=16, augment=()), run)
+    x, y = data.images.float() / 255, torch.eye(3)[data.labels]
+
+    @torch.no_grad()
+    def loss(at: torch.Tensor) -> float:
+        return float(F.cross_entropy(net.eval()(at), y))
+
+    def after(eps: int, steps: int) -> float:
+        return loss(Adversarial(eps=eps, steps=steps).attacked(net, x, y, run.rng("pgd")))
+
+    plain = loss(x)
+    start = loss((x + (torch.rand(x.shape, generator=run.rng("pgd")) * 2 - 1) * 8 / 255).clamp(0, 1))
+    assert after(8, 1) > max(start, plain) and after(8, 10) > after(8, 1)
+    assert after(2, 10) < after(4, 10) < after(8, 10) and after(8, 10) > 1.5 * plain
+
+
+class Watching(torch.nn.Module):
+    """A linear network that remembers its mode and what it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(3 * 8 * 8, 3)
+        self.modes, self.shown = [], []
+
+    def forward(self, x):
+        self.modes.append((self.training, torch.is_grad_enabled()))
+        self.shown.append(x.detach().clone())
+        return self.linear(x.flatten(1))
+
+
+def test_the_attack_sees_evaluation_mode_and_the_weights_learn_in_training_mode():
+    _, x, y = some()
+    net = Watching().train()
+    value = Adversarial(steps=3)(net, x, y, torch.Generator().manual_seed(1), 0.0)
+    assert [training for training, _ in net.modes] == [False] * 3 + [True]
+    assert torch.allclose(value, F.cross_entropy(net.linear(net.shown[-1].flatten(1)), y))
+    (gradient,) = torch.autograd.grad(value, [net.linear.weight])
+    assert gradient.abs().sum() > 0 and net.linear.weight.grad is None
+
+
+def test_the_worst_view_is_the_worst_of_each_picture():
+    torch.manual_seed(0)
+    _, x, y = some()
+    net = Watching()
+    views = [x, x.flip(-1), 1 - x, x * 0.1, x.roll(3, 2)]
+    chosen = worst(net, views, y)
+    losses = torch.stack([F.cross_entropy(net.linear(v.flatten(1)), y, reduction="none") for v in views])
+    mine = F.cross_entropy(net.linear(chosen.flatten(1)), y, reduction="none")
+    assert torch.allclose(mine, losses.max(0).values)
+    assert len(set(losses.argmax(0).tolist())) > 1  # not one view for all
+    for i, k in enumerate(losses.argmax(0).tolist()):
+        assert torch.equal(chosen[i], views[k][i])
+
+
+@pytest.mark.parametrize(
+    ("mode", "done", "passes"),
+    [("lite", 0.0, 1), ("max", 0.0, 6), ("max", 0.99, 6), ("standard", 0.29, 6), ("standard", 0.3, 1)],
+)
+def test_ueraser_looks_at_as_many_views_as_its_mode_says(mode, done: float, passes: int):
+    """Five without gradients and the worst once more, or one."""
+    _, x, y = some()
+    net = Watching()
+    value = UEraser(mode=mode)(net, x, y, torch.Generator().manual_seed(1), done)
+    assert [gradients for _, gradients in net.modes] == [False] * (passes - 1) + [True]
+    if passes > 1:
+        views = [F.cross_entropy(net.linear(v.flatten(1)), y, reduction="none") for v in net.shown[:-1]]
+        assert torch.allclose(value, torch.stack(views).max(0).values.mean(), atol=1e-5)
+        assert value > max(v.mean().item() for v in views)
+
+
+def test_a_victim_hears_how_much_of_its_training_is_done(run: Run):
+    heard = []
+
+    class Hearing:
+        slot = "loss"
+
+        def __call__(self, net, x, y, generator, done):
+            heard.append(done)
+            return F.cross_entropy(net(x), y)
+
+    fit(easy(), Recipe(net="small-cnn:width=4", epochs=4, batch=36, augment=(), loss=Hearing()), run)
+    assert heard == [0.0, 0.25, 0.5, 0.75]

@@ -1,0 +1,199 @@
+"""What each purifying defense does to the training set, and that it does it to nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from miue.batches import Batches
+from miue.defenses import Blur, Depth, Gray, Jpeg, Projection, Resize, combination
+from miue.defenses.projection import project
+from miue.run import Run
+from miue.testing import tiny
+from miue.types import ImageSet, eight_bits
+from miue.victims import Recipe, fit, prepare
+
+
+def unlabelled(n: int) -> torch.Tensor:
+    return torch.zeros(n, dtype=torch.long)
+
+
+def floats(data: ImageSet) -> torch.Tensor:
+    return data.images.float() / 255
+
+
+def smooth(size: int = 16, seed: int = 0) -> torch.Tensor:
+    """Pictures with something in them that survives compression."""
+    coarse = torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.interpolate(coarse, size, mode="bilinear")
+
+
+def test_eight_bits_rounds_to_the_nearest_and_clamps():
+    x = torch.tensor([-1.0, 0.0, 0.4 / 255, 0.6 / 255, 254.6 / 255, 1.0, 2.0]).view(1, 1, 1, 7)
+    assert eight_bits(x).flatten().tolist() == [0, 0, 0, 1, 255, 255, 255]
+    every = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    assert torch.equal(eight_bits(every.float() / 255), every)
+
+
+def test_jpeg_is_what_pillow_writes(run: Run):
+    data = tiny(per_class=2, size=16)
+    made = eight_bits(Jpeg(quality=20)(floats(data), data.labels, run))
+    for mine, image in zip(made, data.images, strict=True):
+        buffer = BytesIO()
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "JPEG", quality=20)
+        theirs = np.asarray(Image.open(buffer).convert("RGB"))
+        assert (mine.permute(1, 2, 0).numpy() == theirs).all()
+
+
+def test_jpeg_quality_reaches_the_pixels(run: Run):
+    x = smooth()
+    errors = [float((Jpeg(quality=q)(x, unlabelled(len(x)), run) - x).square().mean()) for q in (5, 10, 30, 70, 95)]
+    assert errors == sorted(errors, reverse=True) and errors[0] > 20 * errors[-1] > 0
+
+
+@pytest.mark.parametrize("text", ["jpeg:quality=10", "gray", "depth", "gray+jpeg:quality=10"])
+def test_only_the_training_set_is_purified(run: Run, text: str):
+    """The victim sees purified pictures; the set that it was given and the test set are what they were."""
+    data, test, seen = tiny(per_class=5, size=16), tiny(per_class=5, size=16, seed=3), []
+
+    class Spying(torch.nn.Module):
+        slot = "augment"
+
+        def __call__(self, x, y, generator):
+            seen.append(x.clone())
+            return x, y
+
+    recipe = Recipe(net="small-cnn:width=4", epochs=2, batch=100, augment=(Spying(),)).defended(*combination(text))
+    before = (data.digest, test.digest)
+    fit(data, recipe, run)
+    expected = floats(data)
+    for purify in recipe.purify:
+        expected = purify(expected, data.labels, run)
+    assert not torch.equal(expected, floats(data))
+    for batch in seen:  # both epochs, in another order
+        assert torch.allclose(batch.sum((1, 2, 3)).sort().values, expected.sum((1, 2, 3)).sort().values, atol=1e-3)
+    assert (replace(data, name="x").digest, replace(test, name="x").digest) == before
+    assert torch.equal(Batches(test, run).take(torch.arange(15)), floats(test))
+
+
+def test_a_set_is_purified_once(run: Run):
+    calls = []
+
+    class Counting:
+        slot = "purify"
+
+        def __call__(self, x, y, run):
+            calls.append((x.shape, y.tolist()))
+            return x
+
+    data = tiny(per_class=4)
+    fit(data, replace(Recipe(net="small-cnn:width=4", epochs=3, batch=4), purify=(Counting(),)), run)
+    assert calls == [((12, 3, 8, 8), data.labels.tolist())]
+
+
+def test_purified_pictures_keep_their_rows_where_a_part_is_held_out(run: Run):
+    data = tiny(per_class=6)
+    plan = Recipe(net="small-cnn:width=4", hold_out=0.3).defended(Gray())
+    ready = prepare(data, plan, run)
+    grey = Gray()(floats(data), data.labels, run)
+    assert ready.held is not None and len(ready.held.rows) + len(ready.train.rows) == len(data)
+    found = []
+    for part in (ready.train, ready.held):
+        for index, x, y in part.in_order(100):
+            for row, label in zip(x, y, strict=True):
+                (at,) = (i for i in range(len(data)) if torch.equal(grey[i], row))
+                assert int(data.labels[at]) == int(label)
+                found.append(at)
+            assert len(index) == len(part.rows)
+    assert sorted(found) == list(range(len(data)))
+
+
+def test_grey_has_three_equal_channels(run: Run):
+    x = floats(tiny())
+    made = Gray()(x, unlabelled(len(x)), run)
+    assert torch.equal(made[:, 0], made[:, 1]) and torch.equal(made[:, 0], made[:, 2])
+    weights = torch.tensor([0.299, 0.587, 0.114])
+    assert torch.allclose(made[:, 0], (x * weights[:, None, None]).sum(1), atol=2e-4)
+    single = x[:, :1]
+    assert torch.equal(Gray()(single, unlabelled(len(single)), run), single)
+
+
+@given(bits=st.integers(1, 8))
+def test_depth_keeps_exactly_two_to_the_bits_values(bits: int):
+    every = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    made = eight_bits(Depth(bits=bits)(every.float() / 255, unlabelled(1), Run(device_name="cpu"))).flatten().tolist()
+    step = 256 // 2**bits
+    assert sorted(set(made)) == list(range(0, 256, step)) and len(set(made)) == 2**bits
+    assert made == [v - v % step for v in range(256)]
+
+
+def test_blur_is_a_gaussian_of_its_sigma(run: Run):
+    """A point becomes a bell of the asked width; a flat picture stays flat."""
+    point = torch.zeros(1, 1, 31, 31)
+    point[..., 15, 15] = 1
+    for sigma in (0.8, 1.5):
+        bell = Blur(sigma=sigma)(point, unlabelled(len(point)), run)[0, 0]
+        place = torch.arange(31.0) - 15
+        assert float(bell.sum()) == pytest.approx(1, abs=1e-4)
+        assert float((bell.sum(0) * place**2).sum()) ** 0.5 == pytest.approx(sigma, rel=0.05)
+    flat = torch.full((1, 3, 8, 8), 0.3)
+    assert torch.allclose(Blur(sigma=5.0)(flat, unlabelled(len(flat)), run), flat)
+
+
+def test_resize_takes_what_is_finer_than_it_keeps(run: Run):
+    board = (torch.arange(16)[:, None] + torch.arange(16)) % 2
+    fine = board.float().expand(1, 3, 16, 16) * 0.5 + 0.25
+    coarse = smooth()
+    assert (Resize()(fine, unlabelled(len(fine)), run)[..., 3:-3, 3:-3] - 0.5).abs().max() < 0.02
+    assert (Resize()(coarse, unlabelled(len(coarse)), run) - coarse).abs().mean() < 0.02
+    gentle, hard = (Resize(share=s)(coarse, unlabelled(len(coarse)), run) for s in (0.9, 0.2))
+    assert (gentle - coarse).abs().mean() < (hard - coarse).abs().mean()
+
+
+# --- orthogonal projection ---
+
+
+def shortcut(per_class: int = 40, size: int = 8) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Pictures, their labels, and the pattern of each class that was added to them."""
+    data = tiny(per_class=per_class, size=size)
+    pattern = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(1)).sign() * (16 / 255)
+    x = (floats(data) * 0.4 + 0.3 + pattern[data.labels]).clamp(0, 1)
+    return x, data.labels, pattern
+
+
+def test_projection_removes_the_subspace(run: Run):
+    x, y, _ = shortcut()
+    basis = Projection().directions(x, y, run)
+    made = Projection()(x, y, run)
+    assert basis.shape == (192, 3) and torch.allclose(basis.T @ basis, torch.eye(3, dtype=basis.dtype), atol=1e-12)
+    assert (x.flatten(1).double() @ basis).abs().max() > 0.1
+    assert (made.flatten(1).double() @ basis).abs().max() < 1e-5
+    kept = torch.eye(192, dtype=basis.dtype) - basis @ basis.T  # all other directions stay
+    assert torch.allclose(made.flatten(1).double() @ kept, x.flatten(1).double() @ kept, atol=1e-5)
+    assert torch.allclose(project(made, basis), made, atol=1e-6)
+
+
+def test_projection_finds_what_is_the_same_all_over_a_class(run: Run):
+    """Most of a class-wise pattern is gone afterwards, and a fresh linear model finds less in it."""
+    x, y, pattern = shortcut()
+    plan = Projection(epochs=60, batch=32)
+    basis = plan.directions(x, y, run)
+    between = (pattern - pattern.mean(0)).flatten(1).double()
+    before, after = between.norm(), (between - between @ basis @ basis.T).norm()
+    assert after < 0.6 * before
+    random = torch.linalg.qr(torch.randn(192, 3, generator=run.rng("random"), dtype=torch.float64)).Q
+    assert after < 0.7 * (between - between @ random @ random.T).norm()
+
+
+def test_projection_follows_labels_and_seed(run: Run):
+    x, y, _ = shortcut(10)
+    first = Projection(epochs=2)(x, y, run)
+    assert not torch.equal(first, Projection(epochs=2)(x, y.flip(0), run))
+    assert not torch.equal(first, Projection(epochs=2)(x, y, run.reseeded(2)))
