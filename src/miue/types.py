@@ -128,6 +128,10 @@ class Budget:
         if self.norm == "l2" and not self.eps > 0:
             raise UserError(f"a budget of {self.eps:g} (l2) is not positive")
 
+    def __str__(self) -> str:
+        """What `parse` reads: "linf:8", "l2:1.3", "l0:1" or "none"."""
+        return "none" if self.norm == "none" else f"{self.norm}:{self.eps:.10g}"
+
     @property
     def unit(self) -> float:
         """eps on the [0,1] scale of a float picture, for "linf"."""
@@ -165,6 +169,43 @@ class Budget:
             return True
         limit = self.eps * 1.001 if self.norm == "l2" else self.eps
         return bool((self.measure(delta) <= limit).all())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a method is, said once beside it, as `facts: ClassVar[Facts]`; `miue attacks` and the documents print it.
+
+    passes: forward-backward passes through a network per picture, with the default fields. needs: what must be trained.
+    natural: the reference's budget; one in "l2" is that of 3 x 32 x 32 pictures. norms: what the method can keep.
+    """
+
+    title: str
+    year: int
+    reference: str
+    summary: str
+    passes: int
+    needs: Literal["nothing", "surrogate"]
+    natural: Budget = Budget()
+    norms: tuple[Norm, ...] = ("linf",)
+
+    def __post_init__(self) -> None:
+        if self.natural.norm not in self.norms:
+            raise ValueError(f"{self.title}: its own budget is in {self.natural.norm}, which is none of {self.norms}")
+
+    def budget(self, shape: tuple[int, int, int]) -> Budget:
+        """The natural budget of c x h x w pictures: in "l2" with the root of the number of values."""
+        if self.natural.norm != "l2":
+            return self.natural
+        c, h, w = shape
+        return Budget(self.natural.eps * (c * h * w / 3072) ** 0.5, "l2")
+
+    def check(self, budget: Budget) -> None:
+        """Raise UserError for a budget whose norm the method cannot keep."""
+        if budget.norm not in self.norms:
+            raise UserError(
+                f"{self.title} cannot keep a budget in {budget.norm}, only in {' or '.join(self.norms)}; "
+                f"without a budget it takes its own ({self.natural})"
+            )
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import pytest
@@ -11,10 +11,10 @@ import torch
 from probes import TINY
 from torch import Tensor
 
-from miue.attacks import KNOWN, MiUe, Noise, attack
+from miue.attacks import KNOWN, MinMin, MiUe, Noise, attack
 from miue.run import Run
-from miue.testing import check_attack, check_net
-from miue.types import Budget, ImageSet, Perturbation, UserError
+from miue.testing import check_attack, check_net, tiny
+from miue.types import Budget, Facts, ImageSet, Perturbation, UserError
 
 
 def small(text: str) -> Any:
@@ -26,6 +26,25 @@ def small(text: str) -> Any:
 @pytest.mark.parametrize("name", sorted(KNOWN))
 def test_every_exported_attack(name: str):
     check_attack(small(name))
+
+
+@pytest.mark.parametrize("name", sorted(KNOWN))
+def test_every_attack_says_what_it_is(name: str):
+    facts = KNOWN[name].facts
+    assert isinstance(facts, Facts) and "facts" not in {f.name for f in fields(KNOWN[name])}
+    assert all(facts.title and "\n" not in text and "|" not in text for text in (facts.title, facts.summary))
+    assert str(facts.year) in facts.reference and 2017 <= facts.year <= 2030
+    assert len(facts.summary) <= 110 and not facts.summary.endswith(".")
+    assert facts.needs == "surrogate" if issubclass(KNOWN[name], MinMin) else True
+    assert facts.passes >= 0 and (facts.passes == 0 or facts.needs == "surrogate")
+    refused = next(n for n in ("l2", "linf", "l0", "none") if n not in facts.norms)
+    with pytest.raises(UserError, match=f"not {refused}|in {refused}"):
+        small(name)(tiny(), Budget(1, refused), Run(seed=1))
+
+
+def test_the_cost_that_is_told_is_that_of_the_fields():
+    method = MiUe()
+    assert MiUe.facts.passes == method.epochs * (1 + method.steps)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.attacks._alternate import MinMin
-from miue.types import Net, UserError
+from miue.types import Facts, Net, UserError
 
 
 def similarity_loss(z: Float[Tensor, "b d"], y: Int[Tensor, "b"], tau: float) -> Float[Tensor, ""]:
@@ -55,6 +55,14 @@ class MiUe(MinMin):
     zeta: float = 0.1
     per_dimension: bool = False
 
+    facts: ClassVar[Facts] = Facts(
+        title="MI-UE",
+        year=2026,
+        reference="Zhu et al., ICLR 2026, arXiv 2603.03725",
+        summary="same-class features of a surrogate are aligned, against the mutual information with clean ones",
+        passes=1100,
+        needs="surrogate",
+    )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"augment": "flip"},
         "official": {"augment": "flip-first", "zeta": 0.0, "step_end": 0.4, "per_dimension": True, "companions": 1},

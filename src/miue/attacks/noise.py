@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from miue import perturb
 from miue.run import Run
-from miue.types import Budget, ImageSet, Perturbation, UserError
+from miue.types import Budget, Facts, ImageSet, Perturbation, UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +19,15 @@ class Noise:
 
     per: Literal["image", "class"] = "image"
     cells: int = 0
+
+    facts: ClassVar[Facts] = Facts(
+        title="uniform noise",
+        year=2021,
+        reference="the control of Huang et al., ICLR 2021, arXiv 2101.04898",
+        summary="uniform in the ball, one draw a picture or a class: the control of every comparison",
+        passes=0,
+        needs="nothing",
+    )
 
     def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation:
         if budget.norm != "linf":
