@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import signal
 import sys
@@ -17,10 +18,12 @@ from rich.console import Console
 from rich.table import Table
 
 from miue import data, doctor, jobs
+from miue.attacks import KNOWN
 from miue.demo import demo as run_demo
 from miue.evaluate import Proof
 from miue.recipes import RECIPES, for_victim, recipe
 from miue.run import DEVICES, Run
+from miue.spec import catalogue
 from miue.types import Outcome, UserError
 
 FAILED_INPUTS, USAGE, FAILED_CHECKS, INTERRUPTED = 1, 2, 3, 130
@@ -97,11 +100,15 @@ def protect(
     attack: Annotated[
         str,
         typer.Option(
-            help="Method: `mi-ue:balanced`, `mi-ue:quick` (minutes on a CPU), `mi-ue:paper`, `mi-ue:official`, "
-            "`noise`; with fields, as in `mi-ue:quick,epochs=20,cells=8`; or `your_file.py:Method`."
+            help="Method: `mi-ue:balanced`, `mi-ue:quick` (minutes on a CPU), `mi-ue:paper`, `mi-ue:official`, or "
+            "another that `miue attacks` lists; with fields, as in `mi-ue:quick,epochs=20,cells=8`; or "
+            "`your_file.py:Method`."
         ),
     ] = "mi-ue:balanced",
-    budget: Annotated[str, typer.Option(help="Largest change of a value, in grey levels of 255.")] = "8",
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Largest change: 8 (grey levels of 255), l2:1.3, l0:1 (pixels), none [the method's own]."),
+    ] = None,
     canvas: Canvas = None,
     split: Split = None,
     format: Annotated[str, typer.Option(help="File format of the output, lossless: png or webp.")] = "png",
@@ -270,6 +277,20 @@ def demo(
     outcome = run_demo(folder, Run(seed, device, quiet=quiet), (lambda text: None) if quiet else _say)
     _print_outcome(outcome, json)
     raise typer.Exit(0 if outcome.verdict == "protected" else FAILED_CHECKS)
+
+
+@app.command(name="attacks")
+def attacks_command(json: Json = False) -> None:
+    """List the attacks: year, source, budget, cost, what they need."""
+    if json:
+        out_console.print_json(data={name: dataclasses.asdict(method.facts) for name, method in KNOWN.items()})
+        return
+    lines = catalogue(KNOWN)
+    table = Table(*lines[0], box=box.SIMPLE)
+    for line in lines:
+        table.add_row(*line.values())
+    out_console.print(table)
+    print("Budget: linf in grey levels, l2 for 3 x 32 x 32, l0 in pixels. Passes: through a network, per picture.")
 
 
 @app.command(name="doctor")

@@ -4,12 +4,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from miue.attacks._alternate import MinMin
+from miue.attacks.ar import Ar
+from miue.attacks.cuda import Cuda
+from miue.attacks.lsp import Lsp
 from miue.attacks.mi_ue import MiUe
 from miue.attacks.noise import Noise
+from miue.attacks.ops import Ops
+from miue.attacks.patterns import Patterns
 from miue.spec import parse
 from miue.types import Attack
 
-KNOWN: Mapping[str, type[Any]] = {"mi-ue": MiUe, "noise": Noise}
+KNOWN: Mapping[str, type[Any]] = {
+    "ar": Ar,
+    "cuda": Cuda,
+    "lsp": Lsp,
+    "mi-ue": MiUe,
+    "noise": Noise,
+    "ops": Ops,
+    "patterns": Patterns,
+}
 
 
 def attack(text: str) -> Attack:
@@ -17,4 +30,4 @@ def attack(text: str) -> Attack:
     return parse(text, KNOWN, "attack")
 
 
-__all__ = ["KNOWN", "MiUe", "MinMin", "Noise", "attack"]
+__all__ = ["KNOWN", "Ar", "Cuda", "Lsp", "MiUe", "MinMin", "Noise", "Ops", "Patterns", "attack"]
