@@ -11,23 +11,23 @@ import time
 from pathlib import Path
 from statistics import fmean
 
+import torch
 from common import cifar10, record
 
 import miue
-from miue.data.quality import psnr, ssim
+from miue.data.quality import ssim
 from miue.evaluate import train_victim
+from miue.spec import own_budget
 
 NAMES = {"cifar10": "CIFAR-10 (JPEG)", "shapes": "Shapes"}
 
 
-def visibility(clean: miue.ImageSet, protected: miue.ImageSet) -> dict[str, float]:
-    """Mean PSNR in dB and SSIM over the first 500 pictures."""
-    sets = (clean.images[:500].permute(0, 2, 3, 1).numpy(), protected.images[:500].permute(0, 2, 3, 1).numpy())
-    pairs = list(zip(*sets, strict=True))
-    return {
-        "psnr": fmean(psnr(a, b) or 99 for a, b in pairs),
-        "ssim": fmean(ssim(a, b) or 1 for a, b in pairs),
-    }
+def visibility(clean: miue.ImageSet, protected: miue.ImageSet) -> dict[str, float | None]:
+    """How large the changes of the first 500 pictures are, and their mean SSIM."""
+    rows = torch.arange(min(500, len(clean)))
+    clean, protected = clean.select(rows), protected.select(rows)
+    pairs = zip(*(part.images.permute(0, 2, 3, 1).numpy() for part in (clean, protected)), strict=True)
+    return vars(miue.data.measure(clean, protected)) | {"ssim": fmean(ssim(a, b) or 1 for a, b in pairs)}
 
 
 def main() -> None:
@@ -46,7 +46,8 @@ def main() -> None:
         clean, test = cifar10("train", options.per_class), cifar10("test")
     else:
         clean, test = miue.data.shapes(options.per_class), miue.data.shapes(100, split="test")
-    method, recipe, budget = miue.attack(options.attack), miue.recipe(options.recipe), miue.Budget()
+    method, recipe = miue.attack(options.attack), miue.recipe(options.recipe)
+    budget = own_budget(method, clean.shape)
     rows, seconds, quality = [], [], []
     for seed in range(options.seeds) if options.only is None else [options.only]:
         run = miue.Run(seed, keep=options.work / f"{options.name}-{seed}", quiet=False)
@@ -86,7 +87,7 @@ def main() -> None:
         data_digest=clean.digest,
         attack=options.attack,
         method=repr(method),
-        budget="linf 8",
+        budget=str(budget),
         recipe=recipe.described(),
         attack_seconds=seconds,
         summary=summary,

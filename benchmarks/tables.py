@@ -15,6 +15,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from miue import MiUe
+from miue.attacks import KNOWN
+from miue.spec import catalogue
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -167,8 +169,14 @@ def known_answers() -> str:
     return f"{table}\n\nn = {s['n']}, {s['seeds']} seeds ({s['neural_seeds']} for neural bounds). {where(r)}."
 
 
+def attacks() -> str:
+    """What every attack says of itself."""
+    lines = [line | {"name": f"`{line['name']}`"} for line in catalogue(KNOWN)]
+    return grid(list(lines[0]), [list(line.values()) for line in lines])
+
+
 TABLES: dict[str, Callable[[], str]] = {
-    f.__name__: f for f in (cifar, channels, hot_path, demo, killed, known_answers, survival, scaled, presets)
+    f.__name__: f for f in (cifar, channels, hot_path, demo, killed, known_answers, survival, scaled, presets, attacks)
 }
 
 

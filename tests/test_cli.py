@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 from miue import cli, demo, jobs
+from miue.attacks import KNOWN
+from miue.records import Outcome
 from miue.run import Run
-from miue.types import Outcome
 from pictures import coloured, hashes, listed
 
 ATTACK = "mi-ue:surrogate=small-cnn:width=4,epochs=2,steps=2,step=2.0"
@@ -70,7 +71,8 @@ def protected(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_verbs():
-    assert {"protect", "evaluate", "verify", "preview", "shapes", "demo", "doctor", "defenses"} <= set(VERBS)
+    verbs = {"protect", "evaluate", "verify", "preview", "shapes", "demo", "doctor", "attacks", "defenses"}
+    assert verbs <= set(VERBS)
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -254,7 +256,7 @@ def refused(ended: Ended, *told: str) -> None:
         (["--attack", "mi-ue:surrogate=bignet"], ["net 'bignet' is unknown", "resnet18"]),
         (["--attack", "noise", "--budget", "0"], ["budget of 0"]),
         (["--attack", "noise", "--budget", "much"], ["budget 'much' is not understood", "8/255"]),
-        (["--attack", "noise", "--budget", "l2:1"], ["L-infinity", "l2"]),
+        (["--attack", "mi-ue:quick", "--budget", "l2:1"], ["cannot keep", "l2", "linf"]),
         (["--attack", "noise", "--canvas", "4"], ["canvas of 4"]),
         (["--attack", "noise", "--device", "tpu"], ["device 'tpu' is unknown", "auto, cpu, cuda, mps"]),
         (["--attack", "noise", "--format", "jpeg"], ["'jpeg' is not lossless", "png, webp"]),
@@ -361,6 +363,30 @@ def test_interrupted_and_out_of_space(miue: Miue, folder: Path, monkeypatch: pyt
         ended = miue("protect", "in", "out", "--attack", "noise", "--quiet")
         assert ended.code == code and told in ended.err and "Traceback" not in ended.err
     monkeypatch.undo()
+
+
+# --- the list of attacks ---
+
+
+def test_the_list_of_attacks(miue: Miue):
+    ended = miue("attacks")
+    assert ended.code == 0
+    for name, method in KNOWN.items():
+        (line,) = (line for line in ended.out.splitlines() if line.split()[:1] == [name])
+        assert str(method.facts.year) in line and f" {method.facts.passes} " in line and method.facts.needs in line
+    told = json.loads(miue("attacks", "--json").out)
+    assert sorted(told) == sorted(KNOWN)
+    assert told["ops"]["natural"] == {"eps": 1, "norm": "l0"} and told["mi-ue"]["needs"] == "surrogate"
+
+
+def test_a_budget_that_a_method_cannot_keep(miue: Miue, folder: Path):
+    refused(
+        miue("protect", "in", "out", "--attack", "cuda", "--budget", "8"), "CUDA cannot keep a budget in linf", "none"
+    )
+    assert not Path("out").exists() and not Path("out.private").exists()
+    ended = miue("protect", "in", "out", "--attack", "ops")
+    assert ended.code == 0 and "budget l0:1, the method's own" in ended.err
+    assert "note: 12 of 12 pictures leave the 8/255 ball" in ended.out
 
 
 # --- configuration files and dry runs ---

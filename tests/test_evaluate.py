@@ -14,9 +14,10 @@ from miue import evaluate
 from miue.attacks import Noise
 from miue.batches import holdout
 from miue.evaluate import Proof, judge
+from miue.records import VictimRun
 from miue.run import Run
 from miue.testing import tiny
-from miue.types import Budget, ImageSet, Perturbation, UserError, VictimRun
+from miue.types import Budget, ImageSet, Perturbation, UserError
 from test_victims import FAST, easy
 
 # --- verdicts ---

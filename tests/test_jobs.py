@@ -16,8 +16,9 @@ from PIL import Image
 from miue import data, jobs
 from miue.evaluate import Proof
 from miue.jobs import Claim, Job, RunRecord, forecast, protect, prove
+from miue.records import Outcome
 from miue.run import Run
-from miue.types import Budget, Outcome, Perturbation, UserError
+from miue.types import Budget, Perturbation, UserError
 from miue.victims import Recipe
 from pictures import coloured, hashes, listed
 
@@ -153,7 +154,8 @@ def test_two_runs_on_one_output(job: Job, run: Run):
     [
         ({"budget": "0"}, "not a whole number of at least 1"),
         ({"budget": "many"}, "not understood"),
-        ({"budget": "l2:1"}, "not l2"),
+        ({"budget": "none"}, "cannot keep a budget in none"),
+        ({"method": "lsp", "budget": "8"}, "LSP cannot keep a budget in linf, only in l2"),
         ({"method": "nois"}, "attack 'nois' is unknown"),
         ({"method": "mi-ue:surrogate=nothing,epochs=1"}, "net 'nothing' is unknown"),
         ({"method": "mi-ue:cells=99,surrogate=small-cnn:width=4"}, "cells=99 is not between"),
@@ -163,6 +165,53 @@ def test_two_runs_on_one_output(job: Job, run: Run):
 def test_wrong_settings_are_refused_and_nothing_is_published(job: Job, run: Run, change: dict, told: str):
     with pytest.raises(UserError, match=told):
         protect(replace(job, **change), run)
+    assert not job.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "budget", "told"),
+    [
+        ("noise", "linf:8", None),
+        ("lsp", f"l2:{Budget((6 / 255) * 192**0.5, 'l2').eps:.10g}", None),
+        ("ops", "l0:1", "12 of 12 pictures leave the 8/255 ball: largest change 2"),
+        ("cuda", "none", "100.0% of the pixels"),
+    ],
+)
+def test_a_method_takes_its_own_budget_and_says_how_far_it_goes(job: Job, run: Run, method, budget, told):
+    said: list[str] = []
+    record, written = protect(replace(job, method=method), run, said.append)
+    assert record.settings["budget"] == budget and f"budget {budget}, the method's own" in said
+    assert all(f.ok for f in data.verify(job.out, data.scan(job.source)))
+    source, out = (data.read(data.scan(str(where)), 8) for where in (job.source, job.out))
+    size = data.measure(source, out)
+    assert size == written.size and vars(size) == RunRecord.of(job.out).written["size"]
+    assert perturbation(job).budget == Budget.parse(budget)
+    assert any("8/255 ball" in note for note in written.notes) == bool(size and size.outside)
+    assert not told or told in " ".join(written.notes)
+    assert protect(replace(job, method=method, budget=budget), run)[0].fingerprint == record.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("method", "note"), [("lsp", ""), ("ops", ""), ("cuda", "the noise control has a budget of l2:")]
+)
+def test_other_norms_are_proved_beside_noise_of_the_same_size(job: Job, run: Run, tmp_path: Path, method, note):
+    protect(replace(job, method=method), run)
+    outcome = prove(claim(job, test=str(coloured(tmp_path / "test", seed=1))), PROOF, run)
+    assert (
+        any(text.startswith(note) for text in outcome.notes) if note else not any("noise" in n for n in outcome.notes)
+    )
+
+
+def test_grey_pictures_in_webp_keep_an_l2_budget(job: Job, run: Run):
+    for path in Path(job.source).rglob("*.png"):
+        Image.open(path).convert("L").save(path)
+    _, written = protect(replace(job, method="lsp", format="webp"), run)
+    assert written.counts == {"protected": 12} and all(f.ok for f in data.verify(job.out, data.scan(job.source)))
+
+
+def test_a_norm_that_does_not_survive_stretching(job: Job, run: Run):
+    with pytest.raises(UserError, match="holds only at the size of the noise grid"):
+        protect(replace(job, method="lsp", canvas=16), run)
     assert not job.out.exists()
 
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 from torch import Tensor
 
+from miue.records import Outcome, VictimRun
 from miue.testing import tiny
-from miue.types import Budget, ImageSet, Outcome, Perturbation, UserError, VictimRun, stretch
+from miue.types import Budget, Facts, ImageSet, Perturbation, UserError, stretch
 
 
 def made(delta: Tensor, eps: float = 8, labels: Tensor | None = None) -> Perturbation:
@@ -179,6 +180,63 @@ def test_integers_outside_the_budget_are_refused():
 def test_a_class_without_a_row_is_refused():
     with pytest.raises(ValueError, match="fewer than there are classes"):
         made(torch.zeros(2, 3, 2, 2, dtype=torch.int8), labels=torch.tensor([0, 1, 2]))
+
+
+@given(
+    seed=st.integers(0, 999),
+    eps=st.sampled_from([0.05, 0.3, 1.0, 6.0]),
+    side=st.sampled_from([1, 2, 9]),
+    step=st.sampled_from([1, 3]),
+)
+def test_an_l2_budget_holds_after_rounding_without_slack(seed: int, eps: float, side: int, step: int):
+    """Flat squares are the hard case: their rounding errors do not cancel."""
+    raw = torch.randn(6, 3, side, side, generator=torch.Generator().manual_seed(seed))
+    raw = raw.repeat_interleave(step, 2).repeat_interleave(step, 3)
+    budget = Budget(eps, "l2")
+    exact = (raw * (eps / raw.flatten(1).norm(dim=1)).reshape(-1, 1, 1, 1)).clamp(-1, 1)
+    delta = Perturbation.rounded(exact, budget, "ours").delta
+    assert (delta.double().flatten(1).norm(dim=1) / 255 <= eps * (1 + 1e-6)).all()
+    short = exact.double() * 255
+    assert ((delta - short).abs() <= 0.5 + 1e-4 + 0.5 * short.abs()).all()
+    assert (delta.double() * short >= 0).all()
+
+
+def test_an_l2_budget_loses_little_to_rounding():
+    raw = torch.randn(50, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    exact = raw / raw.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
+    plain = (exact * 255).round().double().flatten(1).norm(dim=1) / 255
+    assert (plain > 1).any()  # rounding alone leaves the budget
+    size = Budget(1.0, "l2").measure(Perturbation.rounded(exact, Budget(1.0, "l2"), "ours").delta)
+    assert size.max() <= 1 + 1e-6 and size.min() > 0.998
+    within = Perturbation.rounded(exact * 0.9, Budget(1.0, "l2"), "ours").delta
+    assert torch.equal(within, (exact * 0.9 * 255).round().to(torch.int8))  # what fits is not touched
+
+
+def test_an_l2_norm_that_was_not_projected_is_refused():
+    with pytest.raises(ValueError, match=r"ours left its budget: 1.1\d* > 1 \(l2\)"):
+        Perturbation.rounded(torch.full((1, 3, 2, 2), 1.1 / 12**0.5), Budget(1.0, "l2"), "ours")
+
+
+def test_16_bits_only_where_a_value_needs_them():
+    for value, norm, dtype in ((0.4, "l2", torch.int8), (0.6, "l2", torch.int16), (-1.0, "none", torch.int16)):
+        delta = Perturbation.rounded(torch.full((1, 1, 1, 1), value), Budget(2.0, norm), "ours").delta
+        assert delta.dtype == dtype and abs(delta.item() - value * 255) <= 0.5
+
+
+@pytest.mark.parametrize("text", ["linf:8", "l2:1.304145145", "l0:3", "none"])
+def test_a_budget_is_written_as_it_is_read(text: str):
+    assert str(Budget.parse(text)) == text
+
+
+def test_facts_are_consistent():
+    same = {"title": "x", "year": 2020, "reference": "r", "summary": "s", "passes": 0, "needs": "nothing"}
+    with pytest.raises(ValueError, match="its own budget is in l2"):
+        Facts(**same, natural=Budget(1.0, "l2"))
+    facts = Facts(**same, natural=Budget(1.0, "l2"), norms=("l2", "linf"))
+    assert facts.budget((3, 96, 96)).eps == pytest.approx(3.0) and facts.budget((3, 32, 32)) == Budget(1.0, "l2")
+    facts.check(Budget(4))
+    with pytest.raises(UserError, match=r"x cannot keep a budget in l0, only in l2 or linf; .* \(l2:1\)"):
+        facts.check(Budget(1, "l0"))
 
 
 # --- stretching ---

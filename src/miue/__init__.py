@@ -7,8 +7,9 @@ from miue.detect import Detection, first_look
 from miue.evaluate import Proof
 from miue.jobs import Claim, Job, protect, prove
 from miue.recipes import recipe
+from miue.records import Outcome
 from miue.run import Run
-from miue.types import Budget, ImageSet, Outcome, Perturbation, UserError
+from miue.types import Budget, ImageSet, Perturbation, UserError
 from miue.victims import Recipe, fit
 
 __all__ = [

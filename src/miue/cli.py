@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import signal
 import sys
@@ -12,18 +13,18 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import BaseModel
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
-from miue import data, doctor, jobs
-from miue.defenses import KNOWN, combination
+from miue import data, doctor, jobs, show
+from miue.attacks import KNOWN as ATTACKS
+from miue.defenses import KNOWN as DEFENSES
+from miue.defenses import combination
 from miue.demo import demo as run_demo
 from miue.evaluate import Proof
 from miue.recipes import RECIPES, for_victim, recipe
 from miue.run import DEVICES, Run
-from miue.spec import facts
-from miue.types import Outcome, UserError
+from miue.spec import catalogue, defense_lines
+from miue.types import UserError
 
 FAILED_INPUTS, USAGE, FAILED_CHECKS, INTERRUPTED = 1, 2, 3, 130
 
@@ -54,7 +55,7 @@ def _root(
 ) -> None: ...
 
 
-out_console, note_console = Console(), Console(stderr=True)
+note_console = Console(stderr=True)
 
 
 def _say(text: str) -> None:
@@ -99,11 +100,15 @@ def protect(
     attack: Annotated[
         str,
         typer.Option(
-            help="Method: `mi-ue:balanced`, `mi-ue:quick` (minutes on a CPU), `mi-ue:paper`, `mi-ue:official`, "
-            "`noise`; with fields, as in `mi-ue:quick,epochs=20,cells=8`; or `your_file.py:Method`."
+            help="Method: `mi-ue:balanced`, `mi-ue:quick` (minutes on a CPU), `mi-ue:paper`, `mi-ue:official`, or "
+            "another that `miue attacks` lists; with fields, as in `mi-ue:quick,epochs=20,cells=8`; or "
+            "`your_file.py:Method`."
         ),
     ] = "mi-ue:balanced",
-    budget: Annotated[str, typer.Option(help="Largest change of a value, in grey levels of 255.")] = "8",
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Largest change: 8 (grey levels of 255), l2:1.3, l0:1 (pixels), none [the method's own]."),
+    ] = None,
     canvas: Canvas = None,
     split: Split = None,
     format: Annotated[str, typer.Option(help="File format of the output, lossless: png or webp.")] = "png",
@@ -148,13 +153,13 @@ def protect(
     )
     say = (lambda text: None) if quiet else _say
     if dry_run:
-        _print_plan(job, run, json)
+        show.plan(job, run, json)
         return
     record, written = jobs.protect(job, run, say)
     if json:
         print(record.model_dump_json(indent=1))
     else:
-        _print_written(job, record, written)
+        show.written(job, record, written)
     unprotected = sum(n for status, n in written.counts.items() if status != "protected")
     if unprotected:
         raise typer.Exit(FAILED_INPUTS)
@@ -207,7 +212,7 @@ def evaluate(
     )
     proof = Proof(recipes=victims, seeds=seeds, threshold=threshold)
     outcome = jobs.prove(claim, proof, run, (lambda text: None) if quiet else _say)
-    _print_outcome(outcome, json)
+    show.outcome(outcome, json)
     raise typer.Exit(0 if outcome.verdict == "protected" else FAILED_CHECKS)
 
 
@@ -275,21 +280,28 @@ def demo(
 ) -> None:
     """Show the whole way in minutes: draw pictures, protect them, train victims, print the verdict. No download."""
     outcome = run_demo(folder, Run(seed, device, quiet=quiet), (lambda text: None) if quiet else _say)
-    _print_outcome(outcome, json)
+    show.outcome(outcome, json)
     raise typer.Exit(0 if outcome.verdict == "protected" else FAILED_CHECKS)
+
+
+@app.command(name="attacks")
+def attacks_command(json: Json = False) -> None:
+    """List the attacks: year, source, budget, cost, what they need."""
+    if json:
+        show.console.print_json(data={name: dataclasses.asdict(method.facts) for name, method in ATTACKS.items()})
+        return
+    show.table(catalogue(ATTACKS))
+    print("Budget: linf in grey levels, l2 for 3 x 32 x 32, l0 in pixels. Passes: through a network, per picture.")
 
 
 @app.command(name="defenses")
 def defenses_command(json: Json = False) -> None:
     """List what a trainer may do to learn anyway: the defenses of `miue evaluate --defense`."""
-    rows = [entry.model_dump() for entry in facts(KNOWN)]
+    lines = defense_lines(DEFENSES)
     if json:
-        out_console.print_json(data=rows)
-        return
-    table = Table("name", "slot", "what it does", "reference", box=box.SIMPLE)
-    for row in rows:
-        table.add_row(*row.values())
-    out_console.print(table)
+        show.console.print_json(data=lines)
+    else:
+        show.table(lines)
 
 
 @app.command(name="doctor")
@@ -302,79 +314,6 @@ def doctor_command(json: Json = False) -> None:
         for check in checks:
             print(f"{'ok ' if check.ok else 'BAD'}  {check.what}: {check.found}")
     raise typer.Exit(0 if all(c.ok for c in checks) else FAILED_CHECKS)
-
-
-# --- what is printed ---
-
-
-def _print_plan(job: jobs.Job, run: Run, json: bool) -> None:
-    source = job.scan()
-    cost = jobs.forecast(job, source, run)
-    facts: dict[str, Any] = {
-        "source": source.location,
-        "classes": {c: sum(e.label == i for e in source.usable) for i, c in enumerate(source.classes)},
-        "inputs": source.summary(),
-        "notes": list(source.notes),
-        "settings": job.settings(source),
-        "out": str(job.out),
-        "private": str(job.private),
-        "seconds": round(cost.seconds),
-        "disk_mb": round(cost.disk / 1e6, 1),
-        "memory_mb": round(cost.memory / 1e6, 1),
-        "device": run.machine["device"],
-    }
-    if json:
-        out_console.print_json(data=facts)
-        return
-    for key, value in facts.items():
-        lines = [f"{k}: {v}" for k, v in value.items()] if isinstance(value, dict) else value
-        several = isinstance(lines, list)
-        print("\n  ".join([f"{key}:", *map(str, lines or ["none"])]) if several else f"{key}: {lines}")
-    print("nothing was written (--dry-run)")
-
-
-def _print_written(job: jobs.Job, record: jobs.RunRecord, written: data.Written) -> None:
-    protected = written.counts.get("protected", 0)
-    print(f"{protected} pictures protected in {job.out}, largest change {written.worst} grey levels (read back)")
-    if written.psnr and written.ssim:
-        print(f"PSNR at least {written.psnr.least:.1f} dB, SSIM at least {written.ssim.least:.3f}")
-    growth = written.bytes_out / max(written.bytes_in, 1)
-    print(f"{written.bytes_out / 1e6:.1f} MB written, {growth:.1f} times the size of the source")
-    for reason, count in record.source["counts"].items():
-        if reason != "ok":
-            print(f"NOT protected, not in the output: {count} {reason}")
-    for note in (*record.source["notes"], *written.notes):
-        print(f"note: {note}")
-    print(f"Keep {job.private} private: with it anybody can undo the protection. Keep the originals safe.")
-    print("This raises the cost of training on your pictures; it does not prevent it (docs/limits.md: what breaks it).")
-    print(f"Next: miue evaluate {job.out} --clean {job.source}")
-
-
-def _print_outcome(outcome: Outcome, json: bool) -> None:
-    if json:
-        print(outcome.model_dump_json(indent=1))
-        return
-    table = Table("trained on", "last epoch", "best epoch", "own training set", "seeds", box=box.SIMPLE)
-    table.title = "accuracy on clean test pictures"
-    table.add_column("victim", overflow="fold")
-    for victim in dict.fromkeys(r.victim for r in outcome.runs):
-        for role in ("clean", "noise", "protected"):
-            cells = [_spread(outcome.accuracies(role, victim, which)) for which in ("last", "best", "train")]
-            table.add_row(role, *cells, str(len(outcome.accuracies(role, victim))), victim)
-    out_console.print(table)
-    print(f"Threshold, set before: a victim may keep {outcome.threshold:.0%} of what clean pictures teach over chance.")
-    print(f"Verdict: {outcome.verdict.upper()}. {outcome.reason}")
-    for note in outcome.notes:
-        print(f"note: {note}")
-    tried = any(r.defense for r in outcome.runs)
-    others = "defend themselves in other ways" if tried else "compress, turn pictures grey, train adversarially, purify"
-    print(f"Not tested: trainers who {others}, start from a trained network or have clean copies (docs/limits.md).")
-
-
-def _spread(values: list[float]) -> str:
-    mean = sum(values) / len(values)
-    spread = (sum((v - mean) ** 2 for v in values) / max(len(values) - 1, 1)) ** 0.5
-    return f"{mean:.1%}" + (f" ± {spread:.1%}" if len(values) > 1 else "")
 
 
 def _interrupt(*_: object) -> None:

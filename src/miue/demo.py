@@ -9,8 +9,8 @@ from miue import data
 from miue.evaluate import Proof
 from miue.jobs import Claim, Job, protect, prove
 from miue.recipes import recipe
+from miue.records import Outcome
 from miue.run import Run
-from miue.types import Outcome
 
 PER_CLASS, TEST_PER_CLASS = 300, 100
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Literal
 
 from miue.batches import Batches, holdout
+from miue.records import Record
 from miue.run import Run
 from miue.train import accuracy
-from miue.types import ImageSet, Record
+from miue.types import ImageSet
 from miue.victims import Recipe, fit
 
 HELD_OUT = 0.2

@@ -13,10 +13,12 @@ import torch
 
 from miue.attacks import Noise
 from miue.batches import Batches
+from miue.data import measure
 from miue.nets import Classifier
+from miue.records import Outcome, Role, Verdict, VictimRun
 from miue.run import Run, write_atomically
 from miue.train import accuracy
-from miue.types import Budget, ImageSet, Outcome, Role, UserError, Verdict, VictimRun
+from miue.types import Budget, ImageSet, UserError
 from miue.victims import Recipe, fit, prepare
 
 VERSION = 1  # of what a victim run means; a higher number makes kept ones void
@@ -56,7 +58,8 @@ class Proof:
             raise UserError("the clean and the protected set do not have the same labels, row by row")
         if self.seeds < 1 or not 0 < self.threshold < 1:
             raise UserError(f"{self.seeds} seeds, threshold {self.threshold:g}: allowed are 1 or more and 0 to 1")
-        noisy = self.noise(clean, budget, run.reseeded(0)).apply(clean)
+        control = _matched(budget, clean, protected)
+        noisy = self.noise(clean, control, run.reseeded(0)).apply(clean)
         sets: dict[Role, ImageSet] = {"clean": clean, "noise": noisy, "protected": protected}
         chance = float(test.labels.bincount().max()) / len(test)
         runs = [
@@ -80,9 +83,15 @@ class Proof:
             runs=runs,
             verdict=verdict,
             reason=reason,
-            notes=_notes(runs),
+            notes=[*_notes(runs), *([] if control == budget else [f"the noise control has a budget of {control}"])],
             machine=run.machine,
         )
+
+
+def _matched(budget: Budget, clean: ImageSet, protected: ImageSet) -> Budget:
+    """The budget of the noise control: that of the attack; where it has no bound, the mean L2 that was measured."""
+    size = measure(clean, protected) if budget.norm == "none" else None
+    return Budget(max(size.l2, 1 / 255), "l2") if size else budget
 
 
 def train_victim(role: Role, data: ImageSet, test: ImageSet, recipe: Recipe, run: Run, keep: Path | None) -> VictimRun:

@@ -19,9 +19,10 @@ from miue import data
 from miue.attacks import KNOWN, Noise, attack
 from miue.batches import holdout
 from miue.evaluate import Proof
+from miue.records import Outcome, Record
 from miue.run import Run, launch, write_atomically
-from miue.spec import spell
-from miue.types import Budget, ImageSet, Outcome, Perturbation, Record, UserError
+from miue.spec import own_budget, spell
+from miue.types import Budget, ImageSet, Perturbation, UserError
 
 VERSION = 1
 HELD_OUT = 0.2
@@ -51,12 +52,12 @@ class RunRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """The settings of one protection. canvas None: chosen from the pictures."""
+    """The settings of one protection. budget None: the method's own. canvas None: chosen from the pictures."""
 
     source: str
     out: Path
     method: str = "mi-ue:balanced"
-    budget: str = "8"
+    budget: str | None = None
     canvas: int | None = None
     seed: int = 0
     split: str | None = None
@@ -83,14 +84,19 @@ class Job:
         return data.private_of(self.out)
 
     def settings(self, source: data.Source) -> dict[str, Any]:
-        """The settings with everything resolved."""
-        budget = Budget.parse(self.budget)
+        """The settings with everything resolved. Raises UserError for a budget that the method cannot keep."""
+        method, canvas = attack(self.method), self.canvas or data.default_canvas(source)
+        channels = 1 if all(entry.grey for entry in source.usable) else 3
+        own = own_budget(method, (channels, canvas, canvas))
+        budget = own if self.budget is None else Budget.parse(self.budget)
+        if facts := getattr(method, "facts", None):
+            facts.check(budget)
         file = Path(self.method.partition(".py:")[0] + ".py")
         return {
-            "attack": spell(attack(self.method), KNOWN),
+            "attack": spell(method, KNOWN),
             "code": hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else "",
-            "budget": f"{budget.norm}:{budget.eps:g}",
-            "canvas": self.canvas or data.default_canvas(source),
+            "budget": str(budget),
+            "canvas": canvas,
             "seed": self.seed,
             "split": self.split,
             "format": self.format,
@@ -109,7 +115,8 @@ class Forecast:
 
 def forecast(job: Job, source: data.Source, run: Run) -> Forecast:
     """Time a few batches of the real attack on the real pictures, and scale."""
-    canvas = job.canvas or data.default_canvas(source)
+    settings = job.settings(source)
+    canvas, budget = settings["canvas"], Budget.parse(settings["budget"])
     method, count = attack(job.method), len(source.usable)
     seconds = 0.0
     if epochs := getattr(method, "epochs", 0):
@@ -118,7 +125,7 @@ def forecast(job: Job, source: data.Source, run: Run) -> Forecast:
         short = replace(method, epochs=1)  # type: ignore[type-var]
         for _ in range(2):  # the first warms up
             start = time.monotonic()
-            short(trial, Budget.parse(job.budget), Run(job.seed, run.device_name, None, True, run.fabric))
+            short(trial, budget, Run(job.seed, run.device_name, None, True, run.fabric))
             seconds = (time.monotonic() - start) * epochs * count / len(trial)
     grid = getattr(method, "cells", 0) or canvas
     return Forecast(seconds, _disk(source), count * 3 * (canvas**2 + 8 * grid**2))
@@ -138,6 +145,8 @@ def protect(job: Job, run: Run, say: Callable[[str], None] = lambda text: None) 
     free, need = shutil.disk_usage(_existing(job.out)).free, _disk(source)
     if free < need and not job.out.exists():
         raise UserError(f"{job.out}: about {need / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free there")
+    if job.budget is None:
+        say(f"budget {settings['budget']}, the method's own")
     private.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         with FileLock(private / "run.lock", blocking=False):
@@ -186,7 +195,7 @@ def _perturbation(job: Job, source: data.Source, settings: dict[str, Any], finge
         return Perturbation.load(path)
     images = data.read(source, settings["canvas"], cache=job.private / "canvas")
     kept = replace(run, seed=job.seed, keep=job.private / "checkpoint")
-    work = partial(attacked, attack(job.method), images, Budget.parse(job.budget))
+    work = partial(attacked, attack(job.method), images, Budget.parse(settings["budget"]))
     perturbation = launch(work, kept, job.processes)
     write_atomically(path, perturbation.save)
     return perturbation

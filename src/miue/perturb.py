@@ -46,8 +46,23 @@ def keep_in_range(delta: Float[Tensor, "b c h w"], x: Float[Tensor, "b c h w"]) 
 
 
 def random_start(shape: tuple[int, ...], budget: Budget, generator: torch.Generator) -> Float[Tensor, "*shape"]:
-    """Uniform in the L-infinity ball."""
-    return (torch.rand(shape, generator=generator) * 2 - 1) * budget.unit
+    """Random rows of the budget's full size: uniform in the L-infinity ball; a uniform direction of length eps for
+    "l2"; uniform values at eps random pixels for "l0"."""
+    if budget.norm == "l2":
+        direction = torch.randn(shape, generator=generator)
+        return scaled(direction, budget).clamp_(-1, 1)
+    values = torch.rand(shape, generator=generator) * 2 - 1
+    if budget.norm == "l0":
+        rank = torch.rand(shape[0], shape[-2] * shape[-1], generator=generator).argsort(1)
+        return values * (rank < budget.eps).reshape(shape[0], 1, *shape[-2:])
+    return values * budget.unit
+
+
+def scaled(delta: Float[Tensor, "k c h w"], budget: Budget) -> Float[Tensor, "k c h w"]:
+    """Each row at the full size of an "l2" or "linf" budget; rows of zeros stay."""
+    order = 2 if budget.norm == "l2" else torch.inf
+    size = torch.linalg.vector_norm(delta.flatten(1), order, dim=1).clamp_min(torch.finfo(delta.dtype).tiny)
+    return delta * ((budget.eps if budget.norm == "l2" else budget.unit) / size).reshape(-1, 1, 1, 1)
 
 
 def ascend(

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from miue.types import Record, UserError
+from miue.types import Budget, Facts, UserError
 
 T = TypeVar("T")
 
@@ -72,21 +72,37 @@ def spell(method: Any, known: Mapping[str, type]) -> str:
     return f"{name}:{','.join(changed)}" if changed else name
 
 
-class Facts(Record):
-    """What a list of methods says of one. They stand beside its class: docstring, `slot` and `reference`."""
-
-    name: str
-    slot: str
-    what: str
-    reference: str
-
-
-def facts(known: Mapping[str, type[Any]]) -> list[Facts]:
-    """One entry a method, in the order of `known`."""
+def defense_lines(known: Mapping[str, type[Any]]) -> list[dict[str, str]]:
+    """Every defense as a line of a table: its name, slot, the first line of its docstring, its reference."""
     return [
-        Facts(name=name, slot=cls.slot, what=str(cls.__doc__).partition("\n")[0], reference=cls.reference)
-        for name, cls in known.items()
+        {"name": n, "slot": cls.slot, "what it does": str(cls.__doc__).partition("\n")[0], "reference": cls.reference}
+        for n, cls in known.items()
     ]
+
+
+def own_budget(method: object, shape: tuple[int, int, int]) -> Budget:
+    """The budget that a method takes by itself for c x h x w pictures; 8 grey levels for one without facts."""
+    facts: Facts | None = getattr(method, "facts", None)
+    return facts.budget(shape) if facts else Budget()
+
+
+def catalogue(known: Mapping[str, type[Any]]) -> list[dict[str, str]]:
+    """The facts of every method as the lines of a table."""
+    return [_line(name, cls.facts) for name, cls in known.items()]
+
+
+def _line(name: str, facts: Facts) -> dict[str, str]:
+    own = Budget(float(f"{facts.natural.eps:.4g}"), facts.natural.norm)
+    others = [norm for norm in facts.norms if norm != own.norm]
+    return {
+        "name": name,
+        "year": str(facts.year),
+        "budget": f"{own} (or {', '.join(others)})" if others else str(own),
+        "passes": str(facts.passes),
+        "needs": facts.needs,
+        "what it does": facts.summary,
+        "reference": facts.reference,
+    }
 
 
 def _value(what: str, text: str, hint: Any) -> Any:

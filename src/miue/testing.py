@@ -18,6 +18,7 @@ from torch import Tensor
 
 from miue import nets
 from miue.run import Run
+from miue.spec import own_budget
 from miue.types import (
     Attack,
     Augment,
@@ -45,17 +46,20 @@ def tiny(
 
 
 def check_attack(attack: Attack, budget: Budget | None = None) -> None:
-    """Budget, rows, dtype, determinism, untouched inputs, grey and colour, sizes, many classes, resuming."""
-    budget = budget or Budget()
+    """Budget, rows, dtype, determinism, untouched inputs, grey and colour, sizes, many classes, resuming.
+
+    budget None: the method's own.
+    """
     assert is_dataclass(attack) and attack.__dataclass_params__.frozen, "a method is a frozen dataclass"  # type: ignore[attr-defined]
     assert attack == attack and hash(attack) == hash(attack), "a method has equality and a hash"
     for data in (tiny(), tiny(channels=1), tiny(size=13), tiny(2, 20, size=16), tiny(lone=True), tiny(classes=2)):
         before = data.digest
-        made = attack(data, budget, Run(seed=1))
-        _check_perturbation(made, data, budget)
+        allowed = budget or own_budget(attack, data.shape)
+        _check_perturbation(attack(data, allowed, Run(seed=1)), data, allowed)
         assert ImageSet(data.images, data.labels, data.classes, data.name).digest == before, "the pictures were changed"
-    _check_determinism(attack, budget)
-    _check_resume(attack, budget)
+    allowed = budget or own_budget(attack, tiny().shape)
+    _check_determinism(attack, allowed)
+    _check_resume(attack, allowed)
 
 
 def _check_perturbation(made: Perturbation, data: ImageSet, budget: Budget) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Int8, Int16, Integer, UInt8
-from pydantic import BaseModel, ConfigDict
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -44,6 +43,24 @@ def _levels(delta: Float[Tensor, "*shape"], limit: int, dtype: torch.dtype) -> I
 def eight_bits(x: Float[Tensor, "n c h w"]) -> UInt8[Tensor, "n c h w"]:
     """Float pictures as files hold them: clamped to [0,1], then the nearest of 256 values. For defenses only."""
     return _levels(x.clamp(0, 1) * 255, 255, torch.uint8)
+
+
+def _shortened(levels: Float[Tensor, "k c g g2"], budget: Budget) -> Float[Tensor, "k c g g2"]:
+    """Grey levels whose rounded form keeps an L2 budget, which rounding by itself may exceed by about 1 %.
+
+    A row that does is multiplied by the largest factor below 1 (to 1/4096) that fits. The size of a rounded row never
+    falls while its factor grows, so bisection finds it.
+    """
+    levels = levels.clone()
+    for part in levels.split(1024):
+        long = budget.measure(_levels(part, 255, torch.int16)) > budget.eps
+        rows, low, high = part[long], torch.zeros(1), torch.ones(1)
+        for _ in range(12):
+            factor = (low + high) / 2
+            fits = budget.measure(_levels(rows * factor.reshape(-1, 1, 1, 1), 255, torch.int16)) <= budget.eps
+            low, high = torch.where(fits, factor, low), torch.where(fits, high, factor)
+        part[long] = rows * low.reshape(-1, 1, 1, 1)
+    return levels
 
 
 @dataclass(frozen=True)
@@ -163,17 +180,17 @@ class Budget:
 
     def measure(self, delta: Int[Tensor, "n c h w"]) -> Float[Tensor, "n"]:
         """Size of each perturbation in the unit of `eps` (L-infinity in grey levels where there is no bound)."""
-        if self.norm == "l2":
-            return delta.double().flatten(1).norm(dim=1).float() / 255
+        if self.norm == "l2":  # exact, in parts: float64 takes eight times the memory of delta
+            return torch.cat([part.double().flatten(1).norm(dim=1) for part in delta.split(1024)]).float() / 255
         if self.norm == "l0":
             return (delta != 0).any(1).flatten(1).sum(1).float()
         return delta.to(torch.int16).abs().flatten(1).amax(1).float()
 
     def allows(self, delta: Int[Tensor, "n c h w"]) -> bool:
-        """Whether no perturbation exceeds the budget; 0.1 % of slack for "l2", where rounding moves the norm."""
+        """Whether no perturbation exceeds the budget. No slack; for "l2" 1e-6, the error of a float32 norm."""
         if self.norm == "none" or not len(delta):
             return True
-        limit = self.eps * 1.001 if self.norm == "l2" else self.eps
+        limit = self.eps * (1 + 1e-6) if self.norm == "l2" else self.eps
         return bool((self.measure(delta) <= limit).all())
 
 
@@ -244,15 +261,23 @@ class Perturbation:
         """From float in [0,1] units to grey levels: rounded to nearest, checked against the budget.
 
         Rounding and not truncation: truncating shifts every value by half a grey level on average. A coarse grid is
-        rounded once more, in `stretched`, after it got a picture's own size.
+        rounded once more, in `stretched`, after it got a picture's own size. A row that rounding carries out of an "l2"
+        budget is shortened until its integers are in it.
         """
         if not delta.isfinite().all():
             raise ValueError(f"{made_by} made values that are not finite")
         excess = float(delta.abs().max()) * 255 - budget.levels if delta.numel() else 0.0
         if excess > 1e-2:  # float noise is far below; anything more is a method that did not project
             raise ValueError(f"{made_by} left its budget by {excess:g} grey levels")
-        dtype = torch.int8 if budget.levels < 128 else torch.int16
-        return cls(_levels(delta.detach().float().cpu() * 255, budget.levels, dtype), budget, made_by, labels)
+        levels = delta.detach().float().cpu() * 255
+        if budget.norm == "l2" and len(levels):
+            longest = float(torch.linalg.vector_norm(levels.flatten(1), dim=1).max()) / 255
+            if longest > budget.eps * 1.001:
+                raise ValueError(f"{made_by} left its budget: {longest:g} > {budget.eps:g} (l2)")
+            levels = _shortened(levels, budget)
+        largest = budget.levels if budget.norm == "linf" or not delta.numel() else float(levels.abs().max())
+        dtype = torch.int8 if largest < 127.5 else torch.int16
+        return cls(_levels(levels, budget.levels, dtype), budget, made_by, labels)
 
     def rows(self, index: Int[Tensor, "b"]) -> Int[Tensor, "b"]:
         """The rows of delta that belong to these pictures."""
@@ -412,61 +437,3 @@ class KnownPairs:
 
 
 # --- records ---
-
-
-class Record(BaseModel):
-    """Base of everything that is written as JSON: strict about fields, never edited in place."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-Role = Literal["clean", "noise", "protected"]
-Verdict = Literal["protected", "not protected", "inconclusive"]
-
-
-class VictimRun(Record):
-    """One victim: trained on `role` data with one seed, tested on clean pictures. Accuracies are shares in [0,1]."""
-
-    role: Role
-    victim: str
-    """The network, and the defense where there is one: what the runs of one victim have in common."""
-    defense: str = ""
-    """Spelling of what the victim does to learn anyway ("gray+jpeg:quality=10"); empty for plain training."""
-    seed: int
-    data: str
-    """Digest of the training set as it was read."""
-    last: float
-    best: float
-    best_epoch: int
-    train: float
-    """Accuracy on its own training set, purified where it was, without augmentation, after the last epoch."""
-    seconds: float
-
-
-class Outcome(Record):
-    """What a protection is worth on one data set: victims, their controls and a verdict by a threshold set before."""
-
-    version: Literal[1] = 1
-    name: str
-    method: str
-    budget: str
-    channel: str | None = None
-    """What was done to all training pictures before training ("jpeg:75"), if anything."""
-    classes: int
-    chance: float
-    images: int
-    data: dict[str, str]
-    recipe: dict[str, Any]
-    threshold: float
-    """Largest share of the clean victim's gain over chance that a protected victim may keep."""
-    runs: Sequence[VictimRun]
-    verdict: Verdict
-    reason: str
-    notes: Sequence[str] = ()
-    machine: dict[str, str]
-
-    def accuracies(
-        self, role: Role, victim: str | None = None, which: Literal["last", "best", "train"] = "last"
-    ) -> list[float]:
-        """Accuracies of one role, in the order of seeds."""
-        return [getattr(r, which) for r in self.runs if r.role == role and victim in (None, r.victim)]

@@ -69,9 +69,28 @@ def test_every_preset(preset: str):
     check_attack(small(f"mi-ue:{preset}"))
 
 
-@pytest.mark.parametrize("text", ["noise:per=class", "noise:cells=4", "noise:per=class,cells=1"])
-def test_noise(text: str):
-    check_attack(attack(text))
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [
+        ("noise:per=class", None),
+        ("noise:cells=4", None),
+        ("noise:per=class,cells=1", None),
+        ("noise", Budget(0.7, "l2")),
+        ("noise:per=class", Budget(3, "l0")),
+        ("lsp:patch=3", Budget(3.0, "l2")),
+        ("lsp:patch=1,separation=1", None),
+        ("ar", Budget()),
+        ("ar:distance=0", Budget(0.1, "l2")),
+        ("ops", Budget(3, "l0")),
+        ("cuda:blur=1", None),
+        ("patterns:colour", None),
+        ("patterns:region-4", Budget(2)),
+        ("patterns:region-16", Budget(200)),
+        ("patterns:side=1", None),
+    ],
+)
+def test_attacks_without_a_model(text: str, budget: Budget | None):
+    check_attack(attack(text), budget)
 
 
 @pytest.mark.parametrize("eps", [pytest.param(1, marks=pytest.mark.slow), 200])
@@ -90,8 +109,21 @@ def test_noise_is_uniform_and_refuses_other_norms(run: Run):
     data = ImageSet(torch.zeros(50, 3, 16, 16, dtype=torch.uint8), torch.arange(50) % 5, tuple("abcde"), "black")
     delta = Noise()(data, Budget(8), run).delta
     assert set(delta.unique().tolist()) == set(range(-8, 9)) and delta.float().mean().abs() < 0.1
-    with pytest.raises(UserError, match="not l2"):
-        Noise()(data, Budget(1.0, "l2"), run)
+    with pytest.raises(UserError, match="cannot keep a budget in none, only in linf or l2 or l0"):
+        Noise()(data, Budget(0, "none"), run)
+    with pytest.raises(UserError, match="does not survive stretching"):
+        Noise(cells=4)(data, Budget(1.0, "l2"), run)
+
+
+def test_noise_in_other_norms_has_the_size_of_the_budget(run: Run):
+    data = ImageSet(torch.zeros(50, 3, 16, 16, dtype=torch.uint8), torch.arange(50) % 5, tuple("abcde"), "black")
+    long = Budget(2.0, "l2")
+    size = long.measure(Noise()(data, long, run).delta)
+    assert (size <= 2).all() and (size > 1.99).all()
+    few = Noise()(data, Budget(4, "l0"), run).delta
+    assert (Budget(4, "l0").measure(few) == 4).all() and few.abs().max() > 200
+    places = (few != 0).any(1).flatten(1).float()
+    assert (places.sum(0) > 0).sum() > 100  # each picture has places of its own
 
 
 # --- attacks that break the contract ---

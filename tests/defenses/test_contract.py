@@ -12,7 +12,7 @@ import torch
 
 from miue.defenses import KNOWN, Cutout, Gray, Jpeg, combination, defense
 from miue.recipes import recipe
-from miue.spec import facts, spell
+from miue.spec import defense_lines, spell
 from miue.testing import check_defense
 from miue.types import UserError
 from miue.victims import CrossEntropy, Recipe
@@ -57,8 +57,8 @@ def test_every_defense_has_its_facts(name: str):
     assert cls.spelling == name and cls.slot in ("purify", "augment", "loss") and cls.__module__ != "miue.defenses"
     assert len(cls.reference) > 10 and not re.search(r"\bTODO\b", cls.reference)
     assert not {"slot", "spelling", "reference"} & {f.name for f in fields(cls)}  # facts, not hyper-parameters
-    (entry,) = (f for f in facts(KNOWN) if f.name == name)
-    assert entry.what.endswith((".", ";", ",")) and len(entry.what) > 20 and "\n" not in entry.what
+    (what,) = (line["what it does"] for line in defense_lines(KNOWN) if line["name"] == name)
+    assert what.endswith((".", ";", ",")) and len(what) > 20 and "\n" not in what
 
 
 # --- spelling and slots ---

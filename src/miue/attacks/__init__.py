@@ -4,13 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from miue.attacks._alternate import Alternating, MinMin
+from miue.attacks.ar import Ar
 from miue.attacks.aue import Aue
+from miue.attacks.cuda import Cuda
 from miue.attacks.em import Em
 from miue.attacks.entf import EntF
 from miue.attacks.gue import Gue
 from miue.attacks.hypo import Hypo
+from miue.attacks.lsp import Lsp
 from miue.attacks.mi_ue import MiUe
 from miue.attacks.noise import Noise
+from miue.attacks.ops import Ops
+from miue.attacks.patterns import Patterns
 from miue.attacks.pil import Pil
 from miue.attacks.rem import Rem
 from miue.attacks.sep import Sep
@@ -20,13 +25,18 @@ from miue.spec import parse
 from miue.types import Attack
 
 KNOWN: Mapping[str, type[Any]] = {
+    "ar": Ar,
     "aue": Aue,
+    "cuda": Cuda,
     "em": Em,
     "entf": EntF,
     "gue": Gue,
     "hypo": Hypo,
+    "lsp": Lsp,
     "mi-ue": MiUe,
     "noise": Noise,
+    "ops": Ops,
+    "patterns": Patterns,
     "pil": Pil,
     "rem": Rem,
     "sep": Sep,
@@ -43,14 +53,19 @@ def attack(text: str) -> Attack:
 __all__ = [
     "KNOWN",
     "Alternating",
+    "Ar",
     "Aue",
+    "Cuda",
     "Em",
     "EntF",
     "Gue",
     "Hypo",
+    "Lsp",
     "MiUe",
     "MinMin",
     "Noise",
+    "Ops",
+    "Patterns",
     "Pil",
     "Rem",
     "Sep",

@@ -14,7 +14,8 @@ from miue.types import Budget, Facts, ImageSet, Perturbation, UserError
 class Noise:
     """Uniform in the L-infinity ball, one draw a picture or one a class. It should protect nothing (per image).
 
-    cells: side of the noise grid; 0 is pixel-wise.
+    In "l2" a uniform direction of the full length, in "l0" random values at random pixels: the control of attacks with
+    such budgets. cells: side of the noise grid, in "linf"; 0 is pixel-wise.
     """
 
     per: Literal["image", "class"] = "image"
@@ -27,11 +28,13 @@ class Noise:
         summary="uniform in the ball, one draw a picture or a class: the control of every comparison",
         passes=0,
         needs="nothing",
+        norms=("linf", "l2", "l0"),
     )
 
     def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation:
-        if budget.norm != "linf":
-            raise UserError(f"uniform noise lives in an L-infinity budget, not {budget.norm}")
+        self.facts.check(budget)
+        if self.cells and budget.norm != "linf":
+            raise UserError(f"cells={self.cells}: a budget in {budget.norm} does not survive stretching; cells=0")
         c, h, w = data.shape
         rows = len(data) if self.per == "image" else len(data.classes)
         grid = (self.cells, self.cells) if self.cells else (h, w)

@@ -4,6 +4,7 @@ from miue.data.align import align
 from miue.data.channel import recoded, through
 from miue.data.output import check_output, private_of
 from miue.data.preview import export, preview
+from miue.data.quality import Size, measure
 from miue.data.read import default_canvas, read
 from miue.data.scan import scan
 from miue.data.shapes import draw as shapes
@@ -14,12 +15,14 @@ from miue.data.write import Written, write
 __all__ = [
     "Entry",
     "Finding",
+    "Size",
     "Source",
     "Written",
     "align",
     "check_output",
     "default_canvas",
     "export",
+    "measure",
     "preview",
     "private_of",
     "read",

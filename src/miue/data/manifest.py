@@ -10,14 +10,16 @@ from typing import Literal
 from pydantic import ValidationError
 
 from miue.data.source import Kind
+from miue.records import Record
 from miue.run import write_atomically
-from miue.types import Budget, Norm, Record, UserError
+from miue.types import Budget, Norm, UserError
 
 FINAL, PART, PLAN = "manifest.jsonl", "manifest.part.jsonl", "outputs.json"
 
 
 class Line(Record):
-    """What became of one input. Hashes are SHA-256; max_change is in grey levels; psnr in dB (None: no change)."""
+    """What became of one input. Hashes are SHA-256; max_change is in grey levels; l2 in [0,1] units; changed: share of
+    pixels; psnr in dB (None: no change)."""
 
     path: str
     out: str
@@ -34,6 +36,8 @@ class Line(Record):
     out_sha256: str = ""
     out_pixels: str = ""
     max_change: int | None = None
+    l2: float | None = None
+    changed: float | None = None
     psnr: float | None = None
     ssim: float | None = None
 

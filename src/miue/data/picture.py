@@ -88,8 +88,11 @@ class Picture:
         return bool((mine == yours).all())
 
     def minus(self, other: Picture) -> Int16[np.ndarray, "c h w"]:
-        """The change of every value from `other`; grey stands for three equal channels beside RGB."""
-        return np.moveaxis(self.pixels.astype(np.int16) - other.pixels.astype(np.int16), 2, 0)
+        """The change of every value from `other`. Grey that was written as RGB counts once."""
+        mine = self.pixels
+        if other.pixels.shape[2] == 1 and bool((mine == mine[..., :1]).all()):
+            mine = mine[..., :1]
+        return np.moveaxis(mine.astype(np.int16) - other.pixels.astype(np.int16), 2, 0)
 
 
 @contextmanager

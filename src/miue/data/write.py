@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from miue.data.manifest import FINAL, PART, Line, Plan, as_text, read_lines, write_lines
 from miue.data.output import NOTICE, NOTICE_TEXT
 from miue.data.picture import Rules, decode, quiet
-from miue.data.quality import Spread, psnr, ssim
+from miue.data.quality import BALL, Change, Size, Spread, ssim
 from miue.data.read import clean_picture
 from miue.data.sinks import Form, Sink, out_name, sink_for
 from miue.data.source import Entry, Payload, Source, ahead, sha256
@@ -28,10 +28,14 @@ _WEBP_SIDE = 16383
 
 @dataclass(frozen=True)
 class Written:
-    """What was written. counts: inputs by status. worst: the largest change of one value, in grey levels."""
+    """What was written. counts: inputs by status. worst: the largest change of one value, in grey levels.
+
+    size: how large the changes are as measured on the files.
+    """
 
     counts: dict[str, int]
     worst: int
+    size: Size | None
     psnr: Spread | None
     ssim: Spread | None
     bytes_in: int
@@ -72,7 +76,8 @@ def _refuse(source: Source, perturbation: Perturbation, form: Form) -> None:
         if norm in ("l2", "l0") and (entry.height, entry.width) != grid:
             raise UserError(
                 f"{entry.path} is {entry.width} x {entry.height}, and a budget in {norm} holds only at the size of the "
-                f"noise grid ({grid[1]} x {grid[0]}); use a budget in grey levels (8) or pictures of that size"
+                f"noise grid ({grid[1]} x {grid[0]}); use pictures of one square size with that size as canvas, or a "
+                "method and a budget in grey levels (8)"
             )
         if form == "webp" and max(entry.width, entry.height) > _WEBP_SIDE:
             raise UserError(f"{entry.path}: a WebP file has at most {_WEBP_SIDE} pixels a side; use png")
@@ -157,14 +162,16 @@ class _Writer:
             raise RuntimeError(
                 f"{entry.path}: the encoded file leaves the budget or changes alpha; nothing was written"
             )
-        before = np.broadcast_to(clean.pixels, stored.pixels.shape)
+        before, size = np.broadcast_to(clean.pixels, stored.pixels.shape), Change.of(change)
         line = Line(
             **_facts(self.source, entry, self._out(entry), "protected"),
             out_bytes=len(payload) if isinstance(payload, bytes) else payload.nbytes,
             out_sha256=sha256(payload),
             out_pixels=stored.digest,
-            max_change=int(np.abs(change).max()),
-            psnr=psnr(before, stored.pixels),
+            max_change=size.linf,
+            l2=size.l2,
+            changed=size.changed,
+            psnr=size.psnr,
             ssim=ssim(before, stored.pixels),
         )
         return line, payload
@@ -178,14 +185,16 @@ class _Writer:
         write_lines(self.private / FINAL, every)
         (self.private / PART).unlink()
         done = [line for line in every if line.status == "protected"]
+        size = Size.over([_change(line) for line in done])
         return Written(
             counts=dict(Counter(line.status for line in every)),
             worst=max((line.max_change or 0 for line in done), default=0),
+            size=size,
             psnr=Spread.over([line.psnr for line in done if line.psnr is not None]),
             ssim=Spread.over([line.ssim for line in done if line.ssim is not None]),
             bytes_in=sum(line.bytes for line in done),
             bytes_out=sum(line.out_bytes for line in done),
-            notes=_notes(done),
+            notes=_notes(done, size),
         )
 
 
@@ -209,8 +218,14 @@ def _facts(source: Source, entry: Entry, out: str, status: str) -> dict:
     return {key: getattr(entry, key) for key in same} | {"out": out, "status": status, "class_name": name}
 
 
-def _notes(lines: Sequence[Line]) -> tuple[str, ...]:
+def _change(line: Line) -> Change:
+    return Change(line.max_change or 0, line.l2 or 0.0, line.changed or 0.0, line.psnr)
+
+
+def _notes(lines: Sequence[Line], size: Size | None) -> tuple[str, ...]:
     notes = []
+    if size and size.outside:
+        notes.append(f"{size.outside} of {size.pictures} pictures leave the {BALL}/255 ball: {size}")
     if unchanged := sum(line.max_change == 0 for line in lines):
         notes.append(f"{unchanged} pictures did not change at all: they are as clean as before")
     if flat := sum(line.ssim is not None and line.ssim < 0.8 for line in lines):

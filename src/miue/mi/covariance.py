@@ -10,8 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.mi._features import axes, needed, paired
+from miue.records import Record
 from miue.run import Run
-from miue.types import Record, UserError
+from miue.types import UserError
 
 
 class Covariance(Record):

@@ -1,0 +1,135 @@
+"""AR: autoregressive perturbations (Sandoval-Segura et al., NeurIPS 2022, arXiv 2206.03693)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import count, product
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from miue import perturb
+from miue.run import Run
+from miue.types import Budget, Facts, ImageSet, Perturbation, UserError
+
+MARGIN = 4  # first rows and columns that are cut away: two are noise, the next two are still close to it
+TRIALS = 3  # signals that a new process must make without growing
+BATCH = 256  # channels that are drawn together; about one in six is stable
+PATIENCE = 50  # candidates without success, after which processes may be more alike
+WINDOW = tuple(product(range(3), range(3)))[:-1]
+
+
+def signals(coefficients: Float[Tensor, "n c 3 3"], start: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """x[i, j] = sum over (a, b) != (2, 2) of coefficients[a, b] x[i - 2 + a, j - 2 + b] for i, j >= 2.
+
+    The first two rows and columns are those of `start`. Values of one anti-diagonal do not depend on each other, so a
+    whole diagonal of all pictures is one step; diagonals lie in memory as rows.
+    """
+    n, c, h, w = start.shape
+    i, j = (index.flatten() for index in torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij"))
+    x = torch.zeros(h + w - 1, h, n, c, device=start.device)
+    x[i + j, i] = start.permute(2, 3, 0, 1).reshape(h * w, n, c)
+    weight = coefficients.permute(2, 3, 0, 1)
+    for diagonal in range(4, h + w - 1):
+        first, last = max(2, diagonal - w + 1), min(h, diagonal - 1)
+        value = x[diagonal, first:last].zero_()
+        for a, b in WINDOW:
+            value.addcmul_(weight[a, b], x[diagonal - 4 + a + b, first - 2 + a : last - 2 + a])
+    return x[i + j, i].reshape(h, w, n, c).permute(2, 3, 0, 1)
+
+
+def generated(
+    coefficients: Float[Tensor, "n c 3 3"], height: int, width: int, generator: torch.Generator
+) -> Float[Tensor, "n c {height} {width}"]:
+    """Signals from standard normal starts, without the first rows and columns."""
+    n, c = coefficients.shape[:2]
+    start = torch.randn(n, c, height + MARGIN, width + MARGIN, generator=generator).to(coefficients.device)
+    return signals(coefficients, start)[..., MARGIN:, MARGIN:]
+
+
+def candidates(n: int, generator: torch.Generator) -> Float[Tensor, "{n} 1 3 3"]:
+    """Normal coefficients of one channel that sum to 1; the last one, that of the value itself, is 0."""
+    drawn = torch.randn(n, 1, 8, generator=generator)
+    return F.pad(drawn / drawn.sum(2, keepdim=True), (0, 1)).reshape(n, 1, 3, 3)
+
+
+def matching(coefficients: Float[Tensor, "n c 3 3"]) -> Float[Tensor, "n c 3 3"]:
+    """The filter that answers 0 to its own process: the coefficients, with -1 for the value itself."""
+    return coefficients - F.pad(torch.ones_like(coefficients[..., :1, :1]), (2, 0, 2, 0))
+
+
+def response(signal: Float[Tensor, "c h w"], filters: Float[Tensor, "k c 3 3"]) -> Float[Tensor, "k"]:
+    """How loudly each filter answers a signal of length 1: the sum of the positive part of the convolution."""
+    unit = signal / signal.norm()
+    return F.conv2d(unit[None], filters).relu().sum((0, 2, 3))
+
+
+def search(classes: int, shape: tuple[int, int, int], distance: float, run: Run) -> Float[Tensor, "{classes} c 3 3"]:
+    """One process a class, by rejection from seeded candidates.
+
+    Each channel must make TRIALS finite signals whose norm is at most 50 / sqrt(3), and the filter of every process
+    that was taken before must answer the signal with at least `distance`. Both are for 32 x 32, and scaled elsewhere.
+    After PATIENCE candidates in vain the distance is lowered by a fifth.
+    """
+    c, h, w = shape
+    taken, vain = torch.empty(0, c, 3, 3), 0
+    limit = 50 * (h * w / 3072) ** 0.5
+    distance *= (
+        (h - 2) * (w - 2) / 900 * 32 / (h * w) ** 0.5
+    )  # a sum over places of what a signal of length 1 has there
+    for number in count():
+        generator = run.rng("ar", "search", number)
+        drawn, signal = candidates(BATCH, generator), torch.empty(0)
+        for _ in range(TRIALS):
+            signal = generated(drawn, h, w, generator)
+            stable = signal.flatten(1).norm(dim=1) <= limit  # not where it is NaN
+            drawn, signal = drawn[stable], signal[stable]
+        for channels in torch.arange(len(drawn) // c * c).split(c):
+            if len(taken) and (response(signal[channels, 0], matching(taken)) < distance).any():
+                vain += 1
+                distance *= 1 if vain % PATIENCE else 0.8
+                continue
+            taken, vain = torch.cat([taken, drawn[channels, 0][None]]), 0
+            if len(taken) == classes:
+                return taken
+    raise AssertionError("unreachable")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ar:
+    """Every class has a linear process of 3 x 3 windows; every picture gets its own signal of its class's process.
+
+    Scaled to the full L2 budget, or to the largest value in an L-infinity one. distance: how different processes must
+    be (`search`); the reference takes 10, and 3 for 100 classes. Deviation: the processes come from our own search, and
+    the distance is halved where it cannot be reached, so that any number of classes gets its processes.
+    """
+
+    distance: float = 10.0
+
+    facts: ClassVar[Facts] = Facts(
+        title="AR",
+        year=2022,
+        reference="Sandoval-Segura et al., NeurIPS 2022, arXiv 2206.03693",
+        summary="noise from a linear process of the class, which no plane separates",
+        passes=0,
+        needs="nothing",
+        natural=Budget(1.0, "l2"),
+        norms=("l2", "linf"),
+    )
+
+    def __post_init__(self) -> None:
+        if not self.distance >= 0:
+            raise UserError(f"distance={self.distance:g} is negative")
+
+    def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation:
+        self.facts.check(budget)
+        processes = search(len(data.classes), data.shape, self.distance, run)
+        delta = torch.empty(data.images.shape)
+        for rows in torch.arange(len(data)).split(4096):
+            own = run.put(processes[data.labels[rows]])
+            made = generated(own, *data.shape[1:], run.rng("ar", "signal", int(rows[0])))
+            delta[rows] = perturb.scaled(made, budget).cpu()
+        return Perturbation.rounded(delta, budget, repr(self))

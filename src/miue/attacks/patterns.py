@@ -1,0 +1,79 @@
+"""Class-wise patterns without a model: one colour, or random blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from miue.run import Run
+from miue.types import Budget, Facts, ImageSet, Perturbation, UserError
+
+
+def far_apart(
+    classes: int, features: int, eps: int, generator: torch.Generator
+) -> Float[Tensor, "{classes} {features}"]:
+    """Points of whole grey levels in [-eps, eps]^features, each in turn the farthest from all before among random ones.
+
+    Corners while there are any, then points inside. Raises UserError where there are fewer points than classes.
+    """
+    shape = (max(256, 8 * classes), features)
+    corners = (torch.randint(2, shape, generator=generator) * 2.0 - 1) * eps
+    inside = torch.randint(-eps, eps + 1, shape, generator=generator).float()
+    chosen = corners[:1]
+    for pool in (corners, inside):
+        if len(chosen) == classes:
+            break
+        distance = torch.full((len(pool),), torch.inf)
+        for point in chosen:
+            distance = torch.minimum(distance, (pool - point).square().sum(1))
+        while len(chosen) < classes and distance.max() > 0:
+            point = pool[distance.argmax()]
+            chosen = torch.cat([chosen, point[None]])
+            distance = torch.minimum(distance, (pool - point).square().sum(1))
+    if len(chosen) < classes:
+        raise UserError(
+            f"only {len(chosen)} colours within {eps} grey levels for {classes} classes: use smaller blocks"
+        )
+    return chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patterns:
+    """All pictures of a class get the same random blocks of flat colour, mostly at the edge of the budget.
+
+    side: of a block in pixels; 0 is one colour for the whole picture. Simple baselines for the other methods.
+    """
+
+    side: int = 8
+
+    facts: ClassVar[Facts] = Facts(
+        title="patterns",
+        year=2022,
+        reference="after the synthetic poisons of Sandoval-Segura et al., 2022, arXiv 2204.08615",
+        summary="one flat colour or random blocks a class: the simplest baselines",
+        passes=0,
+        needs="nothing",
+    )
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "colour": {"side": 0},
+        "region-4": {"side": 4},
+        "region-16": {"side": 16},
+    }
+
+    def __post_init__(self) -> None:
+        if self.side < 0:
+            raise UserError(f"side={self.side} is negative; 0 is the whole picture")
+
+    def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation:
+        self.facts.check(budget)
+        c, h, w = data.shape
+        side = self.side or max(h, w)
+        rows, columns, k = -(-h // side), -(-w // side), len(data.classes)
+        blocks = far_apart(k, c * rows * columns, int(budget.eps), run.rng("patterns")).reshape(k, c, rows, columns)
+        delta = blocks.repeat_interleave(side, 2).repeat_interleave(side, 3)[..., :h, :w]
+        return Perturbation.rounded(delta / 255, budget, repr(self), data.labels)

@@ -1,0 +1,96 @@
+"""What the command line prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from miue import data, jobs
+from miue.records import Outcome
+from miue.run import Run
+
+console = Console()
+
+
+def table(lines: list[dict[str, str]]) -> None:
+    """Lines that share their columns."""
+    whole = Table(*lines[0], box=box.SIMPLE)
+    for line in lines:
+        whole.add_row(*line.values())
+    console.print(whole)
+
+
+def plan(job: jobs.Job, run: Run, json: bool) -> None:
+    """What `protect` would do."""
+    source = job.scan()
+    cost = jobs.forecast(job, source, run)
+    facts: dict[str, Any] = {
+        "source": source.location,
+        "classes": {c: sum(e.label == i for e in source.usable) for i, c in enumerate(source.classes)},
+        "inputs": source.summary(),
+        "notes": list(source.notes),
+        "settings": job.settings(source),
+        "out": str(job.out),
+        "private": str(job.private),
+        "seconds": round(cost.seconds),
+        "disk_mb": round(cost.disk / 1e6, 1),
+        "memory_mb": round(cost.memory / 1e6, 1),
+        "device": run.machine["device"],
+    }
+    if json:
+        console.print_json(data=facts)
+        return
+    for key, value in facts.items():
+        lines = [f"{k}: {v}" for k, v in value.items()] if isinstance(value, dict) else value
+        several = isinstance(lines, list)
+        print("\n  ".join([f"{key}:", *map(str, lines or ["none"])]) if several else f"{key}: {lines}")
+    print("nothing was written (--dry-run)")
+
+
+def written(job: jobs.Job, record: jobs.RunRecord, written: data.Written) -> None:
+    """What `protect` did."""
+    protected = written.counts.get("protected", 0)
+    print(f"{protected} pictures protected in {job.out}, largest change {written.worst} grey levels (read back)")
+    if written.psnr and written.ssim:
+        print(f"PSNR at least {written.psnr.least:.1f} dB, SSIM at least {written.ssim.least:.3f}")
+    growth = written.bytes_out / max(written.bytes_in, 1)
+    print(f"{written.bytes_out / 1e6:.1f} MB written, {growth:.1f} times the size of the source")
+    for reason, count in record.source["counts"].items():
+        if reason != "ok":
+            print(f"NOT protected, not in the output: {count} {reason}")
+    for note in (*record.source["notes"], *written.notes):
+        print(f"note: {note}")
+    print(f"Keep {job.private} private: with it anybody can undo the protection. Keep the originals safe.")
+    print("This raises the cost of training on your pictures; it does not prevent it (docs/limits.md: what breaks it).")
+    print(f"Next: miue evaluate {job.out} --clean {job.source}")
+
+
+def outcome(outcome: Outcome, json: bool) -> None:
+    """Accuracies, verdict, and what was not tested."""
+    if json:
+        print(outcome.model_dump_json(indent=1))
+        return
+    accuracies = Table("trained on", "last epoch", "best epoch", "own training set", "seeds", box=box.SIMPLE)
+    accuracies.title = "accuracy on clean test pictures"
+    accuracies.add_column("victim", overflow="fold")
+    for victim in dict.fromkeys(r.victim for r in outcome.runs):
+        for role in ("clean", "noise", "protected"):
+            cells = [_spread(outcome.accuracies(role, victim, which)) for which in ("last", "best", "train")]
+            accuracies.add_row(role, *cells, str(len(outcome.accuracies(role, victim))), victim)
+    console.print(accuracies)
+    print(f"Threshold, set before: a victim may keep {outcome.threshold:.0%} of what clean pictures teach over chance.")
+    print(f"Verdict: {outcome.verdict.upper()}. {outcome.reason}")
+    for note in outcome.notes:
+        print(f"note: {note}")
+    tried = any(r.defense for r in outcome.runs)
+    others = "defend themselves in other ways" if tried else "compress, turn pictures grey, train adversarially, purify"
+    print(f"Not tested: trainers who {others}, start from a trained network or have clean copies (docs/limits.md).")
+
+
+def _spread(values: list[float]) -> str:
+    mean = sum(values) / len(values)
+    spread = (sum((v - mean) ** 2 for v in values) / max(len(values) - 1, 1)) ** 0.5
+    return f"{mean:.1%}" + (f" ± {spread:.1%}" if len(values) > 1 else "")

@@ -1,0 +1,46 @@
+"""How far protected pictures are from clean ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from miue.data import measure
+from miue.data.quality import Change, Size
+from miue.testing import tiny
+
+
+def test_a_change_by_hand():
+    delta = np.zeros((3, 2, 4), np.int16)
+    delta[:, 0, 0], delta[1, 1, 3] = (3, -4, 0), -12
+    found = Change.of(delta)
+    assert (found.linf, found.changed) == (12, 0.25) and found.l2 == pytest.approx(13 / 255)
+    assert found.psnr == pytest.approx(10 * np.log10(255**2 / (169 / 24)))
+    assert Change.of(np.zeros((1, 2, 2), np.int16)) == Change(0, 0.0, 0.0, None)
+    assert Change.of(np.full((1, 2, 2), -255, np.int16)).psnr == 0
+
+
+def test_a_set():
+    clean = tiny()
+    images = clean.images.clone()
+    images[0, 0, 0, 0] ^= 255
+    size = measure(clean, clean.with_images(images))
+    assert size is not None and size.pictures == 12
+    by = abs(2 * int(clean.images[0, 0, 0, 0]) - 255)
+    assert size.linf_max == by and size.linf == pytest.approx(by / 12) and size.outside == int(by > 8)
+    assert size.changed == pytest.approx(1 / 64 / 12) and size.l2_max == pytest.approx(by / 255)
+    assert f"largest change {by} grey levels" in str(size)
+    same = measure(clean, clean)
+    assert same is not None and (same.outside, same.l2, same.psnr) == (0, 0, None) and "PSNR" not in str(same)
+    assert Size.over([]) is None
+    with pytest.raises(ValueError, match="does not belong"):
+        measure(clean, clean.select(torch.arange(3)))
+
+
+@pytest.mark.parametrize(("levels", "outside"), [(8, 0), (9, 12)])
+def test_the_ball_ends_at_eight_levels(levels: int, outside: int):
+    clean = tiny()
+    clean = clean.with_images(torch.full_like(clean.images, 100))
+    size = measure(clean, clean.with_images(clean.images + levels))
+    assert size is not None and size.outside == outside and size.changed == 1
