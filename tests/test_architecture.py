@@ -97,12 +97,12 @@ ROUNDING = {"round", "round_", "rint", "floor", "floor_", "trunc", "trunc_", "fi
 
 
 def test_one_place_rounds_pixel_values():
-    """types.py rounds deltas; shapes.py draws pictures; cli.py and demo.py round what they print."""
+    """types.py rounds deltas; shapes.py draws pictures; show.py and demo.py round what they print."""
     found = {n: [c.lineno for c, f, _ in calls(n) if f in ROUNDING] for n in FILES}
-    allowed = {"types.py", "data/shapes.py", "cli.py"}
+    allowed = {"types.py", "data/shapes.py", "show.py"}
     assert {n for n, lines in found.items() if lines} <= allowed, where(found)
     assert len(found["types.py"]) == 1
-    assert all(not method for c, f, method in calls("cli.py") if f in ROUNDING)  # numbers, not tensors
+    assert all(not method for c, f, method in calls("show.py") if f in ROUNDING)  # numbers, not tensors
 
 
 def test_conversion_to_integers_never_truncates_a_float_picture():
@@ -214,7 +214,9 @@ def test_what_is_exported_exists():
 def test_there_is_no_stray_marker_or_print():
     """Only the command line prints; nothing is left to do."""
     printing = {n: [c.lineno for c, f, m in calls(n) if f == "print" and not m] for n in FILES}
-    assert {n for n, lines in printing.items() if lines} <= {"cli.py", "run.py", "__main__.py"}, where(printing)
+    assert {n for n, lines in printing.items() if lines} <= {"show.py", "cli.py", "run.py", "__main__.py"}, where(
+        printing
+    )
     for name, path in FILES.items():
         for marker in ("TODO", "FIXME", "XXX", "breakpoint("):
             assert marker not in path.read_text(), name
