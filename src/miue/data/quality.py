@@ -85,7 +85,7 @@ class Size:
         )
 
     def __str__(self) -> str:
-        share = f"{self.changed:.1%}" if self.changed >= 0.001 else f"{self.changed:.1g}"
+        share = f"{self.changed:.1%}" if self.changed >= 0.01 else f"{self.changed:.2%}"
         ratio = "" if self.psnr is None else f", PSNR {self.psnr:.1f} dB"
         return f"largest change {self.linf_max} grey levels, L2 {self.l2:.3g}, {share} of the pixels{ratio} on average"
 
