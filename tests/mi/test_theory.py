@@ -51,7 +51,13 @@ def test_entropy_chain_is_tight_for_equal_independent_features():
         assert check.bound == pytest.approx(check.measured, abs=1e-12)
 
 
-@given(seeds, st.sampled_from([2, 3, 50]), st.sampled_from([1, 3, 200]), st.booleans(), st.floats(-8, 8))
+@given(
+    seeds,
+    st.sampled_from([2, 3, 50]),
+    st.sampled_from([1, 3, 200]),
+    st.booleans(),
+    st.floats(-8, 8, allow_subnormal=False),
+)
 def test_cosine_and_trace_are_the_same(seed: int, n: int, d: int, self_pairs: bool, scale: float):
     z = normal(seed, n, d) * 10**scale + (seed % 2) * 10**scale
     assert theory.cosine_trace(z, self_pairs).holds
@@ -95,7 +101,7 @@ def test_the_covariance_bound_with_the_other_sign_is_false():
     assert theory.covariance_bound_with_plus(1.0).holds  # large noise hides the error
 
 
-@given(seeds, st.integers(1, 6), st.floats(0.01, 10), st.floats(0, 50))
+@given(seeds, st.integers(1, 6), st.floats(0.01, 10), st.floats(0, 50, allow_subnormal=False))
 def test_the_noise_floor_bound(seed: int, d: int, floor: float, strength: float):
     assert all(check.holds for check in theory.noise_floor(positive(seed, d), floor, strength * normal(seed + 1, d, d)))
 
@@ -171,7 +177,7 @@ def test_the_bound_by_weights_and_sample(n: int, gap: float, bound: float):
     assert (check.measured, check.bound) == (pytest.approx(gap, abs=1e-4), pytest.approx(bound, abs=1e-4))
 
 
-@given(st.integers(1, 20), st.floats(0, 1))
+@given(st.integers(1, 20), st.floats(0, 1, allow_subnormal=False))
 def test_the_bound_by_weights_and_sample_everywhere(n: int, p: float):
     assert theory.xu_raginsky(n, p).holds
 
