@@ -23,11 +23,14 @@ ATTACK = "mi-ue:surrogate=small-cnn:width=8,epochs=8,steps=3,step=2,cells=8,nois
 
 @dataclass
 class Record:
-    """moments: seconds after the first sign of work; reached: what the private folder held when it was killed."""
+    """moments: when each run was killed, in seconds from the first sign of work, or of writing for every other one;
+    reached: what the private folder held then."""
 
     pictures: int
     seconds: float
     """From the first sign of work to the finished manifest, uninterrupted."""
+    writing: float
+    """Its last part, from the finished perturbation on."""
     moments: list[float] = field(default_factory=list)
     reached: list[str] = field(default_factory=list)
     identical: list[bool] = field(default_factory=list)
@@ -54,10 +57,14 @@ def started(out: Path, process: subprocess.Popen[bytes]) -> float:
     return time.monotonic()
 
 
+def attacked(out: Path) -> bool:
+    return any(data.private_of(out).glob("perturbation-*.safetensors"))
+
+
 def reached(out: Path) -> str:
     """How far a run had come."""
     private = data.private_of(out)
-    if any(private.glob("perturbation-*.safetensors")):
+    if attacked(out):
         return f"writing, {sum(1 for _ in out.rglob('*.png'))} pictures there"
     kept = any((private / "checkpoint").glob("*.safetensors"))
     return "attacking, a checkpoint is kept" if kept else "attacking, nothing is kept yet"
@@ -67,22 +74,26 @@ def start(source: Path, out: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command(source, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def run_to_the_end(source: Path, out: Path) -> float:
-    """Seconds from the first sign of work to the finished manifest."""
+def run_to_the_end(source: Path, out: Path) -> tuple[float, float]:
+    """Seconds from the first sign of work to the finished manifest, and those of writing alone."""
     process = start(source, out)
-    begin = started(out, process)
+    begin = writing = started(out, process)
     while process.poll() is None and not (data.private_of(out) / "manifest.jsonl").is_file():
-        time.sleep(0.01)
-    seconds = time.monotonic() - begin
+        writing = writing if attacked(out) else time.monotonic()
+        time.sleep(0.005)
+    end = time.monotonic()
     if process.wait() != 0:
         raise RuntimeError(f"ended with {process.returncode}")
-    return seconds
+    return end - begin, end - writing
 
 
-def kill_at(moment: float, source: Path, out: Path) -> str:
-    """Start, wait `moment` seconds from the first sign of work, SIGKILL."""
+def kill_at(moment: float, source: Path, out: Path, writing: bool) -> str:
+    """Start, wait `moment` seconds from the first sign of work or of writing, SIGKILL."""
     process = start(source, out)
     begin = started(out, process)
+    while writing and not attacked(out) and process.poll() is None:
+        begin = time.monotonic()
+        time.sleep(0.002)
     time.sleep(max(begin + moment - time.monotonic(), 0))
     process.kill()
     process.wait()
@@ -90,16 +101,20 @@ def kill_at(moment: float, source: Path, out: Path) -> str:
 
 
 def kill_and_compare(count: int, folder: Path, seed: int = 0, per_class: int = 3, size: int = 96) -> Record:
-    """`count` runs, each killed once, evenly over the whole duration with a random shift, then finished."""
+    """`count` runs, each killed once, then finished: half of them evenly over the attack, half over the writing.
+
+    Counted from the beginning of their part, so that a machine that slows down does not move all of them into one.
+    """
     source, whole = folder / "shapes", folder / "whole"
     data.export(data.shapes(per_class, size, 0, "train"), source)
-    record = Record(len(hashes(source)), run_to_the_end(source, whole))
+    record = Record(len(hashes(source)), *run_to_the_end(source, whole))
     expected, rng = published(whole), random.Random(seed)
     for i in range(count):
-        out = folder / f"killed-{i}"
-        moment = record.seconds * (i + rng.random()) / count
+        out, writing = folder / f"killed-{i}", i % 2 == 1
+        part = record.writing if writing else record.seconds - record.writing
+        moment = part * (i // 2 + rng.random()) / ((count + 1) // 2)
         record.moments.append(moment)
-        record.reached.append(kill_at(moment, source, out))
+        record.reached.append(kill_at(moment, source, out, writing))
         run_to_the_end(source, out)
         record.identical.append(published(out) == expected)
         shutil.rmtree(out)
