@@ -12,7 +12,7 @@ from miue.victims import Recipe
 RECIPES: Mapping[str, Recipe] = {
     "quick": Recipe(
         net="small-resnet:width=16",
-        epochs=16,
+        epochs=18,
         batch=32,
         warmup=0.2,
         nesterov=True,
