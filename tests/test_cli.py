@@ -372,8 +372,9 @@ def test_the_list_of_attacks(miue: Miue):
     ended = miue("attacks")
     assert ended.code == 0
     for name, method in KNOWN.items():
-        (line,) = (line for line in ended.out.splitlines() if line.split()[:1] == [name])
+        (line,) = (line for line in ended.out.splitlines() if line.startswith(f"{name} "))
         assert str(method.facts.year) in line and f" {method.facts.passes} " in line and method.facts.needs in line
+    assert max(map(len, ended.out.splitlines())) <= 80  # on any terminal
     told = json.loads(miue("attacks", "--json").out)
     assert sorted(told) == sorted(KNOWN)
     assert told["ops"]["natural"] == {"eps": 1, "norm": "l0"} and told["mi-ue"]["needs"] == "surrogate"

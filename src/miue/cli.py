@@ -290,8 +290,9 @@ def attacks_command(json: Json = False) -> None:
     if json:
         show.console.print_json(data={name: dataclasses.asdict(method.facts) for name, method in ATTACKS.items()})
         return
-    show.table(catalogue(ATTACKS))
-    print("Budget: linf in grey levels, l2 for 3 x 32 x 32, l0 in pixels. Passes: through a network, per picture.")
+    show.table(catalogue(ATTACKS), "what it does", "reference")
+    print("Budget: linf in grey levels, l2 for 3 x 32 x 32, l0 in pixels.")
+    print("Passes: through a network, per picture.")
 
 
 @app.command(name="defenses")
@@ -301,7 +302,7 @@ def defenses_command(json: Json = False) -> None:
     if json:
         show.console.print_json(data=lines)
     else:
-        show.table(lines)
+        show.table(lines, "what it does", "reference")
 
 
 @app.command(name="doctor")

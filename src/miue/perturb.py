@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -63,6 +65,23 @@ def scaled(delta: Float[Tensor, "k c h w"], budget: Budget) -> Float[Tensor, "k 
     order = 2 if budget.norm == "l2" else torch.inf
     size = torch.linalg.vector_norm(delta.flatten(1), order, dim=1).clamp_min(torch.finfo(delta.dtype).tiny)
     return delta * ((budget.eps if budget.norm == "l2" else budget.unit) / size).reshape(-1, 1, 1, 1)
+
+
+def adversarial(
+    net: Any,
+    x: Float[Tensor, "b c h w"],
+    y: Tensor,
+    radius: float,
+    step: float,
+    steps: int,
+    generator: torch.Generator,
+) -> Float[Tensor, "b c h w"]:
+    """Pictures near x on which the network, in evaluation mode, has a high cross-entropy to y (classes or shares)."""
+    was = net.training
+    net.eval()
+    near = ascend(lambda v: F.cross_entropy(net(v), y), x, radius, step, steps, generator)
+    net.train(was)
+    return near
 
 
 def ascend(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import fill
 from typing import Any
 
 from rich import box
@@ -15,12 +16,15 @@ from miue.run import Run
 console = Console()
 
 
-def table(lines: list[dict[str, str]]) -> None:
-    """Lines that share their columns."""
-    whole = Table(*lines[0], box=box.SIMPLE)
+def table(lines: list[dict[str, str]], *below: str) -> None:
+    """Lines that share their columns; what is named `below` is longer and stands under its line."""
+    columns = [key for key in lines[0] if key not in below]
+    widths = [max(len(line[key]) for line in [{key: key}, *lines]) for key in columns]
+    print("  ".join(key.ljust(width) for key, width in zip(columns, widths, strict=True)))
     for line in lines:
-        whole.add_row(*line.values())
-    console.print(whole)
+        print("  ".join(line[key].ljust(width) for key, width in zip(columns, widths, strict=True)).rstrip())
+        for key in below:
+            print(fill(line[key], console.width, initial_indent="    ", subsequent_indent="    "))
 
 
 def plan(job: jobs.Job, run: Run, json: bool) -> None:

@@ -72,6 +72,13 @@ def spell(method: Any, known: Mapping[str, type]) -> str:
     return f"{name}:{','.join(changed)}" if changed else name
 
 
+def at_least(method: object, **least: int) -> None:
+    """Refuse fields that are too small. Raises UserError with the first of them."""
+    for name, bound in least.items():
+        if getattr(method, name) < bound:
+            raise UserError(f"{name}={getattr(method, name)} is too small; at least {bound}")
+
+
 def defense_lines(known: Mapping[str, type[Any]]) -> list[dict[str, str]]:
     """Every defense as a line of a table: its name, slot, the first line of its docstring, its reference."""
     return [

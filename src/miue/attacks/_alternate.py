@@ -20,8 +20,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue import nets, perturb
-from miue.batches import Batch, Batches, crop, flip
+from miue.attacks._seen import augmented
+from miue.batches import Batch, Batches, flip
 from miue.run import Run
+from miue.spec import at_least
 from miue.train import cosine, descend, restore, state
 from miue.types import Budget, ImageSet, Net, Perturbation, UserError, stretch
 
@@ -69,10 +71,7 @@ class Alternating(ABC):
     class_gradient: float = 0.0
 
     def __post_init__(self) -> None:
-        at_least = {"epochs": 1, "steps": 1, "batch": 2, "noise_batch": 2, "cells": 0, "companions": 0, "views": 1}
-        for name, least in at_least.items():
-            if getattr(self, name) < least:
-                raise UserError(f"{name}={getattr(self, name)} is too small; at least {least}")
+        at_least(self, epochs=1, steps=1, batch=2, noise_batch=2, cells=0, companions=0, views=1)
         if not (self.step > 0 and self.lr > 0):
             raise UserError(f"step={self.step:g}, lr={self.lr:g}: both must be positive")
         if not (0 <= self.noise_momentum < 1 and self.class_gradient >= 0):
@@ -117,21 +116,12 @@ class Alternating(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MinMin(Alternating):
-    """The usual member: the surrogate learns to classify. A method adds a `loss`.
-
-    augment: what the surrogate sees of x + delta, drawn anew for every step; "flip-first" flips x and adds an
-    unflipped delta, as the authors' released code does.
-    """
-
-    augment: Literal["none", "flip", "flip-crop", "flip-first"] = "flip-crop"
+class Classifying(Alternating):
+    """The surrogate classifies; delta descends a `loss` of the pictures alone. A method adds `view` and `loss`."""
 
     @abstractmethod
     def loss(self, net: Net, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"]) -> Float[Tensor, ""]:
         """What delta descends, on one batch of protected, augmented pictures; the network is frozen."""
-
-    def view(self, x: Float[Tensor, "b c h w"], generator: torch.Generator) -> tuple[Float[Tensor, "b c h w"], View]:
-        return views(self.augment, x, generator)
 
     def learn(
         self, net: Any, x: Float[Tensor, "v c h w"], y: Int[Tensor, "b"], generator: torch.Generator
@@ -149,13 +139,21 @@ class MinMin(Alternating):
         return self.loss(net, x, y)
 
 
-def views(how: str, x: Tensor, generator: torch.Generator) -> tuple[Tensor, View]:
-    """(the picture that delta is added to, what is done to the sum)."""
-    if how == "flip-first":
-        return flip(x, generator), lambda s: s
-    if how == "none":
-        return x, lambda s: s
-    return x, (lambda s: flip(s, generator)) if how == "flip" else (lambda s: flip(crop(s, generator), generator))
+@dataclass(frozen=True, kw_only=True)
+class MinMin(Classifying):
+    """The usual member. A method adds a `loss`.
+
+    augment: what the surrogate sees of x + delta, drawn anew for every step; "flip-first" flips x and adds an
+    unflipped delta, as the authors' released code does.
+    """
+
+    augment: Literal["none", "flip", "flip-crop", "flip-first"] = "flip-crop"
+
+    def view(self, x: Float[Tensor, "b c h w"], generator: torch.Generator) -> tuple[Float[Tensor, "b c h w"], View]:
+        how = self.augment
+        if how == "flip-first":
+            return flip(x, generator), lambda s: s
+        return x, lambda s: augmented(how, s, generator)
 
 
 class _Alternation:

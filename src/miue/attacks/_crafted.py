@@ -21,6 +21,7 @@ from miue import nets, perturb
 from miue.attacks._seen import Augment, augmented, worst
 from miue.batches import Batch, Batches
 from miue.run import Run
+from miue.spec import at_least
 from miue.train import cosine, descend, restore, state
 from miue.types import Budget, ImageSet, Perturbation, UserError
 
@@ -53,9 +54,7 @@ class Crafted(ABC):
     augment: Augment = "flip-crop"
 
     def __post_init__(self) -> None:
-        for name, least in {"epochs": 1, "steps": 1, "batch": 2, "noise_batch": 1, "adversary": 0}.items():
-            if getattr(self, name) < least:
-                raise UserError(f"{name}={getattr(self, name)} is too small; at least {least}")
+        at_least(self, epochs=1, steps=1, batch=2, noise_batch=1, adversary=0)
         if not (self.step > 0 and self.lr > 0):
             raise UserError(f"step={self.step:g}, lr={self.lr:g}: both must be positive")
         if not 1 <= self.checkpoints <= self.epochs:

@@ -37,11 +37,8 @@ def worst(
     Signed steps of 2 / steps of the radius, so that they cross the ball; 0 steps: uniform noise. Gradients go straight
     through to x: the change counts as a constant.
     """
-    training = net.training
-    net.eval()
     step = 2 * radius / max(steps, 1) / 255
-    near = perturb.ascend(lambda v: F.cross_entropy(net(v), y), x, radius / 255, step, steps, generator)
-    net.train(training)
+    near = perturb.adversarial(net, x, y, radius / 255, step, steps, generator)
     return x + (near - x.detach())
 
 

@@ -104,7 +104,7 @@ class Ar:
 
     Scaled to the full L2 budget, or to the largest value in an L-infinity one. distance: how different processes must
     be (`search`); the reference takes 10, and 3 for 100 classes. Deviation: the processes come from our own search, and
-    the distance is halved where it cannot be reached, so that any number of classes gets its processes.
+    the distance is lowered where it cannot be reached, so that any number of classes gets its processes.
     """
 
     distance: float = 10.0

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from miue.attacks._alternate import Alternating, View
+from miue.attacks._alternate import Classifying, View
 from miue.attacks._seen import contrastive
-from miue.types import Facts, UserError
+from miue.types import Facts, Net, UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Aue(Alternating):
+class Aue(Classifying):
     """Error-minimising noise through a contrastive augmentation: L = cross-entropy of f(T_s(x + delta)) to y, in nats.
 
     T_s is SimCLR's augmentation at `strength` s in (0, 1], for theta and for delta; the paper takes 0.6 for ten classes
@@ -52,17 +52,5 @@ class Aue(Alternating):
     def view(self, x: Float[Tensor, "b c h w"], generator: torch.Generator) -> tuple[Float[Tensor, "b c h w"], View]:
         return x, lambda s: contrastive(s, generator, self.strength)
 
-    def learn(
-        self, net: Any, x: Float[Tensor, "v c h w"], y: Int[Tensor, "b"], generator: torch.Generator
-    ) -> Float[Tensor, ""]:
-        return F.cross_entropy(net(x), y)
-
-    def move(
-        self,
-        net: Any,
-        x: Float[Tensor, "v c h w"],
-        y: Int[Tensor, "b"],
-        delta: Float[Tensor, "b c h w"],
-        generator: torch.Generator,
-    ) -> Float[Tensor, ""]:
+    def loss(self, net: Net, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"]) -> Float[Tensor, ""]:
         return F.cross_entropy(net(x), y)

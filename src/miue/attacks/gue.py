@@ -17,6 +17,7 @@ from miue import nets, perturb
 from miue.batches import Batch, Batches
 from miue.nets.base import convolution
 from miue.run import Run
+from miue.spec import at_least
 from miue.train import descend, restore, state
 from miue.types import Budget, Facts, ImageSet, Perturbation, UserError, stretch
 
@@ -88,9 +89,7 @@ class Gue:
     }
 
     def __post_init__(self) -> None:
-        for name, least in {"epochs": 1, "batch": 2, "inner_steps": 1, "width": 1}.items():
-            if getattr(self, name) < least:
-                raise UserError(f"{name}={getattr(self, name)} is too small; at least {least}")
+        at_least(self, epochs=1, batch=2, inner_steps=1, width=1)
         for name in ("lr", "generator_lr", "inner_lr", "eta"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name}={getattr(self, name):g} is not positive")

@@ -44,12 +44,5 @@ class Adversarial:
         self, net: Any, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], generator: torch.Generator
     ) -> Float[Tensor, "b c h w"]:
         """Pictures within eps of x, and in [0,1] as x is, on which the network is wrong as far as it can be made."""
-        budget, step, was = Budget(self.eps), (self.step or self.eps / 4) / 255, net.training
-        net.eval()
-        delta = perturb.keep_in_range(perturb.random_start(tuple(x.shape), budget, generator).to(x.device), x)
-        for _ in range(self.steps):
-            leaf = delta.requires_grad_()
-            (gradient,) = torch.autograd.grad(F.cross_entropy(net(x + leaf), y), leaf)
-            delta = perturb.keep_in_range(perturb.signed_step(leaf.detach(), -gradient, step, budget), x)
-        net.train(was)
-        return x + delta
+        radius, step = Budget(self.eps).unit, (self.step or self.eps / 4) / 255
+        return perturb.adversarial(net, x, y, radius, step, self.steps, generator)

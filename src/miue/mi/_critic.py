@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from miue.mi._features import paired, standardised
 from miue.run import Run
+from miue.spec import at_least
 from miue.train import descend
 from miue.types import Estimate, UserError
 
@@ -35,10 +36,7 @@ class Critic(ABC):
     patience: int = 8
 
     def __post_init__(self) -> None:
-        at_least = {"width": 1, "out": 1, "steps": 1, "batch": 4, "patience": 1}
-        for name, least in at_least.items():
-            if getattr(self, name) < least:
-                raise UserError(f"{name}={getattr(self, name)} is too small; at least {least}")
+        at_least(self, width=1, out=1, steps=1, batch=4, patience=1)
         if not self.lr > 0 or not self.weight_decay >= 0:
             raise UserError(f"lr={self.lr:g}, weight_decay={self.weight_decay:g}: a positive rate, no negative decay")
 
