@@ -10,6 +10,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -56,18 +57,34 @@ def choose_numerics(device: torch.device) -> Numerics:
     return Numerics("32-true", torch.contiguous_format, f"{device.type}: float32 is the tested path")
 
 
-def write_atomically(path: Path, content: bytes | Callable[[Path], None]) -> None:
-    """Write to a temporary name beside `path`, flush to disk, then rename: the file appears complete or not at all."""
+def write_atomically(path: Path, content: bytes | Callable[[Path], None], flush: bool = True) -> None:
+    """Write to a temporary name beside `path`, flush to disk, then rename: the file appears complete or not at all.
+
+    flush=False is for many small files, which `flush_all` brings to disk together. Until then a power cut, not the end
+    of this process, may leave one of them empty.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     try:
         part.write_bytes(content) if isinstance(content, bytes) else content(part)
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
+        if flush:
+            _flush(part)
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def flush_all(paths: Iterable[Path]) -> None:
+    """Flush files to disk, many at a time: one after the other, each would wait for the disk by itself."""
+    with ThreadPoolExecutor(16) as pool:
+        for _ in pool.map(_flush, paths):
+            pass
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 @contextmanager

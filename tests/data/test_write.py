@@ -265,6 +265,25 @@ def test_resuming_gives_the_same_tree(tmp_path: Path):
     assert (out / "dog/3.png").stat().st_mtime_ns == before  # what was there was kept
 
 
+def test_all_pictures_are_on_disk_before_the_manifest_says_so(tmp_path: Path, monkeypatch):
+    root, out, flushed = folder(tmp_path / "in", count=4), tmp_path / "out", []
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="the disk is gone"):
+
+        def fails(path):
+            if path.suffix == ".png":
+                raise OSError("the disk is gone")
+
+        patch.setattr(sys.modules["miue.run"], "_flush", fails)
+        protect(root, out)
+    assert not (private_of(out) / "manifest.jsonl").exists()
+    (out / "cat/2.png").write_bytes(b"")  # what a power cut may leave
+    monkeypatch.setattr(sys.modules["miue.run"], "_flush", flushed.append)
+    protect(root, out)
+    pictures = [out / name for name in tree(out) if name.endswith(".png")]
+    assert set(pictures) <= set(flushed) and len(pictures) == 8
+    assert all(finding.ok for finding in verify(out, scan(root)))
+
+
 def test_stop_finishes_a_file_and_resumes(tmp_path: Path):
     root, out, whole = folder(tmp_path / "in", count=4), tmp_path / "out", tmp_path / "whole"
     protect(root, whole)
@@ -285,14 +304,16 @@ def test_a_full_disk_leaves_no_partial_file(tmp_path: Path, monkeypatch):
     root, out, whole = folder(tmp_path / "in", count=3), tmp_path / "out", tmp_path / "whole"
     protect(root, whole)
 
+    honest = Path.write_bytes
+
     def fails(path, payload):
         if path.name == ".1.png.part" and path.parent.name == "dog":
-            path.write_bytes(payload[: len(payload) // 2])
+            honest(path, payload[: len(payload) // 2])
             raise OSError(errno.ENOSPC, "No space left on device")
-        path.write_bytes(payload)
+        return honest(path, payload)
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-        patch.setattr(sys.modules["miue.data.sinks"], "_write_bytes", fails)
+        patch.setattr(Path, "write_bytes", fails)
         protect(root, out)
     assert set(tree(out)) == {"PROTECTED.md", "cat/0.png", "cat/1.png", "cat/2.png", "dog/0.png"}
     protect(root, out)

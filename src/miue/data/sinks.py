@@ -17,7 +17,7 @@ from miue.data.arrays import ArrayStore, load_npz
 from miue.data.picture import Picture, encode
 from miue.data.source import Payload, Source
 from miue.data.tables import ParquetStore
-from miue.run import write_atomically
+from miue.run import flush_all, write_atomically
 from miue.types import UserError
 
 Form = Literal["png", "webp"]
@@ -51,6 +51,9 @@ class Sink(ABC):
     def stored(self, at: int) -> Iterator[Payload]:
         """Read group number `at` back from disk. Raises OSError or ValueError where it is missing or damaged."""
 
+    def flush(self) -> None:  # noqa: B027 (a sink whose files are large has flushed them one by one)
+        """Bring to disk what `put` left to the system."""
+
 
 def sink_for(source: Source, out: Path, form: Form) -> Sink:
     """The same kind as came in; a named set becomes a folder of class folders."""
@@ -62,8 +65,12 @@ def out_name(out: str, kind: str, form: Form) -> str:
     return f"{out.removesuffix('.png')}.{form}" if kind in ("folder", "named") else out
 
 
+@dataclass(frozen=True)
 class TreeSink(Sink):
-    """One file per picture."""
+    """One file per picture. They are flushed together: after a power cut, a damaged one is found and written again."""
+
+    _folders: set[Path] = field(default_factory=set, repr=False)
+    """Those that lead through no link."""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -78,16 +85,17 @@ class TreeSink(Sink):
 
     def put(self, at: int, payloads: Iterator[Payload]) -> None:
         path, payload = self._path(at), next(payloads)
-        if path.parent.resolve() != self.out.resolve() / path.parent.relative_to(self.out):
-            raise UserError(f"{path.parent}: leads through a link; nothing is written through links")
-        write_atomically(path, lambda part: _write_bytes(part, payload))
+        if path.parent not in self._folders:
+            if path.parent.resolve() != self.out.resolve() / path.parent.relative_to(self.out):
+                raise UserError(f"{path.parent}: leads through a link; nothing is written through links")
+            self._folders.add(path.parent)
+        write_atomically(path, bytes(payload), flush=False)
+
+    def flush(self) -> None:
+        flush_all(map(self._path, range(len(self.source.rows))))
 
     def stored(self, at: int) -> Iterator[Payload]:
         yield self._path(at).read_bytes()
-
-
-def _write_bytes(path: Path, payload: Payload) -> None:
-    path.write_bytes(bytes(payload))
 
 
 class ParquetSink(Sink):

@@ -182,6 +182,7 @@ class _Writer:
             next(usable) if e.status == "ok" else Line(**_facts(self.source, e, "", e.status))
             for e in self.source.entries
         ]
+        self.sink.flush()
         write_lines(self.private / FINAL, every)
         (self.private / PART).unlink()
         done = [line for line in every if line.status == "protected"]
