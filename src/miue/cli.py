@@ -262,16 +262,13 @@ def analyze(
     analyzer = Analyzer(recipe=for_victim(base, victim) if victim else base, seeds=seeds, rows=rows, **given)
     if figures_folder:
         figures.ready(figures_folder, outs)
-    run = Run(seed, device, quiet=quiet)
-    inquiry = jobs.Inquiry(outs=outs, clean=clean, test=test, split=split, test_split=test_split, canvas=canvas)
     say = (lambda text: None) if quiet else _say
-    found = jobs.explain(inquiry, analyzer, run, say)
+    inquiry = jobs.Inquiry(outs=outs, clean=clean, test=test, split=split, test_split=test_split, canvas=canvas)
+    found = jobs.explain(inquiry, analyzer, Run(seed, device, quiet=quiet), say)
     show.analysis(found, json)
     if figures_folder:
-        for path in figures.draw(found, figures_folder):
-            say(f"drawn: {path}")
-        for text in figures.missing(found):
-            say(text)
+        drawn = figures.draw(found, figures_folder)
+        say("\n".join([*(f"drawn: {path}" for path in drawn), *figures.missing(found)]))
 
 
 @app.command()
