@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -211,7 +212,7 @@ def _check(clean: ImageSet, test: ImageSet, attacks: Mapping[str, ImageSet]) -> 
 
 
 def stratified(data: ImageSet, count: int, run: Run) -> Int[Tensor, "r"]:
-    """About `count` rows, the same share of every class, at least 4 of each; UserError where a class has fewer."""
+    """`count` rows or a few more, the same share of every class, at least 4 of each; UserError where a class has fewer."""
     share, chosen = min(count / max(len(data), 1), 1.0), []
     for label, size in enumerate(data.labels.bincount(minlength=len(data.classes)).tolist()):
         if 0 < size < LEAST_PER_CLASS:
@@ -220,7 +221,7 @@ def stratified(data: ImageSet, count: int, run: Run) -> Int[Tensor, "r"]:
             )
         of_class = (data.labels == label).nonzero().flatten()
         order = torch.randperm(size, generator=run.rng("analysis", "rows", label))
-        chosen.append(of_class[order[: max(int(size * share + 0.5), min(size, LEAST_PER_CLASS))]])
+        chosen.append(of_class[order[: max(math.ceil(size * share - 1e-9), min(size, LEAST_PER_CLASS))]])
     rows = torch.cat(chosen).sort().values
     if len(rows) < LEAST:
         raise UserError(f"{len(rows)} pictures to compare are too few; at least {LEAST}")
