@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from statistics import fmean
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -82,19 +83,17 @@ class Analyzer:
         _check(clean, test, attacks)
         rows = stratified(clean, self.rows, run)
         noisy = self.noise(clean, budget, run.reseeded(0)).apply(clean)
-        sets: list[tuple[str, Role, ImageSet, ImageSet]] = [
-            (CLEAN, "clean", clean, noisy),
-            (NOISE, "noise", noisy, noisy),
-        ]
-        sets += [(name, "protected", data, data) for name, data in attacks.items()]
+        roles: list[Role] = ["clean", "noise", *["protected" for _ in attacks]]
+        trained = {CLEAN: clean, NOISE: noisy, **attacks}
+        shown = {**trained, CLEAN: noisy}  # a picture with itself has no finite answer
         runs = [
-            self.examined(name, role, (clean, test, trained, shown), rows, seed, run).model_copy(
+            self.examined(name, role, (clean, test, trained[name], shown[name]), rows, seed, run).model_copy(
                 update={"name": name, "role": role, "method": (methods or {}).get(name, name)}
             )
             for seed in range(self.seeds)
-            for name, role, trained, shown in sets
+            for name, role in zip(trained, roles, strict=True)
         ]
-        widths = sorted({(stage.width) for found in runs for stage in found.stages})
+        widths = sorted({stage.width for found in runs for stage in found.stages})
         return Analysis(
             victim=self.recipe.victim,
             recipe=self.recipe.described(),
@@ -169,8 +168,9 @@ class Analyzer:
         for text in self.estimators:
             estimator = mi.estimator(text)
             value = mi.measure(estimator, x, y, run, labels, self.halves, self.shuffles)
-            facts = {k: v for k, v in vars(value).items() if k in Measured.model_fields} | {"notes": list(value.notes)}
-            found.append(Measured(estimator=text, itself=estimator(x, x, run, labels).nats, **facts))
+            facts: dict[str, Any] = {k: v for k, v in vars(value).items() if k in Measured.model_fields}
+            facts |= {"estimator": text, "itself": estimator(x, x, run, labels).nats, "notes": list(value.notes)}
+            found.append(Measured(**facts))
         rank = min(8, int(labels.unique(return_counts=True)[1].min()) - 1)
         return Stage(
             name=name,
@@ -212,7 +212,7 @@ def _check(clean: ImageSet, test: ImageSet, attacks: Mapping[str, ImageSet]) -> 
 
 
 def stratified(data: ImageSet, count: int, run: Run) -> Int[Tensor, "r"]:
-    """`count` rows or a few more, the same share of every class, at least 4 of each; UserError where a class has fewer."""
+    """`count` rows or a few more, the same share of every class, 4 or more of each; UserError for a smaller class."""
     share, chosen = min(count / max(len(data), 1), 1.0), []
     for label, size in enumerate(data.labels.bincount(minlength=len(data.classes)).tolist()):
         if 0 < size < LEAST_PER_CLASS:
@@ -302,7 +302,7 @@ def correlations(runs: Sequence[Examined], run: Run) -> list[Correlation]:
                 (("MI gap", "accuracy gap"), lost, gaps),
                 (("trace of the covariance", "MI"), traces, left),
             ):
-                where = {"of": told, "estimator": measured.estimator, "stage": stage.name}
+                where: dict[str, Any] = {"of": told, "estimator": measured.estimator, "stage": stage.name}
                 if found := spearman(a, b, run.rng("spearman")):
                     made.append(Correlation(**where, **vars(found)))
     return made

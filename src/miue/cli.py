@@ -258,7 +258,7 @@ def analyze(
     Stopped or killed? The same command goes on where it was.
     """
     base = recipe(recipe_name)
-    given = {"estimators": tuple(estimator)} if estimator else {}
+    given: dict[str, Any] = {"estimators": tuple(estimator)} if estimator else {}
     analyzer = Analyzer(recipe=for_victim(base, victim) if victim else base, seeds=seeds, rows=rows, **given)
     if figures_folder:
         figures.ready(figures_folder, outs)

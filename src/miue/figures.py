@@ -40,7 +40,7 @@ def draw(found: Analysis, folder: Path) -> list[Path]:
 
     written = []
     # text stays text, names of elements come from a fixed salt, no date: the same record gives the same bytes
-    style = {"svg.fonttype": "none", "svg.hashsalt": CREATOR, "font.size": 9, "axes.spines.top": False}
+    style: Any = {"svg.fonttype": "none", "svg.hashsalt": CREATOR, "font.size": 9, "axes.spines.top": False}
     with mpl.rc_context({**style, "axes.spines.right": False}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # the reader's fonts show the text, not the one it is measured with
         for name, draws in FIGURES.items():
