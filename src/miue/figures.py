@@ -16,6 +16,7 @@ from miue.types import UserError
 
 CREATOR = "miue"  # written into every file, and looked for before one is replaced
 GREY = "0.45"
+GAP = 0.075  # between two names, as a share of a panel's height
 
 
 def ready(folder: Path, published: Sequence[Path] = ()) -> None:
@@ -63,45 +64,43 @@ def missing(found: Analysis) -> list[str]:
 
 def accuracy(found: Analysis) -> Any:
     """Mutual information of the deepest features against accuracy, a panel for each estimator."""
-    figure, axes = _panels(len(found.estimators), 3.4, 3.2)
+    figure, axes = _panels(len(found.estimators), 3.9, 3.2)
     stage = found.stages[-1]
     for panel, estimator in zip(axes, found.estimators, strict=True):
+        labels = []
         for colour, name in _coloured(found):
             x = [m.nats for m in found.found(name, estimator, stage)]
             y = [100 * a for a in found.accuracies(name)]
-            panel.errorbar(
-                fmean(x), fmean(y), xerr=_sd(x), yerr=_sd(y), fmt="o", color=colour, markersize=5, elinewidth=0.8
-            )
-            _label(panel, name, fmean(x), fmean(y), colour)
+            at = fmean(x), fmean(y)
+            panel.errorbar(*at, xerr=_sd(x), yerr=_sd(y), fmt="o", color=colour, markersize=5, elinewidth=0.8)
+            labels.append((name, *at, colour))
         panel.axhline(100 * found.chance, color=GREY, linewidth=0.8, linestyle=":")
-        _label(panel, "guessing", panel.get_xlim()[0], 100 * found.chance, GREY)
-        panel.set_ylim(0, 100)
-        panel.set_xlabel(f"mutual information at {stage} (nats), {estimator}", parse_math=False)
-        panel.set_ylabel("accuracy on clean test pictures (%)")
-        panel.margins(x=0.25)
+        panel.set(ylim=(0, 100), xlim=(min(0.0, panel.get_xlim()[0]), panel.get_xlim()[1]))
+        panel.set(xlabel=f"mutual information at {stage} (nats)", ylabel="accuracy, clean test pictures (%)")
+        panel.set_title(estimator, fontsize=9, parse_math=False)
+        _label(panel, [*labels, ("guessing", float(panel.get_xlim()[1]), 100 * found.chance, GREY)])
     _title(figure, "What a network keeps of the clean picture, and how well it does on clean pictures", found)
     return figure
 
 
 def depth(found: Analysis) -> Any:
     """Mutual information by depth, a panel for each estimator, a line for each attack."""
-    figure, axes = _panels(len(found.estimators), 3.6, 3.2)
+    figure, axes = _panels(len(found.estimators), 3.9, 3.2)
     places = range(len(found.stages))
     for panel, estimator in zip(axes, found.estimators, strict=True):
+        null = [fmean(m.null for n in found.names for m in found.found(n, estimator, s)) for s in found.stages]
+        labels = [("pictures shuffled", len(places) - 1.0, null[-1], GREY)]
         for colour, name in _coloured(found):
             nats = [[m.nats for m in found.found(name, estimator, s)] for s in found.stages]
-            panel.errorbar(
-                places, [fmean(v) for v in nats], [_sd(v) for v in nats], color=colour, marker="o", markersize=3
-            )
-            _label(panel, name, len(places) - 1.0, fmean(nats[-1]), colour)
-        null = [fmean(m.null for n in found.names for m in found.found(n, estimator, s)) for s in found.stages]
+            means, errors = [fmean(v) for v in nats], [_sd(v) for v in nats]
+            panel.errorbar(places, means, errors, color=colour, marker="o", markersize=3, elinewidth=0.8)
+            labels.append((name, len(places) - 1.0, means[-1], colour))
         panel.plot(places, null, color=GREY, linewidth=0.8, linestyle=":")
-        _label(panel, "pictures shuffled", 0.0, null[0], GREY)
         panel.set_xticks(list(places), found.stages, rotation=30, ha="right")
-        panel.set_xlabel("depth in the victim, shallow to deep")
-        panel.set_ylabel(f"mutual information (nats), {estimator}", parse_math=False)
-        panel.margins(x=0.3)
-    _title(figure, "How much features of a protected picture still tell about the clean one, layer by layer", found)
+        panel.set(xlabel="depth in the victim, shallow to deep", ylabel="mutual information (nats)")
+        panel.set_title(estimator, fontsize=9, parse_math=False)
+        _label(panel, labels)
+    _title(figure, "How much features of a protected picture tell about the clean one, layer by layer", found)
     return figure
 
 
@@ -109,23 +108,24 @@ def generation(found: Analysis) -> Any:
     """Cosine and covariance of the surrogate's features while attacks were made."""
     if not found.generation:
         return None
-    figure, axes = _panels(2, 4.2, 3.2)
-    names = [name for _, name in _coloured(found)]
+    figure, axes = _panels(2, 4.4, 3.2)
+    names, cosines, shares = [name for _, name in _coloured(found)], [], []
     for trace in found.generation:
         colour, epochs = _colour(names.index(trace.name)), range(1, len(trace.cosine) + 1)
         axes[0].plot(epochs, trace.cosine, color=colour)
         axes[0].plot(epochs, trace.between, color=colour, linestyle="--", linewidth=0.9)
-        _label(axes[0], f"{trace.name}: same class", float(epochs[-1]), trace.cosine[-1], colour)
-        _label(axes[0], f"{trace.name}: two classes", float(epochs[-1]), trace.between[-1], colour)
         axes[1].plot(epochs, [100 * share for share in trace.within], color=colour)
-        _label(axes[1], trace.name, float(epochs[-1]), 100 * trace.within[-1], colour)
-    axes[0].set_ylabel("mean cosine of features of two pictures\n(1 - same class = trace of the covariance)")
-    axes[1].set_ylabel("variance of features within classes (% of all)")
-    axes[1].set_ylim(bottom=0)
-    for panel in axes:
-        panel.set_xlabel("epoch of the attack")
-        panel.margins(x=0.35)
-    _title(figure, "While an attack is made, its surrogate's pictures of one class come to look alike", found, False)
+        last = float(epochs[-1])
+        cosines += [(f"{trace.name}: same class", last, trace.cosine[-1], colour)]
+        cosines += [(f"{trace.name}: two classes", last, trace.between[-1], colour)]
+        shares += [(trace.name, last, 100 * trace.within[-1], colour)]
+    axes[0].set(xlabel="epoch of the attack", ylabel="mean cosine of two pictures")
+    axes[0].set_title("cosine; 1 less that of a class is its trace", fontsize=9)
+    axes[1].set(xlabel="epoch of the attack", ylabel="share of all variance (%)", ylim=(0, None))
+    axes[1].set_title("variance of features within classes", fontsize=9)
+    for panel, labels in zip(axes, (cosines, shares), strict=True):
+        _label(panel, labels)
+    _title(figure, "How alike a surrogate's features of protected pictures are while an attack is made", found, False)
     return figure
 
 
@@ -146,9 +146,9 @@ def _scatter(panel: Any, run: Examined) -> None:
         colour = _colour(place)
         panel.plot([p[1] for p in own], [p[2] for p in own], "o", color=colour, markersize=3, fillstyle="none")
         panel.plot([p[3] for p in own], [p[4] for p in own], "x", color=colour, markersize=3, alpha=0.7)
-    panel.set_title(f"{run.name}: {run.accuracy:.0%} on clean pictures", fontsize=9, parse_math=False)
+    panel.set_title(f"{run.name}\naccuracy {run.accuracy:.0%}", fontsize=9, parse_math=False)
     for axis, share, number in ((panel.xaxis, run.axes[0], "first"), (panel.yaxis, run.axes[1], "second")):
-        axis.set_label_text(f"{number} component ({share:.0%} of variance)")
+        axis.set_label_text(f"{number} component\n({share:.0%} of variance)", fontsize=8)
 
 
 FIGURES: dict[str, Callable[[Analysis], Any]] = {
@@ -181,9 +181,24 @@ def _colour(place: int) -> str:
     return f"C{place % 10}"
 
 
-def _label(panel: Any, text: str, x: float, y: float, colour: str) -> None:
-    """A name beside its point, instead of a legend."""
-    panel.annotate(text, (x, y), xytext=(4, 3), textcoords="offset points", color=colour, fontsize=7, parse_math=False)
+def _label(panel: Any, labels: Sequence[tuple[str, float, float, str]]) -> None:
+    """Names right of the panel, each with a thin line to its point, none on top of another; instead of a legend."""
+    low, high = panel.get_ylim()
+    panel.set_ylim(low, high)  # names must not move it
+    placed = -GAP
+    for text, x, y, colour in sorted(labels, key=lambda label: label[2]):
+        placed = max((y - low) / (high - low), placed + GAP)
+        panel.annotate(
+            text,
+            (x, y),
+            xytext=(1.04, placed),
+            textcoords="axes fraction",
+            color=colour,
+            fontsize=7,
+            va="center",
+            parse_math=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.4, "alpha": 0.6},
+        )
 
 
 def _title(figure: Any, text: str, found: Analysis, measured: bool = True) -> None:
