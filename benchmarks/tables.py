@@ -15,7 +15,11 @@ from statistics import fmean, stdev
 from typing import Any
 
 from miue import MiUe
+from miue.analyze import CLEAN, NOISE
 from miue.attacks import KNOWN
+from miue.ranks import spearman
+from miue.records import Analysis
+from miue.run import Run
 from miue.spec import catalogue
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -175,8 +179,118 @@ def attacks() -> str:
     return grid(list(lines[0]), [list(line.values()) for line in lines])
 
 
+# I(Z; Z') of the paper, histogram estimator, ResNet-18, all of CIFAR-10; on a scale of its own, only ranks compare
+PAPER = {
+    CLEAN: 0.7122,
+    NOISE: 0.6747,
+    "em": 0.6400,
+    "tue": 0.6094,
+    "tap": 0.5871,
+    "ar": 0.5622,
+    "mi-ue": 0.4969,
+}
+
+
+def read_analysis(facts: dict[str, Any], machine: dict[str, str]) -> Analysis:
+    return Analysis.model_validate({**facts, "machine": machine})
+
+
+def plain(values: Sequence[float], digits: int = 2) -> str:
+    """Mean and standard deviation as they are."""
+    return f"{fmean(values):.{digits}f}" + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 else "")
+
+
+def analysis() -> str:
+    """Mutual information and covariance of attacks, at the deepest features, and the rank correlations."""
+    r = load("analysis")
+    found = read_analysis(r["analysis"], r["machine"])
+    deepest, seeds = found.stages[-1], len(found.accuracies(CLEAN))
+    rows = []
+    for name in found.names:
+        nats = (
+            plain([m.nats for m in found.found(name, e, deepest)], 4 if e.startswith("sliced") else 2)
+            for e in found.estimators
+        )
+        shapes = found.covariances(name, deepest)
+        rows.append((name, spread(found.accuracies(name)), *nats, plain([s.trace for s in shapes], 3)))
+    table = grid(("victim of", "accuracy", *(f"`{e}`" for e in found.estimators), "trace of the covariance"), rows)
+    told = [
+        f"| {c.of[0]}, {c.of[1]} | `{c.estimator}` | {c.rho:+.2f} | {c.p:.3f} | {c.low:+.2f} to {c.high:+.2f} | "
+        f"{c.least:+.2f} to {c.most:+.2f} |"
+        for c in found.correlations
+        if c.stage == deepest
+    ]
+    if told:
+        head = f"| Spearman, n = {found.correlations[0].n} | estimator | rho | p | 95 % | without one of them |"
+        head += "\n| --- | --- | --- | --- | --- | --- |"
+        table += "\n\n" + "\n".join([head, *told])
+    return (
+        f"{table}\n\n{r['data']}, features of {found.rows} training pictures at `{deepest}`, nats; "
+        f"mean ± standard deviation over {seeds} seeds (attack and victim). Victim {found.victim}, "
+        f"{r['recipe']['epochs']} epochs, tested on {r['test']}. {where(r)}."
+    )
+
+
+def paper_order() -> str:
+    """The paper's order of attacks by mutual information, beside ours."""
+    r = load("analysis")
+    found = read_analysis(r["analysis"], r["machine"])
+    ours = {name: name.partition(":")[0] for name in found.names if name.partition(":")[0] in PAPER}
+    theirs, lines = [PAPER[short] for short in ours.values()], []
+    for estimator in found.estimators:
+        nats = [fmean(m.nats for m in found.found(name, estimator, found.stages[-1])) for name in ours]
+        order = [name for _, name in sorted(zip(nats, ours, strict=True), reverse=True)]
+        rank = spearman(nats, theirs, Run(device_name="cpu").rng("paper"))
+        told = f"{rank.rho:+.2f} | {rank.p:.3f} | {rank.least:+.2f} to {rank.most:+.2f}" if rank else " | | "
+        lines.append(f"| `{estimator}` | {' > '.join(order)} | {told} |")
+    head = (
+        f"| estimator | our order, most information first | Spearman with the paper's, n = {len(ours)} | p | "
+        "without one of them |\n| --- | --- | --- | --- | --- |"
+    )
+    paper = " > ".join(sorted(ours.values(), key=lambda short: -PAPER[short]))
+    return "\n".join([head, *lines, "", f"The paper's order: {paper}."])
+
+
+def depths() -> str:
+    """Networks of several depths: what is left of the clean picture, less than under noise of the same budget."""
+    r = load("analysis_depths")
+    rows = []
+    for cell in r["cells"]:
+        found = read_analysis({k: v for k, v in cell.items() if k not in ("family", "net")}, r["machine"])
+        deepest = found.stages[-1]
+        for name in found.names[2:]:
+            below = [
+                plain(
+                    [a.nats - b.nats for a, b in zip(*(found.found(n, e, deepest) for n in (NOISE, name)), strict=True)]
+                )
+                for e in found.estimators
+            ]
+            left = (plain([m.nats for m in found.found(name, e, deepest)]) for e in found.estimators)
+            accuracies = (spread(found.accuracies(n)) for n in (CLEAN, name))
+            rows.append((cell["family"], f"`{cell['net']}`", name, *accuracies, *left, *below))
+    first = [k["estimator"] for k in r["cells"][0]["runs"][0]["stages"][0]["mi"]]
+    header = ("family", "victim", "attack", "clean", "protected", *(f"`{e}`" for e in first))
+    table = grid((*header, *(f"noise less attack, `{e}`" for e in first)), rows)
+    return f"{table}\n\n{r['data']}, deepest features, nats; mean ± standard deviation over seeds. {where(r)}."
+
+
 TABLES: dict[str, Callable[[], str]] = {
-    f.__name__: f for f in (cifar, channels, hot_path, demo, killed, known_answers, survival, scaled, presets, attacks)
+    f.__name__: f
+    for f in (
+        cifar,
+        channels,
+        hot_path,
+        demo,
+        killed,
+        known_answers,
+        survival,
+        scaled,
+        presets,
+        attacks,
+        analysis,
+        paper_order,
+        depths,
+    )
 }
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from miue import cli, demo, jobs, show
 from miue.attacks import KNOWN
-from miue.records import Outcome
+from miue.records import Analysis, Outcome
 from miue.run import Run
 from pictures import coloured, hashes, listed
 
@@ -71,7 +71,7 @@ def protected(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_verbs():
-    verbs = {"protect", "evaluate", "verify", "preview", "shapes", "demo", "doctor", "attacks", "defenses"}
+    verbs = {"protect", "evaluate", "analyze", "verify", "preview", "shapes", "demo", "doctor", "attacks", "defenses"}
     assert verbs <= set(VERBS)
 
 
@@ -439,3 +439,87 @@ def test_as_a_process_of_its_own(folder: Path):
     assert ended.returncode == 0 and json.loads(ended.stdout)["status"] == "finished"
     ended = call("protect", "nowhere", "other")
     assert ended.returncode == 2 and ended.stderr.startswith("miue: ") and ended.stderr.count("\n") == 1
+
+
+# --- analyses ---
+
+ANALYSE = ("--recipe", f"{RECIPE},epochs=2", "--seeds", 1, "--device", "cpu", "--canvas", 8)
+ESTIMATORS = ("--estimator", "ksg", "--estimator", "sliced:slices=4")
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A place with pictures and two protected copies, one of them by an attack with a surrogate."""
+    place = tmp_path_factory.mktemp("two")
+    source = str(coloured(place / "in", per_class=18))
+    for name, method in (("flat", "noise"), ("made", ATTACK)):
+        jobs.protect(jobs.Job(source=source, out=place / name, method=method, canvas=8), Run(device_name="cpu"))
+    return place
+
+
+def test_an_analysis(miue: Miue, two: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(two)
+    before = hashes(two / "made") | hashes(two / "flat")
+    arguments = ("analyze", "made", "flat", "--clean", "in", "--test", "in", *ANALYSE, *ESTIMATORS)
+    ended = miue(*arguments, "--json", "--figures", "drawn")
+    found = Analysis.model_validate_json(ended.out)
+    assert ended.code == 0 and found.names == ["clean pictures", "random noise", "made", "flat"]
+    assert found.runs[2].method == ATTACK and found.estimators == ["ksg", "sliced:slices=4"] and found.rows == 54
+    assert [trace.name for trace in found.generation] == ["made"] and len(found.generation[0].cosine) == 2
+    assert sorted(p.name for p in Path("drawn").iterdir()) == [
+        f"{name}.svg" for name in ("accuracy", "depth", "generation", "plane")
+    ]
+    assert "made" in Path("drawn/depth.svg").read_text() and "not in generation.svg: flat" in ended.err
+    assert hashes(two / "made") | hashes(two / "flat") == before
+    assert len(list((two / "made.private/analyses").iterdir())) == 1
+    ended = miue(*arguments, "--quiet")
+    assert ended.code == 0 and ended.err == ""
+    for expected in (
+        "made",
+        "flat",
+        "random noise",
+        "by depth, ksg",
+        "shuffled in class",
+        "calibration",
+        "theory on made",
+    ):
+        assert expected in ended.out, expected
+    assert "MI gap and accuracy gap" not in ended.out and "No rank correlation" in ended.out
+    assert "note: one seed only" in ended.out
+
+
+def test_an_analysis_of_one_output_holds_out_a_part(miue: Miue, two: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(two)
+    options = ("--recipe", "quick:epochs=1", "--victim", "small-cnn:width=2", "--seeds", 2, "--rows", 40)
+    ended = miue("analyze", "flat", "--clean", "in", *options, "--estimator", "sliced:slices=2", "--json")
+    found = json.loads(ended.out)
+    assert ended.code == 0 and "9 of 54 clean pictures are held out" in ended.err
+    assert found["victim"] == "small-cnn:width=2" and found["images"] == 45
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["flat", "--estimator", "kgs"], ["estimator 'kgs' is unknown", "infonce, ksg"]),
+        (["flat", "--estimator", "ksg:k=0"], ["k=0"]),
+        (["flat", "--rows", "10"], ["10 rows are too few"]),
+        (["flat", "--seeds", "0"], ["seeds=0"]),
+        (["flat", "--recipe", "fast"], ["recipe 'fast' is unknown"]),
+        (["flat", "--victim", "bignet"], ["net 'bignet' is unknown"]),
+        (["flat", "--figures", "flat/drawn"], ["published"]),
+        (["flat", "--figures", "in/red/0.png"], ["no folder"]),
+        (["flat", "flat"], ["two outputs are called 'flat'"]),
+        (["flat", "nowhere"], ["nowhere"]),
+        (["in"], ["in"]),
+    ],
+)
+def test_wrong_values_for_analyze(
+    miue: Miue, two: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: list[str]
+):
+    monkeypatch.chdir(two)
+    refused(miue("analyze", *arguments, "--clean", "in", "--test", "in", "--quiet"), *told)
+
+
+def test_outputs_of_other_pictures_are_not_analysed(miue: Miue, two: Path, tmp_path: Path):
+    other = coloured(tmp_path / "other", per_class=16, seed=3)
+    refused(miue("analyze", two / "flat", "--clean", other, "--quiet"), "are not the pictures that")

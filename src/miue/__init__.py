@@ -1,22 +1,26 @@
 """miue: make image data sets unlearnable with a bounded integer perturbation, and prove whether it works."""
 
 from miue import data, mi
+from miue.analyze import Analyzer
 from miue.attacks import MinMin, MiUe, Noise, attack
 from miue.defenses import combination, defense
 from miue.detect import Detection, first_look
 from miue.evaluate import Proof
-from miue.jobs import Claim, Job, protect, prove
+from miue.jobs import Claim, Inquiry, Job, explain, protect, prove
 from miue.recipes import recipe
-from miue.records import Outcome
+from miue.records import Analysis, Outcome
 from miue.run import Run
 from miue.types import Budget, ImageSet, Perturbation, UserError
 from miue.victims import Recipe, fit
 
 __all__ = [
+    "Analysis",
+    "Analyzer",
     "Budget",
     "Claim",
     "Detection",
     "ImageSet",
+    "Inquiry",
     "Job",
     "MiUe",
     "MinMin",
@@ -31,6 +35,7 @@ __all__ = [
     "combination",
     "data",
     "defense",
+    "explain",
     "first_look",
     "fit",
     "mi",

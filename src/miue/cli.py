@@ -15,12 +15,14 @@ import typer
 from pydantic import BaseModel
 from rich.console import Console
 
-from miue import data, doctor, jobs, show
+from miue import data, doctor, figures, jobs, show
+from miue.analyze import Analyzer
 from miue.attacks import KNOWN as ATTACKS
 from miue.defenses import KNOWN as DEFENSES
 from miue.defenses import combination
 from miue.demo import demo as run_demo
 from miue.evaluate import Proof
+from miue.mi import KNOWN as ESTIMATORS
 from miue.recipes import RECIPES, for_victim, recipe
 from miue.run import DEVICES, Run
 from miue.spec import catalogue, defense_lines
@@ -214,6 +216,59 @@ def evaluate(
     outcome = jobs.prove(claim, proof, run, (lambda text: None) if quiet else _say)
     show.outcome(outcome, json)
     raise typer.Exit(0 if outcome.verdict == "protected" else FAILED_CHECKS)
+
+
+@app.command()
+def analyze(
+    outs: Annotated[list[Path], typer.Argument(metavar="OUT...", help="Published folders, made from one source.")],
+    clean: Annotated[str, typer.Option(help="The original pictures, as they were given to `protect`.")],
+    test: Annotated[
+        str | None, typer.Option(help="Clean pictures for testing [a fifth of the originals is held out].")
+    ] = None,
+    victim: Annotated[str | None, typer.Option(help="Network to train: resnet18, vit-tiny, any timm name.")] = None,
+    recipe_name: Annotated[
+        str, typer.Option("--recipe", help=f"How victims train: {', '.join(RECIPES)}; or `quick:epochs=30`.")
+    ] = "quick",
+    estimator: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"May be repeated: {', '.join(ESTIMATORS)}, with fields as in `ksg:k=3`, or `your_file.py:Theirs` "
+            "[ksg, sliced, class-conditional]."
+        ),
+    ] = None,
+    rows: Annotated[
+        int, typer.Option(help="Pictures whose features are compared, the same share of every class.")
+    ] = 2000,
+    seeds: Annotated[int, typer.Option(help="Victims of each set; the spread over them is shown.")] = 3,
+    figures_folder: Annotated[
+        Path | None, typer.Option("--figures", help="Draw figures (SVG) into this folder. Needs miue[figures].")
+    ] = None,
+    split: Split = None,
+    test_split: Annotated[str | None, typer.Option(help="Which split of --test (or of --clean) to test on.")] = None,
+    canvas: Canvas = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    config: Config = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Explain why a protection works, or does not: mutual information and covariance of features, by depth.
+
+    One or several outputs of one source. Victims are trained on each, and on clean and noisy pictures as controls.
+    Stopped or killed? The same command goes on where it was.
+    """
+    base = recipe(recipe_name)
+    given: dict[str, Any] = {"estimators": tuple(estimator)} if estimator else {}
+    analyzer = Analyzer(recipe=for_victim(base, victim) if victim else base, seeds=seeds, rows=rows, **given)
+    if figures_folder:
+        figures.ready(figures_folder, outs)
+    say = (lambda text: None) if quiet else _say
+    inquiry = jobs.Inquiry(outs=outs, clean=clean, test=test, split=split, test_split=test_split, canvas=canvas)
+    found = jobs.explain(inquiry, analyzer, Run(seed, device, quiet=quiet), say)
+    show.analysis(found, json)
+    if figures_folder:
+        drawn = figures.draw(found, figures_folder)
+        say("\n".join([*(f"drawn: {path}" for path in drawn), *figures.missing(found)]))
 
 
 @app.command()

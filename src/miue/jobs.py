@@ -1,25 +1,32 @@
-"""What the verbs do, from paths to records: protect a source, prove what an output is worth. Safe to repeat."""
+"""What the verbs do, from paths to records: protect a source, prove what an output is worth, analyse why.
+
+Safe to repeat.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from filelock import FileLock, Timeout
+from jaxtyping import Int64
 from pydantic import Field
+from torch import Tensor
 
 from miue import data
+from miue.analyze import Analyzer
 from miue.attacks import KNOWN, Noise, attack
 from miue.batches import holdout
 from miue.evaluate import Proof
-from miue.records import Outcome, Record
+from miue.records import Analysis, Generation, Outcome, Record
 from miue.run import Run, launch, write_atomically
 from miue.spec import own_budget, spell
 from miue.types import Budget, ImageSet, Perturbation, UserError
@@ -224,19 +231,9 @@ class Claim:
 
 def prove(claim: Claim, proof: Proof, run: Run, say: Callable[[str], None] = lambda text: None) -> Outcome:
     """Read back what was published, train the victims, write the outcome beside the output."""
-    record = RunRecord.of(claim.out)
-    if record.status != "finished":
-        raise UserError(f"{claim.out}: its protection was interrupted; finish it with the same protect command")
-    canvas = claim.canvas or int(record.settings["canvas"])
-    source, published = data.scan(claim.clean, split=claim.split), data.scan(claim.out)
-    if source.digest != record.source["digest"]:
-        raise UserError(
-            f"{claim.clean}: these are not the pictures that {claim.out} was made from, or some have changed"
-        )
-    rows = data.align(source, published)
-    used = rows >= 0
-    if not used.any():
-        raise UserError(f"{claim.out}: none of its pictures comes from {claim.clean}")
+    source = data.scan(claim.clean, split=claim.split)
+    record, published, rows = _published(claim.out, claim.clean, source)
+    canvas, used = claim.canvas or int(record.settings["canvas"]), rows >= 0
     grey = all(entry.grey for entry in (*source.usable, *published.usable))
     clean, shipped = data.read(source, canvas, grey=grey), data.read(published, canvas, grey=grey)
     if missing := int((~used).sum()):
@@ -263,7 +260,96 @@ def prove(claim: Claim, proof: Proof, run: Run, say: Callable[[str], None] = lam
     return outcome
 
 
-def _test_set(claim: Claim, clean: ImageSet, canvas: int, run: Run) -> tuple[ImageSet | None, Any]:
+def _published(out: Path, clean: str, source: data.Source) -> tuple[RunRecord, data.Source, Int64[Tensor, "n"]]:
+    """The record of an output, what was published, and which of its rows was made from which clean one (-1: none).
+
+    UserError where it is not finished, or was not made from these pictures.
+    """
+    record = RunRecord.of(out)
+    if record.status != "finished":
+        raise UserError(f"{out}: its protection was interrupted; finish it with the same protect command")
+    published = data.scan(out)
+    if source.digest != record.source["digest"]:
+        raise UserError(f"{clean}: these are not the pictures that {out} was made from, or some have changed")
+    rows = data.align(source, published)
+    if not bool((rows >= 0).any()):
+        raise UserError(f"{out}: none of its pictures comes from {clean}")
+    return record, published, rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inquiry:
+    """What is to be explained: outputs made from one clean source, and a clean test set (None: part is held out)."""
+
+    outs: Sequence[Path]
+    clean: str
+    test: str | None = None
+    split: str | None = None
+    test_split: str | None = None
+    canvas: int | None = None
+
+    def named(self) -> dict[str, Path]:
+        """The outputs by the names of their folders. UserError where two have the same, or one is given twice."""
+        names = [out.resolve().name for out in self.outs]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UserError(f"two outputs are called {twice[0]!r}: give each once, in folders of different names")
+        return dict(zip(names, self.outs, strict=True))
+
+
+def explain(inquiry: Inquiry, analyzer: Analyzer, run: Run, say: Callable[[str], None] = lambda text: None) -> Analysis:
+    """Read back what was published, examine a victim of each output and of the controls, write the analysis.
+
+    Everything is kept beside the first output: the same call, or one with more outputs after it, goes on.
+    """
+    named = inquiry.named()
+    source = data.scan(inquiry.clean, split=inquiry.split)
+    found = {name: _published(out, inquiry.clean, source) for name, out in named.items()}
+    used = torch.stack([rows >= 0 for _, _, rows in found.values()]).all(0)
+    if not used.any():
+        raise UserError("no clean picture is in all outputs; analyse them one by one")
+    if missing := int((~used).sum()):
+        say(f"{missing} clean pictures are not in every output; they are left out")
+    records = {name: record for name, (record, _, _) in found.items()}
+    canvas = inquiry.canvas or max(int(record.settings["canvas"]) for record in records.values())
+    grey = all(entry.grey for part in (source, *(p for _, p, _ in found.values())) for entry in part.usable)
+    clean = data.read(source, canvas, grey=grey).select(used)
+    attacks = {
+        name: data.read(published, canvas, grey=grey).select(rows[used], name=name)
+        for name, (_, published, rows) in found.items()
+    }
+    test_set, held = _test_set(inquiry, clean, canvas, run)
+    if held is not None:
+        kept, rest = held
+        say(f"no --test: {len(rest)} of {len(clean)} clean pictures are held out, no victim trains on them in any form")
+        test_set, clean = clean.select(rest), clean.select(kept)
+        attacks = {name: part.select(kept) for name, part in attacks.items()}
+    assert test_set is not None
+    budgets = [Budget.parse(record.settings["budget"]) for record in records.values()]
+    budget = budgets[0] if len(set(budgets)) == 1 and budgets[0].norm != "none" else Budget()
+    say(f"training {analyzer.recipe.victim} on clean, noisy and {', '.join(named)}, {analyzer.seeds} seed(s) each")
+    methods = {name: record.settings["attack"] for name, record in records.items()}
+    first = data.private_of(next(iter(named.values())))
+    analysis = analyzer(clean, test_set, attacks, replace(run, keep=first), budget, methods)
+    kept = {n: replace(run, keep=data.private_of(out) / "checkpoint") for n, out in named.items()}
+    traces = [trace for name, at in kept.items() if (trace := generation(name, records[name], at))]
+    others = [f"{name} has a budget of {b}" for name, b in zip(named, budgets, strict=True) if b != budget]
+    notes = [f"the noise control has a budget of {budget}; {other}" for other in others]
+    analysis = analysis.model_copy(update={"generation": traces, "notes": [*analysis.notes, *notes]})
+    _write(first / "analyses" / f"{time.strftime('%Y%m%d-%H%M%S')}-{_digest(analysis)}.json", analysis)
+    return analysis
+
+
+def generation(name: str, record: RunRecord, run: Run) -> Generation | None:
+    """What an attack with a surrogate noted of its features after every epoch; None where there is nothing of it."""
+    plan, budget = attack(record.settings["attack"]), Budget.parse(record.settings["budget"])
+    kept = run.load("surrogate", plan=repr(plan), budget=repr(budget), seed=record.settings["seed"])
+    if kept is None or not kept[1].get("generation"):
+        return None
+    cosine, between, within = zip(*kept[1]["generation"], strict=True)
+    return Generation(name=name, cosine=cosine, between=between, within=within)
+
+
+def _test_set(claim: Claim | Inquiry, clean: ImageSet, canvas: int, run: Run) -> tuple[ImageSet | None, Any]:
     """(the test set, None), or (None, (rows to train on, rows held out))."""
     if claim.test is None and claim.test_split is None:
         return None, holdout(clean, HELD_OUT, run.reseeded(0))

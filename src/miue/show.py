@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from statistics import fmean, stdev
 from textwrap import fill
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from miue import data, jobs
-from miue.records import Outcome
+from miue.records import Analysis, Outcome
 from miue.run import Run
 
 console = Console()
@@ -98,3 +100,89 @@ def _spread(values: list[float]) -> str:
     mean = sum(values) / len(values)
     spread = (sum((v - mean) ** 2 for v in values) / max(len(values) - 1, 1)) ** 0.5
     return f"{mean:.1%}" + (f" ± {spread:.1%}" if len(values) > 1 else "")
+
+
+def analysis(found: Analysis, json: bool) -> None:
+    """Mutual information and covariance by depth, with everything that they are judged by."""
+    if json:
+        print(found.model_dump_json(indent=1))
+        return
+    seeds, deepest = len(found.accuracies(found.names[0])), found.stages[-1]
+    print(f"Features of {found.rows} pictures, clean and protected, in victims ({found.victim}) of {seeds} seed(s).")
+    print("Mutual information in nats, mean ± standard deviation over seeds; 0 is independent.")
+    top = Table("victim of", "accuracy", *found.estimators, "cosine", "trace", "log det", "distance", box=box.SIMPLE)
+    top.title = f"the deepest features ({deepest}); covariance of protected features within classes, length 1"
+    for name in found.names:
+        cells = [_nats([m.nats for m in found.found(name, e, deepest)]) for e in found.estimators]
+        parts = found.covariances(name, deepest)
+        shape = [f"{fmean(getattr(p, key) for p in parts):.3f}" for key in ("cosine", "trace", "log_det", "distance")]
+        top.add_row(Text(name), _spread(found.accuracies(name)), *cells, *shape)
+    console.print(top)
+    for estimator in found.estimators:
+        depths = Table("victim of", *found.stages, box=box.SIMPLE, title=f"by depth, {estimator}, shallow to deep")
+        for name in found.names:
+            told = [_nats([m.nats for m in found.found(name, estimator, s)]) for s in found.stages]
+            depths.add_row(Text(name), *told)
+        controls = (
+            ("itself", "pairs of a picture with itself"),
+            ("null", "shuffled"),
+            ("null_within", "shuffled in class"),
+        )
+        for key, text in controls:
+            of = [[getattr(m, key) for n in found.names for m in found.found(n, estimator, s)] for s in found.stages]
+            depths.add_row(Text(text, style="dim"), *(f"{min(v):.2f} to {max(v):.2f}" for v in of))
+        console.print(depths)
+    traces = Table("victim of", *found.stages, box=box.SIMPLE, title="by depth, trace of the covariance within classes")
+    for name in found.names:
+        traces.add_row(Text(name), *(_nats([c.trace for c in found.covariances(name, s)]) for s in found.stages))
+    console.print(traces)
+    _calibration(found)
+    _correlations(found)
+    _statements(found)
+    remarks = {
+        note for n in found.names for e in found.estimators for m in found.found(n, e, deepest) for note in m.notes
+    }
+    for note in (*found.notes, *sorted(remarks)):
+        print(f"note: {note}")
+
+
+def _calibration(found: Analysis) -> None:
+    """What the estimators say where the truth is known."""
+    known = Table("features", "truth", *found.estimators, box=box.SIMPLE)
+    known.title = f"calibration: {found.rows} samples whose mutual information is known"
+    for width, truth in dict.fromkeys((c.width, c.truth) for c in found.calibration):
+        told = [
+            c.nats
+            for e in found.estimators
+            for c in found.calibration
+            if (c.width, c.truth, c.estimator) == (width, truth, e)
+        ]
+        known.add_row(str(width), f"{truth:.2f}", *(f"{nats:.2f}" for nats in told))
+    console.print(known)
+
+
+def _correlations(found: Analysis) -> None:
+    """Rank correlations at the last depth, with their doubts."""
+    for c in found.correlations:
+        if c.stage == found.stages[-1]:
+            print(
+                f"{c.of[0]} and {c.of[1]} ({c.estimator}, {c.stage}): Spearman {c.rho:+.2f}, n = {c.n}, p = {c.p:.3f}, "
+                f"95% {c.low:+.2f} to {c.high:+.2f}, without one of them {c.least:+.2f} to {c.most:+.2f}"
+            )
+    if not found.correlations:
+        print("No rank correlation: it needs three attacks or more beside the noise control.")
+
+
+def _statements(found: Analysis) -> None:
+    """The theory on the deepest features of each victim of the first seed."""
+    for run in found.runs[: len(found.names)]:
+        failed = [s for s in run.statements if not s.holds]
+        print(f"theory on {run.name}: {len(run.statements) - len(failed)} of {len(run.statements)} statements hold")
+        for s in run.statements:
+            print(
+                f"  {'holds' if s.holds else 'DOES NOT HOLD'}: {s.text}: bound {s.bound:.3f}, measured {s.measured:.3f}"
+            )
+
+
+def _nats(values: list[float]) -> str:
+    return f"{fmean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from miue import nets, perturb
 from miue.attacks._seen import augmented
+from miue.attacks._trace import traced, watched
 from miue.batches import Batch, Batches, flip
 from miue.run import Run
 from miue.spec import at_least
@@ -182,6 +183,8 @@ class _Alternation:
         self.count = passes if plan.surrogate_steps is None else min(plan.surrogate_steps, passes)
         per_class = plan.noise_batch / run.world / max(len(data.classes), 1)
         self.group = plan.companions or (8 if per_class < 8 else 1)
+        self.watched = watched(data, self.mine, run)
+        self.generation: list[tuple[float, float, float]] = []  # what `traced` saw after every epoch
         self.identity = {"plan": repr(plan), "data": data.digest, "seed": run.seed, "budget": repr(budget)}
 
     def run_all(self) -> Perturbation:
@@ -196,9 +199,11 @@ class _Alternation:
                     break
                 self._train_surrogate(epoch, tick)
                 self._move_deltas(epoch, tick)
-                run.save(self._slot(epoch), self._tensors(), {**self.identity, "epoch": epoch})
+                self._trace()
+                facts = {**self.identity, "epoch": epoch, "generation": self.generation}
+                run.save(self._slot(epoch), self._tensors(), facts)
         if run.rank == 0:  # the same in every process
-            run.save("surrogate", self.net.state_dict(), self.identity)
+            run.save("surrogate", self.net.state_dict(), {**self.identity, "generation": self.generation})
         return self._finished()
 
     def _train_surrogate(self, epoch: int, tick: Callable[..., None]) -> None:
@@ -257,6 +262,17 @@ class _Alternation:
             right += (self.net(seen).argmax(1) == y).sum()
         return float(self.run.total(right)) / len(self.data)
 
+    def _trace(self) -> None:
+        """Note the surrogate's features of some protected pictures, where state is kept; nothing depends on it."""
+        if self.run.keep is None or self.run.rank:
+            return
+
+        def see(rows: Tensor) -> Tensor:
+            return perturb.add(self.batches.take(rows), self._stretched(self.delta, self.owner[rows]))
+
+        self.net.eval()
+        self.generation.append(traced(self.net, see, self.watched, self.data.labels[self.watched]))
+
     def _random(self, epoch: int) -> Tensor:
         """A uniform start; deltas of classes are the same in every process."""
         rank = self.run.rank if self.plan.per == "image" else "all"
@@ -306,6 +322,7 @@ class _Alternation:
             if meta["epoch"] == common:
                 restore(self.net, self.optimizer, tensors)
                 self.delta = self.run.put(tensors["delta"])
+                self.generation = [tuple(row) for row in meta.get("generation", ())]
                 if self.velocity is not None:
                     self.velocity = self.run.put(tensors["velocity"])
                 log.info("resumed after epoch %d", common + 1)

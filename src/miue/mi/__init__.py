@@ -5,7 +5,7 @@ from typing import Any
 
 from miue.mi import known, theory
 from miue.mi.class_conditional import ClassConditional
-from miue.mi.covariance import Covariance, covariance
+from miue.mi.covariance import covariance
 from miue.mi.gaussian import gaussian, gaussian_copula
 from miue.mi.independence import Independence, independence_test
 from miue.mi.infonce import InfoNce
@@ -15,6 +15,8 @@ from miue.mi.measure import measure
 from miue.mi.mine import Mine
 from miue.mi.sliced import Sliced
 from miue.mi.smile import Smile
+from miue.mi.statements import statements
+from miue.records import Covariance
 from miue.spec import parse
 from miue.types import Estimator
 
@@ -52,5 +54,6 @@ __all__ = [
     "independence_test",
     "known",
     "measure",
+    "statements",
     "theory",
 ]

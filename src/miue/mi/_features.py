@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -60,3 +61,15 @@ def leading(x: Float[Tensor, "n d"], rank: int | None) -> tuple[Float[Tensor, "n
         return x, 1.0
     directions, share = axes(x - x.mean(0), rank)
     return x @ directions, share
+
+
+def one_scale(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Centred, with an RMS deviation of 1: one scale for all features, so that noise is the same in all directions."""
+    x = x - x.mean(0)
+    return x / x.square().mean().sqrt().clamp_min(torch.finfo(x.dtype).tiny)
+
+
+def residual(x: Float[Tensor, "n d"], labels: Int[Tensor, "n"], c: int) -> Float[Tensor, "n d"]:
+    """Each row less the mean of its class."""
+    onehot = F.one_hot(labels, c).double()
+    return x - (onehot.T @ x / onehot.sum(0)[:, None])[labels]

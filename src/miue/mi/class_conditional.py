@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.mi._decode import decode
-from miue.mi._features import DEAD, axes, needed, paired
+from miue.mi._features import DEAD, axes, needed, one_scale, paired, residual
 from miue.mi._tables import entropy
 from miue.mi.gaussian import gaussian
 from miue.run import Run
@@ -40,7 +39,7 @@ class ClassConditional:
     ) -> Estimate:
         x, y = paired(x, y, run, 20)
         labels = needed(labels, len(x), run, "class-conditional")
-        x, y = _unit(x), _unit(y)
+        x, y = one_scale(x), one_scale(y)
         xi = torch.randn(y.shape, generator=run.rng("mi", "noise"), dtype=torch.float64)
         y = y + self.noise * run.put(xi)
         nothing = entropy(labels.bincount().double())
@@ -58,7 +57,7 @@ class ClassConditional:
         """I(x; y | L) of Gaussians, on the leading components of what is left when class means are taken off."""
         n, c = len(labels), int(labels.max()) + 1
         rank = self.rank or max((n - c) // 16, 1)
-        x, y = (_alive(_residual(side, labels, c), rank) for side in (x, y))
+        x, y = (_alive(residual(side, labels, c), rank) for side in (x, y))
         return gaussian(x, y, dof=n - c)
 
 
@@ -67,14 +66,3 @@ def _alive(x: Float[Tensor, "n d"], rank: int) -> Float[Tensor, "n r"]:
     scores = x @ axes(x, rank)[0]
     deviation = scores.std(0)
     return scores[:, deviation > DEAD * deviation[0]]
-
-
-def _unit(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-    """Centred, with an RMS deviation of 1: one scale for all features, so that noise is the same in all directions."""
-    x = x - x.mean(0)
-    return x / x.square().mean().sqrt().clamp_min(torch.finfo(x.dtype).tiny)
-
-
-def _residual(x: Float[Tensor, "n d"], labels: Int[Tensor, "n"], c: int) -> Float[Tensor, "n d"]:
-    onehot = F.one_hot(labels, c).double()
-    return x - (onehot.T @ x / onehot.sum(0)[:, None])[labels]

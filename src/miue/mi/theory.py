@@ -76,7 +76,7 @@ def similarity_bound(z: Float[Tensor, "b d"], classes: int, tau: float) -> Check
     """
     u = F.normalize(z, dim=1)
     logits = u @ u.T / tau
-    same = torch.arange(classes).repeat_interleave(len(z) // classes)
+    same = torch.arange(classes, device=z.device).repeat_interleave(len(z) // classes)
     mine = same[:, None] == same[None, :]
     loss = (logits.logsumexp(1) - logits.masked_fill(~mine, -torch.inf).logsumexp(1)).mean()
     trace = sum(float((part - part.mean(0)).square().sum()) / len(part) for part in u.chunk(classes)) / classes

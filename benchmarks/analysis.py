@@ -1,0 +1,109 @@
+"""Mutual information and covariance of attacks on CIFAR-10: the first pictures of every class, quick presets, 3 seeds.
+
+python benchmarks/analysis.py [--attacks lsp mi-ue:quick] [--seeds 3] [--only SEED]      -> results/analysis.json
+python benchmarks/analysis.py --depths [--only SEED]                                     -> results/analysis_depths.json
+Killed? The same command goes on (its state lies in --work). --only works on one seed and writes no record.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import cifar10, record
+
+import miue
+from miue.analyze import Analyzer, correlations
+from miue.recipes import for_victim
+from miue.run import write_atomically
+from miue.spec import own_budget
+
+ATTACKS = ("em:quick", "lsp", "tap:quick", "ar", "mi-ue:quick")
+DEPTHS = {
+    "plain": ("linear", "mlp2", "mlp3", "lenet5"),
+    "wide residual": tuple(f"wrn:depth={depth},width=1" for depth in (10, 16, 22, 28)),
+}
+ESTIMATORS = ("ksg", "sliced", "sliced:directions=shared", "class-conditional", "label")
+
+
+def made(text: str, clean: miue.ImageSet, run: miue.Run) -> miue.ImageSet:
+    """The protected set, or what was made of it before."""
+    folder = run.keep / f"{text.replace(':', '-').replace(',', '-').replace('=', '-')}-{run.seed}-{clean.digest}"
+    path, method = folder / "perturbation.safetensors", miue.attack(text)
+    if not path.is_file():
+        start = time.monotonic()
+        perturbation = method(clean, own_budget(method, clean.shape), miue.Run(run.seed, keep=folder, quiet=False))
+        write_atomically(folder / "seconds", str(time.monotonic() - start).encode())
+        write_atomically(path, perturbation.save)
+    return miue.Perturbation.load(path).apply(clean)
+
+
+def seed_of(
+    seed: int, attacks: list[str], analyzer: Analyzer, sets: tuple[miue.ImageSet, miue.ImageSet], work: Path
+) -> miue.Analysis:
+    """Every attack made and examined with one seed."""
+    clean, test = sets
+    run = miue.Run(seed, keep=work, quiet=False)
+    return analyzer(clean, test, {text: made(text, clean, run) for text in attacks}, run)
+
+
+def merged(found: list[miue.Analysis], run: miue.Run) -> dict[str, Any]:
+    """All seeds as one analysis, with correlations over their means; without the points of figures."""
+    runs = [r.model_copy(update={"points": []}) for analysis in found for r in analysis.runs]
+    whole = found[0].model_copy(update={"runs": runs, "correlations": correlations(runs, run)})
+    return whole.model_dump(mode="json", exclude={"machine"})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--attacks", nargs="+")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", type=int, help="work on this seed alone, write no record")
+    parser.add_argument(
+        "--depths", action="store_true", help="several depths of two architectures instead of one victim"
+    )
+    parser.add_argument("--recipe", default="quick")
+    parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--per-class", type=int, default=500)
+    parser.add_argument("--data", default="cifar10", choices=["cifar10", "shapes"])
+    parser.add_argument("--work", type=Path, default=Path("build/analysis"))
+    options = parser.parse_args()
+    if options.data == "cifar10":
+        sets = cifar10("train", options.per_class), cifar10("test")
+    else:
+        sets = miue.data.shapes(options.per_class), miue.data.shapes(100, split="test")
+    attacks = options.attacks or (["mi-ue:quick"] if options.depths else list(ATTACKS))
+    base = miue.recipe(options.recipe)
+    nets = {net: family for family, several in DEPTHS.items() for net in several} if options.depths else {base.net: ""}
+    estimators = ("ksg", "class-conditional") if options.depths else ESTIMATORS
+    found: dict[str, list[miue.Analysis]] = {net: [] for net in nets}
+    for seed in range(options.seeds) if options.only is None else [options.only]:
+        for net in nets:
+            recipe = for_victim(base, net) if options.depths else base
+            analyzer = Analyzer(recipe=recipe, seeds=1, estimators=estimators, rows=options.rows)
+            analysis = seed_of(seed, attacks, analyzer, sets, options.work)
+            found[net].append(analysis)
+            print(seed, net, {run.name: round(run.accuracy, 4) for run in analysis.runs}, flush=True)
+    if options.only is not None:
+        return
+    run = miue.Run()
+    facts = {
+        "data": f"{options.data}, {options.per_class} pictures per class",
+        "data_digest": sets[0].digest,
+        "test": f"{len(sets[1])} pictures",
+        "recipe": base.described(),
+        "attacks": attacks,
+        "threads": torch.get_num_threads(),
+    }
+    if options.depths:
+        cells = [{"family": nets[net], "net": net} | merged(analyses, run) for net, analyses in found.items()]
+        print(record("analysis_depths", run, **facts, cells=cells))
+    else:
+        print(record("analysis", run, **facts, analysis=merged(found[base.net], run)))
+
+
+if __name__ == "__main__":
+    main()
