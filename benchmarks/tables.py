@@ -9,6 +9,7 @@ import dataclasses
 import json
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -16,10 +17,14 @@ from typing import Any
 
 from miue import MiUe
 from miue.attacks import KNOWN
-from miue.spec import catalogue
+from miue.defenses import combination
+from miue.leaderboard import CONTROLS, Board
+from miue.spec import catalogue, split
+from miue.victims import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
+PUBLISHED = Path(__file__).resolve().parent / "published.toml"
 PAGES = ("README.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md"))))
 
 
@@ -169,6 +174,54 @@ def known_answers() -> str:
     return f"{table}\n\nn = {s['n']}, {s['seeds']} seeds ({s['neural_seeds']} for neural bounds). {where(r)}."
 
 
+def standings() -> str:
+    """The grids: every attack against every defense, the worst case last, published values in brackets."""
+    records = [load(p.stem) for p in sorted(RESULTS.glob("grid*.json"))]
+    if not records:
+        raise FileNotFoundError("grid")
+    return "\n\n".join(standing(r) for r in records)
+
+
+def standing(r: dict[str, Any]) -> str:
+    """One grid, a table for each of its victims."""
+    board, known, parts = Board.model_validate(r["board"]), published(), []
+    for recipe in dict.fromkeys(line.recipe for line in board.lines):
+        lines = [line for line in board.lines if line.recipe == recipe]
+        defenses = list(dict.fromkeys(p.defense for line in lines for p in line.places))
+        rows = []
+        for line in lines:
+            places = {p.defense: p for p in line.places}
+            near = {d: "" if line.partial else known.get((split(line.attack)[0], canonical(d)), "") for d in defenses}
+            cells = (f"{places[d]}{near[d]}" if d in places else "" for d in defenses)
+            worst = f"{line.worst.mean:.1%} (`{line.worst.defense}`)" if line.worst else ""
+            name = f"`{line.attack}`" if line.attack not in CONTROLS else line.attack
+            rows.append((f"{name}{line.partial}", *cells, worst))
+        header = (f"trained on (n = {r['plan']['seeds']})", *(f"`{d}`" for d in defenses), "worst case")
+        parts.append(f"Victim `{recipe}`:\n\n{grid(header, rows)}")
+    sets = r["sets"]
+    parts.append(
+        f"{sets['name']}: {sets['images']} pictures, tested on {sets['tested']} clean ones. Last epoch, mean ± "
+        f"standard deviation; {board.measured} of {board.cells} cells, {len(board.failed)} failed. {where(r)}."
+    )
+    source = tomllib.loads(PUBLISHED.read_text())["source"]
+    return "\n\n".join([*parts, f"In brackets: {source}. Compare the pattern, not the values."])
+
+
+def published() -> dict[tuple[str, str], str]:
+    """Published ranges by the name of the attack and the defense, as they stand behind a value."""
+    accuracy = tomllib.loads(PUBLISHED.read_text())["accuracy"]
+    return {
+        (attack, canonical(defense)): f" [{low:g}–{high:g}]" if high < 100 else f" [{low:g}+]"
+        for attack, by_defense in accuracy.items()
+        for defense, (low, high) in by_defense.items()
+    }
+
+
+def canonical(defense: str) -> str:
+    """One spelling for defenses that are the same."""
+    return defense if defense == "none" else Recipe().defended(*combination(defense)).defense
+
+
 def attacks() -> str:
     """What every attack says of itself."""
     lines = [line | {"name": f"`{line['name']}`"} for line in catalogue(KNOWN)]
@@ -176,7 +229,8 @@ def attacks() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    f.__name__: f for f in (cifar, channels, hot_path, demo, killed, known_answers, survival, scaled, presets, attacks)
+    f.__name__: f
+    for f in (cifar, channels, hot_path, demo, killed, known_answers, survival, scaled, presets, attacks, standings)
 }
 
 

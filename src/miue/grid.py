@@ -34,8 +34,9 @@ def kept(grid: Grid, cell: Cell) -> CellRecord | None:
 def standing(grid: Grid, run: Run) -> Board:
     """The leaderboard of what is there. Reads the pictures only where no record says which they are."""
     there = (CellRecord.model_validate_json(p.read_text()).sets for p in (grid.out / "cells").glob("*.json"))
-    known = {sets for sets in there if sets.source == grid.source}
-    cells = grid.cells(known.pop() if len(known) == 1 else Bench.of(grid, run).sets)
+    known = {sets.data + sets.test: sets for sets in there if sets.source == grid.source}
+    (sets,) = known.values() if len(known) == 1 else (Bench.of(grid, run).sets,)
+    cells = grid.cells(sets)
     return board([record for cell in cells if (record := kept(grid, cell))], len(cells), grid.threshold)
 
 
@@ -74,6 +75,10 @@ class Bench:
     def of(cls, grid: Grid, run: Run) -> Bench:
         """Read the pictures of a grid."""
         return cls(grid, *grid.read(run), run)
+
+    def records(self) -> list[CellRecord]:
+        """All that are there, in the order of the cells."""
+        return [record for cell in self.cells.values() if (record := kept(self.grid, cell))]
 
     def shard(self, number: int, count: int) -> list[Cell]:
         """Part `number` of `count`: sizes differ by one at most, and each is a random mix of cheap and dear cells."""
@@ -177,7 +182,7 @@ def on_ray(bench: Bench, cells: Iterable[Cell]) -> Iterator[CellRecord]:
     Needs the extra [ray], and a folder that all workers see. A Ray that runs already is used, else one starts here.
     """
     try:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UserError('--ray needs ray; pip install "miue[ray]" adds it') from None
     cells, began = list(cells), not ray.is_initialized()
