@@ -184,37 +184,45 @@ def standings() -> str:
 
 def standing(r: dict[str, Any]) -> str:
     """One grid, a table for each of its victims."""
-    board, known, parts = Board.model_validate(r["board"]), published(), []
+    board, n, sets = Board.model_validate(r["board"]), r["plan"]["seeds"], r["sets"]
+    source, known = published() if "CIFAR10" in r["plan"]["data"].upper() else ("", {})
+    parts = []
     for recipe in dict.fromkeys(line.recipe for line in board.lines):
         lines = [line for line in board.lines if line.recipe == recipe]
         defenses = list(dict.fromkeys(p.defense for line in lines for p in line.places))
         rows = []
         for line in lines:
-            places = {p.defense: p for p in line.places}
-            near = {d: "" if line.partial else known.get((split(line.attack)[0], canonical(d)), "") for d in defenses}
-            cells = (f"{places[d]}{near[d]}" if d in places else "" for d in defenses)
+            near = {} if line.partial else known
+            told = {
+                p.defense: p.among(n) + near.get((split(line.attack)[0], canonical(p.defense)), "") for p in line.places
+            }
             worst = f"{line.worst.mean:.1%} (`{line.worst.defense}`)" if line.worst else ""
-            name = f"`{line.attack}`" if line.attack not in CONTROLS else line.attack
-            rows.append((f"{name}{line.partial}", *cells, worst))
-        header = (f"trained on (n = {r['plan']['seeds']})", *(f"`{d}`" for d in defenses), "worst case")
+            name = line.attack if line.attack in CONTROLS else f"`{line.attack}`"
+            rows.append((f"{name}{line.partial}", *(told.get(d, "") for d in defenses), worst))
+        header = (f"trained on (n = {n})", *(f"`{d}`" for d in defenses), "worst case")
         parts.append(f"Victim `{recipe}`:\n\n{grid(header, rows)}")
-    sets = r["sets"]
     parts.append(
         f"{sets['name']}: {sets['images']} pictures, tested on {sets['tested']} clean ones. Last epoch, mean ± "
         f"standard deviation; {board.measured} of {board.cells} cells, {len(board.failed)} failed. {where(r)}."
     )
-    source = tomllib.loads(PUBLISHED.read_text())["source"]
-    return "\n\n".join([*parts, f"In brackets: {source}. Compare the pattern, not the values."])
+    return "\n\n".join([*parts, *([f"In brackets: {source}. Compare the pattern, not the values."] if source else [])])
 
 
-def published() -> dict[tuple[str, str], str]:
-    """Published ranges by the name of the attack and the defense, as they stand behind a value."""
-    accuracy = tomllib.loads(PUBLISHED.read_text())["accuracy"]
-    return {
-        (attack, canonical(defense)): f" [{low:g}–{high:g}]" if high < 100 else f" [{low:g}+]"
-        for attack, by_defense in accuracy.items()
+def published() -> tuple[str, dict[tuple[str, str], str]]:
+    """Where published ranges come from, and the ranges by attack and defense, as they stand behind a value."""
+    table = tomllib.loads(PUBLISHED.read_text())
+    known = {
+        (attack, canonical(defense)): f" [{low:g}+]"
+        if high == 100
+        else f" [{low:g}]"
+        if low == high
+        else f" [{low:g}–{high:g}]"
+        for attack, by_defense in table["accuracy"].items()
         for defense, (low, high) in by_defense.items()
     }
+    for ours, theirs in table["alike"].items():
+        known |= {(a, canonical(ours)): told for (a, d), told in known.items() if d == canonical(theirs)}
+    return table["source"], known
 
 
 def canonical(defense: str) -> str:

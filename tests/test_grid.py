@@ -26,6 +26,7 @@ from test_victims import easy
 
 RECIPE = "quick:net=small-cnn:width=4,epochs=2,batch=16"
 MIUE = "mi-ue:surrogate=small-cnn:width=4,epochs=2,steps=1,step=2.0"
+BENCHMARK = Path(grid.__file__).parents[2] / "benchmarks" / "grid.toml"
 SETS = Sets(source="", name="s", data="d", test="t", shape=(3, 8, 8), images=9, tested=9, classes=3, chance=1 / 3)
 BROKEN = """
 from dataclasses import dataclass
@@ -168,6 +169,13 @@ def test_where_the_pictures_are(place: Path, monkeypatch: pytest.MonkeyPatch, ru
         planned(data="$/train.npz").read(run)
     monkeypatch.setenv("PICTURES", str(place))
     assert len(planned(data="$PICTURES/train.npz").read(run)[0]) == 18
+
+
+def test_the_benchmark_is_a_plan():
+    """6 attacks and 2 controls x 8 defenses x 2 victims; no path of a machine."""
+    plan = Grid.load(BENCHMARK)
+    assert len(plan.cells(SETS)) == (6 + 2) * 8 * 2
+    assert plan.data.startswith("$") and plan.test and plan.test.startswith("$") and not plan.out.is_absolute()
 
 
 # --- running ---

@@ -35,6 +35,10 @@ class Place(Record):
             return "failed" if self.failed else ""
         return f"{self.mean:.1%}" + ("" if self.spread is None else f" ± {self.spread:.1%}")
 
+    def among(self, n: int) -> str:
+        """The same, with its own n where it has fewer seeds than the table."""
+        return f"{self} (n = {self.n})" if 0 < self.n < n else str(self)
+
 
 class Line(Record):
     """One row of a table: one attack (or control) against every defense, and its worst case."""

@@ -108,7 +108,7 @@ def board(board: Board, json: bool) -> None:
         table = Table("trained on", *defenses, "worst case", box=box.SIMPLE)
         table.title = f"accuracy on clean test pictures, last epoch, victim {recipe}, n = {n}"
         for line in lines:
-            places = {p.defense: f"{p}" + (f" (n = {p.n})" if 0 < p.n < n else "") for p in line.places}
+            places = {p.defense: p.among(n) for p in line.places}
             worst = f"{line.worst.mean:.1%} ({line.worst.defense})" if line.worst else ""
             table.add_row(line.name, *(places.get(d, "") for d in defenses), worst)
         console.print(table)
