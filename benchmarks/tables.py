@@ -9,6 +9,7 @@ import dataclasses
 import json
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -17,13 +18,17 @@ from typing import Any
 from miue import MiUe
 from miue.analyze import CLEAN, NOISE
 from miue.attacks import KNOWN
+from miue.defenses import combination
+from miue.leaderboard import CONTROLS, Board
 from miue.ranks import spearman
 from miue.records import Analysis
 from miue.run import Run
-from miue.spec import catalogue
+from miue.spec import catalogue, split
+from miue.victims import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
+PUBLISHED = Path(__file__).resolve().parent / "published.toml"
 PAGES = ("README.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md"))))
 
 
@@ -173,6 +178,62 @@ def known_answers() -> str:
     return f"{table}\n\nn = {s['n']}, {s['seeds']} seeds ({s['neural_seeds']} for neural bounds). {where(r)}."
 
 
+def standings() -> str:
+    """The grids: every attack against every defense, the worst case last, published values in brackets."""
+    records = [load(p.stem) for p in sorted(RESULTS.glob("grid*.json"))]
+    if not records:
+        raise FileNotFoundError("grid")
+    return "\n\n".join(standing(r) for r in records)
+
+
+def standing(r: dict[str, Any]) -> str:
+    """One grid, a table for each of its victims."""
+    board, n, sets = Board.model_validate(r["board"]), r["plan"]["seeds"], r["sets"]
+    source, known = published() if "CIFAR10" in r["plan"]["data"].upper() else ("", {})
+    parts = []
+    for recipe in dict.fromkeys(line.recipe for line in board.lines):
+        lines = [line for line in board.lines if line.recipe == recipe]
+        defenses = list(dict.fromkeys(p.defense for line in lines for p in line.places))
+        rows = []
+        for line in lines:
+            near = {} if line.partial else known
+            told = {
+                p.defense: p.among(n) + near.get((split(line.attack)[0], canonical(p.defense)), "") for p in line.places
+            }
+            worst = f"{line.worst.mean:.1%} (`{line.worst.defense}`)" if line.worst else ""
+            name = line.attack if line.attack in CONTROLS else f"`{line.attack}`"
+            rows.append((f"{name}{line.partial}", *(told.get(d, "") for d in defenses), worst))
+        header = (f"trained on (n = {n})", *(f"`{d}`" for d in defenses), "worst case")
+        parts.append(f"Victim `{recipe}`:\n\n{grid(header, rows)}")
+    parts.append(
+        f"{sets['name']}: {sets['images']} pictures, tested on {sets['tested']} clean ones. Last epoch, mean ± "
+        f"standard deviation; {board.measured} of {board.cells} cells, {len(board.failed)} failed. {where(r)}."
+    )
+    return "\n\n".join([*parts, *([f"In brackets: {source}. Compare the pattern, not the values."] if source else [])])
+
+
+def published() -> tuple[str, dict[tuple[str, str], str]]:
+    """Where published ranges come from, and the ranges by attack and defense, as they stand behind a value."""
+    table = tomllib.loads(PUBLISHED.read_text())
+    known = {
+        (attack, canonical(defense)): f" [{low:g}+]"
+        if high == 100
+        else f" [{low:g}]"
+        if low == high
+        else f" [{low:g}–{high:g}]"
+        for attack, by_defense in table["accuracy"].items()
+        for defense, (low, high) in by_defense.items()
+    }
+    for ours, theirs in table["alike"].items():
+        known |= {(a, canonical(ours)): told for (a, d), told in known.items() if d == canonical(theirs)}
+    return table["source"], known
+
+
+def canonical(defense: str) -> str:
+    """One spelling for defenses that are the same."""
+    return defense if defense == "none" else Recipe().defended(*combination(defense)).defense
+
+
 def attacks() -> str:
     """What every attack says of itself."""
     lines = [line | {"name": f"`{line['name']}`"} for line in catalogue(KNOWN)]
@@ -290,6 +351,7 @@ TABLES: dict[str, Callable[[], str]] = {
         analysis,
         paper_order,
         depths,
+        standings,
     )
 }
 

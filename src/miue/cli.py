@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import signal
 import sys
-import tomllib
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +14,7 @@ import typer
 from pydantic import BaseModel
 from rich.console import Console
 
-from miue import data, doctor, figures, jobs, show
+from miue import data, doctor, figures, grid, jobs, show
 from miue.analyze import Analyzer
 from miue.attacks import KNOWN as ATTACKS
 from miue.defenses import KNOWN as DEFENSES
@@ -25,7 +24,7 @@ from miue.evaluate import Proof
 from miue.mi import KNOWN as ESTIMATORS
 from miue.recipes import RECIPES, for_victim, recipe
 from miue.run import DEVICES, Run
-from miue.spec import catalogue, defense_lines
+from miue.spec import catalogue, defense_lines, read_toml
 from miue.types import UserError
 
 FAILED_INPUTS, USAGE, FAILED_CHECKS, INTERRUPTED = 1, 2, 3, 130
@@ -68,13 +67,7 @@ def _settings(ctx: Any, path: Path | None) -> Path | None:  # typer hands over a
     """--config: a TOML file gives defaults; what is written on the command line wins."""
     if path is None:
         return None
-    try:
-        values = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not TOML: {error}") from None
-    values = {k.replace("-", "_"): v for k, v in values.items()}
+    values = {k.replace("-", "_"): v for k, v in read_toml(path).items()}
     known = {p.name for p in ctx.command.params} - {"config"}
     if unknown := set(values) - known:
         raise UserError(f"{path}: unknown key {sorted(unknown)[0]!r}; allowed: {', '.join(sorted(map(str, known)))}")
@@ -337,6 +330,37 @@ def demo(
     outcome = run_demo(folder, Run(seed, device, quiet=quiet), (lambda text: None) if quiet else _say)
     show.outcome(outcome, json)
     raise typer.Exit(0 if outcome.verdict == "protected" else FAILED_CHECKS)
+
+
+@app.command(name="grid")
+def grid_command(
+    plan: Annotated[
+        Path, typer.Argument(help="TOML file: data, test, attacks, defenses, recipes, seeds (docs/grid.md).")
+    ],
+    only_show: Annotated[bool, typer.Option("--show", help="Measure nothing, print the leaderboard.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells, measure nothing.")] = False,
+    shard: Annotated[str, typer.Option(help="Only this part of the cells: 2/4 is the second of four.")] = "1/1",
+    retry: Annotated[bool, typer.Option("--retry", help="Measure cells that failed once more.")] = False,
+    ray: Annotated[bool, typer.Option("--ray", help="Share the cells among the workers of Ray.")] = False,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Measure what survives what: attacks x defenses x recipes x seeds, one record a cell.
+
+    Nothing is measured twice: stopped or killed, the same command goes on where it was. Exit code 1 if a cell failed.
+    """
+    run, wanted = Run(device_name=device, quiet=quiet), grid.Grid.load(plan)
+    if only_show:
+        show.board(grid.standing(wanted, run), json)
+        return
+    part, bench = grid.parse_shard(shard), grid.Bench.of(wanted, run)
+    if dry_run:
+        show.cells(bench, part, json)
+        return
+    records = grid.work(bench, part, retry, ray, (lambda text: None) if quiet else _say)
+    show.board(grid.standing(wanted, run), json)
+    raise typer.Exit(FAILED_INPUTS if any(record.error for record in records) else 0)
 
 
 @app.command(name="attacks")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -135,14 +135,17 @@ def judge(runs: Sequence[VictimRun], chance: float, threshold: float) -> tuple[V
         by_role = {
             role: [r for r in runs if r.victim == victim and r.role == role] for role in ("clean", "noise", "protected")
         }
-        verdicts.append(_judge_one(victim, by_role, chance, threshold))
+        verdicts.append(judge_victim(victim, by_role, chance, threshold))
     for wanted in ("inconclusive", "not protected"):
         if found := [reason for verdict, reason in verdicts if verdict == wanted]:
             return wanted, "; ".join(found)
     return "protected", "; ".join(reason for _, reason in verdicts)
 
 
-def _judge_one(victim: str, runs: dict[str, list[VictimRun]], chance: float, threshold: float) -> tuple[Verdict, str]:
+def judge_victim(
+    victim: str, runs: Mapping[str, Sequence[VictimRun]], chance: float, threshold: float
+) -> tuple[Verdict, str]:
+    """The verdict of one victim by itself: its runs by role, those of one seed at one place."""
     clean, noise = (fmean(r.last for r in runs[role]) for role in ("clean", "noise"))
     least = min(r.last for r in runs["clean"])  # of every seed: a share is taken of each one's gain below
     if least - chance < LEARNT:

@@ -98,10 +98,9 @@ class Job:
         budget = own if self.budget is None else Budget.parse(self.budget)
         if facts := getattr(method, "facts", None):
             facts.check(budget)
-        file = Path(self.method.partition(".py:")[0] + ".py")
         return {
             "attack": spell(method, KNOWN),
-            "code": hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else "",
+            "code": code_of(self.method),
             "budget": str(budget),
             "canvas": canvas,
             "seed": self.seed,
@@ -169,7 +168,7 @@ def _protect(
     record = RunRecord(
         fingerprint=fingerprint,
         status="running",
-        miue=_version(),
+        miue=installed(),
         settings=settings,
         source={
             "location": str(Path(source.location).resolve()) if Path(source.location).exists() else source.location,
@@ -239,7 +238,7 @@ def prove(claim: Claim, proof: Proof, run: Run, say: Callable[[str], None] = lam
     if missing := int((~used).sum()):
         say(f"{missing} clean pictures are not in {claim.out}; no victim trains on them")
     clean, protected = clean.select(used), shipped.select(rows[used], name=claim.out.name)
-    test_set, held = _test_set(claim, clean, canvas, run)
+    test_set, held = read_test(clean, claim.clean, claim.test, claim.test_split, run)
     if held is not None:
         kept, rest = held
         say(f"no --test: {len(rest)} of {len(clean)} clean pictures are held out, no victim trains on them in any form")
@@ -317,7 +316,7 @@ def explain(inquiry: Inquiry, analyzer: Analyzer, run: Run, say: Callable[[str],
         name: data.read(published, canvas, grey=grey).select(rows[used], name=name)
         for name, (_, published, rows) in found.items()
     }
-    test_set, held = _test_set(inquiry, clean, canvas, run)
+    test_set, held = read_test(clean, inquiry.clean, inquiry.test, inquiry.test_split, run)
     if held is not None:
         kept, rest = held
         say(f"no --test: {len(rest)} of {len(clean)} clean pictures are held out, no victim trains on them in any form")
@@ -349,15 +348,24 @@ def generation(name: str, record: RunRecord, run: Run) -> Generation | None:
     return Generation(name=name, cosine=cosine, between=between, within=within)
 
 
-def _test_set(claim: Claim | Inquiry, clean: ImageSet, canvas: int, run: Run) -> tuple[ImageSet | None, Any]:
-    """(the test set, None), or (None, (rows to train on, rows held out))."""
-    if claim.test is None and claim.test_split is None:
+def read_test(
+    clean: ImageSet, source: str, test: str | None, split: str | None, run: Run
+) -> tuple[ImageSet | None, Any]:
+    """(the test set, None); where no other set or split is named: (None, (rows to train on, rows held out))."""
+    if test is None and split is None:
         return None, holdout(clean, HELD_OUT, run.reseeded(0))
-    test = data.read(data.scan(claim.test or claim.clean, split=claim.test_split), canvas, grey=clean.shape[0] == 1)
-    if test.classes != clean.classes:
-        ours, theirs = ", ".join(clean.classes[:8]), ", ".join(test.classes[:8])
-        raise UserError(f"{claim.test}: its classes ({theirs}) are not those of {claim.clean} ({ours})")
-    return test, None
+    grey, canvas = clean.shape[0] == 1, clean.shape[1]
+    read = data.read(data.scan(test or source, split=split), canvas, grey=grey)
+    if read.classes != clean.classes:
+        ours, theirs = ", ".join(clean.classes[:8]), ", ".join(read.classes[:8])
+        raise UserError(f"{test or source}: its classes ({theirs}) are not those of {source} ({ours})")
+    return read, None
+
+
+def code_of(spelling: str) -> str:
+    """Digest of the code of a method from a user's own file; empty for one of ours."""
+    file = Path(spelling.partition(".py:")[0] + ".py")
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else ""
 
 
 def _write(path: Path, record: Record) -> None:
@@ -387,7 +395,8 @@ def _existing(path: Path) -> Path:
     return next(p for p in (path, *path.resolve().parents) if p.exists())
 
 
-def _version() -> str:
+def installed() -> str:
+    """The version of this package."""
     from importlib.metadata import version
 
     return version("miue")

@@ -63,6 +63,6 @@ def for_victim(base: Recipe, net: str) -> Recipe:
     """The recipe with another network: transformers get their optimizer, nets without normalisation a lower rate."""
     if net.partition(":")[0] in UNNORMALISED:
         return replace(base, net=net, lr=min(base.lr, 0.01))
-    if net.startswith(("vit", "deit", "cait", "swin")) and base.optimizer == "sgd":
+    if net.startswith(("vit", "small-vit", "deit", "cait", "swin")) and base.optimizer == "sgd":
         return replace(base, net=net, optimizer="adamw", lr=1e-3, warmup=max(base.warmup, 0.1), weight_decay=0.05)
     return replace(base, net=net)

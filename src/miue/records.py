@@ -1,4 +1,4 @@
-"""What is written as JSON about victims, proofs and analyses."""
+"""What is written as JSON about victims, proofs, analyses and grids."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ class Record(BaseModel):
 
 
 Role = Literal["clean", "noise", "protected"]
+Which = Literal["random", "stratified", "classes"]
 Verdict = Literal["protected", "not protected", "inconclusive"]
 
 
@@ -240,3 +241,47 @@ class Analysis(Record):
     def covariances(self, name: str, stage: str) -> list[Covariance]:
         """Those of protected features, one a seed."""
         return [s.protected for run in self.runs if run.name == name for s in run.stages if s.name == stage]
+
+
+class Sets(Record):
+    """The pictures of a grid, as far as its plan and its tables need to know them."""
+
+    version: Literal[1] = 1
+    source: str
+    """What the grid asked for."""
+    name: str
+    data: str
+    test: str
+    """Digests of the clean training set and of the test set, as they were read."""
+    shape: tuple[int, int, int]
+    images: int
+    tested: int
+    classes: int
+    chance: float
+    """Share of the largest class of the test set."""
+
+
+class CellRecord(Record):
+    """One cell of a grid: one victim, or the error that it ended in."""
+
+    version: Literal[1] = 1
+    key: str
+    """Digest of everything that decides the result; also the name of the file."""
+    attack: str
+    """A spelling, or "clean", "noise", or "without": only the pictures that a partial protection leaves clean."""
+    method: str = ""
+    """The attack with every field that differs from its default."""
+    budget: str = ""
+    defense: str
+    recipe: str
+    share: float
+    which: Which
+    leaked: float
+    seed: int
+    sets: Sets
+    training: dict[str, Any]
+    """The recipe with its defense, as plain values."""
+    victim: VictimRun | None = None
+    error: str = ""
+    machine: dict[str, str]
+    miue: str

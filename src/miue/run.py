@@ -123,6 +123,11 @@ class Run:
     def device(self) -> torch.device:
         return self.fabric.device
 
+    @property
+    def accelerated(self) -> bool:
+        """Whether the device is not the processor."""
+        return self.device.type != "cpu"
+
     @cached_property
     def numerics(self) -> Numerics:
         return choose_numerics(self.device)

@@ -12,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from miue import data, jobs
+from miue.grid import Bench, kept
+from miue.leaderboard import Board
 from miue.records import Analysis, Outcome
 from miue.run import Run
 
@@ -94,6 +96,50 @@ def outcome(outcome: Outcome, json: bool) -> None:
     tried = any(r.defense for r in outcome.runs)
     others = "defend themselves in other ways" if tried else "compress, turn pictures grey, train adversarially, purify"
     print(f"Not tested: trainers who {others}, start from a trained network or have clean copies (docs/limits.md).")
+
+
+def board(board: Board, json: bool) -> None:
+    """The tables of a grid, one a recipe, what its verdicts are, and what failed."""
+    if json:
+        print(board.model_dump_json(indent=1))
+        return
+    for recipe in dict.fromkeys(line.recipe for line in board.lines):
+        lines = [line for line in board.lines if line.recipe == recipe]
+        defenses = list(dict.fromkeys(p.defense for line in lines for p in line.places))
+        n = max(p.n for line in lines for p in line.places)
+        table = Table("trained on", *defenses, "worst case", box=box.SIMPLE)
+        table.title = f"accuracy on clean test pictures, last epoch, victim {recipe}, n = {n}"
+        for line in lines:
+            places = {p.defense: p.among(n) for p in line.places}
+            worst = f"{line.worst.mean:.1%} ({line.worst.defense})" if line.worst else ""
+            table.add_row(line.name, *(places.get(d, "") for d in defenses), worst)
+        console.print(table)
+        for line in lines:
+            by_verdict: dict[str, list[str]] = {}
+            for place in line.places:
+                if place.verdict:
+                    by_verdict.setdefault(place.verdict, []).append(place.defense)
+            if by_verdict:
+                print(f"{line.name}: " + "; ".join(f"{v}: {', '.join(found)}" for v, found in by_verdict.items()))
+    for name, error in board.failed.items():
+        print(f"failed: {name}: {error}")
+    print(f"{board.measured} of {board.cells} cells measured, {len(board.failed)} failed")
+
+
+def cells(bench: Bench, shard: tuple[int, int], json: bool) -> None:
+    """What `grid` would do."""
+    found = [(cell, kept(bench.grid, cell)) for cell in bench.shard(*shard)]
+    lines = [
+        {"cell": str(cell), "key": cell.key, "state": ("failed" if at.error else "there") if at else "missing"}
+        for cell, at in found
+    ]
+    if json:
+        console.print_json(data=lines)
+        return
+    for line in lines:
+        print(f"{line['state']:8} {line['key']}  {line['cell']}")
+    missing = sum(line["state"] == "missing" for line in lines)
+    print(f"{len(lines)} cells, {missing} to measure; nothing was done (--dry-run)")
 
 
 def _spread(values: list[float]) -> str:

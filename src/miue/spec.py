@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import sys
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType, UnionType
@@ -28,6 +29,16 @@ def split(text: str) -> tuple[str, list[str], dict[str, str]]:
     words = [w.strip() for w in rest.split(",") if w.strip()]
     fields = dict(w.split("=", 1) for w in words if "=" in w)
     return name, [w for w in words if "=" not in w], fields
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The values of a TOML file. Raises UserError where there is none."""
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not TOML: {error}") from None
 
 
 def parse(text: str, known: Mapping[str, type[T]], kind: str) -> T:

@@ -25,7 +25,10 @@ def test_the_contract(name: str, channels: int):
     check_net(name, 32, channels)
 
 
-@pytest.mark.parametrize(("name", "size"), [("small-cnn", 8), ("small-resnet", 13), ("vit-tiny", 28), ("vit-tiny", 8)])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("small-cnn", 8), ("small-resnet", 13), ("vit-tiny", 28), ("vit-tiny", 8), ("small-vit:width=32,depth=2", 16)],
+)
 def test_the_contract_at_other_sizes(name: str, size: int):
     check_net(name, size, 1)
 
@@ -79,10 +82,15 @@ def parameters(name: str) -> int:
 
 @pytest.mark.parametrize(
     ("name", "millions"),
-    [("wrn:depth=28,width=10", 36.48), pytest.param("wrn-34-10", 46.16, marks=pytest.mark.slow), ("lenet5", 0.062)],
+    [
+        ("wrn:depth=28,width=10", 36.48),
+        pytest.param("wrn-34-10", 46.16, marks=pytest.mark.slow),
+        ("lenet5", 0.062),
+        ("small-vit:width=192,depth=12", 5.36),
+    ],
 )
 def test_published_numbers_of_parameters(name: str, millions: float):
-    """36.5 M and 46.2 M for the wide networks, 62 k for LeNet-5 on colour."""
+    """36.5 M and 46.2 M for the wide networks, 62 k for LeNet-5 on colour, ViT-tiny for tokens of 4 x 4."""
     assert parameters(name) == pytest.approx(millions * 1e6, rel=0.002)
 
 
@@ -161,6 +169,7 @@ def test_width_scales_the_network():
         ("linear:width=3", "its options are none at all"),
         ("wrn:depth=11", "depth=11 is not 6 n + 4"),
         ("wrn:depth=4", "depth=4 is not 6 n + 4"),
+        ("small-vit:width=48", "width=48 is no multiple of 32"),
     ],
 )
 def test_refusals(name: str, told: str):

@@ -16,6 +16,15 @@ from miue.nets.wide import wide_resnet
 from miue.spec import split
 from miue.types import UserError
 
+
+def small_vit(shape: tuple[int, int, int], classes: int, width: int = 64, depth: int = 4) -> Classifier:
+    """A small vision transformer: 64 tokens, one head for 32 of its width; for a few thousand pictures on a CPU."""
+    if width < 32 or width % 32:
+        raise UserError(f"net small-vit: width={width} is no multiple of 32")
+    sizes = {"embed_dim": width, "depth": depth, "num_heads": width // 32}
+    return _from_timm(ALIASES["vit-tiny"], shape, classes, **sizes)
+
+
 OURS: dict[str, Callable[..., Classifier]] = {
     "small-cnn": small_cnn,
     "small-resnet": small_resnet,
@@ -24,6 +33,7 @@ OURS: dict[str, Callable[..., Classifier]] = {
     "mlp3": three_layers,
     "lenet5": lenet5,
     "wrn": wide_resnet,
+    "small-vit": small_vit,
 }
 SHORT = {"wrn-28-10": "wrn:depth=28,width=10", "wrn-34-10": "wrn:depth=34,width=10"}
 ALIASES = {
@@ -70,7 +80,7 @@ class _TimmTrunk(nn.Module):
         return self.model.forward_head(features, pre_logits=True)  # pyright: ignore[reportCallIssue]
 
 
-def _from_timm(name: str, shape: tuple[int, int, int], classes: int) -> Classifier:
+def _from_timm(name: str, shape: tuple[int, int, int], classes: int, **sizes: int) -> Classifier:
     import timm  # here: it takes seconds to import and small nets do not need it
 
     if not timm.is_model(name):
@@ -80,7 +90,7 @@ def _from_timm(name: str, shape: tuple[int, int, int], classes: int) -> Classifi
         )
     channels, height, width = shape
     side = max(height, width)
-    extra = _sizes(name, height, width) if side < 224 else {}
+    extra: dict[str, Any] = sizes | (_sizes(name, height, width) if side < 224 else {})
     model: Any = timm.create_model(name, pretrained=False, num_classes=classes, in_chans=channels, **extra)
     head = model.get_classifier()
     if side < CIFAR_STEM_BELOW:

@@ -1,0 +1,161 @@
+"""The plan of a grid: a TOML file, and the cells that it asks for, each known by its content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import Template
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from miue import data
+from miue.attacks import KNOWN, attack
+from miue.defenses import combination
+from miue.jobs import code_of, read_test
+from miue.partial import Partial
+from miue.recipes import recipe
+from miue.records import Record, Sets, Which
+from miue.run import Run
+from miue.spec import own_budget, read_toml, spell
+from miue.types import Budget, ImageSet, UserError
+from miue.victims import Recipe
+
+VERSION = 1  # of what a cell means; a higher number makes kept ones void
+Texts = Annotated[tuple[str, ...], Field(min_length=1)]
+Shares = Annotated[tuple[float, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One victim of a grid. key: digest of everything that decides its result."""
+
+    key: str
+    attack: str
+    method: str
+    budget: Budget | None
+    defense: str
+    recipe: str
+    partial: Partial
+    seed: int
+    training: Recipe = field(repr=False)
+    perturbation: str = ""
+    """Digest of what decides the perturbation; empty where there is none."""
+
+    def __str__(self) -> str:
+        return f"{self.attack}{self.partial}, {self.recipe} + {self.defense}, seed {self.seed}"
+
+
+class Grid(Record):
+    """What is to be measured, as a TOML file says it. Names and paths are those of the command line.
+
+    data, test: sources; $NAME in them is a variable of the environment. per_class, test_per_class: only the first
+    pictures of every class. seeds: how many, from `seed` on; a seed is that of the attack, of what is protected and
+    of the victim. budget: of every attack and of the noise; without it each method's own. shares, leaked: see Partial.
+    """
+
+    data: str
+    test: str | None = None
+    split: str | None = None
+    test_split: str | None = None
+    per_class: int | None = Field(None, ge=1)
+    test_per_class: int | None = Field(None, ge=1)
+    canvas: int | None = Field(None, ge=8)
+    attacks: Texts
+    defenses: Texts = ("none",)
+    recipes: Texts = ("quick",)
+    seeds: int = Field(1, ge=1)
+    seed: int = Field(0, ge=0)
+    budget: str | None = None
+    shares: Shares = (1.0,)
+    which: Which = "stratified"
+    leaked: Shares = (0.0,)
+    threshold: float = Field(0.25, gt=0, lt=1)
+    out: Path
+
+    @classmethod
+    def load(cls, path: Path) -> Grid:
+        """Read a TOML file. Raises UserError that names the key and what is allowed."""
+        try:
+            grid = cls.model_validate({"out": path.with_suffix("")} | read_toml(path))
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            if first["type"] == "extra_forbidden":
+                raise UserError(f"{path}: unknown key {key!r}; allowed: {', '.join(cls.model_fields)}") from None
+            if first["type"] == "missing":
+                raise UserError(f"{path}: the key {key!r} is missing") from None
+            raise UserError(f"{path}: {key} = {first['input']!r}: {first['msg']}") from None
+        try:
+            grid.cells(
+                Sets(source="", name="", data="", test="", shape=(3, 32, 32), images=1, tested=1, classes=2, chance=0.5)
+            )
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        return grid
+
+    @property
+    def source(self) -> str:
+        """What the grid asks for, as text: records of the same one need not read the pictures to find each other."""
+        asked = ("data", "test", "split", "test_split", "per_class", "test_per_class", "canvas")
+        return repr({key: value for key in asked if (value := getattr(self, key)) is not None})
+
+    def read(self, run: Run) -> tuple[ImageSet, ImageSet]:
+        """The clean training set and the test set; where no test set is named, a fifth of the clean one."""
+        source, named = _expanded(self.data), self.test and _expanded(self.test)
+        clean = data.read(data.scan(source, split=self.split), self.canvas)
+        test, held = read_test(clean, source, named, self.test_split, run)
+        if held is not None:
+            clean, test = clean.select(held[0]), clean.select(held[1])
+        assert test is not None
+        parts = (clean, self.per_class), (test, self.test_per_class)
+        clean, test = (part.first_per_class(count) if count else part for part, count in parts)
+        return clean, test
+
+    def cells(self, sets: Sets) -> list[Cell]:
+        """All cells: seed by seed, the controls first. A content that is asked for twice is one cell."""
+        shared = [(s, leak) for s in self.shares for leak in self.leaked]
+        partials = [Partial(share=s, which=self.which if s < 1 else "stratified", leaked=leak) for s, leak in shared]
+        rows = [("clean", Partial()), ("noise", Partial())]
+        rows += [("without", partial) for partial in partials if not partial.whole]
+        rows += [(text, partial) for text in self.attacks for partial in partials]
+        made = [
+            self._cell(sets, text, partial, name, defense, self.seed + seed)
+            for seed in range(self.seeds)
+            for text, partial in rows
+            for name in self.recipes
+            for defense in self.defenses
+        ]
+        return list({cell.key: cell for cell in reversed(made)}.values())[::-1]  # of equal ones the first
+
+    def _cell(self, sets: Sets, text: str, partial: Partial, name: str, defense: str, seed: int) -> Cell:
+        training = recipe(name)
+        if defense != "none":
+            training = training.defended(*combination(defense))
+        method, budget, made = text, None, ""
+        if text not in ("clean", "without"):
+            chosen = attack(text)
+            method, budget = spell(chosen, KNOWN), own_budget(chosen, sets.shape)
+            if self.budget is not None:
+                budget = Budget.parse(self.budget)
+            if facts := getattr(chosen, "facts", None):
+                facts.check(budget)
+            made = _digest(method, code_of(text), str(budget), sets.data, seed)
+        key = _digest(made or text, repr(partial), repr(training), sets.data, sets.test, seed)
+        return Cell(key, text, method, budget, defense, name, partial, seed, training, made)
+
+
+def _digest(*content: object) -> str:
+    return hashlib.sha256(repr((VERSION, *content)).encode()).hexdigest()[:16]
+
+
+def _expanded(text: str) -> str:
+    """A source with the variables of the environment in it."""
+    try:
+        return Template(text).substitute(os.environ)
+    except KeyError as error:
+        raise UserError(f"{text}: set the environment variable {error.args[0]}") from None
+    except ValueError:
+        raise UserError(f"{text}: after a $ stands the name of an environment variable") from None
