@@ -22,9 +22,10 @@ from miue.defenses import combination
 from miue.demo import demo as run_demo
 from miue.evaluate import Proof
 from miue.mi import KNOWN as ESTIMATORS
+from miue.options import Canvas, Config, Device, Json, Out, Quiet, Seed, Split
 from miue.recipes import RECIPES, for_victim, recipe
-from miue.run import DEVICES, Run
-from miue.spec import catalogue, defense_lines, read_toml
+from miue.run import Run
+from miue.spec import catalogue, defense_lines
 from miue.types import UserError
 
 FAILED_INPUTS, USAGE, FAILED_CHECKS, INTERRUPTED = 1, 2, 3, 130
@@ -61,31 +62,6 @@ note_console = Console(stderr=True)
 
 def _say(text: str) -> None:
     note_console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _settings(ctx: Any, path: Path | None) -> Path | None:  # typer hands over a context that is no typer.Context
-    """--config: a TOML file gives defaults; what is written on the command line wins."""
-    if path is None:
-        return None
-    values = {k.replace("-", "_"): v for k, v in read_toml(path).items()}
-    known = {p.name for p in ctx.command.params} - {"config"}
-    if unknown := set(values) - known:
-        raise UserError(f"{path}: unknown key {sorted(unknown)[0]!r}; allowed: {', '.join(sorted(map(str, known)))}")
-    ctx.default_map = values
-    return path
-
-
-Out = Annotated[Path, typer.Argument(help="The published folder. A private one, OUT.private, lies beside it.")]
-Config = Annotated[
-    Path | None,
-    typer.Option(callback=_settings, is_eager=True, help="TOML file with any of these options; the command line wins."),
-]
-Device = Annotated[str, typer.Option(help=f"Where to compute: {', '.join(DEVICES)}.")]
-Seed = Annotated[int, typer.Option(help="The same seed on the same kind of machine gives the same result.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no remarks.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
-Split = Annotated[str | None, typer.Option(help="Which split, where the source has train, test and so on.")]
-Canvas = Annotated[int | None, typer.Option(help="Side of the square that networks see [from the pictures].")]
 
 
 @app.command()

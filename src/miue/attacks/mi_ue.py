@@ -68,13 +68,13 @@ class MiUe(MinMin):
         "official": {"augment": "flip-first", "zeta": 0.0, "step_end": 0.4, "per_dimension": True, "companions": 1},
         "balanced": {"epochs": 30, "steps": 5, "step": 0.8, "cells": 8},
         "quick": {
-            "surrogate": "small-cnn",
-            "epochs": 15,
-            "steps": 5,
-            "step": 1.6,
+            "surrogate": "small-resnet:width=8",
+            "epochs": 12,
+            "steps": 3,
+            "step": 3.0,
             "batch": 32,
             "noise_momentum": 0.9,
-            "class_gradient": 4.0,
+            "class_gradient": 10.0,
         },
     }
 
