@@ -20,7 +20,7 @@ from miue.run import launch
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--attack", default="mi-ue:quick")
+    parser.add_argument("--attack", default="mi-ue:drawings")
     parser.add_argument("--per-class", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--work", type=Path, default=Path("build/processes"))

@@ -7,6 +7,7 @@ Writes benchmarks/results/NAME.json. Killed? The same command goes on (its state
 from __future__ import annotations
 
 import argparse
+import hashlib
 import time
 from pathlib import Path
 from statistics import fmean
@@ -48,9 +49,10 @@ def main() -> None:
         clean, test = miue.data.shapes(options.per_class), miue.data.shapes(100, split="test")
     method, recipe = miue.attack(options.attack), miue.recipe(options.recipe)
     budget = own_budget(method, clean.shape)
+    work = options.work / hashlib.sha256(f"{method!r} {budget} {clean.digest}".encode()).hexdigest()[:16]
     rows, seconds, quality = [], [], []
     for seed in range(options.seeds) if options.only is None else [options.only]:
-        run = miue.Run(seed, keep=options.work / f"{options.name}-{seed}", quiet=False)
+        run = miue.Run(seed, keep=work / str(seed), quiet=False)
         kept = run.keep / "perturbation.safetensors"
         if not kept.is_file():
             start = time.monotonic()

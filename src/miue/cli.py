@@ -71,7 +71,7 @@ def protect(
     attack: Annotated[
         str,
         typer.Option(
-            help="Method: `mi-ue:balanced`, `mi-ue:quick` (minutes on a CPU), `mi-ue:paper`, `mi-ue:official`, or "
+            help="Method: `mi-ue:balanced`, `mi-ue:quick` (photographs, minutes on a CPU), `mi-ue:drawings`, `mi-ue:paper`, `mi-ue:official`, or "
             "another that `miue attacks` lists; with fields, as in `mi-ue:quick,epochs=20,cells=8`; or "
             "`your_file.py:Method`."
         ),

@@ -23,7 +23,7 @@ def demo(folder: Path, run: Run, say: Callable[[str], None]) -> Outcome:
             say(f"drawing {count} pictures of each of ten shapes into {where}")
             data.export(data.shapes(count, 32, run.seed, split), where)
     say(f"protecting {train}: MI-UE, 8 grey levels of 255, one change per picture")
-    protect(Job(source=str(train), out=out, method="mi-ue:quick", seed=run.seed), run, say)
+    protect(Job(source=str(train), out=out, method="mi-ue:drawings", seed=run.seed), run, say)
     picture = folder / "preview.png"
     data.preview(data.scan(str(train)), out, picture, 8)
     say(f"before, after and the difference ten times amplified: {picture}")

@@ -76,6 +76,15 @@ class MiUe(MinMin):
             "noise_momentum": 0.9,
             "class_gradient": 10.0,
         },
+        "drawings": {
+            "surrogate": "small-cnn",
+            "epochs": 25,
+            "steps": 2,
+            "step": 3.0,
+            "batch": 32,
+            "noise_momentum": 0.9,
+            "class_gradient": 4.0,
+        },
     }
 
     def __post_init__(self) -> None:
