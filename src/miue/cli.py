@@ -71,9 +71,9 @@ def protect(
     attack: Annotated[
         str,
         typer.Option(
-            help="Method: `mi-ue:balanced`, `mi-ue:quick` (photographs, minutes on a CPU), `mi-ue:drawings`, `mi-ue:paper`, `mi-ue:official`, or "
-            "another that `miue attacks` lists; with fields, as in `mi-ue:quick,epochs=20,cells=8`; or "
-            "`your_file.py:Method`."
+            help="Method: `mi-ue:balanced`, `mi-ue:quick` (photographs, minutes on a CPU), `mi-ue:drawings` (the same "
+            "for flat shapes), `mi-ue:paper`, `mi-ue:official`, or others that `miue attacks` lists; with fields: "
+            "`mi-ue:quick,epochs=20,cells=8`; or `your_file.py:Method`."
         ),
     ] = "mi-ue:balanced",
     budget: Annotated[

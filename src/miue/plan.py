@@ -81,7 +81,7 @@ class Grid(Record):
         try:
             grid = cls.model_validate({"out": path.with_suffix("")} | read_toml(path))
         except ValidationError as error:
-            first = error.errors()[0]
+            first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a missing key may be misspelt
             key = ".".join(map(str, first["loc"]))
             if first["type"] == "extra_forbidden":
                 raise UserError(f"{path}: unknown key {key!r}; allowed: {', '.join(cls.model_fields)}") from None
