@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +183,7 @@ def on_ray(bench: Bench, cells: Iterable[Cell]) -> Iterator[CellRecord]:
     Needs the extra [ray], and a folder that all workers see. A Ray that runs already is used, else one starts here.
     """
     try:
-        import ray  # pyright: ignore[reportMissingImports]
+        ray: Any = import_module("ray")  # an extra, whose decorator is typed for literal options only
     except ImportError:
         raise UserError('--ray needs ray; pip install "miue[ray]" adds it') from None
     cells, began = list(cells), not ray.is_initialized()
