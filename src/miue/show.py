@@ -185,11 +185,15 @@ def analysis(found: Analysis, json: bool) -> None:
     _calibration(found)
     _correlations(found)
     _statements(found)
-    remarks = {
-        note for n in found.names for e in found.estimators for m in found.found(n, e, deepest) for note in m.notes
-    }
-    for note in (*found.notes, *sorted(remarks)):
+    for note in found.notes:
         print(f"note: {note}")
+    for estimator in found.estimators:
+        said: dict[str, list[str]] = {}  # a remark may end in a figure of its own; which attacks it is about says more
+        for name in found.names:
+            for note in (note for m in found.found(name, estimator, deepest) for note in m.notes):
+                said.setdefault(note.partition(": ")[0], []).append(name)
+        for text, names in said.items():
+            print(f"note: {estimator} at {deepest}: {text} ({', '.join(dict.fromkeys(names))})")
 
 
 def _calibration(found: Analysis) -> None:
