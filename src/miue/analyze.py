@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from miue.nets import Classifier
 from miue.ranks import spearman
 from miue.records import Analysis, Calibration, Correlation, Examined, Measured, Role, Stage
 from miue.run import Run, write_atomically
+from miue.spec import digest
 from miue.train import accuracy
 from miue.types import Budget, ImageSet, UserError
 from miue.victims import Recipe, fit
@@ -125,11 +125,11 @@ class Analyzer:
         """
         clean, test, trained, shown = sets
         start = time.monotonic()
-        victim = hashlib.sha256(repr((VERSION, self.recipe, trained.digest, run.seed + seed)).encode()).hexdigest()[:16]
+        victim = digest(VERSION, self.recipe, trained.digest, run.seed + seed)
         keep = run.keep / "analysis" / victim if run.keep else None
         digests = tuple(part.digest for part in sets)
-        key = repr((VERSION, replace(self, seeds=1), digests, run.seed, seed))
-        record = keep / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json" if keep else None
+        key = digest(VERSION, replace(self, seeds=1), digests, run.seed, seed)
+        record = keep / f"{key}.json" if keep else None
         if record and record.is_file():
             return Examined.model_validate_json(record.read_text())
         own = replace(run, seed=run.seed + seed, keep=keep)
@@ -257,9 +257,16 @@ def paired_stages(net: Classifier, clean: ImageSet, protected: ImageSet, run: Ru
 
 def _narrowed(x: Float[Tensor, "n d"], y: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n r"], Float[Tensor, "n r"]]:
     """Both sides on the leading components of both sides together."""
-    both = torch.cat([x, y]).double()
-    directions = torch.linalg.eigh((both - both.mean(0)).T @ (both - both.mean(0)))[1][:, -NARROWED:].flip(1).float()
+    directions = _components(x, y)[2][:, :NARROWED].float()
     return x @ directions, y @ directions
+
+
+def _components(x: Float[Tensor, "n d"], y: Float[Tensor, "n d"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, variances (largest first, not divided by n) and directions (columns) of both sides together, in float64."""
+    both = torch.cat([x, y]).double()
+    middle = both.mean(0)
+    values, vectors = torch.linalg.eigh((both - middle).T @ (both - middle))
+    return middle, values.flip(0), vectors.flip(1)
 
 
 def plane(
@@ -270,14 +277,12 @@ def plane(
     Signs are those that make the largest coordinate of each direction positive.
     """
     _, x, y = depth
-    both = torch.cat([x, y]).double()
-    middle = both.mean(0)
-    values, vectors = torch.linalg.eigh((both - middle).T @ (both - middle))
-    two = vectors[:, -2:].flip(1)
+    middle, values, vectors = _components(x, y)
+    two = vectors[:, :2]
     two = two * two.gather(0, two.abs().argmax(0, keepdim=True)).sign()
     some = torch.randperm(len(x), generator=run.rng("analysis", "plane"))[:POINTS].sort().values
     sides = [F.pad((side[some].double() - middle) @ two, (0, 2 - two.shape[1])) for side in (x, y)]
-    share = F.pad(values.flip(0)[:2] / values.sum().clamp_min(torch.finfo(values.dtype).tiny), (0, 1)).tolist()
+    share = F.pad(values[:2] / values.sum().clamp_min(torch.finfo(values.dtype).tiny), (0, 1)).tolist()
     flat = torch.cat(sides, 1)  # a single feature has one axis: the other one is 0
     points = zip(labels[some].tolist(), flat.tolist(), strict=True)
     return [(label, *row) for label, row in points], (share[0], share[1])

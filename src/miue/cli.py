@@ -22,8 +22,8 @@ from miue.defenses import combination
 from miue.demo import demo as run_demo
 from miue.evaluate import Proof
 from miue.mi import KNOWN as ESTIMATORS
-from miue.options import Canvas, Config, Device, Json, Out, Quiet, Seed, Split
-from miue.recipes import RECIPES, for_victim, recipe
+from miue.options import Canvas, Config, Device, Json, Originals, Out, Quiet, RecipeName, Seed, Split, Test, TestSplit
+from miue.recipes import for_victim, recipe
 from miue.run import Run
 from miue.spec import catalogue, defense_lines
 from miue.types import UserError
@@ -139,17 +139,12 @@ def protect(
 @app.command()
 def evaluate(
     out: Out,
-    clean: Annotated[str, typer.Option(help="The original pictures, as they were given to `protect`.")],
-    test: Annotated[
-        str | None, typer.Option(help="Clean pictures for testing [a fifth of the originals is held out].")
-    ] = None,
+    clean: Originals,
+    test: Test = None,
     victim: Annotated[
         list[str] | None, typer.Option(help="Network to train, may be repeated: resnet18, vit-tiny, any timm name.")
     ] = None,
-    recipe_name: Annotated[
-        str,
-        typer.Option("--recipe", help=f"How victims train: {', '.join(RECIPES)}; or `quick:epochs=30`."),
-    ] = "quick",
+    recipe_name: RecipeName = "quick",
     seeds: Annotated[int, typer.Option(help="Victims per role; the spread over them is shown.")] = 3,
     threshold: Annotated[
         float, typer.Option(help="Largest share of the clean gain over chance that may be left.")
@@ -162,7 +157,7 @@ def evaluate(
         str | None, typer.Option(help="How pictures reach the trainer: jpeg:75, webp:80, resize:24.")
     ] = None,
     split: Split = None,
-    test_split: Annotated[str | None, typer.Option(help="Which split of --test (or of --clean) to test on.")] = None,
+    test_split: TestSplit = None,
     canvas: Canvas = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -190,14 +185,10 @@ def evaluate(
 @app.command()
 def analyze(
     outs: Annotated[list[Path], typer.Argument(metavar="OUT...", help="Published folders, made from one source.")],
-    clean: Annotated[str, typer.Option(help="The original pictures, as they were given to `protect`.")],
-    test: Annotated[
-        str | None, typer.Option(help="Clean pictures for testing [a fifth of the originals is held out].")
-    ] = None,
+    clean: Originals,
+    test: Test = None,
     victim: Annotated[str | None, typer.Option(help="Network to train: resnet18, vit-tiny, any timm name.")] = None,
-    recipe_name: Annotated[
-        str, typer.Option("--recipe", help=f"How victims train: {', '.join(RECIPES)}; or `quick:epochs=30`.")
-    ] = "quick",
+    recipe_name: RecipeName = "quick",
     estimator: Annotated[
         list[str] | None,
         typer.Option(
@@ -213,7 +204,7 @@ def analyze(
         Path | None, typer.Option("--figures", help="Draw figures (SVG) into this folder. Needs miue[figures].")
     ] = None,
     split: Split = None,
-    test_split: Annotated[str | None, typer.Option(help="Which split of --test (or of --clean) to test on.")] = None,
+    test_split: TestSplit = None,
     canvas: Canvas = None,
     seed: Seed = 0,
     device: Device = "auto",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from miue.data import measure
 from miue.nets import Classifier
 from miue.records import Outcome, Role, Verdict, VictimRun
 from miue.run import Run, write_atomically
+from miue.spec import digest
 from miue.train import accuracy
 from miue.types import Budget, ImageSet, UserError
 from miue.victims import Recipe, fit, prepare
@@ -96,7 +96,7 @@ def _matched(budget: Budget, clean: ImageSet, protected: ImageSet) -> Budget:
 
 def train_victim(role: Role, data: ImageSet, test: ImageSet, recipe: Recipe, run: Run, keep: Path | None) -> VictimRun:
     """One victim, or its record where the same one was trained before."""
-    key = hashlib.sha256(repr((VERSION, recipe, data.digest, test.digest, run.seed)).encode()).hexdigest()[:16]
+    key = digest(VERSION, recipe, data.digest, test.digest, run.seed)
     record = keep / "victims" / f"{key}.json" if keep else None
     if record and record.is_file():
         return VictimRun.model_validate_json(record.read_text()).model_copy(update={"role": role})

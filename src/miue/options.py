@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from miue.recipes import RECIPES
 from miue.run import DEVICES
 from miue.spec import read_toml
 from miue.types import UserError
@@ -35,3 +36,9 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no rema
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Split = Annotated[str | None, typer.Option(help="Which split, where the source has train, test and so on.")]
 Canvas = Annotated[int | None, typer.Option(help="Side of the square that networks see [from the pictures].")]
+Originals = Annotated[str, typer.Option(help="The original pictures, as they were given to `protect`.")]
+Test = Annotated[str | None, typer.Option(help="Clean pictures for testing [a fifth of the originals is held out].")]
+TestSplit = Annotated[str | None, typer.Option(help="Which split of --test (or of --clean) to test on.")]
+RecipeName = Annotated[
+    str, typer.Option("--recipe", help=f"How victims train: {', '.join(RECIPES)}; or `quick:epochs=30`.")
+]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from miue.partial import Partial
 from miue.recipes import recipe
 from miue.records import Record, Sets, Which
 from miue.run import Run
-from miue.spec import own_budget, read_toml, spell
+from miue.spec import digest, own_budget, read_toml, spell
 from miue.types import Budget, ImageSet, UserError
 from miue.victims import Recipe
 
@@ -142,13 +141,9 @@ class Grid(Record):
                 budget = Budget.parse(self.budget)
             if facts := getattr(chosen, "facts", None):
                 facts.check(budget)
-            made = _digest(method, code_of(text), str(budget), sets.data, seed)
-        key = _digest(made or text, repr(partial), repr(training), sets.data, sets.test, seed)
+            made = digest(VERSION, method, code_of(text), str(budget), sets.data, seed)
+        key = digest(VERSION, made or text, repr(partial), repr(training), sets.data, sets.test, seed)
         return Cell(key, text, method, budget, defense, name, partial, seed, training, made)
-
-
-def _digest(*content: object) -> str:
-    return hashlib.sha256(repr((VERSION, *content)).encode()).hexdigest()[:16]
 
 
 def _expanded(text: str) -> str:

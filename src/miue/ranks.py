@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from miue.records import Spearman
+
 LEAST, DRAWS = 4, 2000
-
-
-@dataclass(frozen=True)
-class Spearman:
-    """rho with its permutation p, 95 % of bootstrap samples of pairs (low, high), and its range without one pair."""
-
-    n: int
-    rho: float
-    p: float
-    low: float
-    high: float
-    least: float
-    most: float
 
 
 def spearman(a: Sequence[float], b: Sequence[float], generator: Generator) -> Spearman | None:
@@ -42,7 +30,8 @@ def spearman(a: Sequence[float], b: Sequence[float], generator: Generator) -> Sp
     rest = torch.stack([torch.cat([torch.arange(i), torch.arange(i + 1, n)]) for i in range(n)])
     without = _rho(u[rest], v[rest])
     without = without[~without.isnan()] if not bool(without.isnan().all()) else torch.tensor([rho])
-    return Spearman(n, rho, (1 + above) / (1 + DRAWS), low, high, float(without.min()), float(without.max()))
+    least, most, p = float(without.min()), float(without.max()), (1 + above) / (1 + DRAWS)
+    return Spearman(n=n, rho=rho, p=p, low=low, high=high, least=least, most=most)
 
 
 def _rho(u: Float[Tensor, "k n"], v: Float[Tensor, "k n"]) -> Float[Tensor, "k"]:

@@ -158,16 +158,13 @@ class Calibration(Record):
     nats: float
 
 
-class Correlation(Record):
-    """Spearman's rank correlation of two quantities over `n` attacks (means over seeds).
+class Spearman(Record):
+    """A rank correlation of `n` pairs.
 
-    p: of as large a value, either sign, when one side is permuted. low, high: 95 % of bootstrap samples of attacks.
-    least, most: range when one attack is left out.
+    p: of as large a value, either sign, when one side is permuted. low, high: 95 % of bootstrap samples of pairs.
+    least, most: range when one pair is left out.
     """
 
-    of: tuple[str, str]
-    estimator: str
-    stage: str
     n: int
     rho: float
     p: float
@@ -175,6 +172,14 @@ class Correlation(Record):
     high: float
     least: float
     most: float
+
+
+class Correlation(Spearman):
+    """That of two quantities, a pair for each attack (means over seeds)."""
+
+    of: tuple[str, str]
+    estimator: str
+    stage: str
 
 
 class Generation(Record):

@@ -143,9 +143,7 @@ def cells(bench: Bench, shard: tuple[int, int], json: bool) -> None:
 
 
 def _spread(values: list[float]) -> str:
-    mean = sum(values) / len(values)
-    spread = (sum((v - mean) ** 2 for v in values) / max(len(values) - 1, 1)) ** 0.5
-    return f"{mean:.1%}" + (f" ± {spread:.1%}" if len(values) > 1 else "")
+    return f"{fmean(values):.1%}" + (f" ± {stdev(values):.1%}" if len(values) > 1 else "")
 
 
 def analysis(found: Analysis, json: bool) -> None:

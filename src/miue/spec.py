@@ -83,6 +83,11 @@ def spell(method: Any, known: Mapping[str, type]) -> str:
     return f"{name}:{','.join(changed)}" if changed else name
 
 
+def digest(*content: object) -> str:
+    """A name for what decides a result: the same for the same content, 16 hexadecimal digits."""
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+
+
 def at_least(method: object, **least: int) -> None:
     """Refuse fields that are too small. Raises UserError with the first of them."""
     for name, bound in least.items():
