@@ -37,12 +37,12 @@ def plain_loss(z: Tensor, y: Tensor) -> Tensor:
     affinity = (cosine / TAU).exp()
     same = (y[:, None] == y[None, :]).float()
     similarity = -((affinity * same).sum(1) / affinity.sum(1)).log().mean()
-    differences = z[:, None, :] - z[None, :, :]
-    distance = torch.zeros((), device=z.device)
-    for anchor in range(len(z)):
-        others = [j for j in range(len(z)) if y[j] == y[anchor] and j != anchor]
+    distances = (z[:, None, :] - z[None, :, :]).norm(dim=2)
+    distance, labels = torch.zeros((), device=z.device), y.tolist()
+    for anchor, label in enumerate(labels):
+        others = [j for j, other in enumerate(labels) if other == label and j != anchor]
         if others:
-            distance = distance + (1 + differences[anchor, others].norm(dim=1).sum()).log()
+            distance = distance + (1 + distances[anchor, others].sum()).log()
     return similarity + ZETA * distance / len(z)
 
 

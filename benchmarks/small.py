@@ -39,14 +39,15 @@ def main() -> None:
     parser.add_argument("--only", type=int, help="work on this seed alone, write no record")
     parser.add_argument("--recipe", default="quick")
     parser.add_argument("--per-class", type=int, default=500)
+    parser.add_argument("--test-per-class", type=int, help="test pictures a class (default: all; shapes: 100)")
     parser.add_argument("--data", default="cifar10", choices=["cifar10", "shapes"])
     parser.add_argument("--channels", nargs="*", default=[])
     parser.add_argument("--work", type=Path, default=Path("build/small"))
     options = parser.parse_args()
     if options.data == "cifar10":
-        clean, test = cifar10("train", options.per_class), cifar10("test")
+        clean, test = cifar10("train", options.per_class), cifar10("test", options.test_per_class)
     else:
-        clean, test = miue.data.shapes(options.per_class), miue.data.shapes(100, split="test")
+        clean, test = miue.data.shapes(options.per_class), miue.data.shapes(options.test_per_class or 100, split="test")
     method, recipe = miue.attack(options.attack), miue.recipe(options.recipe)
     budget = own_budget(method, clean.shape)
     work = options.work / hashlib.sha256(f"{method!r} {budget} {clean.digest}".encode()).hexdigest()[:16]

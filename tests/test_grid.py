@@ -77,11 +77,12 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
 
 def files(out: str = "out") -> dict[str, dict]:
-    """Every record, without what the clock has put there."""
+    """Every record, without what the clock or an interruption has put there."""
     found = {}
     for path in sorted(Path(out, "cells").iterdir()):
         found[path.name] = json.loads(path.read_text())
-        (found[path.name]["victim"] or {}).pop("seconds", None)
+        for part, key in (("victim", "seconds"), ("craft", "seconds"), ("craft", "passes")):
+            (found[path.name][part] or {}).pop(key, None)
     return found
 
 
@@ -205,6 +206,8 @@ def test_a_record_says_what_was_measured(place: Path, run: Run, counted: list):
     ops = records["ops"]
     assert (ops.budget, ops.defense, ops.recipe, ops.share, ops.leaked) == ("l0:1", "jpeg:quality=10", RECIPE, 0.5, 0)
     assert ops.sets.data == bench.clean.digest and ops.sets.images == 18 and ops.training["purify"]
+    assert ops.craft and (ops.craft.passes, ops.craft.outside) == (0, 18) and ops.craft.changed == 1 / 64
+    assert ops.craft.linf > 8 and ops.craft.seconds > 0 and records["without"].craft is None
     assert ops.victim and ops.victim.role == "protected" and records["noise"].victim.role == "noise"  # type: ignore[union-attr]
     assert {p.stem for p in Path("out/cells").iterdir()} == {r.key for r in records.values()}
     assert len({data for _, data in counted}) == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -12,11 +13,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from miue.attacks import attack
+from miue.data import measure
 from miue.evaluate import train_victim
 from miue.jobs import installed
 from miue.leaderboard import Board, board
+from miue.nets import counted
 from miue.plan import Cell, Grid
-from miue.records import CellRecord, Role, Sets
+from miue.records import CellRecord, Craft, Role, Sets
 from miue.run import Run, write_atomically
 from miue.types import Budget, ImageSet, Perturbation, UserError
 
@@ -117,12 +120,16 @@ class Bench:
             if path.is_file():
                 return ""
             run = replace(self.run.reseeded(cell.seed), keep=path.with_suffix(""), quiet=True)
+            start = time.monotonic()
             try:
-                made = attack(cell.attack)(self.clean, cell.budget or Budget(), run)
+                with counted() as passes:
+                    made = attack(cell.attack)(self.clean, cell.budget or Budget(), run)
             except Exception as error:
                 self.broken[cell.perturbation] = f"{type(error).__name__}: {error}"
                 return self.broken[cell.perturbation]
-            write_atomically(path, made.save)
+            craft = self._craft(made, time.monotonic() - start, passes.count)
+            write_atomically(path.with_suffix(".json"), craft.model_dump_json(indent=1).encode())
+            write_atomically(path, made.save)  # last: it says that all is there
             run.forget()
         return ""
 
@@ -142,7 +149,21 @@ class Bench:
         protected = Perturbation.load(self._perturbation(cell)).apply(self.clean)
         return cell.partial.joined(self.clean, protected, run)
 
+    def _craft(self, made: Perturbation, seconds: float, passes: int) -> Craft:
+        size = measure(self.clean, made.apply(self.clean))
+        assert size is not None, "a grid has pictures"
+        return Craft(
+            seconds=seconds,
+            passes=passes / size.pictures,
+            outside=size.outside,
+            linf=size.linf_max,
+            l2=size.l2,
+            changed=size.changed,
+            psnr=size.psnr,
+        )
+
     def _written(self, cell: Cell) -> CellRecord:
+        craft = self._perturbation(cell).with_suffix(".json") if cell.perturbation else None
         return CellRecord(
             key=cell.key,
             attack=cell.attack,
@@ -153,6 +174,7 @@ class Bench:
             **vars(cell.partial),
             seed=cell.seed,
             sets=self.sets,
+            craft=Craft.model_validate_json(craft.read_text()) if craft and craft.is_file() else None,
             training=cell.training.described(),
             machine=self.run.machine,
             miue=installed(),

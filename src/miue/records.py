@@ -266,6 +266,26 @@ class Sets(Record):
     """Share of the largest class of the test set."""
 
 
+class Craft(Record):
+    """How a perturbation of a grid was made, and how large it is on the pictures in 8 bit."""
+
+    version: Literal[1] = 1
+    seconds: float
+    """Since it was last started: of one that was killed on the way, only the last part."""
+    passes: float
+    """Forward passes with gradients, per picture, counted with the seconds."""
+    outside: int
+    """Pictures with a value that changed by more than 8 grey levels."""
+    linf: int
+    """Largest change of any picture, grey levels."""
+    l2: float
+    """Mean over pictures, [0,1] units."""
+    changed: float
+    """Mean share of changed pixels."""
+    psnr: float | None
+    """Mean, dB; None where nothing changed."""
+
+
 class CellRecord(Record):
     """One cell of a grid: one victim, or the error that it ended in."""
 
@@ -287,6 +307,8 @@ class CellRecord(Record):
     training: dict[str, Any]
     """The recipe with its defense, as plain values."""
     victim: VictimRun | None = None
+    craft: Craft | None = None
+    """Of its perturbation, where it has one."""
     error: str = ""
     machine: dict[str, str]
     miue: str

@@ -40,6 +40,22 @@ def test_the_contract_of_plain_victims(name: str, size: int):
     check_net(name, size, 1)
 
 
+def test_pictures_are_counted_where_gradients_flow():
+    net, x = nets.build("small-cnn", (3, 16, 16), 2), torch.rand(5, 3, 16, 16)
+    with nets.counted() as seen:
+        net(x).sum().backward()
+        net.embed(x[:2])
+        torch.func.functional_call(net, dict(net.named_parameters()), (x[:1],))
+        with torch.no_grad():
+            net(x)
+        torch.nn.Flatten()(x)  # no network: it has no weights
+        with pytest.raises(RuntimeError):
+            net(x[:, :1])
+        net(x[:3])
+    net(x)
+    assert seen.count == 5 + 2 + 1 + 5 + 3
+
+
 VICTIMS = ["vgg19", "densenet121", "mobilenetv2", "wrn-28-10", "wrn-34-10", "cait", "swin", "vit-small", "resnet50"]
 
 

@@ -2,6 +2,6 @@
 behind one adapter."""
 
 from miue.nets.adapter import build, known
-from miue.nets.base import Classifier
+from miue.nets.base import Classifier, counted
 
-__all__ = ["Classifier", "build", "known"]
+__all__ = ["Classifier", "build", "counted", "known"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 
 class Classifier(nn.Module):
@@ -43,6 +46,39 @@ class Classifier(nn.Module):
         finally:
             for hook in hooks:
                 hook.remove()
+
+
+@dataclass
+class Passes:
+    """Pictures that went through networks so far."""
+
+    count: int = 0
+
+
+@contextmanager
+def counted() -> Iterator[Passes]:
+    """Count, while it lasts, the pictures that go through any network in this process with gradients on.
+
+    A network is the outermost module of a call, if it has weights.
+    """
+    seen, depth = Passes(), 0
+
+    def enter(module: nn.Module, inputs: Any) -> None:
+        nonlocal depth
+        if not depth and torch.is_grad_enabled() and next(module.parameters(), None) is not None:
+            seen.count += len(inputs[0])
+        depth += 1
+
+    def leave(*_: Any) -> None:
+        nonlocal depth
+        depth -= 1
+
+    hooks = register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True)
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _pooled(x: Tensor, positions: tuple[int, int]) -> Float[Tensor, "b d"]:
