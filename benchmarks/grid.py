@@ -40,7 +40,12 @@ def main() -> None:
         sets=bench.sets.model_dump(),
         methods={r.attack: r.method for r in records},
         training={f"{r.recipe} + {r.defense}": r.training for r in records},
-        runs=[{key: getattr(r, key) for key in told} | (r.victim.model_dump() if r.victim else {}) for r in records],
+        runs=[
+            {key: getattr(r, key) for key in told}
+            | (r.victim.model_dump() if r.victim else {})
+            | {"craft": r.craft and r.craft.model_dump()}
+            for r in records
+        ],
         board=board.model_dump(),
     )
     print(path)

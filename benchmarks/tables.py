@@ -55,17 +55,17 @@ def where(record: dict[str, Any]) -> str:
     return f"{record['machine']['device']}, torch {record['machine']['torch']}, commit {record['commit']}"
 
 
-def small(data: str) -> list[dict[str, Any]]:
-    """All records of one data set by small.py."""
+def small(channels: bool) -> list[dict[str, Any]]:
+    """The records of small.py, those with lossy channels or those without."""
     records = [load(p.stem) for p in sorted(RESULTS.glob("small_*.json"))]
-    if not (found := [r for r in records if r["data"].startswith(data)]):
-        raise FileNotFoundError(data)
+    if not (found := [r for r in records if any(run["channel"] != "png" for run in r["runs"]) == channels]):
+        raise FileNotFoundError("small")
     return found
 
 
 def cifar() -> str:
     """Attacks on the first 500 pictures of every class."""
-    records = small("CIFAR-10")
+    records = small(channels=False)
     first, rows = records[0], []
 
     def row(name: str, seconds: str, record: dict[str, Any], role: str) -> None:
@@ -85,13 +85,20 @@ def cifar() -> str:
 
 
 def channels() -> str:
-    """What is left after publishing through lossy channels."""
-    records = [r for r in small("Shapes") if len(r["summary"]) > 3]
-    ways = list(dict.fromkeys(r["channel"] for r in records[0]["runs"])) if records else []
-    rows = [(f"`{r['attack']}`", *(spread(accuracies(r, "protected", way)) for way in ways)) for r in records]
-    if records:
-        rows = [("clean pictures", *(spread(accuracies(records[0], "clean", way)) for way in ways)), *rows]
-    return grid(("trained on", *ways), rows)
+    """What is left after publishing through lossy channels, and how visible it is."""
+    records = small(channels=True)
+    first = records[0]
+    ways = list(dict.fromkeys(r["channel"] for r in first["runs"]))
+    rows = [("clean pictures", *(spread(accuracies(first, "clean", way)) for way in ways), "", "")]
+    for r in records:
+        seen = (f"{fmean(q[what] for q in r['quality']):.{digits}f}" for what, digits in (("psnr", 1), ("ssim", 3)))
+        rows.append((f"`{r['attack']}`", *(spread(accuracies(r, "protected", way)) for way in ways), *seen))
+    n = len({r["seed"] for r in first["runs"]})
+    table = grid((f"trained on (n = {n} seeds)", *ways, "PSNR, dB", "SSIM"), rows)
+    return (
+        f"{table}\n\n{first['data']}, tested on {first['test']}. Victim {first['recipe']['net']}, "
+        f"{first['recipe']['epochs']} epochs, last epoch, mean ± standard deviation. {where(first)}."
+    )
 
 
 def hot_path() -> str:
@@ -234,6 +241,49 @@ def canonical(defense: str) -> str:
     return defense if defense == "none" else Recipe().defended(*combination(defense)).defense
 
 
+def methods() -> str:
+    """Every attack on one set, with one victim: what it leaves, what it costs, how large it is."""
+    r = load("attacks")
+    crafts: dict[str, list[dict[str, Any]]] = {}
+    for run in r["runs"]:
+        if run.get("craft"):
+            crafts.setdefault(run["attack"], []).append(run["craft"])
+    _, known = published()
+    rows = []
+    for line in Board.model_validate(r["board"]).lines:
+        place, made = line.places[0], crafts.get(line.attack, [])
+        name = line.attack if line.attack in CONTROLS else f"`{line.attack}`"
+        theirs = known.get((split(line.attack)[0], "none"), "").strip(" []")
+        told = f"{place.best:.1%}" if place.best is not None else ""
+        rows.append((name, place.among(r["plan"]["seeds"]), told, theirs, *_made(made)))
+    header = ("seconds", "passes", "L-inf", "L2", "pixels", "PSNR, dB", "outside ±8")
+    table = grid((f"trained on (n = {r['plan']['seeds']})", "last epoch", "best", "published, %", *header), rows)
+    sets = r["sets"]
+    return (
+        f"{table}\n\n{sets['name']}: {sets['images']} pictures, tested on {sets['tested']} clean ones, victim "
+        f"`{r['plan']['recipes'][0]}`, mean ± standard deviation. Passes: forward with gradients, per picture. L-inf "
+        "is the largest change of any picture in grey levels; L2 ([0, 1] units), share of changed pixels and PSNR are "
+        f"means over pictures; the last column is the share of pictures with a change above 8 grey levels. {where(r)}."
+    )
+
+
+def _made(crafts: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """Means over seeds, of which L-inf is the largest."""
+    if not crafts:
+        return ("",) * 7
+    mean = {k: fmean(c[k] for c in crafts) for k in ("seconds", "passes", "l2", "changed", "outside")}
+    psnr = [c["psnr"] for c in crafts if c["psnr"] is not None]
+    return (
+        f"{mean['seconds']:.0f}",
+        f"{mean['passes']:.0f}",
+        f"{max(c['linf'] for c in crafts)}",
+        f"{mean['l2']:.2f}",
+        f"{mean['changed']:.1%}",
+        f"{fmean(psnr):.1f}" if psnr else "",
+        f"{mean['outside'] / crafts[0]['pictures']:.0%}",
+    )
+
+
 def attacks() -> str:
     """What every attack says of itself."""
     lines = [line | {"name": f"`{line['name']}`"} for line in catalogue(KNOWN)]
@@ -348,6 +398,7 @@ TABLES: dict[str, Callable[[], str]] = {
         scaled,
         presets,
         attacks,
+        methods,
         analysis,
         paper_order,
         depths,

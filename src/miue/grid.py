@@ -155,6 +155,7 @@ class Bench:
         return Craft(
             seconds=seconds,
             passes=passes / size.pictures,
+            pictures=size.pictures,
             outside=size.outside,
             linf=size.linf_max,
             l2=size.l2,

@@ -274,6 +274,7 @@ class Craft(Record):
     """Since it was last started: of one that was killed on the way, only the last part."""
     passes: float
     """Forward passes with gradients, per picture, counted with the seconds."""
+    pictures: int
     outside: int
     """Pictures with a value that changed by more than 8 grey levels."""
     linf: int

@@ -18,16 +18,22 @@ def bin_count(n: int) -> int:
     return max(int(n ** (1 / 3) + 1e-9), 2)
 
 
-def binned(x: Float[Tensor, "n"], bins: int) -> Int[Tensor, "n"]:
+def binned(x: Float[Tensor, "n s"], bins: int) -> Int[Tensor, "s n"]:
     """The bin of each value, bins of equal count. Equal values share one: ties broken by row would look dependent."""
-    edges = x.sort().values[torch.arange(1, bins, device=x.device) * len(x) // bins]
-    return torch.searchsorted(edges, x, right=True)
+    columns = x.T.contiguous()
+    edges = columns.sort(1).values[:, torch.arange(1, bins, device=x.device) * len(x) // bins].contiguous()
+    return torch.searchsorted(edges, columns, right=True)
 
 
-def histogram_nats(x: Float[Tensor, "n"], y: Float[Tensor, "n"], bins: int, correct: bool) -> float:
-    """Plug-in value of the binned pair, at most log bins; less its excess, about (bins - 1)^2 / 2n, where `correct`."""
-    table = counts(binned(x, bins), binned(y, bins), bins, bins)
-    return min(plug_in(table) - (miller_madow(table) if correct else 0.0), math.log(bins))
+def histogram_nats(x: Float[Tensor, "n s"], y: Float[Tensor, "n s"], bins: int, correct: bool) -> list[float]:
+    """Of every pair of columns: the plug-in value of the binned pair, at most log bins.
+
+    Less its excess, about (bins - 1)^2 / 2n, where `correct`.
+    """
+    slices = x.shape[1]
+    number = torch.arange(slices, device=x.device)[:, None]
+    tables = counts(number * bins + binned(x, bins), binned(y, bins), slices * bins, bins).reshape(slices, bins, bins)
+    return [min(plug_in(t) - (miller_madow(t) if correct else 0.0), math.log(bins)) for t in tables.cpu()]
 
 
 def kde_nats(x: Float[Tensor, "n"], y: Float[Tensor, "n"]) -> float:

@@ -7,9 +7,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def counts(a: Int[Tensor, "n"], b: Int[Tensor, "n"], rows: int, columns: int) -> Float[Tensor, "rows columns"]:
+def counts(a: Int[Tensor, "*n"], b: Int[Tensor, "*n"], rows: int, columns: int) -> Float[Tensor, "rows columns"]:
     """How often each pair of values occurs."""
-    return torch.bincount(a * columns + b, minlength=rows * columns).reshape(rows, columns).double()
+    return torch.bincount((a * columns + b).flatten(), minlength=rows * columns).reshape(rows, columns).double()
 
 
 def entropy(p: Float[Tensor, "*shape"]) -> float:

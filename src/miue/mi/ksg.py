@@ -12,7 +12,7 @@ from miue.mi._features import leading, paired, standardised
 from miue.run import Run
 from miue.types import Estimate, UserError
 
-ELEMENTS = 2**22  # of one block of distances: 32 MiB
+ELEMENTS = 2**19  # of one block of distances: 4 MiB, near a processor's caches
 EXACT_BELOW = 32  # dimensions; above, distances come from a matrix product, good to about 1e-8 of the norm
 
 

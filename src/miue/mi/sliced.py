@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.mi._features import paired, standardised
-from miue.mi._slices import bin_count, histogram_nats, kde_nats
+from miue.mi._slices import ELEMENTS, bin_count, histogram_nats, kde_nats
 from miue.mi.gaussian import gaussian
 from miue.mi.ksg import ksg_ceiling, ksg_nats
 from miue.run import Run
@@ -56,11 +56,12 @@ class Sliced:
             raise UserError(f"shared directions need one space; x has {dx} features and y has {dy}")
         x, y = standardised(x), standardised(y)
         generator = run.rng("mi", "slices")
+        pairs = [self._directions(dx, dy, generator) for _ in range(self.slices)]
         values = []
-        for _ in range(self.slices):
-            a = self._directions(dx, generator)
-            b = a if self.directions == "shared" else self._directions(dy, generator)
-            values.append(self._slice(x @ run.put(a), y @ run.put(b)))
+        many = max(ELEMENTS // (len(x) * self.dims), 1)
+        for first in range(0, self.slices, many):
+            of_x, of_y = (run.put(torch.cat(maps, 1)) for maps in zip(*pairs[first : first + many], strict=True))
+            values += self._values(*(z.unflatten(1, (-1, self.dims)) for z in (x @ of_x, y @ of_y)))
         told = torch.tensor(values, dtype=torch.float64)
         parts = {"slice error": float(told.std()) / math.sqrt(self.slices)}
         ceiling = self._ceiling(len(x))
@@ -68,17 +69,22 @@ class Sliced:
             float(told.mean()), "lower bound", ceiling=ceiling, parts=parts, notes=self._notes(len(x), dx, dy)
         )
 
-    def _directions(self, d: int, generator: torch.Generator) -> Float[Tensor, "d k"]:
-        return torch.linalg.qr(torch.randn(d, self.dims, generator=generator, dtype=torch.float64))[0]
+    def _directions(
+        self, dx: int, dy: int, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "dx k"], Float[Tensor, "dy k"]]:
+        a = _orthonormal(dx, self.dims, generator)
+        return a, a if self.directions == "shared" else _orthonormal(dy, self.dims, generator)
 
-    def _slice(self, x: Float[Tensor, "n k"], y: Float[Tensor, "n k"]) -> float:
+    def _values(self, x: Float[Tensor, "n s k"], y: Float[Tensor, "n s k"]) -> list[float]:
+        """Of every slice."""
+        if self.per == "histogram":
+            return histogram_nats(x[..., 0], y[..., 0], self._bins(len(x)), self.correct)
+        return [self._value(a, b) for a, b in zip(x.unbind(1), y.unbind(1), strict=True)]
+
+    def _value(self, x: Float[Tensor, "n k"], y: Float[Tensor, "n k"]) -> float:
         if self.per == "ksg":
             return ksg_nats(x, y, self.k)
-        if self.per == "gaussian":
-            return gaussian(x, y)
-        if self.per == "kde":
-            return kde_nats(x[:, 0], y[:, 0])
-        return histogram_nats(x[:, 0], y[:, 0], self._bins(len(x)), self.correct)
+        return gaussian(x, y) if self.per == "gaussian" else kde_nats(x[:, 0], y[:, 0])
 
     def _bins(self, n: int) -> int:
         return self.bins or bin_count(n)
@@ -97,6 +103,10 @@ class Sliced:
         if self.per == "histogram" and not self.correct:
             notes += (f"of this the bins alone make up to {(self._bins(n) - 1) ** 2 / (2 * n):.3f}",)
         return notes
+
+
+def _orthonormal(d: int, k: int, generator: torch.Generator) -> Float[Tensor, "d k"]:
+    return torch.linalg.qr(torch.randn(d, k, generator=generator, dtype=torch.float64))[0]
 
 
 def isotropic_ceiling(d: int) -> float:
