@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -32,12 +33,15 @@ def decode(
     told = torch.full((len(ranks), n, c), -math.log(c), dtype=torch.float64, device=labels.device)
     centred = [side - side.mean(0) for side in sides]
     scores = [side @ axes(side, RANKS[-1])[0] for side in centred]
+    order = torch.cat([torch.arange(s.shape[1]) for s in scores]).to(labels.device)  # of each component on its side
+    z = torch.cat(scores, 1)
     for f in range(FOLDS):
         train, test = fold != f, fold == f
+        moments, new = _Moments.of(z[train], labels[train], c), z[test]
         for i, rank in enumerate(ranks):
-            z = torch.cat([s[:, :rank] for s in scores], 1)
-            if int(train.sum()) - c > z.shape[1] + 1:
-                told[i, test] = _discriminant(z[train], labels[train], z[test], c)
+            at = (order < rank).nonzero()[:, 0]
+            if moments.dof > len(at) + 1:
+                told[i, test] = _posterior(moments, at, new[:, at])
     losses = torch.stack([F.nll_loss(t, labels) for t in told])
     best = int(losses.argmin())
     return told[best], float(losses[best])
@@ -51,19 +55,30 @@ def _stratified(labels: Int[Tensor, "n"], generator: torch.Generator) -> Int[Ten
     return torch.empty_like(labels).scatter_(0, order, place % FOLDS)
 
 
-def _discriminant(
-    z: Float[Tensor, "n p"], y: Int[Tensor, "n"], new: Float[Tensor, "m p"], c: int
-) -> Float[Tensor, "m c"]:
-    """log p(y | new) of Gaussians with one covariance; smoothed priors, unbiased precision."""
-    onehot = F.one_hot(y, c).double()
-    count = onehot.sum(0)
-    means = onehot.T @ z / count.clamp_min(1)[:, None]
-    residual = z - means[y]
-    dof = len(z) - c
-    covariance = residual.T @ residual / dof
-    ridge = 1e-9 * covariance.diagonal().mean().clamp_min(torch.finfo(z.dtype).tiny)
-    covariance.diagonal().add_(ridge)
+@dataclass(frozen=True)
+class _Moments:
+    """Of Gaussian classes with one covariance: rows by class, class means, covariance, its degrees of freedom."""
+
+    count: Float[Tensor, "c"]
+    means: Float[Tensor, "c p"]
+    covariance: Float[Tensor, "p p"]
+    dof: int
+
+    @classmethod
+    def of(cls, z: Float[Tensor, "n p"], y: Int[Tensor, "n"], c: int) -> _Moments:
+        onehot = F.one_hot(y, c).double()
+        count = onehot.sum(0)
+        means = onehot.T @ z / count.clamp_min(1)[:, None]
+        residual = z - means[y]
+        return cls(count, means, residual.T @ residual / (len(z) - c), len(z) - c)
+
+
+def _posterior(moments: _Moments, at: Int[Tensor, "q"], new: Float[Tensor, "m q"]) -> Float[Tensor, "m c"]:
+    """log p(y | new) from the components `at` alone; smoothed priors, unbiased precision."""
+    count, means, dof = moments.count, moments.means[:, at], moments.dof
+    covariance = moments.covariance[at[:, None], at]
+    covariance.diagonal().add_(1e-9 * covariance.diagonal().mean().clamp_min(torch.finfo(new.dtype).tiny))
     # the inverse of a sample covariance is too large by dof / (dof - p - 1): posteriors would be overconfident
-    weights = torch.linalg.solve(covariance, means.T) * (dof - z.shape[1] - 1) / dof
-    prior = ((count + 0.5) / (len(z) + 0.5 * c)).log()
+    weights = torch.linalg.solve(covariance, means.T) * (dof - len(at) - 1) / dof
+    prior = ((count + 0.5) / (count.sum() + 0.5 * len(count))).log()
     return F.log_softmax(new @ weights - 0.5 * (means.T * weights).sum(0) + prior, dim=1)

@@ -13,18 +13,18 @@ from miue.run import Run
 from miue.types import Estimate, UserError
 
 ELEMENTS = 2**19  # of one block of distances: 4 MiB, near a processor's caches
-EXACT_BELOW = 32  # dimensions; above, distances come from a matrix product, good to about 1e-8 of the norm
-
-
-def _distances(some: Float[Tensor, "b d"], others: Float[Tensor, "n d"], at: Int[Tensor, "b"]) -> Float[Tensor, "b n"]:
-    exact = "donot_use_mm_for_euclid_dist" if some.shape[1] <= EXACT_BELOW else "use_mm_for_euclid_dist"
-    d = torch.cdist(some, others, compute_mode=exact)
-    return d.scatter_(1, at[:, None], 0.0)  # a point is at distance 0 of itself, whatever rounding says
+COINCIDE = 32  # squared distances below so many roundings of the largest squared norm are none
 
 
 def ksg_ceiling(n: int, k: int) -> float:
     """psi(n) - psi(k): the largest value that KSG can give for n points."""
     return float(torch.digamma(torch.tensor(n).double()) - torch.digamma(torch.tensor(k).double()))
+
+
+def _factors(x: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n d+2"], Float[Tensor, "n d+2"]]:
+    """Rows and columns whose products are all squared distances: |a - b|^2 = |a|^2 - 2 ab + |b|^2, in one product."""
+    square, one = x.square().sum(1, keepdim=True), torch.ones_like(x[:, :1])
+    return torch.cat([-2 * x, one, square], 1), torch.cat([x, square, one], 1)
 
 
 def ksg_nats(x: Float[Tensor, "n dx"], y: Float[Tensor, "n dy"], k: int) -> float:
@@ -34,16 +34,19 @@ def ksg_nats(x: Float[Tensor, "n dx"], y: Float[Tensor, "n dy"], k: int) -> floa
     neighbour, n_x(i) counts points strictly closer than eps(i) in x. Where k neighbours coincide with the point (eps =
     0) coinciding points are counted on all three sides, which is the plug-in rule for discrete values.
     """
-    n = len(x)
+    n, sides = len(x), [_factors(side - side.mean(0)) for side in (x, y)]
+    # squares below `least` count as equal to it, on both sides: a monotone map, under which neighbours are the same
+    least = COINCIDE * torch.finfo(x.dtype).eps * max(float(rows[:, -1].max()) for rows, _ in sides)
     total = torch.zeros((), dtype=x.dtype, device=x.device)
     for at in torch.arange(n, device=x.device).split(max(ELEMENTS // n, 1)):
-        dx, dy = _distances(x[at], x, at), _distances(y[at], y, at)
+        dx, dy = ((columns[at] @ rows.T).clamp_min_(least) for rows, columns in sides)
         joint = torch.maximum(dx, dy)
-        eps = joint.topk(k + 1, dim=1, largest=False).values[:, -1:]  # the first is the point itself
-        tied = eps[:, 0] == 0
+        # a point is the first of its own neighbours; where others coincide with it, any of them stands for it
+        eps = joint.topk(k + 1, dim=1, largest=False).values[:, -1:]
+        tied = eps[:, 0] <= least
         # the same distances are compared that gave eps, so the neighbour on the boundary is never counted by rounding
-        nx, ny = (torch.where(tied, (d <= 0).sum(1), (d < eps).sum(1)) for d in (dx, dy))
-        near = torch.where(tied, (joint <= 0).sum(1), k)
+        nx, ny = (torch.where(tied, (d <= least).sum(1), (d < eps).sum(1)) for d in (dx, dy))
+        near = torch.where(tied, (joint <= least).sum(1), k)
         total += (near.double().digamma() - nx.double().digamma() - ny.double().digamma()).sum()
     return float(torch.digamma(torch.tensor(n).double())) + float(total) / n
 
