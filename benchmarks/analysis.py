@@ -2,6 +2,7 @@
 
 python benchmarks/analysis.py [--attacks lsp mi-ue:quick] [--seeds 3] [--only SEED]      -> results/analysis.json
 python benchmarks/analysis.py --depths [--only SEED]                                     -> results/analysis_depths.json
+python benchmarks/analysis.py --speed [--per-class 1000]                                 -> results/analysis_speed.json
 Killed? The same command goes on (its state lies in --work). --only works on one seed and writes no record.
 """
 
@@ -57,6 +58,26 @@ def merged(found: list[miue.Analysis], run: miue.Run) -> dict[str, Any]:
     return whole.model_dump(mode="json", exclude={"machine"})
 
 
+def speed(clean: miue.ImageSet, test: miue.ImageSet, work: Path) -> dict[str, Any]:
+    """Seconds to examine every picture of a set at all stages of a victim that is trained already."""
+    recipe = miue.recipe("quick:net=small-resnet,epochs=1")
+    sets = (
+        clean,
+        test.first_per_class(10),
+        clean,
+        miue.attack("lsp")(clean, miue.Budget(1.3, "l2"), miue.Run()).apply(clean),
+    )
+    for rows in (100, len(clean)):  # the first one trains
+        analyzer = Analyzer(recipe=recipe, seeds=1, rows=rows)
+        found = analyzer.examined("lsp", "protected", sets, torch.arange(rows), 0, miue.Run(keep=work))
+    return {
+        "rows": len(clean),
+        "seconds": found.seconds,
+        "widths": [stage.width for stage in found.stages],
+        "settings": {"estimators": analyzer.estimators, "halves": analyzer.halves, "shuffles": analyzer.shuffles},
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--attacks", nargs="+")
@@ -65,6 +86,7 @@ def main() -> None:
     parser.add_argument(
         "--depths", action="store_true", help="several depths of two architectures instead of one victim"
     )
+    parser.add_argument("--speed", action="store_true", help="how long it takes, of all --per-class pictures")
     parser.add_argument("--recipe", default="quick")
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--per-class", type=int, default=500)
@@ -75,6 +97,9 @@ def main() -> None:
         sets = cifar10("train", options.per_class), cifar10("test")
     else:
         sets = miue.data.shapes(options.per_class), miue.data.shapes(100, split="test")
+    if options.speed:
+        print(record("analysis_speed", miue.Run(), **speed(*sets, options.work)))
+        return
     attacks = options.attacks or (["mi-ue:quick"] if options.depths else list(ATTACKS))
     base = miue.recipe(options.recipe)
     nets = {net: family for family, several in DEPTHS.items() for net in several} if options.depths else {base.net: ""}
