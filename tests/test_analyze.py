@@ -114,9 +114,9 @@ def test_projections_are_the_same_for_all_attacks_and_victims(monkeypatch: pytes
     seen: list[torch.Tensor] = []
     real = mi.Sliced._directions
 
-    def spy(self: mi.Sliced, d: int, generator: torch.Generator) -> torch.Tensor:
-        made = real(self, d, generator)
-        seen.append(made)
+    def spy(self: mi.Sliced, dx: int, dy: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        made = real(self, dx, dy, generator)
+        seen.extend(made)
         return made
 
     monkeypatch.setattr(mi.Sliced, "_directions", spy)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from miue.mi._decode import decode
+from miue.mi._decode import components, decode
 from miue.mi._features import DEAD, axes, needed, one_scale, paired, residual
 from miue.mi._tables import entropy
 from miue.mi.gaussian import gaussian
@@ -43,8 +43,9 @@ class ClassConditional:
         xi = torch.randn(y.shape, generator=run.rng("mi", "noise"), dtype=torch.float64)
         y = y + self.noise * run.put(xi)
         nothing = entropy(labels.bincount().double())
+        of_x, of_y = components(x), components(y)
         from_x, from_y, from_both = (
-            nothing - decode(sides, labels, run.rng("mi", "label"))[1] for sides in ([x], [y], [x, y])
+            nothing - decode(sides, labels, run.rng("mi", "label"))[1] for sides in ([of_x], [of_y], [of_x, of_y])
         )
         label, within = from_x + from_y - from_both, self._within(x, y, labels)
         parts = {"label": label, "within": within, "label from x": from_x, "label from y": from_y}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from miue.mi._decode import decode
+from miue.mi._decode import components, decode
 from miue.mi._features import needed, paired
 from miue.mi._tables import counts, entropy, miller_madow, plug_in
 from miue.run import Run
@@ -40,7 +40,7 @@ class Label:
         c = int(labels.max()) + 1
         found, parts = [], {}
         for name, side in (("x", x), ("y", y)):
-            told, loss = decode([side], labels, run.rng("mi", "label"))
+            told, loss = decode([components(side)], labels, run.rng("mi", "label"))
             guess = told.argmax(1)
             table = counts(guess, labels, c, c)
             parts[f"label from {name}"] = plug_in(table) - miller_madow(table)
