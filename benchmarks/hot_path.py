@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
@@ -75,7 +75,7 @@ class Plain:
         self.optimizer = torch.optim.SGD(self.net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
         self.delta = torch.zeros(data.images.shape, device=run.device)
 
-    def epoch(self) -> None:
+    def train(self) -> None:
         device = self.run.device
         self.net.train()
         for index, x, y in DataLoader(self.data, 128, shuffle=True):
@@ -83,7 +83,6 @@ class Plain:
             self.optimizer.zero_grad()
             F.cross_entropy(self.net(x + self.delta[index]), y).backward()
             self.optimizer.step()
-        self.noise()
 
     def noise(self) -> None:
         device = self.run.device
@@ -107,13 +106,17 @@ def timed(work: Callable[[], object], run: miue.Run) -> float:
     return time.perf_counter() - start
 
 
-def paired(ours: Callable[[], object], plain: Callable[[], object], run: miue.Run, times: int) -> dict[str, Any]:
-    """Both in turn, the first of each not counted: medians and the ratio pair by pair."""
-    pairs = [(timed(ours, run), timed(plain, run)) for _ in range(times + 1)][1:]
-    ratios = [b / a for a, b in pairs]
+def paired(works: Sequence[Callable[[], object]], run: miue.Run, times: int) -> list[list[float]]:
+    """Seconds of all of them in turn, round by round; the first round warms up and does not count."""
+    return [[timed(work, run) for work in works] for _ in range(times + 1)][1:]
+
+
+def compared(pairs: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """Medians of (ours, plain), and the ratio round by round."""
+    ratios = [plain / ours for ours, plain in pairs]
     return {
-        "ours_s": median(a for a, _ in pairs),
-        "plain_s": median(b for _, b in pairs),
+        "ours_s": median(ours for ours, _ in pairs),
+        "plain_s": median(plain for _, plain in pairs),
         "ratio": median(ratios),
         "ratios": ratios,
     }
@@ -141,7 +144,7 @@ def main() -> None:
         return lambda: torch.autograd.grad(loss(z, y), z)
 
     agree = (our_loss(z, y) - plain_loss(z, y)).abs().item()
-    loss = paired(gradient(our_loss), gradient(plain_loss), run, options.times)
+    loss = compared([(a, b) for a, b in paired([gradient(our_loss), gradient(plain_loss)], run, options.times)])
     print("loss and gradient", loss, "difference", agree, flush=True)
 
     data = miue.data.shapes(max(options.pictures // 10 + 1, 1)).select(torch.arange(options.pictures))
@@ -150,12 +153,10 @@ def main() -> None:
     ours, plain = _Alternation(method, data, miue.Budget(), run), Plain(data, run)
     tick: Callable[..., None] = lambda *_: None  # noqa: E731
 
-    def epoch() -> None:
-        ours._train_surrogate(0, tick)
-        ours._move_deltas(0, tick)
-
-    whole = paired(epoch, plain.epoch, run, options.times)
-    noise = paired(lambda: ours._move_deltas(0, tick), plain.noise, run, options.times)
+    works = [lambda: ours._train_surrogate(0, tick), lambda: ours._move_deltas(0, tick), plain.train, plain.noise]
+    rounds = paired(works, run, options.times)
+    whole = compared([(r[0] + r[1], r[2] + r[3]) for r in rounds])
+    noise = compared([(r[1], r[3]) for r in rounds])
     rate, flops = matrix_rate(run), 2 * 2 * RESNET18_MACS * options.pictures * STEPS
     share = flops / noise["ours_s"] / rate
     print("epoch", whole, "noise steps", noise, f"{share:.0%} of {rate / 1e9:.0f} GFLOP/s")
