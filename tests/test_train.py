@@ -43,6 +43,13 @@ def test_gradients_do_not_pile_up_and_are_averaged(run: Run, monkeypatch: pytest
     assert [g.item() for g in seen] == [1, 1, 1]
 
 
+def test_a_long_gradient_is_cut_to_the_norm_given(run: Run):
+    for clip, moved in ((0.5, 0.5), (100.0, 8.0)):
+        weight, optimizer = line()
+        list(descend(lambda batch, w=weight: (w**2).sum(), [0], optimizer, lambda step: 1.0, run, clip=clip))
+        assert weight.item() == pytest.approx(4 - moved, rel=1e-4)
+
+
 def test_the_cosine_of_the_released_code():
     rate = cosine(0.1, 100, floor=1e-6)
     for epoch, expected in ((0, 0.1), (1, 0.0999753), (50, 0.0500005), (99, 2.567e-5)):

@@ -23,10 +23,12 @@ def descend(
     rate: Callable[[int], float],
     run: Run,
     step: int = 0,
+    clip: float = math.inf,
 ) -> Iterator[Float[Tensor, ""]]:
     """One optimizer step a batch; gradients are averaged over processes. Yields losses still on the device.
 
-    rate(step) is the learning rate, so that resuming at a step needs no scheduler state.
+    rate(step) is the learning rate, so that resuming at a step needs no scheduler state. clip: largest L2 norm of the
+    gradient of all parameters together.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for number, batch in enumerate(stream, step):
@@ -36,6 +38,8 @@ def descend(
         value = loss(batch)
         value.backward()
         run.average(p.grad for p in parameters)
+        if clip < math.inf:
+            nn.utils.clip_grad_norm_(parameters, clip)
         optimizer.step()
         yield value.detach()
 

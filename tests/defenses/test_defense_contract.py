@@ -17,7 +17,7 @@ from miue.testing import check_defense
 from miue.types import UserError
 from miue.victims import CrossEntropy, Recipe
 
-FAST = {"op": ":epochs=2", "at": ":steps=2", "ueraser": ":views=2"}
+FAST = {"op": ":epochs=2", "dvae": ":epochs=2,width=4,latent=4", "at": ":steps=2", "ueraser": ":views=2"}
 
 
 @pytest.mark.parametrize("name", KNOWN)
@@ -40,6 +40,7 @@ def test_every_exported_defense(name: str):
         "at:eps=2,steps=1,step=4",
         "ueraser:mode=lite",
         "ueraser:mode=standard,views=2",
+        "dvae:epochs=1,width=2,latent=1,batch=3",
     ],
 )
 def test_configurations(text: str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from io import BytesIO
 
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from miue.batches import Batches
-from miue.defenses import Blur, Depth, Gray, Jpeg, Projection, Resize, combination
+from miue.defenses import Blur, Depth, Dvae, Gray, Jpeg, Projection, Resize, combination
+from miue.defenses.dvae import LOUD, Autoencoder, loss
 from miue.defenses.projection import project
 from miue.run import Run
 from miue.testing import tiny
@@ -197,3 +199,41 @@ def test_projection_follows_labels_and_seed(run: Run):
     first = Projection(epochs=2)(x, y, run)
     assert not torch.equal(first, Projection(epochs=2)(x, y.flip(0), run))
     assert not torch.equal(first, Projection(epochs=2)(x, y, run.reseeded(2)))
+
+
+# --- D-VAE ---
+
+
+@pytest.mark.slow
+def test_the_autoencoder_takes_out_what_a_class_has_in_common(run: Run):
+    """Smooth pictures of their own, and one fine pattern a class: the pattern goes, the pictures stay."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(120, 3, 4, 4, generator=generator)
+    clean = 0.15 + 0.7 * torch.nn.functional.interpolate(coarse, 16, mode="bilinear")
+    y = torch.arange(120) % 4
+    pattern = 16 / 255 * (torch.randint(2, (4, 3, 16, 16), generator=generator) * 2 - 1)[y]
+    made = Dvae(epochs=60, width=8, latent=32, batch=16, second=30.0)(clean + pattern, y, run)
+    kept = ((made - clean) * pattern).sum() / pattern.square().sum()
+    alike = torch.corrcoef(torch.stack([made.flatten(), clean.flatten()]))[0, 1]
+    assert abs(float(kept)) < 0.2 and float(alike) > 0.85
+
+
+def test_what_the_autoencoder_descends():
+    x, p = torch.full((2, 1, 2, 2), 0.5), torch.full((2, 1, 2, 2), 0.2)
+    picture, nothing = torch.full_like(x, 0.4), torch.zeros(())
+    plain = 0.1**2 + 0.1**2 + 0.01 * 3.0  # the divergence is below its floor
+    assert float(loss(x, picture, p, nothing, 3.0, True)) == pytest.approx(plain)
+    assert float(loss(x, picture, p, nothing + 5, 3.0, True)) == pytest.approx(plain + 0.01 * 2)
+    assert float(loss(x, picture, p, nothing, 3.0, False)) == pytest.approx(plain + 0.2**2)
+    assert float(loss(x, picture, p / 100, nothing, 0.0, False)) == pytest.approx(0.01 + 0.098**2 + LOUD)
+    assert float(loss(x, picture, p * 9, nothing, 0.0, True)) == pytest.approx(0.01 + 0.25)  # clamped at 1
+
+
+def test_a_code_at_its_mean_and_variance(run: Run):
+    """The divergence is that of Gaussians, summed over channels, mean over positions and pictures."""
+    net = Autoencoder((3, 9, 12), 2, 4, 5)
+    torch.nn.init.zeros_(net.code.weight)
+    net.code.bias = torch.nn.Parameter(torch.cat([torch.full((5,), 2.0), torch.full((5,), 0.5)]))
+    picture, p, divergence = net(torch.rand(3, 3, 9, 12), torch.tensor([0, 1, 1]), torch.zeros(3, 5, 5, 6))
+    assert picture.shape == p.shape == (3, 3, 9, 12)
+    assert divergence.item() == pytest.approx(5 * 0.5 * (2.0**2 + math.exp(0.5) - 1 - 0.5))

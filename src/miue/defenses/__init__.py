@@ -9,6 +9,7 @@ from typing import Any
 
 from miue.defenses.adversarial import Adversarial
 from miue.defenses.displace import Coin
+from miue.defenses.dvae import Dvae
 from miue.defenses.erase import Cutout
 from miue.defenses.jitter import GaussianNoise
 from miue.defenses.library import Plasma, RandAugment, Strong, TrivialAugment
@@ -29,6 +30,7 @@ KNOWN: Mapping[str, type[Any]] = {
         CutMix,
         Cutout,
         Depth,
+        Dvae,
         GaussianNoise,
         Gray,
         Jpeg,
@@ -66,6 +68,7 @@ __all__ = [
     "CutMix",
     "Cutout",
     "Depth",
+    "Dvae",
     "GaussianNoise",
     "Gray",
     "Jpeg",
