@@ -109,6 +109,9 @@ def train_victim(role: Role, data: ImageSet, test: ImageSet, recipe: Recipe, run
 
     ready = prepare(data, recipe, run)
     net, seen = fit(ready, recipe, run, watch)
+    last = accuracy(net, tests, run) if recipe.hold_out or recipe.finish else seen[recipe.epochs]
+    if recipe.finish:  # what came after the last epoch counts as a part of it
+        seen[recipe.epochs] = last
     best = max(seen, key=lambda epoch: (seen[epoch], -epoch))
     done = VictimRun(
         role=role,
@@ -116,7 +119,7 @@ def train_victim(role: Role, data: ImageSet, test: ImageSet, recipe: Recipe, run
         defense=recipe.defense,
         seed=run.seed,
         data=data.digest,
-        last=accuracy(net, tests, run) if recipe.hold_out else seen[recipe.epochs],
+        last=last,
         best=seen[best],
         best_epoch=best,
         train=accuracy(net, ready.train, run),

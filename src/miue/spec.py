@@ -57,19 +57,28 @@ def parse(text: str, known: Mapping[str, type[T]], kind: str) -> T:
             allowed = f"its presets are {', '.join(presets)}" if presets else "it has no presets"
             raise UserError(f"{name}: {word!r} is neither a preset nor field=value; {allowed}")
         values |= presets[word]
-    return fill(cls(**values), given, name)
+    values |= _values(cls, given, name)
+    missing = [f.name for f in dataclasses.fields(cls) if f.init and not _has_default(f) and f.name not in values]
+    if missing:
+        raise UserError(f"{name} needs {missing[0]}: {name}:{missing[0]}=...")
+    return cls(**values)
+
+
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
 
 
 def fill(method: T, given: Mapping[str, str], name: str) -> T:
     """The method with fields replaced by values given as text, read by the fields' types."""
-    hints = get_type_hints(type(method))
-    fields = [f.name for f in dataclasses.fields(method) if f.init]  # type: ignore[arg-type]
-    values: dict[str, Any] = {}
-    for field, value in given.items():
-        if field not in fields:
-            raise UserError(f"{name} has no field {field!r}; its fields are {', '.join(fields)}")
-        values[field] = _value(f"{name}: {field}", value, hints[field])
-    return dataclasses.replace(method, **values)  # type: ignore[type-var]
+    return dataclasses.replace(method, **_values(type(method), given, name))  # type: ignore[type-var]
+
+
+def _values(cls: type, given: Mapping[str, str], name: str) -> dict[str, Any]:
+    """The values of fields that are given as text."""
+    hints, fields = get_type_hints(cls), [f.name for f in dataclasses.fields(cls) if f.init]
+    if unknown := [field for field in given if field not in fields]:
+        raise UserError(f"{name} has no field {unknown[0]!r}; its fields are {', '.join(fields)}")
+    return {field: _value(f"{name}: {field}", value, hints[field]) for field, value in given.items()}
 
 
 def spell(method: Any, known: Mapping[str, type]) -> str:
@@ -78,7 +87,7 @@ def spell(method: Any, known: Mapping[str, type]) -> str:
     changed = [
         f"{f.name}={getattr(method, f.name)}"
         for f in dataclasses.fields(method)
-        if getattr(method, f.name) != f.default
+        if f.init and getattr(method, f.name) != f.default
     ]
     return f"{name}:{','.join(changed)}" if changed else name
 

@@ -17,19 +17,19 @@ import torch
 from torch import Tensor
 
 from miue import nets
+from miue.batches import Batches
 from miue.run import Run
+from miue.slots import Augment, Finish, Loss, Purify, Start
 from miue.spec import own_budget
 from miue.types import (
     Attack,
-    Augment,
     Budget,
     Estimator,
     ImageSet,
     KnownPairs,
-    Loss,
     Perturbation,
-    Purify,
     UserError,
+    eight_bits,
 )
 
 
@@ -115,11 +115,17 @@ def check_defense(defense: Any) -> None:
     """Slot, shape, range, determinism by its generator alone, untouched inputs, label mass, grey and colour, sizes."""
     assert is_dataclass(defense) and defense.__dataclass_params__.frozen, "a method is a frozen dataclass"  # type: ignore[attr-defined]
     assert defense == defense and hash(defense) == hash(defense), "a method has equality and a hash"
-    kinds = {"purify": (Purify, _purified), "augment": (Augment, _augmented), "loss": (Loss, _lost)}
+    kinds: dict[str, tuple[type, Callable[..., Tensor]]] = {
+        "start": (Start, _moved),
+        "purify": (Purify, _purified),
+        "augment": (Augment, _augmented),
+        "loss": (Loss, _lost),
+        "finish": (Finish, _moved),
+    }
     slot = getattr(defense, "slot", None)
     assert slot in kinds, f"its slot is {slot!r}, not one of {', '.join(kinds)}"
     kind, call = kinds[slot]
-    assert isinstance(defense, kind), f"it has no call, which {slot} needs"
+    assert isinstance(defense, kind), f"it lacks the call, or `probe`, which {slot} needs"
     for data in (tiny(size=16), tiny(channels=1, size=16), tiny(size=13), tiny(2, 5, size=16)):
         run = Run(seed=1)
         x = run.put(data.images.float() / 255)
@@ -164,6 +170,20 @@ def _lost(defense: Loss, x: Tensor, y: Tensor, labels: Tensor, run: Run) -> Tens
         assert net.training and all(p.requires_grad for p in net.parameters()), "it left the network in another mode"
         values += [value.detach().flatten(), *(g.flatten() for g in torch.autograd.grad(value, list(net.parameters())))]
     return torch.cat(values)
+
+
+def _moved(defense: Any, x: Tensor, y: Tensor, labels: Tensor, run: Run) -> Tensor:
+    """The weights that it leaves, of a network that was there before."""
+    data = ImageSet(eight_bits(x.cpu()), labels.cpu(), tuple(f"class {i}" for i in range(y.shape[1])), "check")
+    images = data.images.clone()
+    with run.seeded("net"):
+        net = run.place(nets.build("small-cnn:width=4", data.shape, y.shape[1]))
+    old = [p.detach().clone() for p in net.parameters()]
+    defense(net, Batches(data, run), run)
+    assert torch.equal(data.images, images), "it changed the training set"
+    assert any(not torch.equal(a, b) for a, b in zip(old, net.parameters(), strict=True)), "it did nothing"
+    assert all(p.requires_grad for p in net.parameters()), "it left weights frozen"
+    return torch.cat([value.detach().flatten().float() for value in net.state_dict().values()])
 
 
 def check_net(name: str, size: int = 32, channels: int = 3) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -341,40 +341,6 @@ class Attack(Protocol):
     """Chooses the perturbation of a whole data set."""
 
     def __call__(self, data: ImageSet, budget: Budget, run: Any) -> Perturbation: ...
-
-
-@runtime_checkable
-class Purify(Protocol):
-    """A defense that cleans the training pictures once, before training: x is the whole set, in main memory.
-
-    It may leave the 8-bit grid, and [0,1] where it says so by `unbounded`. Rows stay where they are.
-    """
-
-    slot: ClassVar[Literal["purify"]]
-
-    def __call__(self, x: Float[Tensor, "n c h w"], y: Int[Tensor, "n"], run: Any) -> Float[Tensor, "n c h w"]: ...
-
-
-@runtime_checkable
-class Augment(Protocol):
-    """A change of every training batch, drawn anew each time; labels are probabilities and may become soft."""
-
-    slot: ClassVar[Literal["augment"]]
-
-    def __call__(
-        self, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], generator: torch.Generator
-    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b k"]]: ...
-
-
-@runtime_checkable
-class Loss(Protocol):
-    """The victim's training loss for one batch. done: the share of the training that is over, in [0,1)."""
-
-    slot: ClassVar[Literal["loss"]]
-
-    def __call__(
-        self, net: Any, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], generator: torch.Generator, done: float
-    ) -> Float[Tensor, ""]: ...
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
@@ -14,9 +14,10 @@ from torch import Tensor
 from miue import nets
 from miue.batches import Batch, Batches, FlipCrop, holdout
 from miue.run import Run
+from miue.slots import Augment, Defense, Finish, Loss, Purify, Start
 from miue.spec import spell
 from miue.train import accuracy, cosine, descend, restore, state
-from miue.types import Augment, ImageSet, Loss, Purify, UserError
+from miue.types import ImageSet, UserError
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class CrossEntropy:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a victim is trained: the network, SGD or AdamW with a cosine rate, and what is done to pictures.
+    """How a victim is trained: the network, SGD or AdamW with a cosine rate, and what is done to pictures and network.
 
     warmup: share of all steps with a linear rise. hold_out: share of the training set that is kept back; the weights
     of the epoch that is best on it are the victim's (0: those of the last epoch). patience: epochs without a gain
@@ -54,6 +55,8 @@ class Recipe:
     purify: tuple[Purify, ...] = ()
     augment: tuple[Augment, ...] = (FlipCrop(),)
     loss: Loss = CrossEntropy()
+    start: tuple[Start, ...] = ()
+    finish: tuple[Finish, ...] = ()
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -66,23 +69,24 @@ class Recipe:
                 f"hold_out={self.hold_out:g}, patience={self.patience}: a share below 1, and patience only with one"
             )
 
-    def defended(self, *defenses: Purify | Augment | Loss) -> Recipe:
+    def defended(self, *defenses: Defense) -> Recipe:
         """The same training with defenses, each in its slot: after what is there, or instead of the plain loss.
 
         Raises UserError where two of them want to be the loss.
         """
-        slots: dict[str, tuple[Any, ...]] = {"purify": self.purify, "augment": self.augment, "loss": ()}
+        several = "purify", "augment", "start", "finish"
+        slots: dict[str, tuple[Any, ...]] = {slot: getattr(self, slot) for slot in several} | {"loss": ()}
         for defense in defenses:
             slots[defense.slot] += (defense,)
-        losses = slots["loss"] if self.loss == CrossEntropy() else (self.loss, *slots["loss"])
+        losses = slots.pop("loss") if self.loss == CrossEntropy() else (self.loss, *slots.pop("loss"))
         if len(losses) > 1:
             raise UserError(f"{' and '.join(map(repr, losses))}: a victim has one loss; leave one of them out")
-        return replace(self, purify=slots["purify"], augment=slots["augment"], loss=losses[0] if losses else self.loss)
+        return replace(self, **slots, loss=losses[0] if losses else self.loss)
 
     @property
     def defense(self) -> str:
         """Spelling of the defenses in it, "gray+jpeg:quality=10"; empty where there is none."""
-        parts = (*self.purify, *self.augment, self.loss)
+        parts = (*self.purify, *self.start, *self.augment, self.loss, *self.finish)
         return "+".join(spell(part, {}) for part in parts if hasattr(type(part), "spelling"))
 
     @property
@@ -92,12 +96,8 @@ class Recipe:
 
     def described(self) -> dict[str, Any]:
         """The recipe as plain values, for records."""
-        plain: Mapping[str, Any] = asdict(self) | {
-            "purify": [repr(p) for p in self.purify],
-            "augment": [repr(a) for a in self.augment],
-            "loss": repr(self.loss),
-        }
-        return dict(plain)
+        several = {slot: [repr(d) for d in getattr(self, slot)] for slot in ("purify", "augment", "start", "finish")}
+        return asdict(self) | several | {"loss": repr(self.loss)}
 
 
 @dataclass(frozen=True)
@@ -144,15 +144,17 @@ def fit(
     run: Run,
     watch: Callable[[int, nets.Classifier], float | None] | None = None,
 ) -> tuple[nets.Classifier, dict[int, float]]:
-    """Train a network from random weights; also what `watch` saw after which epoch, counted from 1.
+    """Train a network from random weights, or from where its recipe starts; also what `watch` saw after which epoch.
 
-    data: the training set, or what `prepare` made of it. Resumes after the last finished epoch where `run` keeps state.
+    data: the training set, or what `prepare` made of it. Epochs count from 1. Resumes after the last finished epoch
+    where `run` keeps state.
     """
     ready = data if isinstance(data, Prepared) else prepare(data, recipe, run)
     batches, data = ready.train, ready.train.data
     with run.seeded("victim"):
         net: Any = run.place(nets.build(recipe.net, data.shape, len(data.classes)))
-    optimizer = _optimizer(net, recipe)
+    probe = any(start.probe for start in recipe.start)
+    optimizer = _optimizer(net.head if probe else net, recipe)
     identity = {"recipe": repr(recipe), "data": data.digest, "seed": run.seed}
     first, seen, best = 0, dict[int, float](), _Best()
     if kept := run.load("victim", **identity):
@@ -162,6 +164,10 @@ def fit(
             kept[1]["best_epoch"], kept[1]["best"], {k: run.put(v) for k, v in kept[0].items() if k.startswith("best.")}
         )
         seen = {int(epoch): value for epoch, value in kept[1]["seen"].items()}
+    else:
+        for start in recipe.start:
+            start(net, batches, run)
+    net.trunk.requires_grad_(not probe)
     count = batches.count(recipe.batch)
     rate = cosine(recipe.lr, recipe.epochs * count, recipe.warmup)
     text = f"{recipe.net} on {data.name}"
@@ -169,7 +175,7 @@ def fit(
         for epoch in range(first, recipe.epochs):
             if recipe.patience and epoch - best.epoch >= recipe.patience:
                 break
-            net.train()
+            net.train(not probe)
             generator = run.rng("augment", epoch)
             losses = descend(
                 lambda batch, g=generator, done=epoch / recipe.epochs: _loss(
@@ -191,6 +197,9 @@ def fit(
             facts = {**identity, "epoch": epoch + 1, "seen": seen, "best": best.accuracy, "best_epoch": best.epoch}
             run.save("victim", state(net, optimizer) | best.weights, facts)
     best.put_into(net)
+    net.requires_grad_(True)
+    for finish in recipe.finish:
+        finish(net, batches, run)
     return net, seen
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from miue import nets
 from miue.attacks import Aue, Em, Rem, Tue, attack
-from miue.attacks.tue import contrast_loss, separability_loss
+from miue.attacks.tue import separability_loss
+from miue.contrast import contrast_loss
 from miue.run import Run
 from miue.testing import check_attack, tiny
 from miue.types import Budget, UserError

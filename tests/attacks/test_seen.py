@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from miue import nets, perturb
-from miue.attacks._seen import YIQ, augmented, contrastive, worst
+from miue.attacks._seen import augmented, worst
+from miue.contrast import YIQ, contrastive
 from miue.run import Run
 
 
@@ -57,7 +58,7 @@ def test_crops_have_the_area_that_was_asked_for(strength: float):
     """On a ramp from 0 to 1 the slope of a crop is its width, with the sign of the mirror."""
     size = 32
     ramp = ((torch.arange(size) + 0.5) / size).expand(200, 1, size, size).contiguous()
-    from miue.attacks._seen import _resized
+    from miue.contrast import _resized
 
     across, down = (_resized(r, drawn(), strength)[:, 0, 8:24, 8:24] for r in (ramp, ramp.mT.contiguous()))
     width, height = across.diff(dim=2).mean((1, 2)) * size, down.diff(dim=1).mean((1, 2)) * size

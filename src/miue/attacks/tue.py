@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.attacks._alternate import Alternating, View
-from miue.attacks._seen import contrastive
+from miue.contrast import contrast_loss, contrastive
 from miue.types import Facts, UserError
 
 
@@ -37,13 +37,6 @@ def separability_loss(delta: Float[Tensor, "b d"], y: Int[Tensor, "b"]) -> Float
     ratio = (spread[:, None] + spread[None, :] + 1e-5) / (apart + 1e-5)
     other = ~torch.eye(k, dtype=torch.bool, device=delta.device)
     return (ratio * other).sum() / max(k * (k - 1), 1)
-
-
-def contrast_loss(z: Float[Tensor, "n d"], tau: float) -> Float[Tensor, ""]:
-    """SimCLR's loss (NT-Xent) in nats: rows i and i + b are two views of one picture, all other rows are negatives."""
-    unit, n = F.normalize(z, dim=1), len(z)
-    logits = (unit @ unit.T / tau).masked_fill(torch.eye(n, dtype=torch.bool, device=z.device), -torch.inf)
-    return F.cross_entropy(logits, torch.arange(n, device=z.device).roll(n // 2))
 
 
 @dataclass(frozen=True, kw_only=True)

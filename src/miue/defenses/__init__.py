@@ -1,4 +1,4 @@
-"""Defenses: what a trainer does to learn anyway. Each fills one slot of a recipe: purify, augment or loss.
+"""Defenses: what a trainer does to learn anyway. Each fills one of the `SLOTS` of a recipe.
 
 Adding one: a file here, a line in `KNOWN`, a line in the docs.
 """
@@ -14,12 +14,16 @@ from miue.defenses.erase import Cutout
 from miue.defenses.jitter import GaussianNoise
 from miue.defenses.library import Plasma, RandAugment, Strong, TrivialAugment
 from miue.defenses.mix import CutMix, MixUp
+from miue.defenses.pretrained import Weights
 from miue.defenses.projection import Projection
+from miue.defenses.simclr import SimClr
 from miue.defenses.smooth import Blur, Resize
 from miue.defenses.squeeze import Depth, Gray, Jpeg
+from miue.defenses.tune import Tune
 from miue.defenses.ueraser import UEraser
+from miue.slots import Defense
 from miue.spec import parse
-from miue.types import Augment, Loss, Purify, UserError
+from miue.types import UserError
 
 KNOWN: Mapping[str, type[Any]] = {
     cls.spelling: cls
@@ -39,15 +43,18 @@ KNOWN: Mapping[str, type[Any]] = {
         Projection,
         RandAugment,
         Resize,
+        SimClr,
         Strong,
         TrivialAugment,
+        Tune,
         UEraser,
+        Weights,
     )
 }
-SLOTS = ("purify", "augment", "loss")
+SLOTS = ("start", "purify", "augment", "loss", "finish")
 
 
-def defense(text: str) -> Purify | Augment | Loss:
+def defense(text: str) -> Defense:
     """A defense from its spelling: "jpeg:quality=10", "gray", "their_file.py:Theirs"."""
     made: Any = parse(text, KNOWN, "defense")
     if getattr(made, "slot", None) not in SLOTS:
@@ -55,7 +62,7 @@ def defense(text: str) -> Purify | Augment | Loss:
     return made
 
 
-def combination(text: str) -> tuple[Purify | Augment | Loss, ...]:
+def combination(text: str) -> tuple[Defense, ...]:
     """Several at once, in their order: "gray+jpeg:quality=10". For `Recipe.defended`."""
     return tuple(defense(part) for part in re.split(r"\+(?=[A-Za-z_./~])", text))
 
@@ -77,9 +84,12 @@ __all__ = [
     "Projection",
     "RandAugment",
     "Resize",
+    "SimClr",
     "Strong",
     "TrivialAugment",
+    "Tune",
     "UEraser",
+    "Weights",
     "combination",
     "defense",
 ]
