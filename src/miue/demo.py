@@ -13,6 +13,7 @@ from miue.records import Outcome
 from miue.run import Run
 
 PER_CLASS, TEST_PER_CLASS = 300, 100
+RECIPE = "quick:epochs=14"
 
 
 def demo(folder: Path, run: Run, say: Callable[[str], None]) -> Outcome:
@@ -28,4 +29,4 @@ def demo(folder: Path, run: Run, say: Callable[[str], None]) -> Outcome:
     data.preview(data.scan(str(train)), out, picture, 8)
     say(f"before, after and the difference ten times amplified: {picture}")
     claim = Claim(out=out, clean=str(train), test=str(test))
-    return prove(claim, Proof(recipes=[recipe("quick")], seeds=1), run, say)
+    return prove(claim, Proof(recipes=[recipe(RECIPE)], seeds=1), run, say)

@@ -77,8 +77,8 @@ class MiUe(MinMin):
             "class_gradient": 10.0,
         },
         "drawings": {
-            "surrogate": "small-cnn",
-            "epochs": 25,
+            "surrogate": "small-cnn:width=8",
+            "epochs": 40,
             "steps": 2,
             "step": 3.0,
             "batch": 32,

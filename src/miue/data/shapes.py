@@ -44,8 +44,8 @@ def _picture(label: int, size: int, rng: np.random.Generator) -> UInt8[np.ndarra
     mask = _mask(CLASSES[label], size, rng)[..., None]
     colour = rng.uniform(0, 255, 3)
     behind = (ground * mask).sum((0, 1)) / max(mask.sum(), 1e-6)
-    if np.abs(colour - behind).mean() < 60:  # a shape that nobody can see teaches nothing
-        colour = np.where(behind > 127, behind - 100, behind + 100)
+    if np.abs(colour - behind).mean() < 90:  # a shape that nobody can see teaches nothing
+        colour = np.where(behind > 127, behind - 110, behind + 110)
     paint = colour + rng.choice([0.0, 0.25, 0.5]) * (_crop(size, rng) - 127.5)
     mixed = ground * (1 - mask) + paint * mask
     return np.clip(np.rint(mixed + rng.normal(0, 3, mixed.shape)), 0, 255).astype(np.uint8)
