@@ -173,6 +173,10 @@ def test_defended_victims(miue: Miue, protected: Path, monkeypatch: pytest.Monke
     assert [r["role"] for r in runs] == ["clean", "noise", "protected"] * 3
     ended = miue("evaluate", "out", "--clean", "in", *options)
     assert "+ cutout" in ended.out and "Not tested: trainers who defend themselves in other ways" in ended.out
+    told = " ".join(ended.out.split())
+    assert told.count("start from a trained network; who have clean copies (docs/limits.md)") == 1
+    ended = miue("evaluate", "out", "--clean", "in", *options[:4], "--defense", "tune:clean=in,epochs=1")
+    assert "start from a trained network (docs/limits.md)" in " ".join(ended.out.split())
     ended = miue("evaluate", "out", "--clean", "in", "--defense", "jpg", "--quiet")
     assert ended.code == 2 and "defense 'jpg' is unknown; allowed: at," in ended.err
 

@@ -248,7 +248,7 @@ def prove(claim: Claim, proof: Proof, run: Run, say: Callable[[str], None] = lam
         clean, protected = (data.through(part, claim.channel) for part in (clean, protected))
     kept_run = replace(run, keep=data.private_of(claim.out))
     budget = Budget.parse(record.settings["budget"])
-    victims = ", ".join(r.net for r in proof.recipes)
+    victims = ", ".join(r.victim for r in proof.recipes)
     say(f"training {victims} on clean, noisy and protected pictures, {proof.seeds} seed(s) each")
     grid = getattr(attack(record.settings["attack"]), "cells", 0)
     outcome = replace(proof, noise=Noise(cells=grid))(

@@ -93,9 +93,14 @@ def outcome(outcome: Outcome, json: bool) -> None:
     print(f"Verdict: {outcome.verdict.upper()}. {outcome.reason}")
     for note in outcome.notes:
         print(f"note: {note}")
-    tried = any(r.defense for r in outcome.runs)
-    others = "defend themselves in other ways" if tried else "compress, turn pictures grey, train adversarially, purify"
-    print(f"Not tested: trainers who {others}, start from a trained network or have clean copies (docs/limits.md).")
+    tried = "+".join(r.defense for r in outcome.runs)
+    others = [
+        "defend themselves in other ways" if tried else "compress, turn pictures grey, train adversarially, purify"
+    ]
+    others += ["start from a trained network"] * ("weights:" not in tried) + ["have clean copies"] * (
+        "tune:" not in tried
+    )
+    print(f"Not tested: trainers who {'; who '.join(others)} (docs/limits.md).")
 
 
 def board(board: Board, json: bool) -> None:
