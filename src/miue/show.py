@@ -94,12 +94,10 @@ def outcome(outcome: Outcome, json: bool) -> None:
     for note in outcome.notes:
         print(f"note: {note}")
     tried = "+".join(r.defense for r in outcome.runs)
-    others = [
-        "defend themselves in other ways" if tried else "compress, turn pictures grey, train adversarially, purify"
-    ]
-    others += ["start from a trained network"] * ("weights:" not in tried) + ["have clean copies"] * (
-        "tune:" not in tried
-    )
+    usual = "compress, turn pictures grey, train adversarially, purify"
+    more = {"weights:": "start from a trained network", "tune:": "have clean copies"}
+    others = ["defend themselves in other ways" if tried else usual]
+    others += [what for name, what in more.items() if name not in tried]
     print(f"Not tested: trainers who {'; who '.join(others)} (docs/limits.md).")
 
 
