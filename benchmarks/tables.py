@@ -130,6 +130,19 @@ def demo() -> str:
     return f"{table}\n\nVerdict: **{r['verdict']}**. One seed, {r['seconds']:.0f} seconds. {where(r)}."
 
 
+def processes() -> str:
+    """One process and two: the same method on the same pictures."""
+    r = load("processes")
+    rows = []
+    for count in dict.fromkeys(run["processes"] for run in r["runs"]):
+        mine = [run for run in r["runs"] if run["processes"] == count]
+        cells = (spread([run[which] for run in mine]) for which in ("last", "best"))
+        rows.append((str(count), f"{mine[0]['attack_seconds']:.0f}", *cells))
+    n = len(mine)
+    table = grid(("processes", "seconds of the attack", f"last epoch (n = {n} victims)", "best epoch"), rows)
+    return f"{table}\n\n`{r['attack']}` on shapes. The victims share one perturbation a row. {where(r)}."
+
+
 def killed() -> str:
     """The record of runs that were killed and resumed."""
     r = load("killed")
@@ -393,6 +406,7 @@ TABLES: dict[str, Callable[[], str]] = {
         hot_path,
         demo,
         killed,
+        processes,
         known_answers,
         survival,
         scaled,
