@@ -193,8 +193,10 @@ class Run:
         return self.fabric.world_size
 
     def mine(self, n: int) -> Int[Tensor, "m"]:
-        """The rows that belong to this process for the whole run."""
-        return torch.arange(self.rank, n, self.world)
+        """The rows that belong to this process for the whole run: at random, for sets often list classes in turn."""
+        if self.world == 1:
+            return torch.arange(n)
+        return torch.randperm(n, generator=self.rng("shares"))[self.rank :: self.world].sort().values
 
     def average(self, tensors: Iterable[Tensor | None]) -> None:
         """Replace each tensor by its mean over processes, in place."""
