@@ -129,6 +129,12 @@ def test_rows_belong_to_one_process(n: int, world: int):
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
+@pytest.mark.parametrize("world", [2, 5])
+def test_every_process_meets_every_class_of_a_set_that_lists_them_in_turn(world: int):
+    for rank in range(world):
+        assert (Rank(place=rank, size=world).mine(200) % 10).unique().tolist() == list(range(10))
+
+
 class Rank(Run):
     """A process of several, alone."""
 
