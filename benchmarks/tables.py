@@ -137,9 +137,9 @@ def processes() -> str:
     for count in dict.fromkeys(run["processes"] for run in r["runs"]):
         mine = [run for run in r["runs"] if run["processes"] == count]
         cells = (spread([run[which] for run in mine]) for which in ("last", "best"))
-        rows.append((str(count), f"{mine[0]['attack_seconds']:.0f}", *cells))
+        rows.append((str(count), *cells))
     n = len(mine)
-    table = grid(("processes", "seconds of the attack", f"last epoch (n = {n} victims)", "best epoch"), rows)
+    table = grid(("processes", f"last epoch (n = {n} victims)", "best epoch"), rows)
     return f"{table}\n\n`{r['attack']}` on shapes. The victims share one perturbation a row. {where(r)}."
 
 
