@@ -70,6 +70,6 @@ def test_a_direction_forgets_the_size_of_its_row(seed: int, scale: float):
 
 def test_a_class_mean_is_taken_over_the_rows_of_a_class():
     rows, y = drawn(0, -1, 1, 5, 1, 2, 2), torch.tensor([7, 0, 7, 3, 0])
-    means = class_mean(rows, y)
+    means = class_mean(rows, y, 8)
     for label in (0, 3, 7):
         assert torch.allclose(means[y == label], rows[y == label].mean(0).expand_as(rows[y == label]), atol=1e-6)

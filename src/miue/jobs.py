@@ -28,7 +28,7 @@ from miue.batches import holdout
 from miue.evaluate import Proof
 from miue.records import Analysis, Generation, Outcome, Record
 from miue.run import Run, launch, write_atomically
-from miue.spec import own_budget, spell
+from miue.spec import file_digest, own_budget, spell
 from miue.types import Budget, ImageSet, Perturbation, UserError
 
 VERSION = 1
@@ -354,18 +354,13 @@ def read_test(
     """(the test set, None); where no other set or split is named: (None, (rows to train on, rows held out))."""
     if test is None and split is None:
         return None, holdout(clean, HELD_OUT, run.reseeded(0))
-    grey, canvas = clean.shape[0] == 1, clean.shape[1]
-    read = data.read(data.scan(test or source, split=split), canvas, grey=grey)
-    if read.classes != clean.classes:
-        ours, theirs = ", ".join(clean.classes[:8]), ", ".join(read.classes[:8])
-        raise UserError(f"{test or source}: its classes ({theirs}) are not those of {source} ({ours})")
-    return read, None
+    return data.read_like(data.scan(test or source, split=split), clean, test or source, source), None
 
 
 def code_of(spelling: str) -> str:
     """Digest of the code of a method from a user's own file; empty for one of ours."""
     file = Path(spelling.partition(".py:")[0] + ".py")
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else ""
+    return file_digest(file) if file.is_file() else ""
 
 
 def _write(path: Path, record: Record) -> None:

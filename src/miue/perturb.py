@@ -35,11 +35,16 @@ def direction(gradient: Float[Tensor, "b *shape"]) -> Float[Tensor, "b *shape"]:
     return gradient / size.reshape(-1, *[1] * (gradient.ndim - 1))
 
 
-def class_mean(rows: Float[Tensor, "b *shape"], y: Int[Tensor, "b"]) -> Float[Tensor, "b *shape"]:
-    """For every row the mean over all rows of its class."""
-    classes, inverse, count = y.unique(return_inverse=True, return_counts=True)
-    total = rows.new_zeros(len(classes), *rows.shape[1:]).index_add_(0, inverse, rows)
-    return (total / count.reshape(-1, *[1] * (rows.ndim - 1)))[inverse]
+def class_mean(
+    rows: Float[Tensor, "b *shape"],
+    y: Int[Tensor, "b"],
+    k: int,
+    total: Callable[[Tensor], Tensor] = lambda table: table,
+) -> Float[Tensor, "b *shape"]:
+    """For every row the mean over all rows of its class, one of k; `total` sums a table over processes."""
+    sums = total(rows.new_zeros(k, *rows.shape[1:]).index_add_(0, y, rows))
+    count = total(y.bincount(minlength=k).to(rows.dtype)).clamp_min(1)
+    return (sums / count.reshape(-1, *[1] * (rows.ndim - 1)))[y]
 
 
 def keep_in_range(delta: Float[Tensor, "b c h w"], x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

@@ -18,6 +18,7 @@ from miue.partial import Partial
 from miue.recipes import recipe
 from miue.records import Record, Sets, Which
 from miue.run import Run
+from miue.slots import Defense
 from miue.spec import digest, own_budget, read_toml, spell
 from miue.types import Budget, ImageSet, UserError
 from miue.victims import Recipe
@@ -120,8 +121,12 @@ class Grid(Record):
         rows = [("clean", Partial()), ("noise", Partial())]
         rows += [("without", partial) for partial in partials if not partial.whole]
         rows += [(text, partial) for text in self.attacks for partial in partials]
+        # once each, not once a cell: a defense may read its pictures or weights to know its own content
+        recipes, defended = {name: recipe(name) for name in self.recipes}, {d: _parts(d) for d in self.defenses}
         made = [
-            self._cell(sets, text, partial, name, defense, self.seed + seed)
+            self._cell(
+                sets, text, partial, (name, defense), recipes[name].defended(*defended[defense]), self.seed + seed
+            )
             for seed in range(self.seeds)
             for text, partial in rows
             for name in self.recipes
@@ -129,10 +134,9 @@ class Grid(Record):
         ]
         return list({cell.key: cell for cell in reversed(made)}.values())[::-1]  # of equal ones the first
 
-    def _cell(self, sets: Sets, text: str, partial: Partial, name: str, defense: str, seed: int) -> Cell:
-        training = recipe(name)
-        if defense != "none":
-            training = training.defended(*combination(defense))
+    def _cell(
+        self, sets: Sets, text: str, partial: Partial, names: tuple[str, str], training: Recipe, seed: int
+    ) -> Cell:
         method, budget, made = text, None, ""
         if text not in ("clean", "without"):
             chosen = attack(text)
@@ -143,7 +147,11 @@ class Grid(Record):
                 facts.check(budget)
             made = digest(VERSION, method, code_of(text), str(budget), sets.data, seed)
         key = digest(VERSION, made or text, repr(partial), repr(training), sets.data, sets.test, seed)
-        return Cell(key, text, method, budget, defense, name, partial, seed, training, made)
+        return Cell(key, text, method, budget, names[1], names[0], partial, seed, training, made)
+
+
+def _parts(defense: str) -> tuple[Defense, ...]:
+    return () if defense == "none" else combination(defense)
 
 
 def _expanded(text: str) -> str:

@@ -97,6 +97,11 @@ def digest(*content: object) -> str:
     return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
 
 
+def file_digest(path: Path) -> str:
+    """A name for the content of a file, 16 hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
 def at_least(method: object, **least: int) -> None:
     """Refuse fields that are too small. Raises UserError with the first of them."""
     for name, bound in least.items():

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from miue import perturb
 from miue.attacks import MiUe
-from miue.attacks._alternate import _Alternation
 from miue.run import Run, launch
 from miue.testing import tiny
 from miue.types import Budget, ImageSet, UserError, stretch
@@ -334,21 +333,17 @@ def test_seeds_and_data_change_the_perturbation(run: Run):
 # --- several processes ---
 
 
-def test_the_mean_direction_of_a_class_is_that_of_all_processes(run: Run, monkeypatch: pytest.MonkeyPatch):
+def test_the_mean_direction_of_a_class_is_that_of_all_processes():
     """Two processes with half of a batch each see what one sees with all of it."""
     generator = torch.Generator().manual_seed(0)
     own, y = torch.randn(6, 3, 8, 8, generator=generator), torch.tensor([0, 2, 2, 0, 2, 0])
-    whole = perturb.class_mean(own, y)
-    alternation = _Alternation(MiUe(**TINY), tiny(), Budget(8), run)  # pyright: ignore
-    tables = []
-    monkeypatch.setattr(Run, "world", 2)
+    whole, tables = perturb.class_mean(own, y, 3), []
     for part in (slice(0, 2), slice(2, 6)):
-        monkeypatch.setattr(Run, "total", lambda self, table: tables.append(table) or table)
-        alternation._class_mean(own[part], y[part])
+        perturb.class_mean(own[part], y[part], 3, lambda table: tables.append(table) or table)
     sums, counts = tables[0] + tables[2], tables[1] + tables[3]
     for part in (slice(0, 2), slice(2, 6)):
-        monkeypatch.setattr(Run, "total", lambda self, table: sums if table.ndim == 4 else counts)
-        assert torch.allclose(alternation._class_mean(own[part], y[part]), whole[part], atol=1e-6)
+        mean = perturb.class_mean(own[part], y[part], 3, lambda table: sums if table.ndim == 4 else counts)
+        assert torch.allclose(mean, whole[part], atol=1e-6)
 
 
 @pytest.mark.slow

@@ -290,7 +290,8 @@ class _Alternation:
             at, gradient = self.run.put(torch.arange(len(self.delta))), self.run.total(whole)
         elif plan.class_gradient:
             own = perturb.direction(gradient)
-            gradient = own + plan.class_gradient * perturb.direction(self._class_mean(own, y))
+            mean = perturb.class_mean(own, y, len(self.data.classes), self.run.total)
+            gradient = own + plan.class_gradient * perturb.direction(mean)
         if self.velocity is not None:
             gradient = plan.noise_momentum * self.velocity[at] + perturb.direction(gradient)
             self.velocity[at] = gradient
@@ -298,15 +299,6 @@ class _Alternation:
         # at pixel level a delta keeps to what its own picture can hold; a grid or a class has no such single value
         single = plan.per == "image" and not plan.cells
         self.delta[at] = perturb.keep_in_range(moved, base) if single else moved
-
-    def _class_mean(self, own: Tensor, y: Tensor) -> Tensor:
-        """For every row the mean over the rows of its class in the batch, those of all processes."""
-        if self.run.world == 1:
-            return perturb.class_mean(own, y)
-        k = len(self.data.classes)
-        total = self.run.total(own.new_zeros(k, *own.shape[1:]).index_add_(0, y, own))
-        count = self.run.total(y.bincount(minlength=k).to(own.dtype)).clamp_min(1)
-        return (total / count[:, None, None, None])[y]
 
     def _stretched(self, delta: Tensor, rows: Tensor) -> Tensor:
         return stretch(delta[self.run.put(rows)], *self.data.shape[1:])

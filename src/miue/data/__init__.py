@@ -5,7 +5,7 @@ from miue.data.channel import recoded, through
 from miue.data.output import check_output, private_of
 from miue.data.preview import export, preview
 from miue.data.quality import Size, measure
-from miue.data.read import default_canvas, read
+from miue.data.read import default_canvas, read, read_like
 from miue.data.scan import scan
 from miue.data.shapes import draw as shapes
 from miue.data.source import Entry, Source
@@ -26,6 +26,7 @@ __all__ = [
     "preview",
     "private_of",
     "read",
+    "read_like",
     "recoded",
     "scan",
     "shapes",

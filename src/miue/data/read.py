@@ -49,6 +49,15 @@ def read(source: Source, canvas: int | None = None, *, grey: bool | None = None,
     return ImageSet(images, labels, source.classes, source.name, tuple(entry.path for entry in source.usable))
 
 
+def read_like(source: Source, model: ImageSet, name: str, of: str) -> ImageSet:
+    """Every usable picture at the shape of another set's. UserError, by their names, where the classes differ."""
+    found = read(source, model.shape[1], grey=model.shape[0] == 1)
+    if found.classes != model.classes:
+        ours, theirs = ", ".join(model.classes[:8]), ", ".join(found.classes[:8])
+        raise UserError(f"{name}: its classes ({theirs}) are not those of {of} ({ours})")
+    return found
+
+
 def clean_picture(source: Source, row: int) -> Picture:
     """Decode entry `row` exactly as the scan did. Raises UserError where it has changed since."""
     entry = source.entries[row]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from miue.batches import Batches
 from miue.run import Run
+from miue.spec import file_digest
 from miue.types import UserError
 
 WRAPPING = re.compile(r"^(?:net\.|module\.|model\.|trunk\.)+")  # what packages put before the names of tensors
@@ -41,7 +41,7 @@ class Weights:
     def __post_init__(self) -> None:
         if not Path(self.file).is_file():
             raise UserError(f"weights: the file {self.file!r} does not exist; give weights:file=PATH")
-        object.__setattr__(self, "content", hashlib.sha256(Path(self.file).read_bytes()).hexdigest()[:16])
+        object.__setattr__(self, "content", file_digest(Path(self.file)))
 
     def __call__(self, net: Any, train: Batches, run: Run) -> None:
         there, own = {WRAPPING.sub("", name): value for name, value in self._read().items()}, net.trunk.state_dict()

@@ -66,9 +66,6 @@ class Tune:
                         tick()
 
     def _pictures(self, train: Batches) -> Any:
-        shape, classes = train.data.shape, train.data.classes
-        found = data.read(data.scan(self.clean, split=self.split), shape[1], grey=shape[0] == 1)
-        if found.classes != classes:
-            ours, theirs = ", ".join(classes[:8]), ", ".join(found.classes[:8])
-            raise UserError(f"{self.clean}: its classes ({theirs}) are not those of the training set ({ours})")
+        source = data.scan(self.clean, split=self.split)
+        found = data.read_like(source, train.data, self.clean, "the training set")
         return found.first_per_class(self.per_class) if self.per_class else found
