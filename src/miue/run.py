@@ -335,4 +335,7 @@ class _Task:
         made = self.task(run)
         if run.rank == 0:
             made.save(self.result)
+        # A process that ends while gloo's threads still wait for its peers is aborted (pytorch/pytorch#190489).
+        fabric.barrier()
+        torch.distributed.destroy_process_group()
         return type(made)
