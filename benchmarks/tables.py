@@ -139,8 +139,8 @@ def processes() -> str:
         cells = (spread([run[which] for run in mine]) for which in ("last", "best"))
         rows.append((str(count), *cells))
     n = len(mine)
-    table = grid(("processes", f"last epoch (n = {n} victims)", "best epoch"), rows)
-    return f"{table}\n\n`{r['attack']}` on shapes. The victims share one perturbation a row. {where(r)}."
+    table = grid(("processes", f"last epoch (n = {n} seeds)", "best epoch"), rows)
+    return f"{table}\n\n`{r['attack']}` on shapes. Every run has a seed of its own for attack and victim. {where(r)}."
 
 
 def killed() -> str:

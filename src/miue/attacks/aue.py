@@ -41,7 +41,13 @@ class Aue(Classifying):
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "hundred": {"strength": 1.0},
-        "quick": {"surrogate": "small-cnn", "epochs": 15, "step": 1.6, "batch": 32},  # ours
+        "quick": {  # ours
+            "surrogate": "small-cnn:width=16",
+            "epochs": 12,
+            "steps": 3,
+            "step": 3.0,
+            "batch": 32,
+        },
     }
 
     def __post_init__(self) -> None:

@@ -37,7 +37,7 @@ class Hypo(OnNet):
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "plain": {"adversary": 0.0, "epochs": 40},
-        "quick": {"surrogate": "small-cnn", "batch": 32, "steps": 40, "step": 1.0},  # ours
+        "quick": {"surrogate": "small-cnn:width=16", "epochs": 6, "batch": 32, "steps": 40, "step": 1.0},  # ours
     }
 
     def aim(self, net: Any, batches: Batches, run: Run) -> Aim:

@@ -41,7 +41,7 @@ class Sep(OnNet):
         natural=Budget(2),
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "quick": {"surrogate": "small-cnn", "epochs": 15, "batch": 32, "checkpoints": 3, "steps": 15},  # ours
+        "quick": {"surrogate": "small-cnn:width=16", "epochs": 15, "batch": 32, "checkpoints": 3, "steps": 15},  # ours
     }
 
     def aim(self, net: Any, batches: Batches, run: Run) -> Aim:

@@ -37,7 +37,7 @@ class Tap(OnNet):
         needs="surrogate",
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "quick": {"surrogate": "small-cnn", "epochs": 15, "batch": 32, "steps": 40, "step": 1.0},  # ours
+        "quick": {"surrogate": "small-cnn:width=16", "epochs": 15, "batch": 32, "steps": 40, "step": 1.0},  # ours
     }
 
     def aim(self, net: Any, batches: Batches, run: Run) -> Aim:
