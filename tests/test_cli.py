@@ -62,6 +62,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def protected(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A place with pictures and their protected copy, for tests that change neither."""
     place = tmp_path_factory.mktemp("protected")
+    coloured(place / "test", seed=1)
     job = jobs.Job(source=str(coloured(place / "in")), out=place / "out", method="noise", canvas=8)
     jobs.protect(job, Run(device_name="cpu"))
     return place
@@ -143,8 +144,24 @@ def test_exit_code_3_unless_protected(
     miue: Miue, protected: Path, monkeypatch: pytest.MonkeyPatch, recipe: str, verdict: str
 ):
     monkeypatch.chdir(protected)
-    ended = miue("evaluate", "out", "--clean", "in", "--test", "in", "--recipe", recipe, "--seeds", 1, "--json")
+    ended = miue("evaluate", "out", "--clean", "in", "--test", "test", "--recipe", recipe, "--seeds", 1, "--json")
     assert ended.code == 3 and json.loads(ended.out)["verdict"] == verdict
+
+
+def test_test_pictures_that_victims_train_on(miue: Miue, protected: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(protected)
+    for test in ("in", "out"):
+        ended = miue("evaluate", "out", "--clean", "in", "--test", test, "--recipe", RECIPE, "--seeds", 1)
+        assert ended.code == 2 and "12 of its 12 test pictures are among those that victims train on" in ended.err
+
+
+def test_every_victim_is_known_before_the_first_one_trains(
+    miue: Miue, protected: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(protected)
+    monkeypatch.setattr("miue.evaluate.fit", lambda *a, **k: pytest.fail("a victim was trained"))
+    options = ("--victim", "small-cnn:width=2", "--victim", "resnet19", "--recipe", RECIPE)
+    assert "net 'resnet19' is unknown" in miue("evaluate", "out", "--clean", "in", *options).err
 
 
 def test_another_network_as_victim(miue: Miue, protected: Path, monkeypatch: pytest.MonkeyPatch):
@@ -332,7 +349,7 @@ def test_the_input_is_never_the_output(miue: Miue, folder: Path):
 def test_a_foreign_output_is_refused(miue: Miue, folder: Path):
     Path("out").mkdir()
     Path("out/diary.txt").write_text("mine")
-    for more in ((), ("--overwrite",)):
+    for more in ((), ("--overwrite",), ("--dry-run",)):
         refused(miue("protect", "in", "out", "--attack", "noise", *more), "out")
     assert listed(Path("out")) == ["diary.txt"] and Path("out/diary.txt").read_text() == "mine"
 
@@ -343,6 +360,37 @@ def test_exit_code_1_where_an_input_was_skipped(miue: Miue, folder: Path):
     assert ended.code == 1
     assert "12 pictures protected" in ended.out and "NOT protected, not in the output: 1" in ended.out
     assert not Path("out/red/broken.png").exists()
+
+
+def test_what_can_be_known_is_refused_before_the_attack_runs(miue: Miue, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(jobs, "_perturbation", lambda *a: pytest.fail("the attack ran"))
+    for more in ((), ("--dry-run",)):
+        refused(miue("protect", "in", "out", "--attack", "lsp", "--canvas", 16, *more), "size of the noise grid")
+        refused(miue("protect", "in", "out", "--attack", "noise", "--canvas", 100_000, *more), "8 to 1024")
+        refused(miue("protect", "in", "in/out", "--attack", "noise", *more), "in the input")
+    assert not Path("out.private").exists()
+
+
+def test_the_next_command_can_be_pasted(miue: Miue, folder: Path):
+    folder.parent.joinpath("my sets").mkdir()
+    folder.rename("my sets/train")
+    ended = miue("protect", "my sets", "my out", "--split", "train", "--attack", "noise", "--canvas", 8)
+    assert "Next: miue evaluate 'my out' --clean 'my sets' --split train\n" in ended.out
+    assert "note: " not in miue("protect", "my sets/train", "other", "--attack", "lsp", "--quiet").out
+
+
+def test_a_preview_lies_in_no_set(miue: Miue, folder: Path):
+    miue("protect", "in", "out", "--attack", "noise", "--canvas", 8)
+    for to in ("out/preview.png", "in/red/preview.png"):
+        refused(miue("preview", "out", "--clean", "in", "--to", to), "it shows clean pictures")
+
+
+def test_shapes_are_not_drawn_in_vain(miue: Miue, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    refused(miue("shapes", "new", "--split", "trian"), "there is no split 'trian'", "train, test")
+    Path(".new.part").mkdir()
+    assert miue("shapes", "new", "--per-class", 1).code == 0 and Path(".new.part").is_dir()
+    monkeypatch.setattr("miue.data.shapes", lambda *a: pytest.fail("drawn"))
+    refused(miue("shapes", "new"), "exists already")
 
 
 def test_exit_code_3_after_a_file_was_changed(miue: Miue, folder: Path):
@@ -358,6 +406,7 @@ def test_interrupted_and_out_of_space(miue: Miue, folder: Path, monkeypatch: pyt
     for error, code, told in (
         (KeyboardInterrupt(), 130, "the same command goes on"),
         (OSError(28, "No space left on device"), 1, "No space left on device"),
+        (OSError(30, "Read-only file system"), 2, "Read-only file system"),
     ):
 
         def fails(*a, error=error, **o):
@@ -455,6 +504,7 @@ ESTIMATORS = ("--estimator", "ksg", "--estimator", "sliced:slices=4")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A place with pictures and two protected copies, one of them by an attack with a surrogate."""
     place = tmp_path_factory.mktemp("two")
+    coloured(place / "test", seed=1)
     source = str(coloured(place / "in", per_class=18))
     for name, method in (("flat", "noise"), ("made", ATTACK)):
         jobs.protect(jobs.Job(source=source, out=place / name, method=method, canvas=8), Run(device_name="cpu"))
@@ -464,7 +514,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_analysis(miue: Miue, two: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(two)
     before = hashes(two / "made") | hashes(two / "flat")
-    arguments = ("analyze", "made", "flat", "--clean", "in", "--test", "in", *ANALYSE, *ESTIMATORS)
+    arguments = ("analyze", "made", "flat", "--clean", "in", "--test", "test", *ANALYSE, *ESTIMATORS)
     ended = miue(*arguments, "--json", "--figures", "drawn")
     found = Analysis.model_validate_json(ended.out)
     assert ended.code == 0 and found.names == ["clean pictures", "random noise", "made", "flat"]
@@ -521,7 +571,7 @@ def test_wrong_values_for_analyze(
     miue: Miue, two: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: list[str]
 ):
     monkeypatch.chdir(two)
-    refused(miue("analyze", *arguments, "--clean", "in", "--test", "in", "--quiet"), *told)
+    refused(miue("analyze", *arguments, "--clean", "in", "--test", "test", "--quiet"), *told)
 
 
 def test_outputs_of_other_pictures_are_not_analysed(miue: Miue, two: Path, tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import logging
 import signal
 import sys
@@ -130,7 +131,7 @@ def protect(
     if json:
         print(record.model_dump_json(indent=1))
     else:
-        show.written(job, record, written)
+        show.written(job, record, written, quiet)
     unprotected = sum(n for status, n in written.counts.items() if status != "protected")
     if unprotected:
         raise typer.Exit(FAILED_INPUTS)
@@ -270,6 +271,9 @@ def preview(
     """Draw a few pictures: original above protected above the difference, ten times amplified. Keep it private."""
     if to.exists():
         raise UserError(f"{to}: exists already; choose another --to")
+    for folder in (out, Path(clean)):
+        if to.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{to}: lies in {folder}; it shows clean pictures beside protected ones: put it elsewhere")
     print(data.preview(data.scan(clean, split=split), out, to, count))
 
 
@@ -282,6 +286,8 @@ def shapes(
     seed: Seed = 0,
 ) -> None:
     """Write the embedded example set as a folder of class folders: ten shapes over photographs."""
+    if folder.exists():
+        raise UserError(f"{folder}: exists already; choose another folder")
     print(data.export(data.shapes(per_class, size, seed, split), folder))
 
 
@@ -383,7 +389,8 @@ def main() -> None:
         raise
     except OSError as error:
         print(f"miue: {error}; the same command goes on once that is mended", file=sys.stderr)
-        sys.exit(FAILED_INPUTS)
+        closed = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG)
+        sys.exit(USAGE if error.errno in closed else FAILED_INPUTS)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from statistics import fmean
 
 import torch
 
+from miue import nets
 from miue.attacks import Noise
 from miue.batches import Batches
 from miue.data import measure
@@ -41,6 +42,12 @@ class Proof:
     threshold: float = 0.25
     noise: Noise = field(default_factory=Noise)
 
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise UserError(f"{self.seeds} seeds: at least 1")
+        if not 0 < self.threshold < 1:
+            raise UserError(f"threshold {self.threshold:g}: allowed is what lies between 0 and 1, 0.25 for a quarter")
+
     def __call__(
         self,
         clean: ImageSet,
@@ -56,8 +63,9 @@ class Proof:
             raise UserError("the clean, the test and the protected set do not have the same classes in the same order")
         if not torch.equal(clean.labels, protected.labels):
             raise UserError("the clean and the protected set do not have the same labels, row by row")
-        if self.seeds < 1 or not 0 < self.threshold < 1:
-            raise UserError(f"{self.seeds} seeds, threshold {self.threshold:g}: allowed are 1 or more and 0 to 1")
+        twins = max(repeated(test, clean), repeated(test, protected))
+        for recipe in self.recipes:  # a network that cannot be built is told before hours of training the others
+            nets.build(recipe.net, clean.shape, len(clean.classes))
         control = _matched(budget, clean, protected)
         noisy = self.noise(clean, control, run.reseeded(0)).apply(clean)
         sets: dict[Role, ImageSet] = {"clean": clean, "noise": noisy, "protected": protected}
@@ -83,9 +91,25 @@ class Proof:
             runs=runs,
             verdict=verdict,
             reason=reason,
-            notes=[*_notes(runs), *([] if control == budget else [f"the noise control has a budget of {control}"])],
+            notes=[
+                *_notes(runs),
+                *([] if control == budget else [f"the noise control has a budget of {control}"]),
+                *([f"{twins} of {len(test)} test pictures are training pictures, too"] if twins else []),
+            ],
             machine=run.machine,
         )
+
+
+def repeated(test: ImageSet, trained: ImageSet) -> int:
+    """How many test pictures are among those to train on. UserError where most are: nothing would be tested."""
+    known = {hash(image.numpy().tobytes()) for image in trained.images}
+    count = sum(hash(image.numpy().tobytes()) in known for image in test.images)
+    if 2 * count > len(test):
+        raise UserError(
+            f"{test.name}: {count} of its {len(test)} test pictures are among those that victims train on "
+            f"({trained.name}); test on pictures that are in no training set, or leave --test out: a part is held out"
+        )
+    return count
 
 
 def _matched(budget: Budget, clean: ImageSet, protected: ImageSet) -> Budget:

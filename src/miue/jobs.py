@@ -25,7 +25,7 @@ from miue import data
 from miue.analyze import Analyzer
 from miue.attacks import KNOWN, Noise, attack
 from miue.batches import holdout
-from miue.evaluate import Proof
+from miue.evaluate import Proof, repeated
 from miue.records import Analysis, Generation, Outcome, Record
 from miue.run import Run, launch, write_atomically
 from miue.spec import file_digest, own_budget, spell
@@ -54,7 +54,10 @@ class RunRecord(Record):
         path = data.private_of(out) / "run.json"
         if not path.is_file():
             raise UserError(f"{out}: no {path.parent.name}/run.json beside it; only an output of miue has one")
-        return cls.model_validate_json(path.read_text())
+        try:
+            return cls.model_validate_json(path.read_text())
+        except ValueError:
+            raise UserError(f"{path}: is no record of this version of miue, or it is damaged") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +79,7 @@ class Job:
     frames: Literal["refuse", "first"] = "refuse"
 
     def __post_init__(self) -> None:
-        if self.canvas is not None and self.canvas < 8:
-            raise UserError(f"a canvas of {self.canvas} pixels is too small for any network; at least 8")
+        data.check_canvas(self.canvas)
         if self.processes < 1:
             raise UserError(f"{self.processes} processes: at least 1")
 
@@ -91,13 +93,14 @@ class Job:
         return data.private_of(self.out)
 
     def settings(self, source: data.Source) -> dict[str, Any]:
-        """The settings with everything resolved. Raises UserError for a budget that the method cannot keep."""
+        """The settings with everything resolved. UserError for a budget that the method or the pictures cannot keep."""
         method, canvas = attack(self.method), self.canvas or data.default_canvas(source)
         channels = 1 if all(entry.grey for entry in source.usable) else 3
         own = own_budget(method, (channels, canvas, canvas))
         budget = own if self.budget is None else Budget.parse(self.budget)
         if facts := getattr(method, "facts", None):
             facts.check(budget)
+        data.check_sizes(source, budget, (canvas, canvas), self.format)
         return {
             "attack": spell(method, KNOWN),
             "code": code_of(self.method),
@@ -108,6 +111,16 @@ class Job:
             "format": self.format,
             "processes": self.processes,
         }
+
+    def checked(self, source: data.Source) -> tuple[dict[str, Any], str]:
+        """The settings and what stands for them and the data. UserError where the output cannot be written."""
+        settings = self.settings(source)
+        stands = hashlib.sha256(f"{VERSION} {source.digest} {sorted(settings.items())}".encode()).hexdigest()[:16]
+        data.check_output(source.location, self.out, self.private, self.overwrite, stands)
+        free, need = shutil.disk_usage(_existing(self.out)).free, _disk(source)
+        if free < need and not self.out.exists():
+            raise UserError(f"{self.out}: about {need:,} bytes are needed there, {free:,} are free; make room")
+        return settings, stands
 
 
 @dataclass(frozen=True)
@@ -145,17 +158,15 @@ def _disk(source: data.Source) -> int:
 def protect(job: Job, run: Run, say: Callable[[str], None] = lambda text: None) -> tuple[RunRecord, data.Written]:
     """Write the protected set and its private folder. The same call continues a killed one, to the same bytes."""
     source = job.scan()
-    settings, private = job.settings(source), job.private
-    fingerprint = hashlib.sha256(f"{VERSION} {source.digest} {sorted(settings.items())}".encode()).hexdigest()[:16]
-    data.check_output(source.location, job.out, private, job.overwrite, fingerprint)
-    free, need = shutil.disk_usage(_existing(job.out)).free, _disk(source)
-    if free < need and not job.out.exists():
-        raise UserError(f"{job.out}: about {need / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free there")
+    settings, fingerprint = job.checked(source)
+    private = job.private
     if job.budget is None:
         say(f"budget {settings['budget']}, the method's own")
     private.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         with FileLock(private / "run.lock", blocking=False):
+            if job.overwrite:
+                data.clear_output(job.out, private)
             return _protect(job, source, settings, fingerprint, run, say)
     except Timeout:
         raise UserError(f"{job.out}: another run is working on it; wait for it or choose another output") from None
@@ -227,6 +238,9 @@ class Claim:
     canvas: int | None = None
     channel: str | None = None
 
+    def __post_init__(self) -> None:
+        data.check_canvas(self.canvas)
+
 
 def prove(claim: Claim, proof: Proof, run: Run, say: Callable[[str], None] = lambda text: None) -> Outcome:
     """Read back what was published, train the victims, write the outcome beside the output."""
@@ -286,6 +300,9 @@ class Inquiry:
     split: str | None = None
     test_split: str | None = None
     canvas: int | None = None
+
+    def __post_init__(self) -> None:
+        data.check_canvas(self.canvas)
 
     def named(self) -> dict[str, Path]:
         """The outputs by the names of their folders. UserError where two have the same, or one is given twice."""
@@ -354,7 +371,9 @@ def read_test(
     """(the test set, None); where no other set or split is named: (None, (rows to train on, rows held out))."""
     if test is None and split is None:
         return None, holdout(clean, HELD_OUT, run.reseeded(0))
-    return data.read_like(data.scan(test or source, split=split), clean, test or source, source), None
+    found = data.read_like(data.scan(test or source, split=split), clean, test or source, source)
+    repeated(found, clean)
+    return found, None
 
 
 def code_of(spelling: str) -> str:
@@ -373,9 +392,11 @@ def _digest(record: Record) -> str:
 
 def _seconds_before(private: Path, fingerprint: str) -> dict[str, float]:
     """What earlier calls of the same job took."""
-    path = private / "run.json"
-    before = RunRecord.model_validate_json(path.read_text()) if path.is_file() else None
-    return dict(before.seconds) if before and before.fingerprint == fingerprint else {}
+    try:
+        before = RunRecord.model_validate_json((private / "run.json").read_text())
+    except (OSError, ValueError):  # none yet, or of another version: what it says of the time is no loss
+        return {}
+    return dict(before.seconds) if before.fingerprint == fingerprint else {}
 
 
 @contextmanager

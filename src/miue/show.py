@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from statistics import fmean, stdev
 from textwrap import fill
 from typing import Any
@@ -34,13 +35,14 @@ def table(lines: list[dict[str, str]], *below: str) -> None:
 def plan(job: jobs.Job, run: Run, json: bool) -> None:
     """What `protect` would do."""
     source = job.scan()
+    settings, _ = job.checked(source)
     cost = jobs.forecast(job, source, run)
     facts: dict[str, Any] = {
         "source": source.location,
         "classes": {c: sum(e.label == i for e in source.usable) for i, c in enumerate(source.classes)},
         "inputs": source.summary(),
         "notes": list(source.notes),
-        "settings": job.settings(source),
+        "settings": settings,
         "out": str(job.out),
         "private": str(job.private),
         "seconds": round(cost.seconds),
@@ -58,8 +60,8 @@ def plan(job: jobs.Job, run: Run, json: bool) -> None:
     print("nothing was written (--dry-run)")
 
 
-def written(job: jobs.Job, record: jobs.RunRecord, written: data.Written) -> None:
-    """What `protect` did."""
+def written(job: jobs.Job, record: jobs.RunRecord, written: data.Written, quiet: bool = False) -> None:
+    """What `protect` did. quiet: without remarks on the pictures."""
     protected = written.counts.get("protected", 0)
     print(f"{protected} pictures protected in {job.out}, largest change {written.worst} grey levels (read back)")
     if written.psnr and written.ssim:
@@ -69,11 +71,12 @@ def written(job: jobs.Job, record: jobs.RunRecord, written: data.Written) -> Non
     for reason, count in record.source["counts"].items():
         if reason != "ok":
             print(f"NOT protected, not in the output: {count} {reason}")
-    for note in (*record.source["notes"], *written.notes):
+    for note in () if quiet else (*record.source["notes"], *written.notes):
         print(f"note: {note}")
     print(f"Keep {job.private} private: with it anybody can undo the protection. Keep the originals safe.")
     print("This raises the cost of training on your pictures; it does not prevent it (docs/limits.md: what breaks it).")
-    print(f"Next: miue evaluate {job.out} --clean {job.source}")
+    split = f" --split {quote(job.split)}" if job.split else ""
+    print(f"Next: miue evaluate {quote(str(job.out))} --clean {quote(job.source)}{split}")
 
 
 def outcome(outcome: Outcome, json: bool) -> None:
@@ -93,7 +96,7 @@ def outcome(outcome: Outcome, json: bool) -> None:
     print(f"Verdict: {outcome.verdict.upper()}. {outcome.reason}")
     for note in outcome.notes:
         print(f"note: {note}")
-    tried = "+".join(r.defense for r in outcome.runs)
+    tried = "+".join(r.defense for r in outcome.runs if r.defense)
     usual = "compress, turn pictures grey, train adversarially, purify"
     more = {"weights:": "start from a trained network", "tune:": "have clean copies"}
     others = ["defend themselves in other ways" if tried else usual]

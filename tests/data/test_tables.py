@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from making import encoded, noise, pixels, tree
+from making import encoded, noise, pixels, put, tree
 from PIL import Image
 
 from miue.data import align, private_of, read, scan, verify, write
@@ -117,6 +117,10 @@ def test_labels_without_names(tmp_path: Path):
         ({"image": [b"1", b"2"], "kind": [0, 1]}, "no label column"),
         ({"image": [b"1", b"2"], "label": [0.5, 1.5]}, "no class labels"),
         ({"image": [b"1", b"2"], "label": [0, 10**12]}, "from 0 upwards"),
+        ({"image": [b"1", b"2"], "label": [0, 1], "small": [[1, 2], [3]]}, r"small \(list.* could hold clean pictures"),
+        ({"image": [b"1", b"2"], "label": [0, 1], "at": [{"x": 1}, {"x": 2}]}, r"at \(struct"),
+        ({"image": [b"1", b"2"], "label": [0, 1], "b64": [None, "iVBORw0KGgoAAA"]}, r"b64 \(pictures as text"),
+        ({"image": [b"1", b"2"], "label": [0, 1], "u": ["", "data:image/png;base64,"]}, r"u \(pictures as text"),
     ],
 )
 def test_tables_that_are_refused(tmp_path: Path, columns, why):
@@ -188,6 +192,15 @@ def test_npz_there_and_back(tmp_path: Path, shape):
         ({"x": np.zeros((2, 4, 4), np.uint8), "y": [0, -1]}, "at least 0"),
         ({"x": np.zeros((2, 4, 4), np.uint8), "y": [0, 10**12]}, "from 0 upwards"),
         ({"x": np.zeros((2, 4, 4), np.uint8), "y": np.array([{}, None])}, "pickled"),
+        (
+            {"x": np.zeros((2, 4, 4), np.uint8), "y": [0, 1], "data": np.zeros((2, 4, 4), np.uint8)},
+            "array 'data' .uint8",
+        ),
+        (
+            {"x": np.zeros((2, 4, 4), np.uint8), "y": [0, 1], "flat": np.zeros(32, np.uint8)},
+            "could hold clean pictures",
+        ),
+        ({"x": np.zeros((2, 4, 4), np.uint8), "y": [0, 1], "b64": ["iVBOR", "iVBOR"]}, "array 'b64'"),
     ],
 )
 def test_arrays_that_are_refused(tmp_path: Path, arrays, why):
@@ -196,7 +209,44 @@ def test_arrays_that_are_refused(tmp_path: Path, arrays, why):
         scan(tmp_path / "a.npz")
 
 
+def test_plain_columns_beside_the_pictures_are_kept(tmp_path: Path):
+    path = tmp_path / "t.parquet"
+    columns = {"image": table(2)["image"], "label": [0, 1], "text": ["a cat", None], "score": [0.5, 1.5]}
+    pq.write_table(pa.table(columns), path)
+    protect(scan(path), tmp_path / "out")
+    assert pq.read_table(tmp_path / "out/t.parquet").drop_columns("image").to_pydict() == {
+        "label": [0, 1], "text": ["a cat", None], "score": [0.5, 1.5]
+    }  # fmt: skip
+    np.savez(tmp_path / "a.npz", x=np.zeros((2, 8, 8), np.uint8), y=[0, 1], weight=[0.5, 1.5], version=3)
+    protect(scan(tmp_path / "a.npz"), tmp_path / "arrays")
+    with np.load(tmp_path / "arrays/a.npz") as new:
+        assert new["weight"].tolist() == [0.5, 1.5] and int(new["version"]) == 3
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "a.npz"])
+def test_a_table_among_pictures_is_refused_and_other_files_are_told(tmp_path: Path, name: str):
+    if name == "a.npz":
+        np.savez(tmp_path / name, x=np.zeros((2, 8, 8), np.uint8), y=[0, 1])
+    else:
+        pq.write_table(table(4), tmp_path / name)
+    put(tmp_path, "readme.txt", b"text")
+    assert scan(tmp_path).notes[0] == "not part of the table, not in the output: readme.txt"
+    put(tmp_path, "photo.JPG", encoded(pixels(), "JPEG"))
+    with pytest.raises(UserError, match=rf"the table {name} and beside it 1 pictures.*photo\.JPG"):
+        scan(tmp_path)
+    assert scan(tmp_path / name).kind == name.partition(".")[2]
+
+
 # --- named sets ---
+
+
+def test_a_folder_with_the_name_of_a_set(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path, "digits/a/0.png")
+    put(tmp_path, "digits/b/0.png")
+    with pytest.raises(UserError, match=r"write \./digits for what lies here, or digits: "):
+        scan("digits")
+    assert scan("./digits").kind == "folder" and scan("digits:").kind == "named"
 
 
 def test_digits(tmp_path: Path):

@@ -57,6 +57,28 @@ def test_other_pixels_and_the_budget(pair):
     assert "leaves the budget" in problems(out, scan(root))["cat/0.png"]
 
 
+def test_what_rides_behind_a_picture_and_a_missing_notice(pair):
+    _, out = pair
+    for name in ("cat/0.png", "cat/1.png"):
+        (out / name).write_bytes((out / name).read_bytes() + b"x")
+    (out / "PROTECTED.md").unlink()
+    found = problems(out)
+    assert set(found) == {"cat/0.png", "cat/1.png", "PROTECTED.md"}
+    assert "behind the end" in found["cat/0.png"] and "missing" in found["PROTECTED.md"]
+
+
+def test_nothing_follows_what_is_written(tmp_path: Path):
+    source = scan(folder(tmp_path / "in"))
+    for form in ("png", "webp"):
+        out = tmp_path / form
+        write(source, noise(4), out, private_of(out), format=form)
+        assert problems(out) == {}
+        webp = sorted(out.rglob("*.webp"))
+        for path in webp:
+            path.write_bytes(path.read_bytes() + b"12")
+        assert len(problems(out)) == len(webp)
+
+
 def test_a_preview_inside(pair):
     exif = Image.Exif()
     exif[ExifTags.Base.Artist] = "A"

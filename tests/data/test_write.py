@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from making import encoded, folder, noise, pixels, put, tree
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
-from miue.data import align, check_output, private_of, read, scan, verify, write
+from miue.data import align, check_output, clear_output, private_of, read, scan, verify, write
 from miue.data.picture import Picture, Rules, decode, encode
 from miue.data.write import Written
 from miue.types import Budget, Perturbation, UserError
@@ -408,9 +408,30 @@ def test_resume_refuse_and_overwrite(tmp_path: Path):
     (out / "cat/mine.png").unlink()
     put(out, "cat/.0.png.part", b"left by a power cut")
     assert not check(root, out, overwrite=True, fingerprint="two")
-    assert not out.exists() or not tree(out)
+    assert "cat/0.png" in tree(out)  # a check changes nothing
+    clear_output(out, private_of(out))
+    assert not out.exists()
     assert not (private_of(out) / "manifest.jsonl").exists()
     assert len(tree(root)) == 4
+
+
+def test_records_of_a_set_that_was_moved_away_are_kept(tmp_path: Path):
+    root, out = folder(tmp_path / "in"), tmp_path / "out"
+    protect(root, out)
+    owned(out, "one")
+    out.rename(tmp_path / "published")
+    assert "records of another set" in check(root, out, fingerprint="two")
+    assert not check(root, out, fingerprint="one")
+    assert not check(root, out, overwrite=True, fingerprint="two")
+
+
+@pytest.mark.parametrize("text", ["precious", "[1]", '{"a": 1}'])
+def test_a_private_folder_that_is_not_ours(tmp_path: Path, text: str):
+    root, out = folder(tmp_path / "in"), tmp_path / "out"
+    put(tmp_path, "out.private/run.json", text.encode())
+    for overwrite in (False, True):
+        assert "is no record of miue" in check(root, out, overwrite)
+    assert (private_of(out) / "run.json").read_text() == text
 
 
 def test_output_that_is_a_file(tmp_path: Path):

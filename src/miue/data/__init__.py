@@ -2,15 +2,15 @@
 
 from miue.data.align import align
 from miue.data.channel import recoded, through
-from miue.data.output import check_output, private_of
+from miue.data.output import check_output, clear_output, private_of
 from miue.data.preview import export, preview
 from miue.data.quality import Size, measure
-from miue.data.read import default_canvas, read, read_like
+from miue.data.read import check_canvas, default_canvas, read, read_like
 from miue.data.scan import scan
 from miue.data.shapes import draw as shapes
 from miue.data.source import Entry, Source
 from miue.data.verify import Finding, verify
-from miue.data.write import Written, write
+from miue.data.write import Written, check_sizes, write
 
 __all__ = [
     "Entry",
@@ -19,7 +19,10 @@ __all__ = [
     "Source",
     "Written",
     "align",
+    "check_canvas",
     "check_output",
+    "check_sizes",
+    "clear_output",
     "default_canvas",
     "export",
     "measure",

@@ -61,6 +61,7 @@ def open_npz(path: Path) -> ArrayStore:
             f"{path}: has the arrays {', '.join(arrays) or 'none'}; needed: pictures named images, x or data, "
             "and labels named labels or y"
         )
+    _refuse_others(path, arrays, image)
     images, labels = arrays[image], arrays[label]
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3, 4)):
         raise UserError(
@@ -79,6 +80,17 @@ def open_npz(path: Path) -> ArrayStore:
     else:
         names = numbered(f"{path}: {label!r}", count, len(images))
     return array_store("npz", str(path), path.stem, images, labels.tolist(), names, image)
+
+
+def _refuse_others(path: Path, arrays: dict[str, np.ndarray], image: str) -> None:
+    """All arrays are written to the output: none but `image` may hold pictures."""
+    for key, array in arrays.items():
+        kinds = "U" if key in NAME_KEYS else "iufb"
+        if key != image and not (array.dtype.kind in kinds and array.ndim < 2 and array.size <= len(arrays[image])):
+            raise UserError(
+                f"{path}: the array {key!r} ({array.dtype} of shape {array.shape}) would be published as it is, and "
+                f"could hold clean pictures; save the file without it (allowed beside {image!r}: numbers, one a row)"
+            )
 
 
 def numbered(where: str, count: int, rows: int) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ def open_folder(root: Path) -> FolderStore:
         (p.name for p in os.scandir(root) if p.is_dir(follow_symlinks=False) and not _hidden(p.name)), key=os.fsencode
     )
     _refuse_splits(root, folders)
-    paths = tuple(_walk(root))
+    paths = tuple(every_file(root))
     if not folders:
         what = "pictures lie directly in it" if any(p.suffix.lower() in EXTENSIONS for p in paths) else "it has none"
         raise UserError(
@@ -55,7 +55,8 @@ def _hidden(name: str) -> bool:
     return name in _JUNK or name.startswith(".")
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def every_file(folder: Path) -> Iterator[Path]:
+    """What lies in a folder and below, sorted, but for system junk; links, and folders that may not be read."""
     try:
         entries = sorted(os.scandir(folder), key=lambda e: os.fsencode(e.name))
     except PermissionError:
@@ -65,7 +66,7 @@ def _walk(folder: Path) -> Iterator[Path]:
         if entry.name in _JUNK or entry.name.startswith("._"):
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(Path(entry.path))
+            yield from every_file(Path(entry.path))
         else:
             yield Path(entry.path)
 

@@ -59,6 +59,13 @@ def bits(data: bytes, form: str) -> int:
     return 8
 
 
+def followed(data: bytes) -> bool:
+    """Whether a PNG or WebP file has something behind its end."""
+    if data.startswith(b"\x89PNG"):
+        return not data.endswith(b"\x00\x00\x00\x00IEND\xaeB`\x82")
+    return len(data) > 8 + (int.from_bytes(data[4:8], "little") + 1) // 2 * 2
+
+
 def lossless(data: bytes) -> bool:
     """Whether the file is one of those that the writer makes: PNG, or WebP without a lossy frame."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):

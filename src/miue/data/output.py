@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from miue.data.folder import NOTICE
@@ -28,9 +28,9 @@ def private_of(out: Path) -> Path:
 
 
 def check_output(source_location: str | Path, out: Path, private: Path, overwrite: bool, fingerprint: str) -> None:
-    """Raise UserError unless `out` may be written; with `overwrite`, first delete what an earlier run wrote there.
+    """Raise UserError unless `out` may be written; with `overwrite`, unless all that is there may be deleted.
 
-    fingerprint: stands for data and settings; an output whose run.json has the same one is resumed.
+    fingerprint: stands for data and settings; an output whose run.json has the same one is resumed. Changes nothing.
     """
     source = Path(source_location)
     if source.exists():
@@ -44,9 +44,18 @@ def check_output(source_location: str | Path, out: Path, private: Path, overwrit
         raise UserError(
             f"{links[0]}: is a link, and nothing is written through links; remove it or choose another output folder"
         )
+    found = _fingerprint(private)
     if overwrite:
-        _clear(out, private, there)
-    elif there and (found := _fingerprint(private)) != fingerprint:
+        if foreign := [path for path in there if path not in _ours(out, private)]:
+            raise UserError(
+                f"{foreign[0]}: was not written by miue, so --overwrite does not touch it; move it away first"
+            )
+    elif found != fingerprint and not there and (private / FINAL).exists():
+        raise UserError(
+            f"{private}: holds the records of another set that was written to {out}, without which that set can be "
+            "neither verified nor evaluated; choose another output folder, or give them up with --overwrite"
+        )
+    elif there and found != fingerprint:
         if found is None:
             raise UserError(
                 f"{out}: is not empty and was not written by miue; choose another output folder or empty it"
@@ -78,23 +87,28 @@ def _refuse_overlap(source: Path, out: Path, private: Path) -> None:
 
 
 def _fingerprint(private: Path) -> str | None:
+    path = private / "run.json"
     try:
-        return json.loads((private / "run.json").read_text()).get("fingerprint", "")
-    except (OSError, ValueError, AttributeError):
-        return None
+        return str(json.loads(path.read_text())["fingerprint"]) if path.exists() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{path}: is no record of miue, or it is damaged; move {private} away or choose another output folder"
+        ) from None
 
 
-def _clear(out: Path, private: Path, there: Iterable[Path]) -> None:
+def _ours(out: Path, private: Path) -> set[Path]:
+    """What an earlier run wrote, or was writing, to `out`."""
     plan = Plan.load(private)
-    names = {NOTICE, *(plan.files if plan else ())}
-    ours = {out / name for name in names}
-    ours |= {path.with_name(f".{path.name}.part") for path in ours}
-    for path in there:
-        if path not in ours:
-            raise UserError(f"{path}: was not written by miue, so --overwrite does not touch it; move it away first")
-    for path in there:
-        path.unlink()
+    ours = {out / name for name in (NOTICE, *(plan.files if plan else ()))}
+    return ours | {path.with_name(f".{path.name}.part") for path in ours}
+
+
+def clear_output(out: Path, private: Path) -> None:
+    """Delete what an earlier run wrote to `out`, and its manifest. Other files stay, and so do their folders."""
+    for path in _ours(out, private):
+        path.unlink(missing_ok=True)
     for root, _, _ in os.walk(out, topdown=False):
-        Path(root).rmdir()
+        with suppress(OSError):  # not empty
+            Path(root).rmdir()
     for name in (FINAL, PART, PLAN):
         (private / name).unlink(missing_ok=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
@@ -50,13 +50,14 @@ def export(data: ImageSet, folder: Path) -> Path:
     """
     if folder.exists():
         raise UserError(f"{folder}: exists already; choose another folder")
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    for name, image in zip(data.sources, data.images, strict=True):
-        path = part / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy()).save(path)
-    part.rename(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+        part = Path(temporary) / folder.name  # made with the usual rights, which the temporary one does not have
+        for name, image in zip(data.sources, data.images, strict=True):
+            path = part / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy()).save(path)
+        part.rename(folder)
     return folder
 
 

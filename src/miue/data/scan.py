@@ -13,7 +13,8 @@ from typing import Literal
 import numpy as np
 
 from miue.data.arrays import open_npz
-from miue.data.folder import NOTICE, choose_split, open_folder
+from miue.data.folder import NOTICE, choose_split, every_file, open_folder
+from miue.data.formats import EXTENSIONS
 from miue.data.named import NAMES, is_named, open_named
 from miue.data.output import private_of
 from miue.data.picture import Picture, Rules, Unfit, decode, quiet
@@ -46,9 +47,14 @@ def scan(
 
 
 def _open(source: str | Path, split: str | None, download: bool) -> Store:
-    if isinstance(source, str) and is_named(source):
-        return open_named(source, split, download)
     path = Path(source)
+    if isinstance(source, str) and is_named(source):
+        if source in NAMES and path.exists():
+            raise UserError(
+                f"{source}: a named set, and here a {'folder' if path.is_dir() else 'file'} as well; "
+                f"write ./{source} for what lies here, or {source}: (with the colon) for the named set"
+            )
+        return open_named(source, split, download)
     if not path.exists():
         raise UserError(
             f"{source}: no such file or folder, and no named set; named sets: {', '.join(NAMES)} (./{path.name} is "
@@ -59,14 +65,28 @@ def _open(source: str | Path, split: str | None, download: bool) -> Store:
     if split is not None and ((path / split).is_dir() or not shard_files(path)):
         path, split = choose_split(path, split), None
     if shards := shards_of(path, split):
-        return open_parquet(path, shards)
+        return replace(open_parquet(path, shards), notes=_beside(path, shard_files(path)))
     if path.is_dir():
         arrays = list(path.glob("*.npz"))
         alone = len(arrays) == 1 and not any(p.is_dir() for p in path.iterdir())
-        return open_npz(arrays[0]) if alone else open_folder(path)
+        return replace(open_npz(arrays[0]), notes=_beside(path, arrays)) if alone else open_folder(path)
     if path.suffix == ".npz":
         return open_npz(path)
     raise UserError(f"{path}: is no data set; allowed are a folder of class folders, .parquet files and .npz files")
+
+
+def _beside(folder: Path, tables: list[Path]) -> tuple[str, ...]:
+    """A note on what else lies in the folder of a table. UserError where it is pictures: which ones are meant?"""
+    if not folder.is_dir():
+        return ()
+    others = [path for path in every_file(folder) if path not in tables and path.name != NOTICE]
+    if pictures := [path for path in others if path.suffix.lower() in (*EXTENSIONS, ".npz", ".parquet")]:
+        raise UserError(
+            f"{folder}: holds the table {tables[0].name} and beside it {len(pictures)} pictures or other tables "
+            f"({pictures[0].relative_to(folder).as_posix()!r}, ...); point at the table itself, or move it out"
+        )
+    names = _some([path.relative_to(folder).as_posix() for path in others])
+    return (f"not part of the table, not in the output: {names}",) if others else ()
 
 
 def survey(store: Store, rules: Rules) -> tuple[tuple[Entry, ...], Counter[str]]:

@@ -23,12 +23,14 @@ def draw(per_class: int = 400, size: int = 32, seed: int = 0, split: str = "trai
     """Draw `per_class` pictures of each of the ten shapes, size x size, RGB.
 
     Picture i of a class depends on seed, split, class, i and size only, so asking for more adds and changes nothing.
-    Raises UserError for a size below 8 or no pictures.
+    Raises UserError for a size below 8, no pictures or an unknown split.
     """
     if size < 8 or per_class < 1:
         raise UserError(
             f"shapes of size {size}, {per_class} per class: a size of at least 8 and one picture are needed"
         )
+    if split not in ("train", "test"):
+        raise UserError(f"there is no split {split!r} of shapes; splits there: train, test")
     labels = torch.arange(len(CLASSES)).repeat(per_class)
     images = torch.empty(len(labels), 3, size, size, dtype=torch.uint8)
     for row, label in enumerate(labels.tolist()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -100,6 +101,7 @@ def open_parquet(path: Path, shards: tuple[Path, ...]) -> ParquetStore:
     features = _features(schemas[0])
     column = _image_column(path, schemas[0], features)
     name = _label_column(path, schemas[0], features)
+    _refuse_others(path, shards, schemas[0], column)
     cells = [cell for shard in shards for cell in pq.read_table(shard, columns=[name]).column(name).to_pylist()]
     classes, labels = _classes(path, name, cells, features.get(name, {}).get("names"))
     items = tuple(
@@ -131,6 +133,26 @@ def _image_column(path: Path, schema: pa.Schema, features: dict[str, dict[str, A
             f"(columns: {', '.join(schema.names)})"
         )
     return found[0]
+
+
+def _refuse_others(path: Path, shards: tuple[Path, ...], schema: pa.Schema, image: str) -> None:
+    """All columns are written to the output: none but `image` may hold pictures."""
+    nested = [c for c in schema if c.name != image and pa.types.is_nested(c.type)]
+    texts = [c.name for c in schema if pa.types.is_string(c.type) or pa.types.is_large_string(c.type)]
+    encoded = [name for name in texts if any(_holds_pictures(shard, name) for shard in shards)]
+    if found := [f"{c.name} ({c.type})" for c in nested] + [f"{name} (pictures as text)" for name in encoded]:
+        raise UserError(
+            f"{path}: the column {found[0]} would be published as it is, and could hold clean pictures; "
+            "write the table without it (allowed beside the pictures: numbers, dates and plain texts)"
+        )
+
+
+def _holds_pictures(shard: Path, column: str) -> bool:
+    """Whether a text starts as PNG, JPEG, GIF or WebP do in base64, or as a picture in an address does."""
+    signs = re.compile("iVBORw0KGgo|/9j/|R0lGOD|UklGR|data:image")
+    with pq.ParquetFile(shard) as file:
+        cells = (cell for batch in file.iter_batches(columns=[column]) for cell in batch.column(0).to_pylist())
+        return any(cell is not None and signs.match(cell) for cell in cells)
 
 
 def _label_column(path: Path, schema: pa.Schema, features: dict[str, dict[str, Any]]) -> str:

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 
 from miue.data.arrays import open_npz
 from miue.data.folder import NOTICE
-from miue.data.formats import lossless
+from miue.data.formats import followed, lossless
 from miue.data.manifest import FINAL, Line, Plan, read_lines
 from miue.data.output import files_in, private_of
 from miue.data.picture import Picture, Rules, Unfit, decode, quiet
@@ -50,6 +50,8 @@ def verify(out: Path, clean: Source | None = None) -> list[Finding]:
     originals = _Originals(clean, plan.budget) if clean is not None else None
     with quiet():
         findings = list(_pictures(out, plan, lines, known, originals))
+        if not (out / NOTICE).is_file():
+            findings.append(Finding(NOTICE, "is missing: nobody who receives the set is told what it is"))
         return findings + list(_others(out, set(plan.files), known))
 
 
@@ -90,6 +92,8 @@ def _problem(payload: Payload, line: Line, known: dict[str, str], originals: _Or
     if isinstance(payload, bytes):
         if not lossless(payload):
             return "is not a lossless file (PNG or lossless WebP)"
+        if followed(payload):
+            return "has something behind the end of its picture"
         with Image.open(BytesIO(payload)) as im:
             if im.getexif().get_ifd(ExifTags.IFD.IFD1) or getattr(im, "n_frames", 1) > 1:
                 return "carries another picture inside (preview or frame)"

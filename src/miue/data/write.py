@@ -21,7 +21,7 @@ from miue.data.read import clean_picture
 from miue.data.sinks import Form, Sink, out_name, sink_for
 from miue.data.source import Entry, Payload, Source, ahead, sha256
 from miue.run import write_atomically
-from miue.types import Perturbation, UserError
+from miue.types import Budget, Perturbation, UserError
 
 _WEBP_SIDE = 16383
 
@@ -61,7 +61,7 @@ def write(
     """
     if len(perturbation) != len(source.usable):
         raise ValueError(f"a perturbation of {len(perturbation)} rows for {len(source.usable)} pictures")
-    _refuse(source, perturbation, format)
+    check_sizes(source, perturbation.budget, tuple(perturbation.delta.shape[-2:]), format)
     private.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         with FileLock(private / "write.lock", blocking=False), quiet():
@@ -70,8 +70,9 @@ def write(
         raise UserError(f"{out}: another run is writing there; wait for it or choose another output folder") from None
 
 
-def _refuse(source: Source, perturbation: Perturbation, form: Form) -> None:
-    grid, norm = tuple(perturbation.delta.shape[-2:]), perturbation.budget.norm
+def check_sizes(source: Source, budget: Budget, grid: tuple[int, ...], form: Form) -> None:
+    """UserError for a picture whose size the budget or the format cannot take. grid: height and width of the noise."""
+    norm = budget.norm
     for entry in source.usable:
         if norm in ("l2", "l0") and (entry.height, entry.width) != grid:
             raise UserError(
