@@ -102,6 +102,7 @@ def protect(
 
     Same tree, same names, lossless files; labels and order stay. Nothing of the source is changed.
     Stopped or killed? The same command goes on where it was and ends in the same files.
+    Exit code 1 where something of SOURCE is not in OUT, a text file for instance: each is told with its reason.
     """
     if format not in ("png", "webp"):
         raise UserError(f"format {format!r} is not lossless here; allowed: png, webp")

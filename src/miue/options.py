@@ -37,7 +37,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 Split = Annotated[str | None, typer.Option(help="Which split, where the source has train, test and so on.")]
 Canvas = Annotated[int | None, typer.Option(help="Side of the square that networks see [from the pictures].")]
 Originals = Annotated[str, typer.Option(help="The original pictures, as they were given to `protect`.")]
-Test = Annotated[str | None, typer.Option(help="Clean pictures for testing [a fifth of the originals is held out].")]
+Test = Annotated[str | None, typer.Option(help="Clean pictures for testing [about a fifth of the originals].")]
 TestSplit = Annotated[str | None, typer.Option(help="Which split of --test (or of --clean) to test on.")]
 RecipeName = Annotated[
     str, typer.Option("--recipe", help=f"How victims train: {', '.join(RECIPES)}; or `quick:epochs=30`.")

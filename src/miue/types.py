@@ -227,7 +227,7 @@ class Facts:
         if budget.norm not in self.norms:
             raise UserError(
                 f"{self.title} cannot keep a budget in {budget.norm}, only in {' or '.join(self.norms)}; "
-                f"without a budget it takes its own ({self.natural})"
+                "leave the budget out, and it takes its own"
             )
 
 

@@ -231,7 +231,7 @@ def test_splits_are_not_classes(tmp_path: Path):
     folder(tmp_path / "train")
     folder(tmp_path / "test", count=3)
     text = refusal(tmp_path)
-    assert "split='test'" in text and "test, train" in text
+    assert "split='train'" in text and "test, train" in text
     assert len(scan(tmp_path, split="train").usable) == 4
     assert len(scan(tmp_path, split="test").usable) == 6
     assert scan(tmp_path / "test").digest == scan(tmp_path, split="test").digest

@@ -26,8 +26,8 @@ def align(clean: Source, protected: Source) -> Int64[Tensor, "n"]:
     found = [rows.pop(_key(entry.out), -1) for entry in clean.usable]
     if rows:
         raise UserError(
-            f"{protected.location}: {len(rows)} pictures ({next(iter(rows))!r}, ...) were not made from a picture of "
-            f"{clean.location}; give the clean set that belongs to it"
+            f"{protected.location}: what was not made from a picture of {clean.location}: {len(rows)}, as "
+            f"{next(iter(rows))!r}; give the clean set that belongs to it, and move away what is not of miue"
         )
     for entry, row in zip(clean.usable, found, strict=True):
         if row >= 0 and protected.usable[row].label != entry.label:

@@ -85,7 +85,7 @@ def shards_of(path: Path, split: str | None) -> tuple[Path, ...]:
     if len(splits) > 1 and "train" in splits:
         raise UserError(
             f"{path}: the files belong to several splits ({', '.join(splits)}); choose one with "
-            f"split={splits[-1]!r} (--split {splits[-1]})"
+            "split='train' (--split train)"
         )
     return tuple(found)
 
