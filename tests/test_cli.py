@@ -134,6 +134,7 @@ def test_an_evaluation_for_people(miue: Miue, folder: Path):
     for expected in ("clean", "noise", "protected", "±", "Threshold, set before: a victim may keep 25%", "Verdict: "):
         assert expected in ended.out
     assert "3 of 12 clean pictures are held out" in ended.err
+    assert "Not tested: trainers who compress, turn pictures grey, train adversarially, purify; who" in ended.out
     assert len(list(Path("out.private/outcomes").iterdir())) == 1
 
 
