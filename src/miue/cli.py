@@ -270,11 +270,7 @@ def preview(
     split: Split = None,
 ) -> None:
     """Draw a few pictures: original above protected above the difference, ten times amplified. Keep it private."""
-    if to.exists():
-        raise UserError(f"{to}: exists already; choose another --to")
-    for folder in (out, Path(clean)):
-        if to.resolve().is_relative_to(folder.resolve()):
-            raise UserError(f"{to}: lies in {folder}; it shows clean pictures beside protected ones: put it elsewhere")
+    data.refuse_existing(to, "another --to")
     print(data.preview(data.scan(clean, split=split), out, to, count))
 
 
@@ -287,8 +283,7 @@ def shapes(
     seed: Seed = 0,
 ) -> None:
     """Write the embedded example set as a folder of class folders: ten shapes over photographs."""
-    if folder.exists():
-        raise UserError(f"{folder}: exists already; choose another folder")
+    data.refuse_existing(folder, "another folder")
     print(data.export(data.shapes(per_class, size, seed, split), folder))
 
 

@@ -64,8 +64,9 @@ class Proof:
         if not torch.equal(clean.labels, protected.labels):
             raise UserError("the clean and the protected set do not have the same labels, row by row")
         twins = max(repeated(test, clean), repeated(test, protected))
-        for recipe in self.recipes:  # a network that cannot be built is told before hours of training the others
-            nets.build(recipe.net, clean.shape, len(clean.classes))
+        with run.seeded("nets"):  # one that cannot be built is told before hours of training the others
+            for net in dict.fromkeys(recipe.net for recipe in self.recipes):
+                nets.build(net, clean.shape, len(clean.classes))
         control = _matched(budget, clean, protected)
         noisy = self.noise(clean, control, run.reseeded(0)).apply(clean)
         sets: dict[Role, ImageSet] = {"clean": clean, "noise": noisy, "protected": protected}

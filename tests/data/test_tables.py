@@ -187,6 +187,7 @@ def test_npz_there_and_back(tmp_path: Path, shape):
     ("arrays", "why"),
     [
         ({"images": np.zeros((2, 4, 4), np.uint8)}, "needed: pictures"),
+        ({"x": np.uint8(3), "y": [0, 1]}, r"uint8 of shape \(\)"),
         ({"x": np.zeros((2, 4, 4), np.float32), "y": [0, 1]}, "float32 of shape"),
         ({"x": np.zeros((2, 3, 4, 9), np.uint8), "y": [0, 1]}, "channels last"),
         ({"x": np.zeros((2, 4, 4), np.uint8), "y": [0, -1]}, "at least 0"),

@@ -2,7 +2,7 @@
 
 from miue.data.align import align
 from miue.data.channel import recoded, through
-from miue.data.output import check_output, clear_output, private_of
+from miue.data.output import check_output, clear_output, private_of, refuse_existing
 from miue.data.preview import export, preview
 from miue.data.quality import Size, measure
 from miue.data.read import check_canvas, default_canvas, read, read_like
@@ -31,6 +31,7 @@ __all__ = [
     "read",
     "read_like",
     "recoded",
+    "refuse_existing",
     "scan",
     "shapes",
     "through",

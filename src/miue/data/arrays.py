@@ -61,7 +61,6 @@ def open_npz(path: Path) -> ArrayStore:
             f"{path}: has the arrays {', '.join(arrays) or 'none'}; needed: pictures named images, x or data, "
             "and labels named labels or y"
         )
-    _refuse_others(path, arrays, image)
     images, labels = arrays[image], arrays[label]
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3, 4)):
         raise UserError(
@@ -73,6 +72,7 @@ def open_npz(path: Path) -> ArrayStore:
             f"{path}: {label!r} is {labels.dtype} of shape {labels.shape}; allowed: one integer of at least 0 for "
             f"each of the {len(images)} pictures"
         )
+    _refuse_others(path, arrays, image)
     count = int(labels.max()) + 1 if len(labels) else 0
     named = next((arrays[k] for k in NAME_KEYS if k in arrays and arrays[k].dtype.kind == "U"), None)
     if named is not None and len(named) >= count:

@@ -96,8 +96,8 @@ def _unopened(root: Path, path: Path, parts: tuple[str, ...]) -> str:
 
 def _refuse_splits(root: Path, folders: list[str]) -> None:
     found = [name for name in folders if name.lower() in SPLITS]
-    first = next((name for name in found if name.lower().startswith("train")), found[0] if found else "")
     if found and (len(found) == len(folders) or len(found) > 1):
+        first = next((name for name in found if name.lower().startswith("train")), found[0])
         raise UserError(
             f"{root}: the folders {', '.join(found)} look like splits, not classes; choose one with split={first!r} "
             f"(--split {first}) or point at {root / first}"

@@ -46,7 +46,8 @@ def check_output(source_location: str | Path, out: Path, private: Path, overwrit
         )
     found = _fingerprint(private)
     if overwrite:
-        if foreign := [path for path in there if path not in _ours(out, private)]:
+        ours = _ours(out, private)
+        if foreign := [path for path in there if path not in ours]:
             raise UserError(
                 f"{foreign[0]}: was not written by miue, so --overwrite does not touch it; move it away first"
             )
@@ -64,6 +65,12 @@ def check_output(source_location: str | Path, out: Path, private: Path, overwrit
             f"{out}: was written with other settings or from other data; choose another output folder, or replace "
             "what was written with --overwrite"
         )
+
+
+def refuse_existing(path: Path, instead: str) -> None:
+    """UserError where something is there already: asked before work, and again before writing."""
+    if path.exists():
+        raise UserError(f"{path}: exists already; choose {instead}")
 
 
 def files_in(folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from miue.data.align import align
+from miue.data.output import refuse_existing
 from miue.data.read import clean_picture
 from miue.data.scan import scan
 from miue.data.source import Source
@@ -22,12 +23,15 @@ TILE = 128
 def preview(clean: Source, out: Path, to: Path, count: int = 8) -> Path:
     """A PNG with `count` columns, spread over the set: original above protected above grey + 10 x difference.
 
-    It shows clean pictures: keep it private. Raises UserError where nothing corresponds or `to` exists.
+    It shows clean pictures: keep it private. UserError where nothing corresponds or `to` lies in one of the sets.
     """
     if count < 1:
         raise UserError(f"{count} pictures: at least 1")
     if to.suffix.lower() != ".png":
         raise UserError(f"{to}: a preview is a .png file")
+    for folder in (out,) if clean.kind == "named" else (out, Path(clean.location)):
+        if to.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{to}: lies in {folder}; it shows clean pictures beside protected ones: put it elsewhere")
     published = scan(out)
     rows = align(clean, published)
     shown = (rows >= 0).nonzero().flatten()
@@ -48,8 +52,7 @@ def export(data: ImageSet, folder: Path) -> Path:
 
     Raises UserError where the folder exists.
     """
-    if folder.exists():
-        raise UserError(f"{folder}: exists already; choose another folder")
+    refuse_existing(folder, "another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
         part = Path(temporary) / folder.name  # made with the usual rights, which the temporary one does not have
