@@ -40,7 +40,7 @@ class EntF(OnNet):
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "pull": {"how": "pull"},
-        "quick": {"surrogate": "small-cnn:width=16", "epochs": 8, "batch": 32, "steps": 30, "step": 1.0},  # ours
+        "quick": {"surrogate": "small-cnn:width=16", "epochs": 8, "batch": 32, "steps": 20, "step": 1.0},  # ours
     }
 
     def aim(self, net: Any, batches: Batches, run: Run) -> Aim:

@@ -85,7 +85,7 @@ class Gue:
         needs="surrogate",
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "quick": {"surrogate": "small-cnn:width=16", "epochs": 10, "batch": 32, "width": 16},  # ours
+        "quick": {"surrogate": "small-cnn:width=16", "epochs": 6, "batch": 32, "width": 16},  # ours
     }
 
     def __post_init__(self) -> None:

@@ -69,7 +69,7 @@ class Tue(Alternating):
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "contrastive": {"epochs": 200, "steps": 5, "csd": 1.0, "ssl": 1.0, "surrogate_steps": None},
-        "quick": {"surrogate": "small-cnn:width=16", "epochs": 8, "steps": 4, "step": 3.0, "batch": 64},  # ours
+        "quick": {"surrogate": "small-cnn:width=16", "epochs": 6, "steps": 4, "step": 3.0, "batch": 64},  # ours
     }
 
     def __post_init__(self) -> None:
