@@ -22,7 +22,7 @@ from miue.recipes import for_victim
 from miue.run import write_atomically
 from miue.spec import own_budget
 
-ATTACKS = ("em:quick", "lsp", "tap:quick", "ar", "mi-ue:quick")
+ATTACKS = ("em:quick", "lsp", "tue:contrastive,quick", "tap:quick", "ar", "mi-ue:quick")
 DEPTHS = {
     "plain": ("linear", "mlp2", "mlp3", "lenet5"),
     "wide residual": tuple(f"wrn:depth={depth},width=1" for depth in (10, 16, 22, 28)),
