@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from miue.batches import Batches
+from miue.defenses import defense
 from miue.recipes import RECIPES, for_victim, recipe
 from miue.run import Run
 from miue.testing import tiny
 from miue.train import accuracy
 from miue.types import ImageSet, UserError
-from miue.victims import CrossEntropy, Recipe, fit, prepare
+from miue.victims import CrossEntropy, Recipe, Smoothed, fit, prepare
 
 FAST = Recipe(net="small-cnn:width=4", epochs=4, batch=16, augment=())
 
@@ -164,6 +165,13 @@ def test_soft_labels():
     hard = [CrossEntropy()(Fixed(), x, torch.eye(2)[[k]], *rest).item() for k in (0, 1)]
     soft = CrossEntropy()(Fixed(), x, torch.tensor([[0.3, 0.7]]), *rest).item()
     assert soft == pytest.approx(0.3 * hard[0] + 0.7 * hard[1])
+    smoothed = Smoothed(0.1)(Fixed(), x, torch.tensor([[1.0, 0.0]]), *rest).item()
+    assert smoothed == pytest.approx(0.95 * hard[0] + 0.05 * hard[1])
+
+
+def test_smoothed_labels_give_way_to_a_defense_in_the_loss():
+    at = defense("at:eps=4")
+    assert isinstance(recipe("fast").loss, Smoothed) and recipe("fast").defended(at).loss == at
 
 
 def test_a_recipe_is_described_in_plain_values():

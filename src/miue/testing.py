@@ -85,7 +85,7 @@ def _check_resume(attack: Attack, budget: Budget) -> None:
     with TemporaryDirectory() as folder:
         for stop in (1, 2, 3):
             try:
-                attack(data, budget, _Stopping(seed=1, keep=Path(folder), after=stop))
+                attack(data, budget, Stopping(seed=1, keep=Path(folder), after=stop))
             except KeyboardInterrupt:
                 continue
         again = attack(data, budget, Run(seed=1, keep=Path(folder))).delta
@@ -93,7 +93,7 @@ def _check_resume(attack: Attack, budget: Budget) -> None:
 
 
 @dataclass
-class _Stopping(Run):
+class Stopping(Run):
     """A run that is interrupted after some ticks of progress."""
 
     after: int = 1

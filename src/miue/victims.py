@@ -32,6 +32,20 @@ class CrossEntropy:
         return F.cross_entropy(net(x), y)
 
 
+@dataclass(frozen=True)
+class Smoothed:
+    """Cross-entropy, in nats, with a share of every label spread evenly over all classes (Szegedy, CVPR 2016)."""
+
+    smoothing: float = 0.1
+
+    slot: ClassVar[Literal["loss"]] = "loss"
+
+    def __call__(
+        self, net: Any, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], generator: torch.Generator, done: float
+    ) -> Float[Tensor, ""]:
+        return F.cross_entropy(net(x), y, label_smoothing=self.smoothing)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a victim is trained: the network, SGD or AdamW with a cosine rate, and what is done to pictures and network.
@@ -78,7 +92,9 @@ class Recipe:
         slots: dict[str, tuple[Any, ...]] = {slot: getattr(self, slot) for slot in several} | {"loss": ()}
         for defense in defenses:
             slots[defense.slot] += (defense,)
-        losses = slots.pop("loss") if self.loss == CrossEntropy() else (self.loss, *slots.pop("loss"))
+        losses = (
+            slots.pop("loss") if isinstance(self.loss, CrossEntropy | Smoothed) else (self.loss, *slots.pop("loss"))
+        )
         if len(losses) > 1:
             raise UserError(f"{' and '.join(map(repr, losses))}: a victim has one loss; leave one of them out")
         return replace(self, **slots, loss=losses[0] if losses else self.loss)

@@ -15,13 +15,14 @@ from miue.recipes import recipe
 from miue.spec import defense_lines, spell
 from miue.testing import check_defense
 from miue.types import UserError
-from miue.victims import CrossEntropy, Recipe
+from miue.victims import CrossEntropy, Recipe, Smoothed
 
 GIVEN = ("tune", "weights")  # they need a file: test_network.py
 FAST = {
     "simclr": ":epochs=2,batch=6,width=4",
     "op": ":epochs=2",
     "dvae": ":epochs=2,width=4,latent=4",
+    "diffpure": ":epochs=2,width=8,batch=8,steps=3",
     "at": ":steps=2",
     "ueraser": ":views=2",
 }
@@ -48,6 +49,7 @@ def test_every_exported_defense(name: str):
         "ueraser:mode=lite",
         "ueraser:mode=standard,views=2",
         "dvae:epochs=1,width=2,latent=1,batch=3",
+        "diffpure:epochs=1,width=8,time=1,steps=1",
     ],
 )
 def test_configurations(text: str):
@@ -56,6 +58,7 @@ def test_configurations(text: str):
 
 def test_the_plain_parts_of_a_recipe_keep_the_contract_too():
     check_defense(CrossEntropy())
+    check_defense(Smoothed())
     check_defense(Recipe().augment[0])
 
 
@@ -101,6 +104,10 @@ def test_spelling_and_back():
         ("at:eps=0", "a budget of 0"),
         ("at:steps=0", "at least one step"),
         ("ueraser:views=1", "at least 2 views"),
+        ("diffpure:time=1001", "time=1001"),
+        ("diffpure:steps=101", "steps=101"),
+        ("diffpure:width=12", "width=12"),
+        ("diffpure:model=nowhere", "'nowhere' is no folder of a diffusion model"),
         ("ueraser:mode=huge", "choose from lite, standard, max"),
     ],
 )

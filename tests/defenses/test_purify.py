@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,12 +15,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from miue.batches import Batches
-from miue.defenses import Blur, Depth, Dvae, Gray, Jpeg, Projection, Resize, combination
+from miue.defenses import Blur, Depth, DiffPure, Dvae, Gray, Jpeg, Projection, Resize, combination
 from miue.defenses.dvae import LOUD, Autoencoder, loss
 from miue.defenses.projection import project
 from miue.run import Run
-from miue.testing import tiny
-from miue.types import ImageSet, eight_bits
+from miue.testing import Stopping, tiny
+from miue.types import ImageSet, UserError, eight_bits
 from miue.victims import Recipe, fit, prepare
 
 
@@ -237,3 +238,87 @@ def test_a_code_at_its_mean_and_variance(run: Run):
     picture, p, divergence = net(torch.rand(3, 3, 9, 12), torch.tensor([0, 1, 1]), torch.zeros(3, 5, 5, 6))
     assert picture.shape == p.shape == (3, 3, 9, 12)
     assert divergence.item() == pytest.approx(5 * 0.5 * (2.0**2 + math.exp(0.5) - 1 - 0.5))
+
+
+# --- diffusion ---
+
+
+class Knowing(torch.nn.Module):
+    """The right answer for a world with one picture: the noise that leads there from z."""
+
+    def __init__(self, picture: torch.Tensor, schedule: object) -> None:
+        super().__init__()
+        self.picture, self.kept = 2 * picture - 1, schedule.alphas_cumprod  # type: ignore[attr-defined]
+        self.seen: list[tuple[int, torch.Tensor]] = []
+
+    def forward(self, z: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        self.seen.append((int(times[0]), z.clone()))
+        a = self.kept[times[0]]
+        return (z - a.sqrt() * self.picture) / (1 - a).sqrt()
+
+
+@pytest.mark.parametrize(("time", "steps"), [(1, 1), (100, 100), (100, 10), (400, 1)])
+def test_with_the_right_noise_every_picture_becomes_what_the_model_knows(time: int, steps: int, run: Run):
+    plan = DiffPure(time=time, steps=steps)
+    picture, schedule = 0.1 + 0.8 * smooth()[0], plan.schedule()
+    net = Knowing(picture, schedule)
+    made = plan.drawn(net, schedule, smooth(seed=1), run)  # type: ignore[arg-type]
+    assert (made - picture).abs().max() < 1e-3
+    times = [t for t, _ in net.seen]
+    assert len(times) == steps and times[0] == time - 1 and times[-1] == (0 if steps > 1 else time - 1)
+    assert times == sorted(set(times), reverse=True)
+
+
+def test_pictures_are_drowned_as_far_as_the_time_says(run: Run):
+    """Variance of what is mixed in: 1 - prod(1 - beta), beta from 0.0001 to 0.02 over 1,000 times."""
+    x = torch.full((8, 3, 32, 32), 0.75)
+    for time in (10, 100, 300):
+        kept = math.prod(1 - (1e-4 + (0.02 - 1e-4) * t / 999) for t in range(time))
+        plan = DiffPure(time=time, steps=1)
+        net = Knowing(x[0], plan.schedule())
+        plan.drawn(net, plan.schedule(), x, run)  # type: ignore[arg-type]
+        z = net.seen[0][1]
+        assert z.mean().item() == pytest.approx(0.5 * math.sqrt(kept), abs=0.02)
+        assert z.var().item() == pytest.approx(1 - kept, rel=0.05)
+
+
+def drawings(n: int, seed: int = 0) -> torch.Tensor:
+    coarse = torch.rand(n, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
+    return 0.15 + 0.7 * torch.nn.functional.interpolate(coarse, 16, mode="bilinear")
+
+
+@pytest.mark.slow
+def test_a_model_of_clean_pictures_takes_noise_away(tmp_path: Path, run: Run):
+    """Saved as diffusers saves it and read again; it is fitted to other pictures than it cleans."""
+    fitted = DiffPure(epochs=30, width=16, batch=32, lr=2e-3)
+    fitted.trained(drawings(256), fitted.schedule(), run).unet.save_pretrained(tmp_path / "model" / "unet")
+    clean = drawings(64, seed=1)
+    pattern = 16 / 255 * (torch.randint(2, clean.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1)
+    plan = DiffPure(model=str(tmp_path / "model"), steps=20)
+    made = plan(clean + pattern, unlabelled(64), run)
+    kept = ((made - clean) * pattern).sum() / pattern.square().sum()
+    assert abs(float(kept)) < 0.2 and (made - clean).square().mean() < pattern.square().mean()
+    with pytest.raises(UserError, match="draws pictures of 3 channels, these have 1"):
+        plan(clean[:, :1], unlabelled(64), run)
+
+
+def test_another_model_is_another_defense(tmp_path: Path, run: Run):
+    plan = DiffPure(epochs=1, width=8, batch=32)
+    unet = plan.trained(drawings(8), plan.schedule(), run).unet
+    unet.save_pretrained(tmp_path)
+    first = DiffPure(model=str(tmp_path))
+    assert first == DiffPure(model=str(tmp_path)) and first.content
+    torch.nn.init.zeros_(unet.conv_out.weight)
+    unet.save_pretrained(tmp_path)
+    assert DiffPure(model=str(tmp_path)) != first
+    (tmp_path / "diffusion_pytorch_model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(UserError, match=r"the model in .* cannot be read"):
+        DiffPure(model=str(tmp_path))(drawings(2), unlabelled(2), run)
+
+
+def test_the_diffusion_model_goes_on_where_it_was(tmp_path: Path, run: Run):
+    plan, x = DiffPure(epochs=3, width=8, batch=4, steps=2), drawings(8)
+    whole = plan(x, unlabelled(8), run.reseeded(1))
+    with pytest.raises(KeyboardInterrupt):
+        plan(x, unlabelled(8), Stopping(seed=1, keep=tmp_path, after=5))
+    assert torch.equal(plan(x, unlabelled(8), Run(seed=1, keep=tmp_path)), whole)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from miue.defenses.adversarial import Adversarial
+from miue.defenses.diffpure import DiffPure
 from miue.defenses.displace import Coin
 from miue.defenses.dvae import Dvae
 from miue.defenses.erase import Cutout
@@ -34,6 +35,7 @@ KNOWN: Mapping[str, type[Any]] = {
         CutMix,
         Cutout,
         Depth,
+        DiffPure,
         Dvae,
         GaussianNoise,
         Gray,
@@ -75,6 +77,7 @@ __all__ = [
     "CutMix",
     "Cutout",
     "Depth",
+    "DiffPure",
     "Dvae",
     "GaussianNoise",
     "Gray",
