@@ -46,7 +46,8 @@ def far_apart(
 class Patterns:
     """All pictures of a class get the same random blocks of flat colour, mostly at the edge of the budget.
 
-    side: of a block in pixels; 0 is one colour for the whole picture. Simple baselines for the other methods.
+    side: of a block in pixels; 0 is one colour for the whole picture. Simple baselines for the other methods. Published
+    names such as "region-16" count regions instead: 16 of them on 32 pixels are side=8 here.
     """
 
     side: int = 8

@@ -48,7 +48,7 @@ class Pil(Crafted):
     L = (1 - share) CE(h(-delta), y) + share KL(uniform || softmax h(x + delta)). The paper writes d = -delta and
     releases x - d. Minutes on a processor. Source: the paper and its released settings. Unlike the released code:
     batches are shuffled, the rate follows a cosine, and the budget holds on the file (there, one grey level is lost to
-    truncation).
+    truncation). h sees x + delta as a picture, within [0, 1]; the released code cuts at the end.
     """
 
     epochs: int = 30

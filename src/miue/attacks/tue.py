@@ -47,7 +47,8 @@ class Tue(Alternating):
     at 0 all classes coincide and there is no direction. Preset "contrastive" adds the second part, with a surrogate
     that learns by contrast; its numbers are those of the released MoCo recipe, whose queue and momentum encoder it does
     without. Unlike the released code the spread s_i has a gradient, too, and features are contrasted without a
-    projection head. T is SimCLR's augmentation at full strength.
+    projection head. An epoch is one round: the surrogate's pass, if any, then `steps` steps (there, a round after every
+    20 batches). T is SimCLR's augmentation at full strength.
     """
 
     epochs: int = 40
