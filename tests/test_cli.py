@@ -296,7 +296,7 @@ def test_wrong_values_for_protect(miue: Miue, folder: Path, options: list[str], 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--recipe", "fast"], ["recipe 'fast' is unknown", "quick"]),
+        (["--recipe", "fastest"], ["recipe 'fastest' is unknown", "quick"]),
         (["--recipe", "quick:rate=1"], ["no field 'rate'"]),
         (["--recipe", RECIPE, "--victim", "bignet"], ["net 'bignet' is unknown"]),
         (["--recipe", RECIPE, "--seeds", "0"], ["0 seeds"]),
@@ -559,7 +559,7 @@ def test_an_analysis_of_one_output_holds_out_a_part(miue: Miue, two: Path, monke
         (["flat", "--estimator", "ksg:k=0"], ["k=0"]),
         (["flat", "--rows", "10"], ["10 rows are too few"]),
         (["flat", "--seeds", "0"], ["seeds=0"]),
-        (["flat", "--recipe", "fast"], ["recipe 'fast' is unknown"]),
+        (["flat", "--recipe", "fastest"], ["recipe 'fastest' is unknown"]),
         (["flat", "--victim", "bignet"], ["net 'bignet' is unknown"]),
         (["flat", "--figures", "flat/drawn"], ["published"]),
         (["flat", "--figures", "in/red/0.png"], ["no folder"]),
