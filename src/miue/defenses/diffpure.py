@@ -171,8 +171,9 @@ class DiffPure:
     def drawn(self, net: nn.Module, schedule: Any, x: Float[Tensor, "n c h w"], run: Run) -> Float[Tensor, "n c h w"]:
         """The pictures through noise and back, in main memory."""
         made, parts = torch.empty_like(x), torch.arange(len(x)).split(PART)
-        times = torch.linspace(self.time - 1, 0, self.steps).round().long().tolist()
+        times = [self.time - 1 - i * (self.time - 1) // max(self.steps - 1, 1) for i in range(self.steps)]
         schedule.set_timesteps(timesteps=times)
+        back = schedule.step
         with run.progress("pictures redrawn", len(parts) * len(times)) as tick:
             for number, rows in enumerate(parts):
                 generator = run.rng("diffpure", "drawn", number)
@@ -180,7 +181,7 @@ class DiffPure:
                 z = run.put(schedule.add_noise(2 * x[rows] - 1, noise, torch.full((len(rows),), times[0])))
                 for time in times:
                     guess = net(z, torch.full((len(rows),), time, device=z.device))
-                    z = schedule.step(guess, time, z, generator=generator).prev_sample
+                    z = back(guess, time, z, generator=generator).prev_sample
                     tick()
                 made[rows] = ((z + 1) / 2).clamp(0, 1).to(x.device)
         return made
