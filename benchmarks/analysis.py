@@ -19,6 +19,7 @@ from common import cifar10, record
 import miue
 from miue.analyze import Analyzer, correlations
 from miue.recipes import for_victim
+from miue.records import Size
 from miue.run import write_atomically
 from miue.spec import own_budget
 
@@ -54,7 +55,8 @@ def seed_of(
 def merged(found: list[miue.Analysis], run: miue.Run) -> dict[str, Any]:
     """All seeds as one analysis, with correlations over their means; without the points of figures."""
     runs = [r.model_copy(update={"points": []}) for analysis in found for r in analysis.runs]
-    whole = found[0].model_copy(update={"runs": runs, "correlations": correlations(runs, run)})
+    sizes = {name: Size.over([analysis.sizes[name] for analysis in found]) for name in found[0].sizes}
+    whole = found[0].model_copy(update={"runs": runs, "correlations": correlations(runs, run), "sizes": sizes})
     return whole.model_dump(mode="json", exclude={"machine"})
 
 

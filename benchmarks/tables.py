@@ -10,7 +10,8 @@ import json
 import re
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -21,7 +22,7 @@ from miue.attacks import KNOWN
 from miue.defenses import combination
 from miue.leaderboard import CONTROLS, Board
 from miue.ranks import spearman
-from miue.records import Analysis
+from miue.records import Analysis, Size
 from miue.run import Run
 from miue.spec import catalogue, split
 from miue.victims import Recipe
@@ -237,6 +238,7 @@ def standing(r: dict[str, Any]) -> str:
             rows.append((f"{name}{line.partial}", *(told.get(d, "") for d in defenses), worst))
         header = (f"trained on (n = {n})", *(f"`{d}`" for d in defenses), "worst case")
         parts.append(f"Victim `{recipe}`:\n\n{grid(header, rows)}")
+    parts += [left] if (left := leaving({line.name: line.size for line in board.lines})) else []
     parts.append(
         f"{sets['name']}: {sets['images']} pictures, tested on {sets['tested']} clean ones. Last epoch, mean ± "
         f"standard deviation; {board.measured} of {board.cells} cells, {len(board.failed)} failed. {where(r)}."
@@ -244,16 +246,27 @@ def standing(r: dict[str, Any]) -> str:
     return "\n\n".join([*parts, *([f"In brackets: {source}. Compare the pattern, not the values."] if source else [])])
 
 
+def leaving(sizes: Mapping[str, Size | None]) -> str:
+    """What is said of attacks with changes above 8 grey levels."""
+    return "\n".join(f"- `{name}`: {size.leaves}." for name, size in sizes.items() if size and size.leaves)
+
+
+@cache
+def values() -> dict[str, Any]:
+    """The file of published values."""
+    return tomllib.loads(PUBLISHED.read_text())
+
+
 def variant(text: str) -> str:
     """What an attack is called among published values: its name, with a field that makes it another method."""
     name, _, given = split(text)
     named = (f"{name}:{field}={value}" for field, value in given.items())
-    return next((v for v in named if v in tomllib.loads(PUBLISHED.read_text())["accuracy"]), name)
+    return next((v for v in named if v in values()["accuracy"]), name)
 
 
 def published() -> tuple[str, dict[tuple[str, str], str]]:
     """Where published ranges come from, and the ranges by attack and defense, as they stand behind a value."""
-    table = tomllib.loads(PUBLISHED.read_text())
+    table = values()
     known = {
         (attack, canonical(defense)): f" [{low:g}+]"
         if high == 100
@@ -368,6 +381,7 @@ def analysis() -> str:
         head = f"| Spearman, n = {found.correlations[0].n} | estimator | rho | p | 95 % | without one of them |"
         head += "\n| --- | --- | --- | --- | --- | --- |"
         table += "\n\n" + "\n".join([head, *told])
+    table += f"\n\n{left}" if (left := leaving(found.sizes)) else ""
     return (
         f"{table}\n\n{r['data']}, features of {found.rows} training pictures at `{deepest}`, nats; "
         f"mean ± standard deviation over {seeds} seeds (attack and victim). Victim {found.victim}, "

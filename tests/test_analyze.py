@@ -69,6 +69,8 @@ def test_the_controls_come_first_and_have_the_roles(analysed: tuple[Analysis, Ru
     assert [r.role for r in found.runs] == ["clean", "noise", "protected", "protected"]
     assert found.stages[-1] == "embed" and found.estimators == list(PLAN.estimators)
     assert found.rows == 90 and found.images == 90 and found.classes == 3
+    assert found.sizes["nothing"].linf == 0 and found.sizes["rolled"].outside > 80
+    assert [note for note in found.notes if "ball" in note] == [f"rolled: {found.sizes['rolled'].leaves}"]
     # the victim of clean pictures is that of the attack that changes nothing, which is compared with other pictures
     clean, nothing = found.runs[0], found.runs[2]
     assert clean.accuracy == nothing.accuracy and clean.stages[-1].clean == nothing.stages[-1].clean

@@ -18,6 +18,7 @@ from miue import cli, demo, jobs, show
 from miue.attacks import KNOWN
 from miue.records import Analysis, Outcome
 from miue.run import Run
+from miue.spec import facts
 from pictures import coloured, hashes, listed
 
 ATTACK = "mi-ue:surrogate=small-cnn:width=4,epochs=2,steps=2,step=2.0"
@@ -426,12 +427,12 @@ def test_the_list_of_attacks(miue: Miue, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(show.console, "width", 80)
     ended = miue("attacks")
     assert ended.code == 0
-    for name, method in KNOWN.items():
+    for name, of in facts(KNOWN).items():
         (line,) = (line for line in ended.out.splitlines() if line.startswith(f"{name} "))
-        assert str(method.facts.year) in line and f" {method.facts.passes} " in line and method.facts.needs in line
+        assert str(of.year) in line and f" {of.passes} " in line and of.needs in line
     assert max(map(len, ended.out.splitlines())) <= 80
     told = json.loads(miue("attacks", "--json").out)
-    assert sorted(told) == sorted(KNOWN)
+    assert sorted(told) == sorted([*KNOWN, "rem:sem"])
     assert told["ops"]["natural"] == {"eps": 1, "norm": "l0"} and told["mi-ue"]["needs"] == "surrogate"
 
 

@@ -139,5 +139,5 @@ def test_methods_that_are_mentioned_can_be_spelled(page: Path):
 
     words = re.findall(r"--(attack|recipe)[ =]([\w:.,=-]+)", page.read_text())
     for kind, text in words:
-        if ".py:" not in text:
+        if ".py:" not in text and "generator=" not in text:  # these name a file of the reader's
             (attack if kind == "attack" else recipe)(text)

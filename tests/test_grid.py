@@ -15,7 +15,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from miue import cli, grid
+from miue import cli, grid, show
 from miue.grid import Bench, in_turn, parse_shard, standing, work
 from miue.leaderboard import board
 from miue.plan import Grid
@@ -211,6 +211,20 @@ def test_a_record_says_what_was_measured(place: Path, run: Run, counted: list):
     assert ops.victim and ops.victim.role == "protected" and records["noise"].victim.role == "noise"  # type: ignore[union-attr]
     assert {p.stem for p in Path("out/cells").iterdir()} == {r.key for r in records.values()}
     assert len({data for _, data in counted}) == 4
+
+
+def test_tables_say_how_far_an_attack_leaves_the_ball(
+    place: Path, run: Run, counted: list, capsys: pytest.CaptureFixture[str]
+):
+    plan = planned(attacks=["noise:per=class", "ops"], defenses=["none", "gray"], seeds=2)
+    work(Bench.of(plan, run))
+    found = standing(plan, run)
+    sizes = {line.attack: line.size for line in found.lines}
+    assert sizes["clean"] is None and sizes["noise:per=class"] and not sizes["noise:per=class"].leaves
+    assert sizes["ops"] and (sizes["ops"].pictures, sizes["ops"].outside) == (36, 36)  # of both seeds, once
+    show.board(found, json=False)
+    told = [line for line in capsys.readouterr().out.splitlines() if "8/255 ball" in line]
+    assert told == [f"ops: {sizes['ops'].leaves}"]
 
 
 def test_a_failed_cell_is_a_record_and_the_others_go_on(place: Path, run: Run, counted: list):

@@ -184,11 +184,21 @@ def test_a_method_takes_its_own_budget_and_says_how_far_it_goes(job: Job, run: R
     assert all(f.ok for f in data.verify(job.out, data.scan(job.source)))
     source, out = (data.read(data.scan(str(where)), 8) for where in (job.source, job.out))
     size = data.measure(source, out)
-    assert size == written.size and vars(size) == RunRecord.of(job.out).written["size"]
+    assert size and size == written.size and dict(size) == RunRecord.of(job.out).written["size"]
     assert perturbation(job).budget == Budget.parse(budget)
     assert any("8/255 ball" in note for note in written.notes) == bool(size and size.outside)
     assert not told or told in " ".join(written.notes)
     assert protect(replace(job, method=method, budget=budget), run)[0].fingerprint == record.fingerprint
+
+
+def test_a_generator_protects_other_pictures_later(job: Job, run: Run, tmp_path: Path):
+    protect(replace(job, method="gue:surrogate=small-cnn:width=4,epochs=1,width=4,inner_steps=1"), run)
+    file = job.private / "checkpoint" / "generator.safetensors"
+    new = coloured(tmp_path / "new", seed=7)
+    later = Job(source=str(new), out=tmp_path / "later", method=f"gue:generator={file}")
+    record, written = protect(later, run)
+    assert written.counts == {"protected": 12} and 0 < written.worst <= 8
+    assert record.settings["code"] and all(f.ok for f in data.verify(later.out, data.scan(str(new))))
 
 
 @pytest.mark.parametrize(
@@ -200,6 +210,7 @@ def test_other_norms_are_proved_beside_noise_of_the_same_size(job: Job, run: Run
     assert (
         any(text.startswith(note) for text in outcome.notes) if note else not any("noise" in n for n in outcome.notes)
     )
+    assert outcome.size and (outcome.size.leaves in outcome.notes) == bool(outcome.size.outside)
 
 
 def test_grey_pictures_in_webp_keep_an_l2_budget(job: Job, run: Run):

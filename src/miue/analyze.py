@@ -18,6 +18,7 @@ from torch import Tensor
 from miue import mi
 from miue.attacks import Noise
 from miue.batches import Batches
+from miue.data import measure
 from miue.nets import Classifier
 from miue.ranks import spearman
 from miue.records import Analysis, Calibration, Correlation, Examined, Measured, Role, Stage
@@ -93,6 +94,7 @@ class Analyzer:
             for seed in range(self.seeds)
             for name, role in zip(trained, roles, strict=True)
         ]
+        sizes = {name: size for name, data in attacks.items() if (size := measure(clean, data))}
         widths = sorted({stage.width for found in runs for stage in found.stages})
         return Analysis(
             victim=self.recipe.victim,
@@ -102,11 +104,12 @@ class Analyzer:
             classes=len(clean.classes),
             chance=float(test.labels.bincount().max()) / len(test),
             noise=str(budget),
+            sizes=sizes,
             settings={"halves": self.halves, "shuffles": self.shuffles, "seed": run.seed},
             runs=runs,
             calibration=[c for width in widths for c in self._calibrated(width, len(rows), len(clean.classes), run)],
             correlations=correlations(runs, run),
-            notes=_notes(runs, self.seeds),
+            notes=[*_notes(runs, self.seeds), *(f"{n}: {s.leaves}" for n, s in sizes.items() if s.leaves)],
             machine=run.machine,
         )
 

@@ -26,7 +26,7 @@ from miue.mi import KNOWN as ESTIMATORS
 from miue.options import Canvas, Config, Device, Json, Originals, Out, Quiet, RecipeName, Seed, Split, Test, TestSplit
 from miue.recipes import for_victim, recipe
 from miue.run import Run
-from miue.spec import catalogue, defense_lines
+from miue.spec import catalogue, defense_lines, facts
 from miue.types import UserError
 
 FAILED_INPUTS, USAGE, FAILED_CHECKS, INTERRUPTED = 1, 2, 3, 130
@@ -336,7 +336,7 @@ def grid_command(
 def attacks_command(json: Json = False) -> None:
     """List the attacks: year, source, budget, cost, what they need."""
     if json:
-        show.console.print_json(data={name: dataclasses.asdict(method.facts) for name, method in ATTACKS.items()})
+        show.console.print_json(data={name: dataclasses.asdict(of) for name, of in facts(ATTACKS).items()})
         return
     show.table(catalogue(ATTACKS), "what it does", "reference")
     print("Budget: linf in grey levels, l2 for 3 x 32 x 32, l0 in pixels.")

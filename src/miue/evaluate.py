@@ -15,7 +15,7 @@ from miue.attacks import Noise
 from miue.batches import Batches
 from miue.data import measure
 from miue.nets import Classifier
-from miue.records import Outcome, Role, Verdict, VictimRun
+from miue.records import Outcome, Role, Size, Verdict, VictimRun
 from miue.run import Run, write_atomically
 from miue.spec import digest
 from miue.train import accuracy
@@ -67,7 +67,8 @@ class Proof:
         with run.seeded("nets"):  # one that cannot be built is told before hours of training the others
             for net in dict.fromkeys(recipe.net for recipe in self.recipes):
                 nets.build(net, clean.shape, len(clean.classes))
-        control = _matched(budget, clean, protected)
+        size = measure(clean, protected)
+        control = _matched(budget, size)
         noisy = self.noise(clean, control, run.reseeded(0)).apply(clean)
         sets: dict[Role, ImageSet] = {"clean": clean, "noise": noisy, "protected": protected}
         chance = float(test.labels.bincount().max()) / len(test)
@@ -89,11 +90,13 @@ class Proof:
             data={role: data.digest for role, data in sets.items()} | {"test": test.digest},
             recipe={r.victim: r.described() for r in self.recipes},
             threshold=self.threshold,
+            size=size,
             runs=runs,
             verdict=verdict,
             reason=reason,
             notes=[
                 *_notes(runs),
+                *([size.leaves] if size and size.leaves else []),
                 *([] if control == budget else [f"the noise control has a budget of {control}"]),
                 *([f"{twins} of {len(test)} test pictures are training pictures, too"] if twins else []),
             ],
@@ -113,10 +116,9 @@ def repeated(test: ImageSet, trained: ImageSet) -> int:
     return count
 
 
-def _matched(budget: Budget, clean: ImageSet, protected: ImageSet) -> Budget:
+def _matched(budget: Budget, size: Size | None) -> Budget:
     """The budget of the noise control: that of the attack; where it has no bound, the mean L2 that was measured."""
-    size = measure(clean, protected) if budget.norm == "none" else None
-    return Budget(max(size.l2, 1 / 255), "l2") if size else budget
+    return Budget(max(size.l2, 1 / 255), "l2") if size and budget.norm == "none" else budget
 
 
 def train_victim(role: Role, data: ImageSet, test: ImageSet, recipe: Recipe, run: Run, keep: Path | None) -> VictimRun:

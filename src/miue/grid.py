@@ -152,16 +152,7 @@ class Bench:
     def _craft(self, made: Perturbation, seconds: float, passes: int) -> Craft:
         size = measure(self.clean, made.apply(self.clean))
         assert size is not None, "a grid has pictures"
-        return Craft(
-            seconds=seconds,
-            passes=passes / size.pictures,
-            pictures=size.pictures,
-            outside=size.outside,
-            linf=size.linf_max,
-            l2=size.l2,
-            changed=size.changed,
-            psnr=size.psnr,
-        )
+        return Craft(**dict(size), seconds=seconds, passes=passes / size.pictures)
 
     def _written(self, cell: Cell) -> CellRecord:
         craft = self._perturbation(cell).with_suffix(".json") if cell.perturbation else None

@@ -8,7 +8,7 @@ from typing import Literal
 
 from miue.evaluate import judge_victim
 from miue.partial import Partial
-from miue.records import CellRecord, Record, Verdict
+from miue.records import CellRecord, Record, Size, Verdict
 
 CONTROLS = ("clean", "noise", "without")
 
@@ -51,6 +51,8 @@ class Line(Record):
     places: Sequence[Place]
     worst: Place | None
     """The defense with the largest mean: no tested defense gives the trainer more."""
+    size: Size | None = None
+    """How large the perturbations of all seeds are."""
 
     @property
     def name(self) -> str:
@@ -99,7 +101,9 @@ def leaderboard(records: Iterable[CellRecord], threshold: float) -> list[Line]:
         places = [_place(d, groups[row][d], against, threshold) for d in defenses if d in groups[row]]
         there = [p for p in places if p.mean is not None]
         worst = max(there, key=lambda p: p.mean or 0.0) if there else None
-        lines.append(Line(recipe=row[0], attack=row[1], budget=row[2], partial=row[3], places=places, worst=worst))
+        crafts = {r.seed: r.craft for records in groups[row].values() for r in records if r.craft}
+        line = Line(recipe=row[0], attack=row[1], budget=row[2], partial=row[3], places=places, worst=worst)
+        lines.append(line.model_copy(update={"size": Size.over(list(crafts.values()))}))
     return lines
 
 

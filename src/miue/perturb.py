@@ -57,7 +57,7 @@ def random_start(shape: tuple[int, ...], budget: Budget, generator: torch.Genera
     "l2"; uniform values at eps random pixels for "l0"."""
     if budget.norm == "l2":
         direction = torch.randn(shape, generator=generator)
-        return scaled(direction, budget).clamp_(-1, 1)
+        return scaled(direction, budget)
     values = torch.rand(shape, generator=generator) * 2 - 1
     if budget.norm == "l0":
         rank = torch.rand(shape[0], shape[-2] * shape[-1], generator=generator).argsort(1)
@@ -66,10 +66,11 @@ def random_start(shape: tuple[int, ...], budget: Budget, generator: torch.Genera
 
 
 def scaled(delta: Float[Tensor, "k c h w"], budget: Budget) -> Float[Tensor, "k c h w"]:
-    """Each row at the full size of an "l2" or "linf" budget; rows of zeros stay."""
+    """Each row at the full size of an "l2" or "linf" budget, within [-1, 1]; rows of zeros stay."""
     order = 2 if budget.norm == "l2" else torch.inf
     size = torch.linalg.vector_norm(delta.flatten(1), order, dim=1).clamp_min(torch.finfo(delta.dtype).tiny)
-    return delta * ((budget.eps if budget.norm == "l2" else budget.unit) / size).reshape(-1, 1, 1, 1)
+    wanted = budget.eps if budget.norm == "l2" else budget.unit
+    return (delta * (wanted / size).reshape(-1, 1, 1, 1)).clamp_(-1, 1)  # no picture changes by more
 
 
 def adversarial(

@@ -145,7 +145,7 @@ class Grid(Record):
                 budget = Budget.parse(self.budget)
             if facts := getattr(chosen, "facts", None):
                 facts.check(budget)
-            made = digest(VERSION, method, code_of(text), str(budget), sets.data, seed)
+            made = digest(VERSION, method, code_of(text, chosen), str(budget), sets.data, seed)
         key = digest(VERSION, made or text, repr(partial), repr(training), sets.data, sets.test, seed)
         return Cell(key, text, method, budget, names[1], names[0], partial, seed, training, made)
 

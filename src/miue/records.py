@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -12,6 +13,53 @@ class Record(BaseModel):
     """Base of everything that is written as JSON: strict about fields, never edited in place, infinities as text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+
+
+BALL = 8  # grey levels: the budget of most papers, against which others are told
+
+
+class Size(Record):
+    """How large the changes of a set are, measured on pictures of 8 bit."""
+
+    pictures: int
+    outside: int
+    """Pictures with a value that changed by more than BALL grey levels."""
+    linf: int
+    """Largest change of any picture, grey levels."""
+    l2: float
+    """Mean over pictures, [0,1] units."""
+    changed: float
+    """Mean share of changed pixels."""
+    psnr: float | None
+    """Mean over pictures that changed, dB; None where nothing did."""
+
+    @classmethod
+    def over(cls, sizes: Sequence[Size]) -> Size | None:
+        """Those of several sets together; None where there is none."""
+        if not sizes:
+            return None
+        n = [size.pictures for size in sizes]
+        ratios = [size.psnr for size in sizes if size.psnr is not None]
+        return Size(
+            pictures=sum(n),
+            outside=sum(size.outside for size in sizes),
+            linf=max(size.linf for size in sizes),
+            l2=fmean((size.l2 for size in sizes), n),
+            changed=fmean((size.changed for size in sizes), n),
+            psnr=fmean(ratios) if ratios else None,
+        )
+
+    def __str__(self) -> str:
+        share = f"{self.changed:.1%}" if self.changed >= 0.01 else f"{self.changed:.2%}"
+        ratio = "" if self.psnr is None else f", PSNR {self.psnr:.1f} dB"
+        return f"largest change {self.linf} grey levels, L2 {self.l2:.3g}, {share} of the pixels{ratio} on average"
+
+    @property
+    def leaves(self) -> str:
+        """What is told of a set with pictures outside of the ball; empty for others."""
+        if not self.outside:
+            return ""
+        return f"{self.outside} of {self.pictures} pictures leave the {BALL}/255 ball: {self}"
 
 
 Role = Literal["clean", "noise", "protected"]
@@ -54,6 +102,8 @@ class Outcome(Record):
     recipe: dict[str, Any]
     threshold: float
     """Largest share of the clean victim's gain over chance that a protected victim may keep."""
+    size: Size | None = None
+    """How far the protected pictures are from the clean ones, as victims see them."""
     runs: Sequence[VictimRun]
     verdict: Verdict
     reason: str
@@ -211,6 +261,8 @@ class Analysis(Record):
     chance: float
     noise: str
     """Budget of the noise control."""
+    sizes: Mapping[str, Size] = {}
+    """How far each attack's pictures are from the clean ones."""
     settings: dict[str, Any]
     runs: Sequence[Examined]
     calibration: Sequence[Calibration]
@@ -266,25 +318,14 @@ class Sets(Record):
     """Share of the largest class of the test set."""
 
 
-class Craft(Record):
-    """How a perturbation of a grid was made, and how large it is on the pictures in 8 bit."""
+class Craft(Size):
+    """How a perturbation of a grid was made, and how large it is."""
 
     version: Literal[1] = 1
     seconds: float
     """Since it was last started: of one that was killed on the way, only the last part."""
     passes: float
     """Forward passes with gradients, per picture, counted with the seconds."""
-    pictures: int
-    outside: int
-    """Pictures with a value that changed by more than 8 grey levels."""
-    linf: int
-    """Largest change of any picture, grey levels."""
-    l2: float
-    """Mean over pictures, [0,1] units."""
-    changed: float
-    """Mean share of changed pixels."""
-    psnr: float | None
-    """Mean, dB; None where nothing changed."""
 
 
 class CellRecord(Record):

@@ -121,6 +121,9 @@ def board(board: Board, json: bool) -> None:
             table.add_row(line.name, *(places.get(d, "") for d in defenses), worst)
         console.print(table)
         for line in lines:
+            if line.size and line.size.leaves:
+                print(f"{line.name}: {line.size.leaves}")
+        for line in lines:
             by_verdict: dict[str, list[str]] = {}
             for place in line.places:
                 if place.verdict:

@@ -119,26 +119,35 @@ def defense_lines(known: Mapping[str, type[Any]]) -> list[dict[str, str]]:
 
 def own_budget(method: object, shape: tuple[int, int, int]) -> Budget:
     """The budget that a method takes by itself for c x h x w pictures; 8 grey levels for one without facts."""
-    facts: Facts | None = getattr(method, "facts", None)
-    return facts.budget(shape) if facts else Budget()
+    own: Facts | None = getattr(method, "facts", None)
+    return own.budget(shape) if own else Budget()
+
+
+def facts(known: Mapping[str, type[Any]]) -> dict[str, Facts]:
+    """The facts of every method by its spelling, presets that are a method by themselves (`variants`) included."""
+    made: dict[str, Facts] = {}
+    for name, cls in known.items():
+        made[name] = cls.facts
+        made |= {f"{name}:{preset}": of for preset, of in getattr(cls, "variants", {}).items()}
+    return made
 
 
 def catalogue(known: Mapping[str, type[Any]]) -> list[dict[str, str]]:
     """The facts of every method as the lines of a table."""
-    return [_line(name, cls.facts) for name, cls in known.items()]
+    return [_line(name, of) for name, of in facts(known).items()]
 
 
-def _line(name: str, facts: Facts) -> dict[str, str]:
-    own = Budget(float(f"{facts.natural.eps:.4g}"), facts.natural.norm)
-    others = [norm for norm in facts.norms if norm != own.norm]
+def _line(name: str, of: Facts) -> dict[str, str]:
+    own = Budget(float(f"{of.natural.eps:.4g}"), of.natural.norm)
+    others = [norm for norm in of.norms if norm != own.norm]
     return {
         "name": name,
-        "year": str(facts.year),
+        "year": str(of.year),
         "budget": f"{own} (or {', '.join(others)})" if others else str(own),
-        "passes": str(facts.passes),
-        "needs": facts.needs,
-        "what it does": facts.summary,
-        "reference": facts.reference,
+        "passes": str(of.passes),
+        "needs": of.needs,
+        "what it does": of.summary,
+        "reference": of.reference,
     }
 
 

@@ -52,7 +52,8 @@ def check_attack(attack: Attack, budget: Budget | None = None) -> None:
     """
     assert is_dataclass(attack) and attack.__dataclass_params__.frozen, "a method is a frozen dataclass"  # type: ignore[attr-defined]
     assert attack == attack and hash(attack) == hash(attack), "a method has equality and a hash"
-    for data in (tiny(), tiny(channels=1), tiny(size=13), tiny(2, 20, size=16), tiny(lone=True), tiny(classes=2)):
+    sizes = (tiny(size=13), tiny(2, 20, size=16), tiny(2, 2, size=64), tiny(1, 100))
+    for data in (tiny(), tiny(channels=1), tiny(lone=True), *sizes):
         before = data.digest
         allowed = budget or own_budget(attack, data.shape)
         _check_perturbation(attack(data, allowed, Run(seed=1)), data, allowed)
@@ -64,6 +65,7 @@ def check_attack(attack: Attack, budget: Budget | None = None) -> None:
 
 def _check_perturbation(made: Perturbation, data: ImageSet, budget: Budget) -> None:
     assert len(made) == len(data), f"{len(made)} rows for {len(data)} pictures"
+    assert made.labels is None or torch.equal(made.labels, data.labels), "rows a class that are not those of the labels"
     assert made.budget == budget, f"the budget became {made.budget}"
     assert made.delta.dtype in (torch.int8, torch.int16), f"a delta is of integers, not {made.delta.dtype}"
     protected = made.apply(data)

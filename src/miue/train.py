@@ -83,3 +83,11 @@ def restore(net: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[s
             _, index, key = name.split(".", 2)
             moments.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def resume(net: nn.Module, optimizer: torch.optim.Optimizer, run: Run, name: str, identity: Mapping[str, Any]) -> int:
+    """Put back what the run kept under a name; how many epochs are done, 0 where nothing of this identity was kept."""
+    if not (kept := run.load(name, **identity)):
+        return 0
+    restore(net, optimizer, kept[0])
+    return kept[1]["epoch"]

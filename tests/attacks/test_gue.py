@@ -9,9 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from probes import Stopping
+from safetensors.torch import save
 
-from miue.attacks import Gue
+from miue.attacks import Gue, attack
 from miue.attacks.gue import UNet, _Game, farthest, multiplier
+from miue.nets import counted
 from miue.run import Run
 from miue.testing import tiny
 from miue.types import Budget, ImageSet, UserError
@@ -83,6 +85,30 @@ def test_the_generator_is_kept_and_protects_in_one_pass(keeping: Run):
     protected = ((x + delta).clamp(0, 1) * 255).round()
     assert (protected - made.apply(data).images).abs().max() <= 1  # batches of another size may round otherwise
     assert (protected == made.apply(data).images).float().mean() > 0.99
+
+
+def test_a_kept_generator_protects_pictures_that_it_has_not_seen(keeping: Run, run: Run):
+    """Of another size and other classes, too; without a step of training."""
+    data = tiny(per_class=6)
+    made = Gue(**TINY)(data, Budget(8), keeping)
+    assert keeping.keep is not None
+    again = attack(f"gue:generator={keeping.keep / 'generator.safetensors'},batch=9")
+    with counted() as passes:
+        assert torch.equal(again(data, Budget(8), run).delta, made.delta)
+        new = tiny(3, classes=1, size=13, seed=5)
+        delta = again(new, Budget(4), run).delta
+    assert passes.count == 0 and delta.shape == (3, 3, 13, 13) and delta.any() and delta.abs().max() <= 4
+    with pytest.raises(UserError, match="generator for pictures of 3 channels; these have 1"):
+        again(tiny(channels=1), Budget(8), run)
+
+
+def test_a_file_that_is_no_generator(tmp_path: Path, run: Run):
+    with pytest.raises(UserError, match="'none' does not exist; give generator=PATH"):
+        Gue(generator="none")
+    for name, content in (("text", b"no tensors"), ("other", save({"x": torch.zeros(2)}))):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=f"{name} holds no generator of GUE"):
+            Gue(generator=str(tmp_path / name))(tiny(), Budget(8), run)
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 13, 13), (3, 9, 16)])

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from miue.data import measure
-from miue.data.quality import Change, Size
+from miue.data.quality import Change, size
+from miue.records import Size
 from miue.testing import tiny
 
 
@@ -25,15 +26,18 @@ def test_a_set():
     clean = tiny()
     images = clean.images.clone()
     images[0, 0, 0, 0] ^= 255
-    size = measure(clean, clean.with_images(images))
-    assert size is not None and size.pictures == 12
+    found = measure(clean, clean.with_images(images))
+    assert found is not None and found.pictures == 12
     by = abs(2 * int(clean.images[0, 0, 0, 0]) - 255)
-    assert size.linf_max == by and size.linf == pytest.approx(by / 12) and size.outside == int(by > 8)
-    assert size.changed == pytest.approx(1 / 64 / 12) and size.l2_max == pytest.approx(by / 255)
-    assert f"largest change {by} grey levels" in str(size)
+    assert found.linf == by > 8 and found.outside == 1 and found.l2 == pytest.approx(by / 255 / 12)
+    assert found.changed == pytest.approx(1 / 64 / 12)
+    assert found.leaves.startswith(f"1 of 12 pictures leave the 8/255 ball: largest change {by} grey levels, L2 ")
     same = measure(clean, clean)
     assert same is not None and (same.outside, same.l2, same.psnr) == (0, 0, None) and "PSNR" not in str(same)
-    assert Size.over([]) is None
+    assert same.leaves == "" and size([]) is None and Size.over([]) is None
+    both = Size.over([found, same])
+    assert both is not None and (both.pictures, both.outside, both.linf, both.psnr) == (24, 1, by, found.psnr)
+    assert both.l2 == found.l2 / 2 and both.changed == found.changed / 2
     with pytest.raises(ValueError, match="does not belong"):
         measure(clean, clean.select(torch.arange(3)))
 
@@ -42,5 +46,5 @@ def test_a_set():
 def test_the_ball_ends_at_eight_levels(levels: int, outside: int):
     clean = tiny()
     clean = clean.with_images(torch.full_like(clean.images, 100))
-    size = measure(clean, clean.with_images(clean.images + levels))
-    assert size is not None and size.outside == outside and size.changed == 1
+    found = measure(clean, clean.with_images(clean.images + levels))
+    assert found is not None and found.outside == outside and found.changed == 1 and bool(found.leaves) == (levels > 8)

@@ -22,7 +22,7 @@ from miue.attacks._seen import Augment, augmented, worst
 from miue.batches import Batch, Batches
 from miue.run import Run
 from miue.spec import at_least
-from miue.train import cosine, descend, restore, state
+from miue.train import cosine, descend, resume, state
 from miue.types import Budget, ImageSet, Perturbation, UserError
 
 Aim = Callable[
@@ -115,10 +115,7 @@ def _trained(
     """The checkpoints of one training, frozen, in evaluation mode. Process 0 keeps the state, all of them read it."""
     net = _fresh(plan, batches.data, run)
     optimizer = torch.optim.SGD(net.parameters(), plan.lr, plan.momentum, weight_decay=plan.weight_decay)
-    first = 0
-    if kept := run.load("training", **identity):
-        restore(net, optimizer, kept[0])
-        first = kept[1]["epoch"]
+    first = resume(net, optimizer, run, "training", identity)
     ends = [(i + 1) * plan.epochs // plan.checkpoints for i in range(plan.checkpoints)]
     done = {end: run.load(f"surrogate-{end}", **identity) for end in ends if end <= first}
     weights = {end: part[0] for end, part in done.items() if part}

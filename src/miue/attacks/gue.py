@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from miue import nets, perturb
 from miue.batches import Batch, Batches
 from miue.nets.base import convolution
 from miue.run import Run
-from miue.spec import at_least
-from miue.train import descend, restore, state
+from miue.spec import at_least, file_digest
+from miue.train import descend, resume, state
 from miue.types import Budget, Facts, ImageSet, Perturbation, UserError, stretch
 
 
@@ -61,7 +64,9 @@ class Gue:
     minimise f(theta) over a and theta while q(a, theta) = g(a, theta) - g(a, theta*) <= 0: g is the cross-entropy on
     x + delta, theta* is theta after `inner_steps` of Adam on g, f is `farthest` on clean pictures. Each batch steps
     against grad f + lambda grad q (BOME, Ye et al., NeurIPS 2022), with `lr` for theta and `generator_lr` for a.
-    width: of the generator. Once trained, G protects in one pass; it is kept as "generator" where `run` keeps state.
+    width: of the generator. Once trained, G protects in one pass; it is kept as generator.safetensors where `run` keeps
+    state (`protect`: in the private folder, under checkpoint). generator: such a file, which then protects any pictures
+    with as many channels, without training; keep it private.
     Source: the paper and its released settings. Unlike the released code, the generator is that of the last epoch, not
     the best by clean test accuracy, and is a smaller UNet of our own; the gradients in lambda are those of a and theta.
     """
@@ -75,6 +80,9 @@ class Gue:
     inner_lr: float = 1e-4
     eta: float = 1.5
     width: int = 32
+    generator: str = ""
+    content: str = field(init=False, default="")
+    """Digest of the generator's file, so that another one under the same name is another attack."""
 
     facts: ClassVar[Facts] = Facts(
         title="GUE",
@@ -93,20 +101,24 @@ class Gue:
         for name in ("lr", "generator_lr", "inner_lr", "eta"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name}={getattr(self, name):g} is not positive")
+        if self.generator:
+            if not Path(self.generator).is_file():
+                raise UserError(f"gue: the file {self.generator!r} does not exist; give generator=PATH")
+            object.__setattr__(self, "content", file_digest(Path(self.generator)))
 
     def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation:
         """The perturbation of the whole set. Resumes after the last finished epoch where `run` keeps state."""
         self.facts.check(budget)
+        batches = Batches(data, run, run.mine(len(data)))
+        if self.generator:
+            net = run.place(_read(self.generator, data.shape[0]))
+            return Perturbation.rounded(run.total(_deltas(net, batches, self.batch, budget, run)), budget, repr(self))
         if len(data.classes) < 2:
             raise UserError("GUE needs at least two classes: it makes wrong ones likely")
-        batches = Batches(data, run, run.mine(len(data)))
         game = _Game(self, data, budget, run)
         optimizer = torch.optim.SGD(game.players.parameters(), self.lr)
         identity = {"plan": repr(self), "data": data.digest, "seed": run.seed, "budget": repr(budget)}
-        first = 0
-        if kept := run.load("checkpoint", **identity):
-            restore(game.players, optimizer, kept[0])
-            first = kept[1]["epoch"]
+        first = resume(game.players, optimizer, run, "checkpoint", identity)
         count = batches.count(self.batch)
         with run.progress(f"Gue on {data.name}", self.epochs * count, first * count) as tick:
             for epoch in range(first, self.epochs):
@@ -120,7 +132,32 @@ class Gue:
                     run.save("checkpoint", state(game.players, optimizer), {**identity, "epoch": epoch + 1})
         if run.rank == 0:
             run.save("generator", game.generator.state_dict(), identity)
-        return Perturbation.rounded(run.total(game.deltas(batches)), budget, repr(self))
+        made = _deltas(game.generator, batches, self.batch, budget, run)
+        return Perturbation.rounded(run.total(made), budget, repr(self))
+
+
+def _read(file: str, channels: int) -> UNet:
+    """The generator in a file. Raises UserError where there is none, or one for other pictures."""
+    try:
+        tensors = load_file(file)
+        width, there = tensors["last.weight"].shape[1], tensors["last.weight"].shape[0]
+    except (SafetensorError, OSError, KeyError, IndexError):
+        raise UserError(f"{file} holds no generator of GUE; it is kept as checkpoint/generator.safetensors") from None
+    if there != channels:
+        raise UserError(f"{file} is a generator for pictures of {there} channels; these have {channels}")
+    net = UNet(channels, width)
+    net.load_state_dict(tensors)
+    return net
+
+
+@torch.no_grad()
+def _deltas(net: Any, batches: Batches, size: int, budget: Budget, run: Run) -> Float[Tensor, "n c h w"]:
+    """One pass of a generator over this process's pictures, in rows of the whole set; zeros elsewhere."""
+    net.eval()
+    whole = torch.zeros(batches.data.images.shape, device=run.device)
+    for index, x, _ in batches.in_order(size):
+        whole[run.put(index)] = perturb.keep_in_range(budget.unit * torch.tanh(net(x)), x)
+    return whole
 
 
 class _Game:
@@ -164,16 +201,6 @@ class _Game:
         for _ in descend(loss, [y] * plan.inner_steps, optimizer, lambda _: plan.inner_lr, self.run):
             pass
         self.ahead.requires_grad_(False)
-
-    @torch.no_grad()
-    def deltas(self, batches: Batches) -> Float[Tensor, "n c h w"]:
-        """One pass of the generator over this process's pictures, in rows of the whole set; zeros elsewhere."""
-        self.generator.eval()
-        whole = torch.zeros(batches.data.images.shape, device=self.run.device)
-        for index, x, _ in batches.in_order(self.plan.batch):
-            delta = perturb.keep_in_range(self.eps * torch.tanh(self.generator(x)), x)
-            whole[self.run.put(index)] = delta
-        return whole
 
 
 def _poison_loss(net: Any, x: Tensor, y: Tensor) -> Float[Tensor, ""]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isqrt
 from typing import Any, ClassVar
 
 import torch
@@ -36,9 +37,7 @@ def far_apart(
             chosen = torch.cat([chosen, point[None]])
             distance = torch.minimum(distance, (pool - point).square().sum(1))
     if len(chosen) < classes:
-        raise UserError(
-            f"only {len(chosen)} colours within {eps} grey levels for {classes} classes: use smaller blocks"
-        )
+        raise UserError(f"only {len(chosen)} colours within {eps} grey levels for {classes} classes: use more regions")
     return chosen
 
 
@@ -46,11 +45,10 @@ def far_apart(
 class Patterns:
     """All pictures of a class get the same random blocks of flat colour, mostly at the edge of the budget.
 
-    side: of a block in pixels; 0 is one colour for the whole picture. Simple baselines for the other methods. Published
-    names such as "region-16" count regions instead: 16 of them on 32 pixels are side=8 here.
+    regions: how many blocks, a square number; 1 is one colour for the whole picture. Simple baselines for the others.
     """
 
-    side: int = 8
+    regions: int = 16
 
     facts: ClassVar[Facts] = Facts(
         title="patterns",
@@ -61,20 +59,20 @@ class Patterns:
         needs="nothing",
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "colour": {"side": 0},
-        "region-4": {"side": 4},
-        "region-16": {"side": 16},
+        "colour": {"regions": 1},
+        "region-4": {"regions": 4},
+        "region-16": {"regions": 16},
     }
 
     def __post_init__(self) -> None:
-        if self.side < 0:
-            raise UserError(f"side={self.side} is negative; 0 is the whole picture")
+        if self.regions < 1 or isqrt(self.regions) ** 2 != self.regions:
+            raise UserError(f"regions={self.regions} is no square number; 1, 4, 9 and 16 are")
 
     def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation:
         self.facts.check(budget)
         c, h, w = data.shape
-        side = self.side or max(h, w)
-        rows, columns, k = -(-h // side), -(-w // side), len(data.classes)
+        side, k = -(-max(h, w) // isqrt(self.regions)), len(data.classes)
+        rows, columns = -(-h // side), -(-w // side)
         blocks = far_apart(k, c * rows * columns, int(budget.eps), run.rng("patterns")).reshape(k, c, rows, columns)
         delta = blocks.repeat_interleave(side, 2).repeat_interleave(side, 3)[..., :h, :w]
         return Perturbation.rounded(delta / 255, budget, repr(self), data.labels)

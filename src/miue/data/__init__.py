@@ -4,13 +4,14 @@ from miue.data.align import align
 from miue.data.channel import recoded, through
 from miue.data.output import check_output, clear_output, private_of, refuse_existing
 from miue.data.preview import export, preview
-from miue.data.quality import Size, measure
+from miue.data.quality import measure
 from miue.data.read import check_canvas, default_canvas, read, read_like
 from miue.data.scan import scan
 from miue.data.shapes import draw as shapes
 from miue.data.source import Entry, Source
 from miue.data.verify import Finding, verify
 from miue.data.write import Written, check_sizes, write
+from miue.records import Size
 
 __all__ = [
     "Entry",

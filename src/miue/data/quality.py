@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 from skimage.metrics import structural_similarity
 
+from miue.records import BALL, Size
 from miue.types import ImageSet
 
-BALL = 8  # grey levels: the budget of most papers, against which others are told
 _STRIP = 512  # rows at a time: SSIM in float64 needs about a hundred times the memory of the picture
 
 
@@ -50,44 +50,19 @@ class Change:
         return cls(int(np.abs(delta).max()), square**0.5 / 255, float((delta != 0).any(0).mean()), psnr)
 
 
-@dataclass(frozen=True)
-class Size:
-    """How large the changes of a set are: means and maxima over pictures, units as in `Change`.
-
-    outside: pictures with a value that changed by more than BALL grey levels.
-    """
-
-    pictures: int
-    outside: int
-    linf: float
-    linf_max: int
-    l2: float
-    l2_max: float
-    changed: float
-    psnr: float | None
-
-    @classmethod
-    def over(cls, changes: Sequence[Change]) -> Size | None:
-        """None where there is no picture."""
-        if not changes:
-            return None
-        linf, l2 = [c.linf for c in changes], [c.l2 for c in changes]
-        ratios = [c.psnr for c in changes if c.psnr is not None]
-        return cls(
-            pictures=len(changes),
-            outside=sum(value > BALL for value in linf),
-            linf=float(np.mean(linf)),
-            linf_max=max(linf),
-            l2=float(np.mean(l2)),
-            l2_max=max(l2),
-            changed=float(np.mean([c.changed for c in changes])),
-            psnr=float(np.mean(ratios)) if ratios else None,
-        )
-
-    def __str__(self) -> str:
-        share = f"{self.changed:.1%}" if self.changed >= 0.01 else f"{self.changed:.2%}"
-        ratio = "" if self.psnr is None else f", PSNR {self.psnr:.1f} dB"
-        return f"largest change {self.linf_max} grey levels, L2 {self.l2:.3g}, {share} of the pixels{ratio} on average"
+def size(changes: Sequence[Change]) -> Size | None:
+    """What the changes of several pictures come to; None where there is no picture."""
+    if not changes:
+        return None
+    ratios = [c.psnr for c in changes if c.psnr is not None]
+    return Size(
+        pictures=len(changes),
+        outside=sum(c.linf > BALL for c in changes),
+        linf=max(c.linf for c in changes),
+        l2=float(np.mean([c.l2 for c in changes])),
+        changed=float(np.mean([c.changed for c in changes])),
+        psnr=float(np.mean(ratios)) if ratios else None,
+    )
 
 
 def measure(clean: ImageSet, protected: ImageSet) -> Size | None:
@@ -95,7 +70,7 @@ def measure(clean: ImageSet, protected: ImageSet) -> Size | None:
     if clean.images.shape != protected.images.shape:
         raise ValueError(f"{protected!r} does not belong to {clean!r}")
     pairs = zip(clean.images, protected.images, strict=True)
-    return Size.over([Change.of(after.numpy().astype(np.int16) - before.numpy()) for before, after in pairs])
+    return size([Change.of(after.numpy().astype(np.int16) - before.numpy()) for before, after in pairs])
 
 
 def ssim(a: UInt8[np.ndarray, "h w c"], b: UInt8[np.ndarray, "h w c"]) -> float | None:

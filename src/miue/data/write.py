@@ -16,10 +16,11 @@ from filelock import FileLock, Timeout
 from miue.data.manifest import FINAL, PART, Line, Plan, as_text, read_lines, write_lines
 from miue.data.output import NOTICE, NOTICE_TEXT
 from miue.data.picture import Rules, decode, quiet
-from miue.data.quality import BALL, Change, Size, Spread, ssim
+from miue.data.quality import Change, Spread, size, ssim
 from miue.data.read import clean_picture
 from miue.data.sinks import Form, Sink, out_name, sink_for
 from miue.data.source import Entry, Payload, Source, ahead, sha256
+from miue.records import Size
 from miue.run import write_atomically
 from miue.types import Budget, Perturbation, UserError
 
@@ -187,16 +188,16 @@ class _Writer:
         write_lines(self.private / FINAL, every)
         (self.private / PART).unlink()
         done = [line for line in every if line.status == "protected"]
-        size = Size.over([_change(line) for line in done])
+        changes = size([_change(line) for line in done])
         return Written(
             counts=dict(Counter(line.status for line in every)),
             worst=max((line.max_change or 0 for line in done), default=0),
-            size=size,
+            size=changes,
             psnr=Spread.over([line.psnr for line in done if line.psnr is not None]),
             ssim=Spread.over([line.ssim for line in done if line.ssim is not None]),
             bytes_in=sum(line.bytes for line in done),
             bytes_out=sum(line.out_bytes for line in done),
-            notes=_notes(done, size),
+            notes=_notes(done, changes),
         )
 
 
@@ -224,10 +225,10 @@ def _change(line: Line) -> Change:
     return Change(line.max_change or 0, line.l2 or 0.0, line.changed or 0.0, line.psnr)
 
 
-def _notes(lines: Sequence[Line], size: Size | None) -> tuple[str, ...]:
+def _notes(lines: Sequence[Line], changes: Size | None) -> tuple[str, ...]:
     notes = []
-    if size and size.outside:
-        notes.append(f"{size.outside} of {size.pictures} pictures leave the {BALL}/255 ball: {size}")
+    if changes and changes.leaves:
+        notes.append(changes.leaves)
     if unchanged := sum(line.max_change == 0 for line in lines):
         notes.append(f"{unchanged} pictures did not change at all: they are as clean as before")
     if flat := sum(line.ssim is not None and line.ssim < 0.8 for line in lines):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from miue.run import Run
 from miue.spec import at_least, digest, file_digest
-from miue.train import cosine, descend, restore, state
+from miue.train import cosine, descend, resume, state
 from miue.types import UserError
 
 TIMES = 1000  # of the diffusion, from the picture to noise alone
@@ -81,12 +81,12 @@ class DiffPure:
             raise UserError('diffpure needs diffusers; pip install "miue[defenses]" adds it')
         if self.model:
             folder = Path(self.model)
-            files = sorted(path for path in folder.rglob("*") if path.is_file())
             if not _config(folder):
                 raise UserError(
                     f"diffpure: {self.model!r} is no folder of a diffusion model: neither config.json nor "
                     "unet/config.json is in it; give model=FOLDER, as save_pretrained of diffusers writes it"
                 )
+            files = sorted(path for path in folder.rglob("*") if path.is_file())
             object.__setattr__(self, "content", digest(*map(file_digest, files)))
 
     def __call__(self, x: Float[Tensor, "n c h w"], y: Int[Tensor, "n"], run: Run) -> Float[Tensor, "n c h w"]:
@@ -138,10 +138,8 @@ class DiffPure:
             net = run.place(Denoiser(unet)).train()
         optimizer = torch.optim.Adam(net.parameters(), self.lr)
         pictures = hashlib.sha256(x.contiguous().numpy().tobytes()).hexdigest()
-        identity, first = {"diffpure": repr(self), "pictures": pictures, "seed": run.seed}, 0
-        if kept := run.load("diffpure", **identity):
-            restore(net, optimizer, kept[0])
-            first = kept[1]["epoch"]
+        identity = {"diffpure": repr(self), "pictures": pictures, "seed": run.seed}
+        first = resume(net, optimizer, run, "diffpure", identity)
         count = -(-len(x) // self.batch)
         rate = cosine(self.lr, self.epochs * count)
 

@@ -14,7 +14,7 @@ from miue.batches import Batches
 from miue.contrast import contrast_loss, contrastive
 from miue.run import Run
 from miue.spec import at_least
-from miue.train import cosine, descend, restore, state
+from miue.train import cosine, descend, resume, state
 from miue.types import UserError
 
 
@@ -65,10 +65,7 @@ class SimClr:
             whole = run.place(_Projected(net, width, self.width))
         optimizer = torch.optim.Adam(whole.parameters(), self.lr)
         identity = {"simclr": repr(self), "data": train.data.digest, "seed": run.seed}
-        kept, first = run.load("simclr", **identity), 0
-        if kept:
-            restore(whole, optimizer, kept[0])
-            first = kept[1]["epoch"]
+        first = resume(whole, optimizer, run, "simclr", identity)
         count = train.count(self.batch)
         rate = cosine(self.lr, self.epochs * count)
 
