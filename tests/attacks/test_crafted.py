@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from miue import nets
 from miue.attacks import EntF, Hypo, Pil, Sep, Tap, attack
-from miue.attacks._crafted import _direction, centres
+from miue.attacks._crafted import _direction, _start, centres
 from miue.attacks.pil import Linear, linearity_loss
 from miue.batches import Batches
 from miue.run import Run, launch
@@ -139,6 +140,34 @@ def test_centres_are_class_means_and_nothing_for_an_empty_class(run: Run):
     for k in range(3):
         assert torch.allclose(found[k], z[data.labels == k].mean(0), atol=1e-5)
     assert not found[3].any()
+
+
+def test_gaussian_starts_have_the_budget_as_deviation_and_end_there(run: Run):
+    budget = Budget(8)
+    made = _start("gaussian", (64, 3, 32, 32), budget, run.rng("x")) / budget.unit
+    at_the_edge = (made.abs() == 1).float().mean().item()
+    assert made.abs().max() == 1 and at_the_edge == pytest.approx(math.erfc(1 / 2**0.5), abs=5e-3)
+    inside = made[made.abs() < 1]
+    assert inside.std().item() == pytest.approx(0.53956, abs=5e-3)  # of a standard normal within one deviation
+    assert Tap().start == "gaussian" and not _start("zero", (2, 3, 4, 4), budget, run.rng("x")).any()
+
+
+def test_noise_lies_in_the_picture_before_it_is_mirrored(run: Run):
+    """Aligned: where the mirror was drawn, what lowers the left half of the view belongs to the right of the delta."""
+    x = torch.full((200, 3, 4, 4), 0.5)
+    aims = [lambda seen, y, delta: seen[..., :2].sum()]
+    found = _direction(
+        Tap(augment="flip"),
+        aims,
+        x,
+        torch.zeros(200).long(),
+        torch.zeros_like(x),
+        Budget(8),
+        run.rng("a"),
+        run.rng("b"),
+    )
+    left, right = (found[..., part].amin((1, 2, 3)) == 1 for part in (slice(0, 2), slice(2, 4)))
+    assert (left ^ right).all() and 70 < left.sum() < 130
 
 
 def test_the_direction_of_an_ensemble_is_the_variance_reduced_walk(run: Run):

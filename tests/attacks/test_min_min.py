@@ -109,6 +109,24 @@ def test_em_drives_the_loss_of_its_surrogate_down(run: Run):
     assert method.values[-1] < 0.3 * method.values[0]
 
 
+def test_class_wise_em_steps_against_the_sum_over_a_class(run: Run):
+    """One round, one step: every class's delta is a step against the sign of its pictures' summed gradients."""
+    data = tiny(per_class=6)
+    data.images.clamp_(60, 190)
+    method = Em(**CHEAP | {"step": 3.0}, per="class", augment="none", surrogate_steps=0, noise_batch=18)
+    made = method(data, Budget(8), run)
+    with run.seeded("surrogate"):
+        net = run.place(nets.build(method.surrogate, data.shape, 3)).eval()
+    x = data.images.float().div(255).requires_grad_()
+    (gradient,) = torch.autograd.grad(F.cross_entropy(net(x), data.labels), x)
+    assert made.labels is not None and torch.equal(made.labels, data.labels) and len(made.delta) == 3
+    for k in range(3):
+        summed = gradient[data.labels == k].sum(0)
+        sure = summed.abs() > 1e-3 * summed.abs().max()  # elsewhere the order of a sum decides
+        assert sure.float().mean() > 0.9
+        assert torch.equal(made.delta[k][sure].float(), -3 * summed.sign()[sure])
+
+
 def test_the_loss_of_em_is_the_cross_entropy(run: Run):
     data = tiny(per_class=4)
     x = data.images.float().div(255)

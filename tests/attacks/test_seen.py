@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -73,6 +75,40 @@ def test_grey_and_colour():
     spread = (seen - seen.mean(1, keepdim=True)).abs().amax((1, 2, 3))
     assert 50 < (spread < 1e-4).sum() < 110  # 20 %
     assert YIQ[0].sum().item() == pytest.approx(1) and YIQ[1:].sum(1).abs().max() < 1e-4  # grey has no chroma
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_colours_are_shaken_by_the_published_amounts(strength: float):
+    """On flat colours brightness is the ratio of lumas, hue the turn of the chroma, its size saturation x contrast."""
+    from miue.contrast import _coloured
+
+    flat = torch.tensor([0.5, 0.4, 0.35]).reshape(1, 3, 1, 1).expand(4000, 3, 2, 2)
+    before, after = ((YIQ @ v[:, :, 0, 0].T) for v in (flat, _coloured(flat, drawn(), strength)))
+    light = after[0] / before[0]
+    shaken = (light - 1).abs() > 1e-5
+    assert shaken.float().mean().item() == pytest.approx(0.8 * strength, abs=0.03)
+    chroma = [torch.complex(v[1].double(), v[2].double()) for v in (before, after / light)]
+    size, turn = (chroma[1] / chroma[0]).abs(), (chroma[1] / chroma[0]).angle() / (2 * math.pi)
+    grey = size < 1e-4
+    assert grey.float().mean().item() == pytest.approx(0.2 * strength, abs=0.03)
+    both = size[shaken & ~grey]
+    low, high = (1 - 0.4 * strength) ** 2, (1 + 0.4 * strength) ** 2
+    assert low - 1e-3 <= both.min() < low + 0.1 and high - 0.1 < both.max() <= high + 1e-3
+    for value, most in ((light[shaken] - 1, 0.4), (turn[shaken & ~grey], 0.1)):
+        most *= strength
+        assert value.abs().max() <= most + 1e-3 and value.min() < -0.97 * most and value.max() > 0.97 * most
+        assert value.std().item() == pytest.approx(2 * most / 12**0.5, rel=0.05)  # uniform
+
+
+def test_contrast_is_shaken_around_the_mean_luma():
+    from miue.contrast import _coloured
+
+    grey = torch.linspace(0.3, 0.6, 16).reshape(1, 1, 4, 4).expand(4000, 1, 4, 4)
+    seen = _coloured(grey, drawn(), 1.0)
+    factor = seen.flatten(1).std(1) / grey[0].std() / (seen.mean((1, 2, 3)) / grey[0].mean())
+    shaken = (factor - 1).abs() > 1e-5
+    assert shaken.float().mean().item() == pytest.approx(0.8, abs=0.03)
+    assert factor.min() == pytest.approx(0.6, abs=0.01) and factor.max() == pytest.approx(1.4, abs=0.01)
 
 
 # --- the worst neighbour ---
