@@ -191,8 +191,12 @@ def presets() -> str:
 
 
 def known_answers() -> str:
-    """Bias and spread of the estimators of mutual information."""
-    r = load("known_answers")
+    """Bias and spread of the estimators of mutual information, a table for each number of samples."""
+    paths = sorted(RESULTS.glob("known_answers*.json"), key=lambda path: json.loads(path.read_text())["settings"]["n"])
+    return "\n\n".join(_known(load(path.stem)) for path in paths)
+
+
+def _known(r: dict[str, Any]) -> str:
     found = {(c["family"], c["d"], c["nats"], c["estimator"]): c for c in r["cells"]}
     names = [n for n in r["settings"]["estimators"] if any(n == c["estimator"] for c in r["cells"])]
 
@@ -244,6 +248,11 @@ def standing(r: dict[str, Any]) -> str:
         f"standard deviation; {board.measured} of {board.cells} cells, {len(board.failed)} failed. {where(r)}."
     )
     return "\n\n".join([*parts, *([f"In brackets: {source}. Compare the pattern, not the values."] if source else [])])
+
+
+def longer() -> str:
+    """The attacks that the small victim does not notice, with a wider one that trains longer."""
+    return standing(load("longer"))
 
 
 def leaving(sizes: Mapping[str, Size | None]) -> str:
@@ -448,6 +457,7 @@ TABLES: dict[str, Callable[[], str]] = {
         presets,
         attacks,
         methods,
+        longer,
         analysis,
         paper_order,
         depths,
