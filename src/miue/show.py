@@ -177,6 +177,8 @@ def analysis(found: Analysis, json: bool) -> None:
             told = [_nats([m.nats for m in found.found(name, estimator, s)]) for s in found.stages]
             depths.add_row(Text(name), *told)
         controls = (
+            ("spread", "standard error, from half-samples"),
+            ("ceiling", "ceiling: no more can come out"),
             ("itself", "pairs of a picture with itself"),
             ("null", "shuffled"),
             ("null_within", "shuffled in class"),
