@@ -20,7 +20,7 @@ from miue.victims import CrossEntropy, Recipe, Smoothed
 GIVEN = ("tune", "weights")  # they need a file: test_network.py
 FAST = {
     "simclr": ":epochs=2,batch=6,width=4",
-    "op": ":epochs=2",
+    "op": ":steps=2",
     "dvae": ":epochs=2,width=4,latent=4",
     "diffpure": ":epochs=2,width=8,batch=8,steps=3",
     "at": ":steps=2",
@@ -100,7 +100,7 @@ def test_spelling_and_back():
         ("randaugment:groups=0", "groups=0 is too small"),
         ("randaugment:magnitude=31", "magnitude=31 is not between 0 and 30"),
         ("plasma:p=2", "probabilities lie in 0 to 1"),
-        ("op:epochs=0", "all must be positive"),
+        ("op:steps=0", "all must be positive"),
         ("at:eps=0", "a budget of 0"),
         ("at:steps=0", "at least one step"),
         ("ueraser:views=1", "at least 2 views"),

@@ -186,7 +186,7 @@ def test_projection_removes_the_subspace(run: Run):
 def test_projection_finds_what_is_the_same_all_over_a_class(run: Run):
     """Most of a class-wise pattern is gone afterwards, and a fresh linear model finds less in it."""
     x, y, pattern = shortcut()
-    plan = Projection(epochs=60, batch=32)
+    plan = Projection(steps=240, batch=32)
     basis = plan.directions(x, y, run)
     between = (pattern - pattern.mean(0)).flatten(1).double()
     before, after = between.norm(), (between - between @ basis @ basis.T).norm()
@@ -195,11 +195,23 @@ def test_projection_finds_what_is_the_same_all_over_a_class(run: Run):
     assert after < 0.7 * (between - between @ random @ random.T).norm()
 
 
+@pytest.mark.parametrize("size", [30, 300])
+def test_projection_takes_as_many_steps_for_small_sets(run: Run, monkeypatch: pytest.MonkeyPatch, size: int):
+    rates = []
+    real = torch.optim.SGD.step
+    monkeypatch.setattr(
+        torch.optim.SGD, "step", lambda self, *a: rates.append(self.param_groups[0]["lr"]) or real(self, *a)
+    )
+    x, y, _ = shortcut(size // 3)
+    Projection(steps=20, batch=40).directions(x, y, run)
+    assert rates == pytest.approx([0.1] * 10 + [0.01] * 5 + [0.001] * 5)
+
+
 def test_projection_follows_labels_and_seed(run: Run):
     x, y, _ = shortcut(10)
-    first = Projection(epochs=2)(x, y, run)
-    assert not torch.equal(first, Projection(epochs=2)(x, y.flip(0), run))
-    assert not torch.equal(first, Projection(epochs=2)(x, y, run.reseeded(2)))
+    first = Projection(steps=2)(x, y, run)
+    assert not torch.equal(first, Projection(steps=2)(x, y.flip(0), run))
+    assert not torch.equal(first, Projection(steps=2)(x, y, run.reseeded(2)))
 
 
 # --- D-VAE ---
