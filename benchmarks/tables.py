@@ -398,6 +398,39 @@ def analysis() -> str:
     )
 
 
+def why() -> str:
+    """What each attack takes from the accuracy and from the mutual information, beside the paper's gap."""
+    r = load("analysis")
+    found = read_analysis(r["analysis"], r["machine"])
+    deepest, estimators = found.stages[-1], ("sliced", "ksg")
+
+    def gap(of: Callable[[str], list[float]], name: str, digits: int) -> str:
+        return plain([a - b for a, b in zip(of(CLEAN), of(name), strict=True)], digits)
+
+    def nats(estimator: str) -> Callable[[str], list[float]]:
+        return lambda name: [m.nats for m in found.found(name, estimator, deepest)]
+
+    rows = []
+    for name in found.names[1:]:
+        theirs = PAPER.get(name, PAPER.get(name.partition(":")[0]))
+        rows.append(
+            (
+                name,
+                gap(lambda n: [100 * a for a in found.accuracies(n)], name, 1),
+                *(gap(nats(e), name, 3 if e == "sliced" else 2) for e in estimators),
+                "" if theirs is None else f"{PAPER[CLEAN] - theirs:.3f}",
+                plain([c.trace for c in found.covariances(name, deepest)], 3),
+            )
+        )
+    gaps = (f"MI gap, `{e}`" for e in estimators)
+    header = ("victim of", "accuracy gap, points", *gaps, "MI gap, the paper's", "trace of the covariance")
+    clean = plain([c.trace for c in found.covariances(CLEAN, deepest)], 3)
+    return (
+        f"{grid(header, rows)}\n\nGaps are those to the victim of clean pictures with the same seed, nats; its trace "
+        f"is {clean}. {r['data']}, {len(found.accuracies(CLEAN))} seeds, victim {found.victim}. {where(r)}."
+    )
+
+
 def paper_order() -> str:
     """The paper's order of attacks by mutual information, beside ours."""
     r = load("analysis")
@@ -459,6 +492,7 @@ TABLES: dict[str, Callable[[], str]] = {
         methods,
         longer,
         analysis,
+        why,
         paper_order,
         depths,
         standings,
