@@ -536,8 +536,8 @@ def test_an_analysis(miue: Miue, two: Path, monkeypatch: pytest.MonkeyPatch):
         "random noise",
         "by depth, ksg",
         "shuffled in class",
-        "standard error, from half-samples",
-        "ceiling: no more can come out",
+        "standard error",
+        "ceiling",
         "calibration",
         "theory on made",
     ):

@@ -210,7 +210,9 @@ def test_other_norms_are_proved_beside_noise_of_the_same_size(job: Job, run: Run
     assert (
         any(text.startswith(note) for text in outcome.notes) if note else not any("noise" in n for n in outcome.notes)
     )
-    assert outcome.size and (outcome.size.leaves in outcome.notes) == bool(outcome.size.outside)
+    assert outcome.size and (f"as victims see them, {outcome.size.leaves}" in outcome.notes) == bool(
+        outcome.size.outside
+    )
 
 
 def test_grey_pictures_in_webp_keep_an_l2_budget(job: Job, run: Run):

@@ -76,7 +76,7 @@ def test_presets_come_first_and_fields_win():
         ("every:presets=1", "no field 'presets'"),
         ("every:number=1.5", "number=1.5 is not a int"),
         ("every:number=", "number= is not a int"),
-        ("every:share=half", "share=half is not a float"),
+        ("every:share=half", "share=half is not a finite number"),
         ("every:on=maybe", "on=maybe is not a bool"),
         ("every:one=z", "one=z is not allowed; choose from x, y, 3"),
         ("every:maybe=x", "maybe=x is not a int"),

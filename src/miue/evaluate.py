@@ -96,7 +96,7 @@ class Proof:
             reason=reason,
             notes=[
                 *_notes(runs),
-                *([size.leaves] if size and size.leaves else []),
+                *([f"as victims see them, {size.leaves}"] if size and size.leaves else []),
                 *([] if control == budget else [f"the noise control has a budget of {control}"]),
                 *([f"{twins} of {len(test)} test pictures are training pictures, too"] if twins else []),
             ],

@@ -28,8 +28,9 @@ def table(lines: list[dict[str, str]], *below: str) -> None:
     print("  ".join(key.ljust(width) for key, width in zip(columns, widths, strict=True)))
     for line in lines:
         print("  ".join(line[key].ljust(width) for key, width in zip(columns, widths, strict=True)).rstrip())
-        for key in below:
-            print(fill(line[key], console.width, initial_indent="    ", subsequent_indent="    "))
+        for key in filter(line.get, below):
+            told = f"presets: {line[key]}" if key == "presets" else line[key]
+            print(fill(told, console.width, initial_indent="    ", subsequent_indent="    "))
 
 
 def plan(job: jobs.Job, run: Run, json: bool) -> None:
@@ -177,8 +178,8 @@ def analysis(found: Analysis, json: bool) -> None:
             told = [_nats([m.nats for m in found.found(name, estimator, s)]) for s in found.stages]
             depths.add_row(Text(name), *told)
         controls = (
-            ("spread", "standard error, from half-samples"),
-            ("ceiling", "ceiling: no more can come out"),
+            ("spread", "standard error"),
+            ("ceiling", "ceiling"),
             ("itself", "pairs of a picture with itself"),
             ("null", "shuffled"),
             ("null_within", "shuffled in class"),

@@ -8,9 +8,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.util
+import math
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -105,7 +106,7 @@ def file_digest(path: Path) -> str:
 def at_least(method: object, **least: int) -> None:
     """Refuse fields that are too small. Raises UserError with the first of them."""
     for name, bound in least.items():
-        if getattr(method, name) < bound:
+        if not getattr(method, name) >= bound:  # not a number is not
             raise UserError(f"{name}={getattr(method, name)} is too small; at least {bound}")
 
 
@@ -134,10 +135,11 @@ def facts(known: Mapping[str, type[Any]]) -> dict[str, Facts]:
 
 def catalogue(known: Mapping[str, type[Any]]) -> list[dict[str, str]]:
     """The facts of every method as the lines of a table."""
-    return [_line(name, of) for name, of in facts(known).items()]
+    presets = {name: getattr(cls, "presets", {}) for name, cls in known.items()}
+    return [_line(name, of, presets.get(name, ())) for name, of in facts(known).items()]
 
 
-def _line(name: str, of: Facts) -> dict[str, str]:
+def _line(name: str, of: Facts, presets: Iterable[str]) -> dict[str, str]:
     own = Budget(float(f"{of.natural.eps:.4g}"), of.natural.norm)
     others = [norm for norm in of.norms if norm != own.norm]
     return {
@@ -148,6 +150,7 @@ def _line(name: str, of: Facts) -> dict[str, str]:
         "needs": of.needs,
         "what it does": of.summary,
         "reference": of.reference,
+        "presets": ", ".join(presets),
     }
 
 
@@ -168,9 +171,12 @@ def _value(what: str, text: str, hint: Any) -> Any:
     try:
         if kind is bool:
             return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
+        if kind is float and not math.isfinite(float(text)):
+            raise ValueError
         return kind(text)
     except (ValueError, KeyError):
-        raise UserError(f"{what}={text} is not a {kind.__name__}") from None
+        wanted = "finite number" if kind is float else kind.__name__
+        raise UserError(f"{what}={text} is not a {wanted}") from None
 
 
 def _from_file(name: str, kind: str) -> type:

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from miue.batches import Batches
 from miue.run import Run
+from miue.types import UserError
 
+HUGE = 1e6  # no weight of a network that learned anything
 B = TypeVar("B")
 
 
@@ -83,6 +85,12 @@ def restore(net: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[s
             _, index, key = name.split(".", 2)
             moments.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def refuse_diverged(net: nn.Module) -> None:
+    """Raise UserError where training has left weights of no use: perturbations made with them would do nothing."""
+    if not all((p.abs() < HUGE).all() for p in net.parameters()):
+        raise UserError("the training of the network diverged, its weights are no numbers or huge; a smaller lr helps")
 
 
 def resume(net: nn.Module, optimizer: torch.optim.Optimizer, run: Run, name: str, identity: Mapping[str, Any]) -> int:

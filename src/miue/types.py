@@ -143,13 +143,14 @@ class Budget:
         if self.norm not in ("linf", "l2", "l0", "none"):
             raise UserError(f"norm {self.norm!r} is unknown; allowed: linf, l2, l0, none")
         if self.norm in ("linf", "l0") and (self.eps != int(self.eps) or not self.eps >= 1):
+            what = "grey levels, as files are 8 bit" if self.norm == "linf" else "pixels"
             raise UserError(
-                f"a budget of {self.eps:g} ({self.norm}) is not a whole number of at least 1: files are 8 bit"
+                f"a budget of {self.eps:g} ({self.norm}) is not a whole number of at least 1: it counts {what}"
             )
         if self.norm == "linf" and self.eps > 255:
             raise UserError(f"a budget of {self.eps:g} grey levels is not below 256")
-        if self.norm == "l2" and not self.eps > 0:
-            raise UserError(f"a budget of {self.eps:g} (l2) is not positive")
+        if self.norm == "l2" and not 0 < self.eps < math.inf:
+            raise UserError(f"a budget of {self.eps:g} (l2) is not positive and finite")
 
     def __str__(self) -> str:
         """What `parse` reads: "linf:8", "l2:1.3", "l0:1" or "none"."""
@@ -170,7 +171,7 @@ class Budget:
         """Read "8", "8/255" (both grey levels), "l2:1.3", "l0:1" or "none"."""
         norm, _, number = text.rpartition(":")
         if norm not in ("", "linf", "l2", "l0"):
-            raise UserError(f"norm {norm!r} is unknown; allowed: linf, l2, l0, none")
+            raise UserError(f"budget {text!r} is not understood; write 8, 8/255, l2:1.3, l0:1 or none")
         try:
             if text == "none":
                 return cls(0, "none")

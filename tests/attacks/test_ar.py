@@ -126,5 +126,6 @@ def test_a_linear_probe_does_not_separate_it(run: Run):
 def test_what_is_refused(run: Run):
     with pytest.raises(UserError, match="AR cannot keep a budget in l0, only in l2 or linf"):
         Ar()(tiny(), Budget(1, "l0"), run)
-    with pytest.raises(UserError, match="distance=-1 is negative"):
-        Ar(distance=-1.0)
+    for wrong in (-1.0, 31.0, float("inf"), float("nan")):
+        with pytest.raises(UserError, match=f"distance={wrong:g} is not between 0 and 30"):
+            Ar(distance=wrong)

@@ -52,6 +52,35 @@ def test_every_attack_says_what_it_is(name: str):
         small(name)(tiny(), Budget(1, refused), Run(seed=1))
 
 
+@pytest.mark.parametrize("name", ["em", "mi-ue:per=class", "tap", "pil", "gue"])
+def test_a_surrogate_that_diverged_is_told_and_makes_no_perturbation(name: str):
+    with pytest.raises(UserError, match=r"training of the network diverged.*a smaller lr helps"):
+        replace(small(name), lr=1e30, epochs=3)(tiny(per_class=8), Budget(8), Run(seed=1))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("em:momentum=-1", "momentum=-1 is not between 0 and 1"),
+        ("tap:momentum=1", "momentum=1 is not between 0 and 1"),
+        ("em:weight_decay=-1", "weight_decay=-1.0 is too small"),
+        ("tap:weight_decay=-1", "weight_decay=-1.0 is too small"),
+        ("em:step_end=-5", "step_end=-5.0 is too small"),
+        ("em:step=inf", "em: step=inf is not a finite number"),
+        ("lsp:separation=nan", "lsp: separation=nan is not a finite number"),
+        ("noise:cells=-3", "cells=-3 is too small"),
+    ],
+)
+def test_settings_that_no_method_can_use(text: str, told: str):
+    with pytest.raises(UserError, match=told):
+        attack(text)
+
+
+def test_more_cells_than_pixels():
+    with pytest.raises(UserError, match=r"cells=9 is not between 0 \(pixel-wise\) and 8"):
+        Noise(cells=9)(tiny(), Budget(8), Run(seed=1))
+
+
 def test_the_cost_that_is_told_is_that_of_the_fields():
     method, rem = MiUe(), Rem()
     assert MiUe.facts.passes == method.epochs * (1 + method.steps)

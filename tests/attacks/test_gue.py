@@ -102,10 +102,21 @@ def test_a_kept_generator_protects_pictures_that_it_has_not_seen(keeping: Run, r
         again(tiny(channels=1), Budget(8), run)
 
 
+PART = save({"last.weight": torch.zeros(3, 4, 1, 1)})
+NAN = save(
+    {name: value * torch.nan if value.is_floating_point() else value for name, value in UNet(3, 4).state_dict().items()}
+)
+
+
 def test_a_file_that_is_no_generator(tmp_path: Path, run: Run):
-    with pytest.raises(UserError, match="'none' does not exist; give generator=PATH"):
+    with pytest.raises(UserError, match="'none' is no file; give generator=PATH"):
         Gue(generator="none")
-    for name, content in (("text", b"no tensors"), ("other", save({"x": torch.zeros(2)}))):
+    for name, content in (
+        ("text", b"no tensors"),
+        ("other", save({"x": torch.zeros(2)})),
+        ("part", PART),
+        ("nan", NAN),
+    ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=f"{name} holds no generator of GUE"):
             Gue(generator=str(tmp_path / name))(tiny(), Budget(8), run)

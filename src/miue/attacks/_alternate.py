@@ -25,7 +25,7 @@ from miue.attacks._trace import traced, watched
 from miue.batches import Batch, Batches, flip
 from miue.run import Run
 from miue.spec import at_least
-from miue.train import cosine, descend, restore, state
+from miue.train import cosine, descend, refuse_diverged, restore, state
 from miue.types import Budget, ImageSet, Net, Perturbation, UserError, stretch
 
 log = logging.getLogger("miue")
@@ -75,6 +75,9 @@ class Alternating(ABC):
         at_least(self, epochs=1, steps=1, batch=2, noise_batch=2, cells=0, companions=0, views=1)
         if not (self.step > 0 and self.lr > 0):
             raise UserError(f"step={self.step:g}, lr={self.lr:g}: both must be positive")
+        at_least(self, weight_decay=0, step_end=0)
+        if not 0 <= self.momentum < 1:
+            raise UserError(f"momentum={self.momentum:g} is not between 0 and 1")
         if not (0 <= self.noise_momentum < 1 and self.class_gradient >= 0):
             raise UserError(
                 f"noise_momentum={self.noise_momentum:g}, class_gradient={self.class_gradient:g}: a share below 1 and "
@@ -227,6 +230,7 @@ class _Alternation:
             ):
                 tick()
         run.average(self.net.buffers())
+        refuse_diverged(self.net)
 
     def _move_deltas(self, epoch: int, tick: Callable[..., None]) -> None:
         """K signed steps on every delta, warm start, against the frozen surrogate in evaluation mode."""

@@ -21,7 +21,7 @@ from miue.batches import Batch, Batches
 from miue.nets.base import convolution
 from miue.run import Run
 from miue.spec import at_least, file_digest
-from miue.train import descend, resume, state
+from miue.train import descend, refuse_diverged, resume, state
 from miue.types import Budget, Facts, ImageSet, Perturbation, UserError, stretch
 
 
@@ -102,16 +102,17 @@ class Gue:
             if not getattr(self, name) > 0:
                 raise UserError(f"{name}={getattr(self, name):g} is not positive")
         if self.generator:
-            if not Path(self.generator).is_file():
-                raise UserError(f"gue: the file {self.generator!r} does not exist; give generator=PATH")
-            object.__setattr__(self, "content", file_digest(Path(self.generator)))
+            file = Path(self.generator).expanduser()
+            if not file.is_file():
+                raise UserError(f"gue: {self.generator!r} is no file; give generator=PATH")
+            object.__setattr__(self, "content", file_digest(file))
 
     def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation:
         """The perturbation of the whole set. Resumes after the last finished epoch where `run` keeps state."""
         self.facts.check(budget)
         batches = Batches(data, run, run.mine(len(data)))
         if self.generator:
-            net = run.place(_read(self.generator, data.shape[0]))
+            net = run.place(_read(Path(self.generator).expanduser(), data.shape[0]))
             return Perturbation.rounded(run.total(_deltas(net, batches, self.batch, budget, run)), budget, repr(self))
         if len(data.classes) < 2:
             raise UserError("GUE needs at least two classes: it makes wrong ones likely")
@@ -128,6 +129,7 @@ class Gue:
                     for _ in descend(game.value, stream, optimizer, lambda _: self.lr, run):
                         tick()
                 run.average(game.players.buffers())
+                refuse_diverged(game.players)
                 if run.rank == 0:  # the same in every process
                     run.save("checkpoint", state(game.players, optimizer), {**identity, "epoch": epoch + 1})
         if run.rank == 0:
@@ -136,17 +138,18 @@ class Gue:
         return Perturbation.rounded(run.total(made), budget, repr(self))
 
 
-def _read(file: str, channels: int) -> UNet:
+def _read(file: Path, channels: int) -> UNet:
     """The generator in a file. Raises UserError where there is none, or one for other pictures."""
     try:
         tensors = load_file(file)
-        width, there = tensors["last.weight"].shape[1], tensors["last.weight"].shape[0]
-    except (SafetensorError, OSError, KeyError, IndexError):
+        there, width = tensors["last.weight"].shape[:2]
+        net = UNet(there, width)
+        net.load_state_dict(tensors)
+        refuse_diverged(net)
+    except (SafetensorError, OSError, KeyError, RuntimeError, ValueError, UserError):
         raise UserError(f"{file} holds no generator of GUE; it is kept as checkpoint/generator.safetensors") from None
     if there != channels:
         raise UserError(f"{file} is a generator for pictures of {there} channels; these have {channels}")
-    net = UNet(channels, width)
-    net.load_state_dict(tensors)
     return net
 
 

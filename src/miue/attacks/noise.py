@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from miue import perturb
 from miue.run import Run
+from miue.spec import at_least
 from miue.types import Budget, Facts, ImageSet, Perturbation, UserError
 
 
@@ -31,11 +32,16 @@ class Noise:
         norms=("linf", "l2", "l0"),
     )
 
+    def __post_init__(self) -> None:
+        at_least(self, cells=0)
+
     def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation:
         self.facts.check(budget)
         if self.cells and budget.norm != "linf":
             raise UserError(f"cells={self.cells}: a budget in {budget.norm} does not survive stretching; cells=0")
         c, h, w = data.shape
+        if self.cells > min(h, w):
+            raise UserError(f"cells={self.cells} is not between 0 (pixel-wise) and {min(h, w)}, the side of the canvas")
         rows = len(data) if self.per == "image" else len(data.classes)
         grid = (self.cells, self.cells) if self.cells else (h, w)
         delta = perturb.random_start((rows, c, *grid), budget, run.rng("noise"))
