@@ -9,6 +9,7 @@ Killed? The same command goes on (its state lies in --work). --only works on one
 from __future__ import annotations
 
 import argparse
+import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,7 @@ def speed(clean: miue.ImageSet, test: miue.ImageSet, work: Path) -> dict[str, An
     return {
         "rows": len(clean),
         "seconds": found.seconds,
+        "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,  # of the whole process, in KiB on Linux
         "widths": [stage.width for stage in found.stages],
         "settings": {"estimators": analyzer.estimators, "halves": analyzer.halves, "shuffles": analyzer.shuffles},
     }

@@ -451,6 +451,17 @@ def paper_order() -> str:
     return "\n".join([head, *lines, "", f"The paper's order: {paper}."])
 
 
+def analysis_speed() -> str:
+    """How long an analysis takes beyond the training."""
+    r = load("analysis_speed")
+    widths, s = ", ".join(map(str, r["widths"])), r["settings"]
+    return (
+        f"{r['rows']} pictures, {len(r['widths'])} depths of {widths} features, {', '.join(s['estimators'])}, "
+        f"{s['halves']} half-samples, {s['shuffles']} shuffles of each kind: {r['seconds']:.0f} seconds, "
+        f"with {r['memory_mb']:.0f} MB of main memory at most. {where(r)}."
+    )
+
+
 def depths() -> str:
     """Networks of several depths: what is left of the clean picture, less than under noise of the same budget."""
     r = load("analysis_depths")
@@ -494,6 +505,7 @@ TABLES: dict[str, Callable[[], str]] = {
         analysis,
         why,
         paper_order,
+        analysis_speed,
         depths,
         standings,
     )

@@ -124,6 +124,12 @@ def test_what_protect_says(miue: Miue, folder: Path):
     assert "does not prevent it" in ended.out and "miue evaluate out --clean in" in ended.out
 
 
+def test_pictures_that_did_not_change_are_told_even_if_quiet(miue: Miue, folder: Path):
+    ended = miue("protect", "in", "out", "--attack", "noise", "--budget", "l2:0.0001", "--quiet")
+    assert "NOT changed, as clean in the output as before: 12 pictures" in ended.out
+    assert "NOT changed" not in miue("protect", "in", "other", "--attack", "noise").out
+
+
 def test_quiet_says_less(miue: Miue, folder: Path):
     assert miue("protect", "in", "out", "--attack", ATTACK, "--quiet").err == ""
 

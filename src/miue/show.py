@@ -72,6 +72,8 @@ def written(job: jobs.Job, record: jobs.RunRecord, written: data.Written, quiet:
     for reason, count in record.source["counts"].items():
         if reason != "ok":
             print(f"NOT protected, not in the output: {count} {reason}")
+    if written.unchanged:
+        print(f"NOT changed, as clean in the output as before: {written.unchanged} pictures")
     for note in () if quiet else (*record.source["notes"], *written.notes):
         print(f"note: {note}")
     print(f"Keep {job.private} private: with it anybody can undo the protection. Keep the originals safe.")

@@ -31,11 +31,13 @@ _WEBP_SIDE = 16383
 class Written:
     """What was written. counts: inputs by status. worst: the largest change of one value, in grey levels.
 
+    unchanged: pictures in which no value changed, so that the output has them as clean as they were.
     size: how large the changes are as measured on the files.
     """
 
     counts: dict[str, int]
     worst: int
+    unchanged: int
     size: Size | None
     psnr: Spread | None
     ssim: Spread | None
@@ -192,6 +194,7 @@ class _Writer:
         return Written(
             counts=dict(Counter(line.status for line in every)),
             worst=max((line.max_change or 0 for line in done), default=0),
+            unchanged=sum(line.max_change == 0 for line in done),
             size=changes,
             psnr=Spread.over([line.psnr for line in done if line.psnr is not None]),
             ssim=Spread.over([line.ssim for line in done if line.ssim is not None]),
@@ -229,8 +232,6 @@ def _notes(lines: Sequence[Line], changes: Size | None) -> tuple[str, ...]:
     notes = []
     if changes and changes.leaves:
         notes.append(changes.leaves)
-    if unchanged := sum(line.max_change == 0 for line in lines):
-        notes.append(f"{unchanged} pictures did not change at all: they are as clean as before")
     if flat := sum(line.ssim is not None and line.ssim < 0.8 for line in lines):
         notes.append(f"{flat} pictures with SSIM below 0.8: flat areas show the noise")
     return tuple(notes)
