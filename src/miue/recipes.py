@@ -32,7 +32,7 @@ RECIPES: Mapping[str, Recipe] = {
         epochs=200, lr=0.5, weight_decay=1e-4, source="MI-UE's released victim: learning rate 0.5, 200 epochs"
     ),
     "fast": Recipe(
-        epochs=30,
+        epochs=40,
         batch=64,
         warmup=0.2,
         nesterov=True,
