@@ -38,6 +38,13 @@ def load(name: str) -> dict[str, Any]:
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 
+def every(names: str) -> list[dict[str, Any]]:
+    """The records whose names match; raises FileNotFoundError where there is none yet."""
+    if not (found := [load(path.stem) for path in sorted(RESULTS.glob(f"{names}.json"))]):
+        raise FileNotFoundError(names)
+    return found
+
+
 def grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
@@ -58,8 +65,7 @@ def where(record: dict[str, Any]) -> str:
 
 def small(channels: bool) -> list[dict[str, Any]]:
     """The records of small.py, those with lossy channels or those without."""
-    records = [load(p.stem) for p in sorted(RESULTS.glob("small_*.json"))]
-    if not (found := [r for r in records if any(run["channel"] != "png" for run in r["runs"]) == channels]):
+    if not (found := [r for r in every("small_*") if any(run["channel"] != "png" for run in r["runs"]) == channels]):
         raise FileNotFoundError("small")
     return found
 
@@ -192,8 +198,7 @@ def presets() -> str:
 
 def known_answers() -> str:
     """Bias and spread of the estimators of mutual information, a table for each number of samples."""
-    paths = sorted(RESULTS.glob("known_answers*.json"), key=lambda path: json.loads(path.read_text())["settings"]["n"])
-    return "\n\n".join(_known(load(path.stem)) for path in paths)
+    return "\n\n".join(_known(r) for r in sorted(every("known_answers*"), key=lambda r: r["settings"]["n"]))
 
 
 def _known(r: dict[str, Any]) -> str:
@@ -217,10 +222,7 @@ def _known(r: dict[str, Any]) -> str:
 
 def standings() -> str:
     """The grids: every attack against every defense, the worst case last, published values in brackets."""
-    records = [load(p.stem) for p in sorted(RESULTS.glob("grid*.json"))]
-    if not records:
-        raise FileNotFoundError("grid")
-    return "\n\n".join(standing(r) for r in records)
+    return "\n\n".join(standing(r) for r in every("grid*"))
 
 
 def standing(r: dict[str, Any]) -> str:

@@ -338,7 +338,8 @@ def attacks_command(json: Json = False) -> None:
     if json:
         show.console.print_json(data={name: dataclasses.asdict(of) for name, of in facts(ATTACKS).items()})
         return
-    show.table(catalogue(ATTACKS), "what it does", "reference", "presets")
+    lines = [line | {"presets": line["presets"] and f"presets: {line['presets']}"} for line in catalogue(ATTACKS)]
+    show.table(lines, "what it does", "reference", "presets")
     print("Budget: linf in grey levels, l2 for 3 x 32 x 32, l0 in pixels.")
     print("Passes: through a network, per picture.")
 

@@ -199,8 +199,7 @@ def _protect(
     with _timed(seconds, "write"), run.progress("writing", len(source.usable)) as tick:
         written = data.write(source, perturbation, job.out, private, format=job.format, tick=tick)
     facts = {k: v for k, v in vars(written).items() if k != "notes"}
-    facts["size"] = written.size and written.size.model_dump()
-    plain = {k: vars(v) if is_dataclass(v) else v for k, v in facts.items()}
+    plain = {k: vars(v) if is_dataclass(v) or isinstance(v, Record) else v for k, v in facts.items()}
     record = record.model_copy(update={"status": "finished", "seconds": seconds, "written": plain})
     _write(private / "run.json", record)
     return record, written

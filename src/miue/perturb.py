@@ -10,7 +10,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from miue.types import Budget
+from miue.types import Budget, UserError
+
+
+def check_cells(cells: int, side: int) -> None:
+    """Raise UserError for a noise grid that is finer than the canvas, or has a negative side."""
+    if not 0 <= cells <= side:
+        raise UserError(f"cells={cells} is not between 0 (pixel-wise) and {side}, the side of the canvas")
 
 
 def add(x: Float[Tensor, "b c h w"], delta: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

@@ -29,8 +29,7 @@ def table(lines: list[dict[str, str]], *below: str) -> None:
     for line in lines:
         print("  ".join(line[key].ljust(width) for key, width in zip(columns, widths, strict=True)).rstrip())
         for key in filter(line.get, below):
-            told = f"presets: {line[key]}" if key == "presets" else line[key]
-            print(fill(told, console.width, initial_indent="    ", subsequent_indent="    "))
+            print(fill(line[key], console.width, initial_indent="    ", subsequent_indent="    "))
 
 
 def plan(job: jobs.Job, run: Run, json: bool) -> None:

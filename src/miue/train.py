@@ -87,6 +87,14 @@ def restore(net: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[s
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
+def check_steps(step: float | int, lr: float | int, momentum: float | int) -> None:
+    """Raise UserError for steps of the noise, or of the surrogate's SGD, that cannot be taken."""
+    if not (step > 0 and lr > 0):
+        raise UserError(f"step={step:g}, lr={lr:g}: both must be positive")
+    if not 0 <= momentum < 1:
+        raise UserError(f"momentum={momentum:g} is not between 0 and 1")
+
+
 def refuse_diverged(net: nn.Module) -> None:
     """Raise UserError where training has left weights of no use: perturbations made with them would do nothing."""
     if not all((p.abs() < HUGE).all() for p in net.parameters()):

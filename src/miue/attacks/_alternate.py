@@ -25,7 +25,7 @@ from miue.attacks._trace import traced, watched
 from miue.batches import Batch, Batches, flip
 from miue.run import Run
 from miue.spec import at_least
-from miue.train import cosine, descend, refuse_diverged, restore, state
+from miue.train import check_steps, cosine, descend, refuse_diverged, restore, state
 from miue.types import Budget, ImageSet, Net, Perturbation, UserError, stretch
 
 log = logging.getLogger("miue")
@@ -73,11 +73,8 @@ class Alternating(ABC):
 
     def __post_init__(self) -> None:
         at_least(self, epochs=1, steps=1, batch=2, noise_batch=2, cells=0, companions=0, views=1)
-        if not (self.step > 0 and self.lr > 0):
-            raise UserError(f"step={self.step:g}, lr={self.lr:g}: both must be positive")
+        check_steps(self.step, self.lr, self.momentum)
         at_least(self, weight_decay=0, step_end=0)
-        if not 0 <= self.momentum < 1:
-            raise UserError(f"momentum={self.momentum:g} is not between 0 and 1")
         if not (0 <= self.noise_momentum < 1 and self.class_gradient >= 0):
             raise UserError(
                 f"noise_momentum={self.noise_momentum:g}, class_gradient={self.class_gradient:g}: a share below 1 and "
@@ -113,9 +110,7 @@ class Alternating(ABC):
         """The perturbation of the whole set. Resumes after the last finished epoch where `run` keeps state."""
         if budget.norm != "linf":
             raise UserError(f"{type(self).__name__} moves inside an L-infinity budget, not {budget.norm}")
-        side = max(data.shape[1:])
-        if not 0 <= self.cells <= side:
-            raise UserError(f"cells={self.cells} is not between 0 (pixel-wise) and {side}, the side of the canvas")
+        perturb.check_cells(self.cells, max(data.shape[1:]))
         return _Alternation(self, data, budget, run).run_all()
 
 

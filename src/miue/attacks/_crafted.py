@@ -22,7 +22,7 @@ from miue.attacks._seen import Augment, augmented, worst
 from miue.batches import Batch, Batches
 from miue.run import Run
 from miue.spec import at_least
-from miue.train import cosine, descend, refuse_diverged, resume, state
+from miue.train import check_steps, cosine, descend, refuse_diverged, resume, state
 from miue.types import Budget, ImageSet, Perturbation, UserError
 
 Aim = Callable[
@@ -55,10 +55,7 @@ class Crafted(ABC):
 
     def __post_init__(self) -> None:
         at_least(self, epochs=1, steps=1, batch=2, noise_batch=1, adversary=0, weight_decay=0)
-        if not 0 <= self.momentum < 1:
-            raise UserError(f"momentum={self.momentum:g} is not between 0 and 1")
-        if not (self.step > 0 and self.lr > 0):
-            raise UserError(f"step={self.step:g}, lr={self.lr:g}: both must be positive")
+        check_steps(self.step, self.lr, self.momentum)
         if not 1 <= self.checkpoints <= self.epochs:
             raise UserError(f"checkpoints={self.checkpoints} is not between 1 and the {self.epochs} epochs of training")
 

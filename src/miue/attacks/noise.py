@@ -40,8 +40,7 @@ class Noise:
         if self.cells and budget.norm != "linf":
             raise UserError(f"cells={self.cells}: a budget in {budget.norm} does not survive stretching; cells=0")
         c, h, w = data.shape
-        if self.cells > min(h, w):
-            raise UserError(f"cells={self.cells} is not between 0 (pixel-wise) and {min(h, w)}, the side of the canvas")
+        perturb.check_cells(self.cells, min(h, w))
         rows = len(data) if self.per == "image" else len(data.classes)
         grid = (self.cells, self.cells) if self.cells else (h, w)
         delta = perturb.random_start((rows, c, *grid), budget, run.rng("noise"))

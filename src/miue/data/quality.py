@@ -52,17 +52,7 @@ class Change:
 
 def size(changes: Sequence[Change]) -> Size | None:
     """What the changes of several pictures come to; None where there is no picture."""
-    if not changes:
-        return None
-    ratios = [c.psnr for c in changes if c.psnr is not None]
-    return Size(
-        pictures=len(changes),
-        outside=sum(c.linf > BALL for c in changes),
-        linf=max(c.linf for c in changes),
-        l2=float(np.mean([c.l2 for c in changes])),
-        changed=float(np.mean([c.changed for c in changes])),
-        psnr=float(np.mean(ratios)) if ratios else None,
-    )
+    return Size.over([Size(pictures=1, outside=int(c.linf > BALL), **vars(c)) for c in changes])
 
 
 def measure(clean: ImageSet, protected: ImageSet) -> Size | None:
