@@ -12,13 +12,14 @@ import argparse
 import resource
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from common import cifar10, record
 
 import miue
-from miue.analyze import Analyzer, correlations
+from miue.analyze import Analyzer, correlations, notes
 from miue.recipes import for_victim
 from miue.records import Size
 from miue.run import write_atomically
@@ -29,6 +30,7 @@ DEPTHS = {
     "plain": ("linear", "mlp2", "mlp3", "lenet5"),
     "wide residual": tuple(f"wrn:depth={depth},width=1" for depth in (10, 16, 22, 28)),
 }
+SPEED = ("quick:net=small-resnet,epochs=1", "vit:net=small-vit,epochs=1")
 ESTIMATORS = ("ksg", "sliced", "sliced:directions=shared", "class-conditional", "label")
 
 
@@ -57,23 +59,20 @@ def merged(found: list[miue.Analysis], run: miue.Run) -> dict[str, Any]:
     """All seeds as one analysis, with correlations over their means; without the points of figures."""
     runs = [r.model_copy(update={"points": []}) for analysis in found for r in analysis.runs]
     sizes = {name: Size.over([analysis.sizes[name] for analysis in found]) for name in found[0].sizes}
-    whole = found[0].model_copy(update={"runs": runs, "correlations": correlations(runs, run), "sizes": sizes})
-    return whole.model_dump(mode="json", exclude={"machine"})
+    derived = {"correlations": correlations(runs, run), "sizes": sizes, "notes": notes(runs, sizes, found[0].chance)}
+    return found[0].model_copy(update={"runs": runs, **derived}).model_dump(mode="json", exclude={"machine"})
 
 
-def speed(clean: miue.ImageSet, test: miue.ImageSet, work: Path) -> dict[str, Any]:
+def speed(text: str, clean: miue.ImageSet, test: miue.ImageSet) -> dict[str, Any]:
     """Seconds to examine every picture of a set at all stages of a victim that is trained already."""
-    recipe = miue.recipe("quick:net=small-resnet,epochs=1")
-    sets = (
-        clean,
-        test.first_per_class(10),
-        clean,
-        miue.attack("lsp")(clean, miue.Budget(1.3, "l2"), miue.Run()).apply(clean),
-    )
-    for rows in (100, len(clean)):  # the first one trains
-        analyzer = Analyzer(recipe=recipe, seeds=1, rows=rows)
-        found = analyzer.examined("lsp", "protected", sets, torch.arange(rows), 0, miue.Run(keep=work))
+    noisy = miue.attack("lsp")(clean, miue.Budget(1.3, "l2"), miue.Run()).apply(clean)
+    sets = (clean, test.first_per_class(10), clean, noisy)
+    with TemporaryDirectory() as work:
+        for rows in (100, len(clean)):  # the first one trains
+            analyzer = Analyzer(recipe=miue.recipe(text), seeds=1, rows=rows)
+            found = analyzer.examined("lsp", "protected", sets, torch.arange(rows), 0, miue.Run(keep=Path(work)))
     return {
+        "recipe": text,
         "rows": len(clean),
         "seconds": found.seconds,
         "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,  # of the whole process, in KiB on Linux
@@ -102,7 +101,7 @@ def main() -> None:
     else:
         sets = miue.data.shapes(options.per_class), miue.data.shapes(100, split="test")
     if options.speed:
-        print(record("analysis_speed", miue.Run(), **speed(*sets, options.work)))
+        print(record("analysis_speed", miue.Run(), cells=[speed(text, *sets) for text in SPEED]))
         return
     attacks = options.attacks or (["mi-ue:quick"] if options.depths else list(ATTACKS))
     base = miue.recipe(options.recipe)

@@ -319,8 +319,8 @@ def methods() -> str:
         f"{table}\n\n{sets['name']}: {sets['images']} pictures, tested on {sets['tested']} clean ones, victim "
         f"`{r['plan']['recipes'][0]}`, mean ± standard deviation. Passes: forward with gradients, per picture. L-inf "
         "is the largest change of any picture in grey levels; L2 ([0, 1] units), share of changed pixels and PSNR are "
-        "means over pictures; the last column is the share of pictures with a change above 8 grey levels. The whole "
-        f"table took {spent / 3600:.1f} hours of one core. {where(r)}."
+        "means over pictures; the last column is the share of pictures with a change above 8 grey levels. All cells "
+        f"take {spent:,.0f} seconds of one core, {spent / 2:,.0f} for each of two processes. {where(r)}."
     )
 
 
@@ -456,35 +456,62 @@ def paper_order() -> str:
 def analysis_speed() -> str:
     """How long an analysis takes beyond the training."""
     r = load("analysis_speed")
-    widths, s = ", ".join(map(str, r["widths"])), r["settings"]
+    rows = [
+        (
+            f"`{c['recipe']}`",
+            f"{len(c['widths'])}, of {', '.join(map(str, c['widths']))} features",
+            f"{c['seconds']:.0f}",
+        )
+        for c in r["cells"]
+    ]
+    first = r["cells"][0]
+    s = first["settings"]
     return (
-        f"{r['rows']} pictures, {len(r['widths'])} depths of {widths} features, {', '.join(s['estimators'])}, "
-        f"{s['halves']} half-samples, {s['shuffles']} shuffles of each kind: {r['seconds']:.0f} seconds, "
-        f"with {r['memory_mb']:.0f} MB of main memory at most. {where(r)}."
+        f"{grid(('victim', 'depths', 'seconds'), rows)}\n\n{first['rows']} pictures, {', '.join(s['estimators'])}, "
+        f"{s['halves']} half-samples, {s['shuffles']} shuffles of each kind; "
+        f"{max(c['memory_mb'] for c in r['cells']):.0f} MB of main memory at most, the pictures included. {where(r)}."
     )
 
 
 def depths() -> str:
-    """Networks of several depths: what is left of the clean picture, less than under noise of the same budget."""
+    """Networks of several depths: what the victim keeps, and what is left of the clean picture beside noise."""
     r = load("analysis_depths")
-    rows = []
-    for cell in r["cells"]:
-        found = read_analysis({k: v for k, v in cell.items() if k not in ("family", "net")}, r["machine"])
-        deepest = found.stages[-1]
-        for name in found.names[2:]:
-            below = [
-                plain(
-                    [a.nats - b.nats for a, b in zip(*(found.found(n, e, deepest) for n in (NOISE, name)), strict=True)]
-                )
-                for e in found.estimators
-            ]
-            left = (plain([m.nats for m in found.found(name, e, deepest)]) for e in found.estimators)
-            accuracies = (spread(found.accuracies(n)) for n in (CLEAN, name))
-            rows.append((cell["family"], f"`{cell['net']}`", name, *accuracies, *left, *below))
-    first = [k["estimator"] for k in r["cells"][0]["runs"][0]["stages"][0]["mi"]]
-    header = ("family", "victim", "attack", "clean", "protected", *(f"`{e}`" for e in first))
-    table = grid((*header, *(f"noise less attack, `{e}`" for e in first)), rows)
-    return f"{table}\n\n{r['data']}, deepest features, nats; mean ± standard deviation over seeds. {where(r)}."
+    cells = [(c["family"], c["net"], read_analysis(_of(c), r["machine"])) for c in r["cells"]]
+    (attack,), estimators = r["attacks"], cells[0][2].estimators
+    rows, figures = [], []
+    for family, net, found in cells:
+        clean, left = found.accuracies(CLEAN), found.accuracies(attack)
+        keeps = [(a - found.chance) / (c - found.chance) for a, c in zip(left, clean, strict=True)]
+        nats = [[[m.nats for m in found.found(n, e, found.stages[-1])] for n in (NOISE, attack)] for e in estimators]
+        below = [[a - b for a, b in zip(*pair, strict=True)] for pair in nats]
+        told = [plain(values) for values in (*(attacked for _, attacked in nats), *below)]
+        rows.append((family, f"`{net}`", spread(clean), spread(left), spread(keeps), *told))
+        figures.append([fmean(keeps), *(fmean(attacked) for _, attacked in nats), *map(fmean, below)])
+    seen = ("keeps", *(f"`{e}`" for e in estimators), *(f"noise less attack, `{e}`" for e in estimators))
+    groups = {f: [i for i, (of, _, _) in enumerate(cells) if of == f] for f in dict.fromkeys(c[0] for c in cells)}
+    groups["both kinds"] = list(range(len(cells)))
+    trend = [
+        (f"{name}, n = {len(rows_of)}", *(ranked(rows_of, [figures[i][k] for i in rows_of]) for k in range(len(seen))))
+        for name, rows_of in groups.items()
+    ]
+    return (
+        f"{grid(('kind', 'victim', 'clean', 'protected', *seen), rows)}\n\nAttack `{attack}`. Keeps: share of what "
+        f"clean pictures teach above chance. Mutual information of the deepest features, nats. {r['data']}, "
+        f"{len(cells[0][2].accuracies(CLEAN))} seeds of attack and victim, mean ± standard deviation; "
+        f"{r['recipe']['epochs']} epochs. {where(r)}.\n\nSpearman's correlation with the depth, and its p by "
+        f"permutation:\n\n{grid(('', *seen), trend)}"
+    )
+
+
+def ranked(order: Sequence[int], values: Sequence[float]) -> str:
+    """The rank correlation of values with their order."""
+    found = spearman(order, values, Run(device_name="cpu").rng("depths"))
+    return f"{found.rho:+.2f} (p {f'{found.p:.3f}' if found.p >= 0.001 else '< 0.001'})" if found else ""
+
+
+def _of(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """The analysis in a cell of the record of depths."""
+    return {key: value for key, value in cell.items() if key not in ("family", "net")}
 
 
 TABLES: dict[str, Callable[[], str]] = {

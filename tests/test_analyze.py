@@ -374,7 +374,7 @@ def test_without_notes_there_is_no_figure_of_the_generation(analysed: tuple[Anal
 def test_where_figures_are_not_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     out = tmp_path / "out"
     out.mkdir()
-    with pytest.raises(UserError, match="which is published"):
+    with pytest.raises(UserError, match="a set of pictures"):
         figures.ready(out / "figures", [out])
     (tmp_path / "depth.svg").write_text("<svg>mine</svg>")
     with pytest.raises(UserError, match="was not drawn by miue"):

@@ -73,7 +73,20 @@ def protected(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_verbs():
-    verbs = {"protect", "evaluate", "analyze", "verify", "preview", "shapes", "demo", "doctor", "attacks", "defenses"}
+    verbs = {
+        "protect",
+        "evaluate",
+        "detect",
+        "analyze",
+        "verify",
+        "preview",
+        "shapes",
+        "demo",
+        "doctor",
+        "attacks",
+        "defenses",
+        "grid",
+    }
     assert verbs <= set(VERBS)
 
 
@@ -161,6 +174,22 @@ def test_test_pictures_that_victims_train_on(miue: Miue, protected: Path, monkey
     for test in ("in", "out"):
         ended = miue("evaluate", "out", "--clean", "in", "--test", test, "--recipe", RECIPE, "--seeds", 1)
         assert ended.code == 2 and "12 of its 12 test pictures are among those that victims train on" in ended.err
+        ended = miue("evaluate", "out", "--clean", "in", "--test", test, "--recipe", RECIPE, "--channel", "jpeg:75")
+        assert ended.code == 2 and "12 of its 12 test pictures" in ended.err  # although none of them is the same now
+
+
+def test_a_few_test_pictures_that_victims_train_on_are_told(
+    miue: Miue, protected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Also where a channel makes other pictures of those that are trained on."""
+    monkeypatch.chdir(protected)
+    test = coloured(tmp_path / "test", seed=1)
+    (test / "red" / "0.png").write_bytes((protected / "in" / "red" / "0.png").read_bytes())
+    for channel in ((), ("--channel", "jpeg:75")):
+        options = ("--recipe", f"{RECIPE},epochs=1", "--seeds", 1, *channel)
+        ended = miue("evaluate", "out", "--clean", "in", "--test", test, *options)
+        assert ended.out.count("1 of 12 test pictures are training pictures, too") == 1
+        assert ("went through jpeg:75" in ended.out) == bool(channel)
 
 
 def test_every_victim_is_known_before_the_first_one_trains(
@@ -200,8 +229,12 @@ def test_defended_victims(miue: Miue, protected: Path, monkeypatch: pytest.Monke
     assert "+ cutout" in ended.out and "Not tested: trainers who defend themselves in other ways" in ended.out
     told = " ".join(ended.out.split())
     assert told.count("start from a trained network; who have clean copies (docs/limits.md)") == 1
-    ended = miue("evaluate", "out", "--clean", "in", *options[:4], "--defense", "tune:clean=in,epochs=1")
+    ended = miue("evaluate", "out", "--clean", "in", *options[:4], "--defense", "tune:clean=test,epochs=1")
     assert "start from a trained network (docs/limits.md)" in " ".join(ended.out.split())
+    refused(
+        miue("evaluate", "out", "--clean", "in", *options[:4], "--defense", "tune:clean=in", "--quiet"),
+        "test pictures are among those that victims train on",
+    )
     ended = miue("evaluate", "out", "--clean", "in", "--defense", "jpg", "--quiet")
     assert ended.code == 2 and "defense 'jpg' is unknown; allowed: at," in ended.err
 
@@ -570,7 +603,7 @@ def test_an_analysis_of_one_output_holds_out_a_part(miue: Miue, two: Path, monke
         (["flat", "--seeds", "0"], ["seeds=0"]),
         (["flat", "--recipe", "fastest"], ["recipe 'fastest' is unknown"]),
         (["flat", "--victim", "bignet"], ["net 'bignet' is unknown"]),
-        (["flat", "--figures", "flat/drawn"], ["published"]),
+        (["flat", "--figures", "flat/drawn"], ["a set of pictures"]),
         (["flat", "--figures", "in/red/0.png"], ["no folder"]),
         (["flat", "flat"], ["two outputs are called 'flat'"]),
         (["flat", "nowhere"], ["nowhere"]),
@@ -587,3 +620,54 @@ def test_wrong_values_for_analyze(
 def test_outputs_of_other_pictures_are_not_analysed(miue: Miue, two: Path, tmp_path: Path):
     other = coloured(tmp_path / "other", per_class=16, seed=3)
     refused(miue("analyze", two / "flat", "--clean", other, "--quiet"), "are not the pictures that")
+
+
+def test_whether_a_trainer_would_notice(miue: Miue, protected: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(protected)
+    ended = miue("detect", "out", "--clean", "in")
+    assert ended.code == 0 and "otice" in ended.out and "linear" in ended.out and "held-out" in ended.out
+    found = json.loads(miue("detect", "out", "--clean", "in", "--json").out)
+    assert found["data"] != found["reference"] and set(found["looks"]) == {"linear", "mlp2"}
+    refused(miue("detect", "out", "--clean", "test"), "not the pictures")
+
+
+def test_pictures_that_were_taken_by_other_rules_are_checked_by_them(miue: Miue, folder: Path):
+    """What `protect` accepted, `verify`, `evaluate` and `preview` accept too."""
+    frames = [Image.new("RGB", (8, 8), (40 * i, 90, 200)) for i in range(3)]
+    frames[0].save(folder / "red" / "moving.gif", save_all=True, append_images=frames[1:])
+    assert miue("protect", "in", "out", "--attack", "noise", "--frames", "first", "--canvas", 8).code == 0
+    assert "13 checked, 0 wrong" in miue("verify", "out", "--clean", "in").out
+    assert miue("preview", "out", "--clean", "in", "--to", "seen.png").code == 0
+    ended = miue("evaluate", "out", "--clean", "in", "--recipe", f"{RECIPE},epochs=1", "--seeds", 1, "--json")
+    assert json.loads(ended.out)["images"] == 13 - 3
+
+
+def test_a_configuration_file_names_options_as_the_command_line_does(miue: Miue, protected: Path, tmp_path: Path,
+                                                                     monkeypatch: pytest.MonkeyPatch):  # fmt: skip
+    monkeypatch.chdir(protected)
+    (tmp_path / "miue.toml").write_text(f'recipe = "{RECIPE},epochs=1"\nseeds = 1\n')
+    ended = miue("evaluate", "out", "--clean", "in", "--config", tmp_path / "miue.toml", "--json")
+    assert json.loads(ended.out)["recipe"]["small-cnn:width=4"]["epochs"] == 1
+    (tmp_path / "miue.toml").write_text("recipe_name = 'quick'")
+    wrong = miue("evaluate", "out", "--clean", "in", "--config", tmp_path / "miue.toml")
+    refused(wrong, "unknown key 'recipe_name'", "recipe")
+
+
+def test_figures_do_not_lie_among_pictures(miue: Miue, protected: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(protected)
+    refused(miue("analyze", "out", "--clean", "in", "--figures", "in/figures"), "in/figures", "a set of pictures")
+    assert not Path("in/figures").exists()
+
+
+def test_a_demo_leaves_somebody_elses_preview_alone(miue: Miue, folder: Path):
+    Path("demo").mkdir()
+    Path("demo/preview.png").write_bytes(b"mine")
+    refused(miue("demo"), "preview.png", "another folder")
+    assert Path("demo/preview.png").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    "command", [("shapes", "x", "--seed", -1), ("protect", "shapes:seed=-1", "out"), ("demo", "d", "--seed", -1)]
+)
+def test_seeds_below_zero(miue: Miue, folder: Path, command: tuple):
+    refused(miue(*command, *(["--quiet"] if command[0] == "demo" else [])), "-1", "at least 0")

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
-from miue import evaluate
+from miue import evaluate, nets
 from miue.attacks import Noise
-from miue.batches import holdout
+from miue.batches import Batches, holdout
+from miue.defenses import combination
 from miue.evaluate import Proof, judge
 from miue.records import VictimRun
 from miue.run import Run
 from miue.testing import tiny
 from miue.types import Budget, ImageSet, Perturbation, UserError
+from miue.victims import Recipe
 from test_victims import FAST, easy
 
 # --- verdicts ---
@@ -116,7 +121,9 @@ def test_the_weakest_victim_decides():
     assert verdict(good, runs("other"))[0] == "protected"
     found, reason = verdict(good, bad)
     assert found == "not protected" and "bad keeps" in reason and "good" not in reason
-    assert verdict(good, bad, unsure)[0] == "inconclusive"
+    assert verdict(good, unsure)[0] == "inconclusive"
+    found, reason = verdict(good, unsure, bad)
+    assert found == "not protected" and reason.index("bad keeps") < reason.index("unsure reaches only")
 
 
 # --- what is held out ---
@@ -185,7 +192,7 @@ def test_a_proof_with_its_controls(run: Run):
     assert outcome.accuracies("protected")[0] < 0.4 and outcome.accuracies("protected", which="train")[0] > 0.9
     assert outcome.data["clean"] == clean.digest and outcome.data["test"] == test.digest
     assert len(set(outcome.data.values())) == 4
-    assert (outcome.budget, outcome.channel, outcome.classes) == ("linf 8", "jpeg:75", 3)
+    assert (outcome.budget, outcome.channel, outcome.classes) == ("linf:8", "jpeg:75", 3)
     assert "one seed only: the spread is unknown" in outcome.notes
 
 
@@ -311,3 +318,67 @@ def test_sets_that_do_not_correspond_are_refused(run: Run):
     for change in ({"seeds": 0}, {"threshold": 0.0}, {"threshold": 1.0}):
         with pytest.raises(UserError, match=r"at least 1|lies between 0 and 1"):
             replace(PROOF, **change)
+
+
+@dataclass(frozen=True)
+class Inverted:
+    slot: ClassVar[Literal["purify"]] = "purify"
+    spelling: ClassVar[str] = "inverted"
+
+    def __call__(self, x: Tensor, y: Tensor, run: Any) -> Tensor:
+        return 1 - x
+
+
+def test_a_defense_never_touches_the_test_pictures(run: Run, monkeypatch: pytest.MonkeyPatch):
+    data, test, asked = easy(), easy(seed=1), []
+    plain = evaluate.accuracy
+
+    def spied(net: Any, batches: Batches, run: Run) -> float:
+        asked.append(batches.take(batches.rows))
+        return plain(net, batches, run)
+
+    monkeypatch.setattr(evaluate, "accuracy", spied)
+    evaluate.train_victim("clean", data, test, replace(FAST, epochs=2, purify=(Inverted(),)), run, None)
+    *tested, trained = asked
+    assert len(tested) == 2 and all(torch.equal(x, test.images.float() / 255) for x in tested)
+    assert torch.allclose(trained, 1 - data.images.float() / 255)
+
+
+def test_the_first_epochs_are_tested_too(run: Run, monkeypatch: pytest.MonkeyPatch):
+    """On protected pictures many victims are at their best in the first epochs."""
+    epochs = []
+
+    def fit(ready: Any, recipe: Recipe, run: Run, watch: Any) -> Any:
+        net = nets.build(recipe.net, (3, 8, 8), 3)
+        found = {e: value for e in range(1, recipe.epochs + 1) if (value := watch(e, net)) is not None}
+        epochs.extend(found)
+        return net, found
+
+    monkeypatch.setattr(evaluate, "fit", fit)
+    evaluate.train_victim("clean", easy(), easy(seed=1), replace(FAST, epochs=60), run, None)
+    assert epochs == [1, 2, 3, *range(6, 61, 6)]
+
+
+def test_proofs_that_prove_nothing_are_refused():
+    with pytest.raises(UserError, match="0 recipes"):
+        Proof(recipes=[])
+    with pytest.raises(UserError, match="two victims are called"):
+        Proof(recipes=[FAST, replace(FAST, epochs=9)])
+
+
+def test_clean_pictures_of_the_test_set_do_not_tune(run: Run, tmp_path: Path):
+    test = easy(seed=1)
+    np.savez(tmp_path / "test.npz", images=test.images.permute(0, 2, 3, 1).numpy(), labels=test.labels.numpy())
+    recipe = FAST.defended(*combination(f"tune:clean={tmp_path / 'test.npz'},epochs=1"))
+    test, train = (replace(part, classes=("0", "1", "2")) for part in (test, easy()))
+    with pytest.raises(UserError, match="test pictures are among those that victims train on"):
+        evaluate.train_victim("clean", train, test, recipe, run, None)
+
+
+def test_a_damaged_record_is_told(keeping: Run):
+    data, test = easy(), easy(seed=1)
+    evaluate.train_victim("clean", data, test, FAST, keeping, keeping.keep)
+    (path,) = (keeping.keep or Path()).glob("victims/*.json")
+    path.write_text("{}")
+    with pytest.raises(UserError, match="no record of this version"):
+        evaluate.train_victim("clean", data, test, FAST, keeping, keeping.keep)

@@ -22,6 +22,7 @@ from miue.plan import Grid
 from miue.records import CellRecord, Sets, VictimRun
 from miue.run import Run
 from miue.types import UserError
+from pictures import coloured
 from test_victims import easy
 
 RECIPE = "quick:net=small-cnn:width=4,epochs=2,batch=16"
@@ -173,9 +174,9 @@ def test_where_the_pictures_are(place: Path, monkeypatch: pytest.MonkeyPatch, ru
 
 
 def test_the_benchmark_is_a_plan():
-    """6 attacks and 2 controls x 8 defenses x 2 victims; no path of a machine."""
+    """6 attacks and 2 controls x 9 defenses x 2 victims; no path of a machine."""
     plan = Grid.load(BENCHMARK)
-    assert len(plan.cells(SETS)) == (6 + 2) * 8 * 2
+    assert len(plan.cells(SETS)) == (6 + 2) * 9 * 2
     assert plan.data.startswith("$") and plan.test and plan.test.startswith("$") and not plan.out.is_absolute()
 
 
@@ -512,3 +513,53 @@ def test_two_workers_on_ray_make_the_same_records(place: Path, run: Run):
     work(Bench.of(planned("turns", attacks=[MIUE, "ops"], defenses=["none", "gray"]), run))
     assert files("ray") == files("turns") and len(files("ray")) == 8
     assert torch.get_num_threads() == 1  # as the workers have
+
+
+def test_a_noise_control_is_that_of_the_whole_set():
+    """A row of partly noisy pictures is no control."""
+
+    def record(attack: str, last: float, share: float = 1.0) -> CellRecord:
+        victim = VictimRun(role="clean", victim="v", seed=0, data="d", last=last, best=last, best_epoch=1, train=1.0,
+                           seconds=0)  # fmt: skip
+        return CellRecord(key="k", attack=attack, defense="none", recipe="r", share=share, which="random", leaked=0,
+                          seed=0, sets=SETS, training={}, machine={}, miue="0", victim=victim)  # fmt: skip
+
+    records = [record("clean", 0.9), record("noise", 0.88), record("noise", 0.5, 0.2), record("ops", 0.4)]
+    ops = next(line for line in board(records, 4, 0.25).lines if line.attack == "ops")
+    assert ops.places[0].verdict == "protected"  # with noise at 50 % it would be inconclusive
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"attacks": ["without"]}, "'without' is the name of a control"),
+        ({"attacks": ["clean", "ops"]}, "'clean' is the name of a control"),
+        ({"canvas": 100_000}, "a canvas of 100000 pixels"),
+    ],
+)
+def test_plans_that_cannot_be_meant(place: Path, changes: dict, told: str):
+    lines = {"data": "train.npz", "attacks": ["noise"], "out": "out"} | changes
+    Path("plan.toml").write_text("\n".join(f"{key} = {json.dumps(value)}" for key, value in lines.items()))
+    with pytest.raises(UserError, match=told):
+        Grid.load(Path("plan.toml"))
+
+
+def test_a_network_that_does_not_exist_is_told_before_anything_is_made(place: Path, run: Run):
+    bench = Bench.of(planned(recipes=[RECIPE, "quick:net=nothing_like_it"]), run)
+    with pytest.raises(UserError, match="nothing_like_it"):
+        work(bench)
+    assert not list(Path("out").rglob("*.json")) and not list(Path("out").rglob("*.safetensors"))
+
+
+def test_a_grid_is_not_written_among_the_pictures(place: Path, run: Run):
+    coloured(place / "in")
+    with pytest.raises(UserError, match="lies among the pictures"):
+        Bench.of(planned(data="in", test=None, out="in/grid"), run)
+    assert not Path("in/grid").exists()
+
+
+def test_hidden_files_among_the_records_are_not_read(place: Path, run: Run):
+    plan = planned(attacks=["noise"])
+    work(Bench.of(plan, run))
+    (place / "out" / "cells" / "._x.json").write_bytes(b"\xff\xfe")
+    assert standing(plan, run).measured == 2

@@ -14,8 +14,12 @@ from filelock import FileLock
 from PIL import Image
 
 from miue import data, jobs
+from miue.analyze import Analyzer
+from miue.attacks import attack
+from miue.attacks._crafted import Crafted
 from miue.evaluate import Proof
-from miue.jobs import Claim, Job, RunRecord, forecast, protect, prove
+from miue.jobs import Job, RunRecord, forecast, protect, trials_of
+from miue.proofs import Claim, Inquiry, explain, generation, prove
 from miue.records import Outcome
 from miue.run import Run
 from miue.types import Budget, Perturbation, UserError
@@ -244,6 +248,59 @@ def test_a_forecast_writes_nothing_and_grows_with_the_work(job: Job, run: Run, t
     assert listed(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        "sep:surrogate=small-cnn:width=4,epochs=6,checkpoints=3,batch=8,steps=5",
+        "tap:surrogate=small-cnn:width=4,epochs=2,batch=8,steps=9",
+    ],
+)
+def test_every_attack_has_a_forecast(job: Job, run: Run, method: str):
+    assert forecast(replace(job, method=method), job.scan(), run).seconds >= 0
+
+
+def test_what_a_forecast_adds_up_is_the_whole_attack():
+    """By a made-up clock: an epoch of training takes 7 seconds, a step on delta 2."""
+    for text in ("tap", "sep", "pil", "mi-ue:quick", "gue"):
+        method = attack(text)
+        steps = 2.0 if isinstance(method, Crafted) else 0.0
+        took = sum(
+            times * (7 * short.epochs + steps * getattr(short, "steps", 0)) for short, times in trials_of(method)
+        )
+        whole = 7 * method.epochs + steps * getattr(method, "steps", 0)
+        assert whole <= took <= whole + 2 * method.epochs, text
+    assert trials_of(attack("lsp")) == []
+
+
+def test_renamed_pictures_are_other_data(job: Job, run: Run):
+    """The same pictures in the same order under other names would leave the old names behind."""
+    protect(job, run)
+    red = Path(job.source) / "red"
+    (red / "3.png").rename(red / "4.png")
+    with pytest.raises(UserError, match="from other data"):
+        protect(job, run)
+    protect(replace(job, overwrite=True), run)
+    assert all(f.ok for f in data.verify(job.out, data.scan(job.source)))
+
+
+def test_seconds_of_a_stopped_run_count(job: Job, run: Run, monkeypatch: pytest.MonkeyPatch):
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "launch", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            protect(job, run)
+    before = RunRecord.of(job.out).seconds["attack"]
+    assert before > 0 and protect(job, run)[0].seconds["attack"] > before
+
+
+def test_a_file_of_the_users_that_is_called_like_an_attack(job: Job, run: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(job.out.parent)
+    Path("noise.py").write_text("1 / 0")
+    assert protect(job, run)[0].settings["code"] == ""
+
+
 @pytest.mark.slow
 def test_two_processes_make_a_protected_folder(job: Job, run: Run):
     protect(replace(job, method=TINY, processes=2), run)
@@ -320,6 +377,20 @@ def test_the_control_has_the_grid_of_the_attack(job: Job, run: Run, monkeypatch:
     with pytest.raises(Exception):  # noqa: B017  the stand-in returns no record
         prove(claim(job), PROOF, run)
     assert seen[0].cells == 2
+    monkeypatch.setattr(Analyzer, "__call__", lambda self, *rest: seen.append(self.noise) or pytest.skip.Exception)
+    with pytest.raises(Exception):  # noqa: B017
+        explain(Inquiry(outs=[job.out], clean=job.source), Analyzer(recipe=PROOF.recipes[0]), run)
+    assert seen[1].cells == 2
+
+
+def test_an_output_is_proved_without_the_file_of_its_attack(job: Job, run: Run, tmp_path: Path):
+    """Somebody's own method need not lie where it lay when the set was protected."""
+    file = tmp_path / "theirs.py"
+    file.write_text(PLUGIN.format(body="x: int = 1"))
+    protect(replace(job, method=f"{file}:Theirs"), run)
+    file.unlink()
+    assert prove(claim(job), PROOF, run).method.endswith("theirs.py:Theirs")
+    assert generation("out", RunRecord.of(job.out), run) is None
 
 
 def test_claims_that_are_refused(job: Job, run: Run, tmp_path: Path):

@@ -67,7 +67,8 @@ def test_the_whole_set_is_the_protected_set():
     joined = Partial().joined(clean, protected, RUN)
     assert joined.digest == protected.digest and joined.name == "protected"
     assert Partial().whole and not Partial(share=0.5).whole and not Partial(leaked=0.1).whole
-    assert len(Partial().rest(clean, RUN)) == 0
+    with pytest.raises(UserError, match="leaves none unprotected"):
+        Partial().rest(clean, RUN)
 
 
 def test_shares_that_make_no_sense():

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from miue.attacks import KNOWN, MiUe, Noise, attack
 from miue.recipes import RECIPES, recipe
-from miue.spec import parse, spell, split
+from miue.records import Size
+from miue.spec import parse, read_record, spell, split
 from miue.types import UserError
 
 
@@ -178,3 +179,19 @@ def test_recipes_are_spelled_the_same_way():
         with pytest.raises(UserError, match=re.escape(told)):
             recipe(text)
     assert all(r.source for r in RECIPES.values())
+
+
+def test_methods_of_the_same_name_in_other_files_are_other_methods(tmp_path: Path):
+    """Results are kept under what a method's repr says."""
+    for name, extra in (("a", ""), ("b", "# other code")):
+        (tmp_path / f"{name}.py").write_text(PLUGIN + extra)
+    first, again, other = (thing(f"{tmp_path}/{name}.py:Theirs") for name in ("a", "a", "b"))
+    assert repr(first) == repr(again) != repr(other)
+    assert repr(first).startswith("Theirs(") and repr(first).count(" of ") == 1
+
+
+def test_a_record_that_cannot_be_read_is_told(tmp_path: Path):
+    (tmp_path / "x.json").write_bytes(b"\xff")
+    for path in (tmp_path / "x.json", tmp_path / "none.json"):
+        with pytest.raises(UserError, match=rf"{path.name}: is no record"):
+            read_record(Size, path)

@@ -357,7 +357,7 @@ def test_records_survive_json_and_refuse_unknown_fields():
         role="clean", victim="n", seed=0, data="d", last=0.5, best=0.75, best_epoch=2, train=1.0, seconds=1
     )
     outcome = Outcome(
-        name="n", method="m", budget="linf 8", classes=2, chance=0.5, images=4, data={}, recipe={}, threshold=0.25,
+        name="n", method="m", budget="linf:8", classes=2, chance=0.5, images=4, data={}, recipe={}, threshold=0.25,
         runs=[victim, victim.model_copy(update={"role": "protected", "last": 0.25})], verdict="inconclusive",
         reason="r", machine={},
     )  # fmt: skip

@@ -285,3 +285,26 @@ def test_augmentation_is_drawn_anew_for_every_batch_of_every_epoch(run: Run):
     fit(easy(), replace(FAST, augment=(first,)), run)
     fit(easy(), replace(FAST, augment=(second,)), run)
     assert len(set(first.draws)) == 4 * 3 and first.draws == second.draws
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"momentum": -1.0}, "momentum=-1"),
+        ({"momentum": 1.0}, "momentum=1"),
+        ({"warmup": 5.0}, "warmup=5"),
+        ({"weight_decay": -1.0}, "weight_decay=-1"),
+        ({"nesterov": True, "momentum": 0.0}, "nesterov=false"),
+    ],
+)
+def test_recipes_that_no_optimizer_takes(change: dict, told: str):
+    with pytest.raises(UserError, match=told):
+        Recipe(**change)
+
+
+def test_published_settings_of_victims():
+    """The constants of the sources, not those of this file."""
+    papers, longer, authors = (RECIPES[name] for name in ("papers", "papers-200", "mi-ue"))
+    assert (papers.lr, papers.momentum, papers.weight_decay, papers.epochs, papers.batch) == (0.1, 0.9, 5e-4, 60, 128)
+    assert (longer.lr, longer.weight_decay, longer.epochs) == (0.1, 1e-4, 200) and RECIPES["papers-100"].epochs == 100
+    assert (authors.lr, authors.weight_decay, authors.epochs) == (0.5, 1e-4, 200)

@@ -6,7 +6,8 @@ from miue.attacks import MinMin, MiUe, Noise, attack
 from miue.defenses import combination, defense
 from miue.detect import Detection, first_look
 from miue.evaluate import Proof
-from miue.jobs import Claim, Inquiry, Job, explain, protect, prove
+from miue.jobs import Job, protect
+from miue.proofs import Claim, Inquiry, explain, prove
 from miue.recipes import recipe
 from miue.records import Analysis, Outcome
 from miue.run import Run

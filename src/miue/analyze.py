@@ -21,12 +21,12 @@ from miue.batches import Batches
 from miue.data import measure
 from miue.nets import Classifier
 from miue.ranks import spearman
-from miue.records import Analysis, Calibration, Correlation, Examined, Measured, Role, Stage
+from miue.records import Analysis, Calibration, Correlation, Examined, Measured, Role, Size, Stage
 from miue.run import Run, write_atomically
-from miue.spec import digest
+from miue.spec import digest, read_record
 from miue.train import accuracy
 from miue.types import Budget, ImageSet, UserError
-from miue.victims import Recipe, fit
+from miue.victims import FITTED, HARMLESS, LEARNT, Recipe, fit
 
 VERSION = 1  # of what an examined victim means; a higher number makes kept ones void
 CLEAN, NOISE = "clean pictures", "random noise"  # names of the controls
@@ -34,7 +34,7 @@ LEAST, LEAST_PER_CLASS = 40, 4  # rows without which half of them could not be m
 WIDEST, NARROWED = 1024, 512  # more features (the pixels of a linear network) become their leading components
 POINTS = 200  # pictures in the plane
 LEVELS = (0, 2, 3)  # of mi.known.LEVELS: no information, some that is all in the label, more than the label has
-SCALE = 0.02  # deviation, relative, below which two stages are one: features in bf16 have 3 digits
+SCALE = 0.02  # deviation, relative, below which two stages are one: pooling may sum in another order
 
 Depth = tuple[str, Float[Tensor, "n d"], Float[Tensor, "n d"]]
 
@@ -102,14 +102,14 @@ class Analyzer:
             images=len(clean),
             rows=len(rows),
             classes=len(clean.classes),
-            chance=float(test.labels.bincount().max()) / len(test),
+            chance=test.chance,
             noise=str(budget),
             sizes=sizes,
             settings={"halves": self.halves, "shuffles": self.shuffles, "seed": run.seed},
             runs=runs,
             calibration=[c for width in widths for c in self._calibrated(width, len(rows), len(clean.classes), run)],
             correlations=correlations(runs, run),
-            notes=[*_notes(runs, self.seeds), *(f"{n}: {s.leaves}" for n, s in sizes.items() if s.leaves)],
+            notes=notes(runs, sizes, test.chance),
             machine=run.machine,
         )
 
@@ -134,7 +134,7 @@ class Analyzer:
         key = digest(VERSION, replace(self, seeds=1), digests, run.seed, seed)
         record = keep / f"{key}.json" if keep else None
         if record and record.is_file():
-            return Examined.model_validate_json(record.read_text())
+            return read_record(Examined, record)
         own = replace(run, seed=run.seed + seed, keep=keep)
         net, _ = fit(trained, self.recipe, own)
         scores = [accuracy(net, Batches(part, own), own) for part in (test, trained)]
@@ -316,16 +316,19 @@ def correlations(runs: Sequence[Examined], run: Run) -> list[Correlation]:
     return made
 
 
-def _notes(runs: Sequence[Examined], seeds: int) -> list[str]:
-    notes = ["one seed only: the spread over victims is unknown"] if seeds == 1 else []
+def notes(runs: Sequence[Examined], sizes: Mapping[str, Size], chance: float) -> list[str]:
+    """What a reader must know beside the figures."""
+    told = ["one seed only: the spread over victims is unknown"] if len({found.seed for found in runs}) == 1 else []
     learnt = fmean(found.accuracy for found in runs if found.role == "clean")
     others = fmean(found.accuracy for found in runs if found.role == "noise")
-    if learnt - others > 0.1:
-        notes.append(
+    if learnt - chance < LEARNT:
+        told.append(f"the victim reaches only {learnt:.1%} on clean pictures, chance is {chance:.1%}: nothing follows")
+    if learnt - others > HARMLESS:
+        told.append(
             f"plain noise alone takes the victim from {learnt:.1%} to {others:.1%}: gaps are those of noise, too"
         )
     for name in dict.fromkeys(found.name for found in runs if found.role == "protected"):
         fitted = fmean(found.fitted for found in runs if found.name == name)
-        if fitted < 0.5:
-            notes.append(f"the victim of {name} fits only {fitted:.1%} of its own training set: trained too little")
-    return notes
+        if fitted - chance < FITTED * (1 - chance):
+            told.append(f"the victim of {name} fits only {fitted:.1%} of its own training set: trained too little")
+    return told + [f"{name}: {size.leaves}" for name, size in sizes.items() if size.leaves]

@@ -41,7 +41,7 @@ def holdout(data: ImageSet, share: float, run: Run) -> tuple[Int[Tensor, "m"], I
     for label in range(len(data.classes)):
         rows = (data.labels == label).nonzero().flatten()
         if len(rows) == 1:
-            raise UserError(f"class {data.classes[label]!r} has one picture: nothing to hold out; give --test")
+            raise UserError(f"class {data.classes[label]!r} has one picture, so none can be held out; add pictures")
         rows = rows[torch.randperm(len(rows), generator=generator)]
         cut = min(max(int(len(rows) * share), 1), len(rows) - 1) if len(rows) else 0
         held.append(rows[:cut])

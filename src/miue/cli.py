@@ -1,4 +1,4 @@
-"""The verbs. Parses, calls, prints; what is done is in jobs.py and below."""
+"""The verbs. Parses, calls, prints; what is done is in jobs.py, proofs.py and below."""
 
 from __future__ import annotations
 
@@ -12,18 +12,41 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import BaseModel
 from rich.console import Console
 
-from miue import data, doctor, figures, grid, jobs, show
+from miue import data, doctor, figures, grid, jobs, proofs, show
 from miue.analyze import Analyzer
 from miue.attacks import KNOWN as ATTACKS
 from miue.defenses import KNOWN as DEFENSES
 from miue.defenses import combination
 from miue.demo import demo as run_demo
 from miue.evaluate import Proof
-from miue.mi import KNOWN as ESTIMATORS
-from miue.options import Canvas, Config, Device, Json, Originals, Out, Quiet, RecipeName, Seed, Split, Test, TestSplit
+from miue.options import (
+    Attack,
+    Canvas,
+    Channel,
+    Config,
+    Defenses,
+    Device,
+    Download,
+    DryRun,
+    Estimators,
+    Figures,
+    Json,
+    Originals,
+    Out,
+    Overwrite,
+    Quiet,
+    RecipeName,
+    Rows,
+    Seed,
+    Size,
+    Split,
+    Test,
+    TestSplit,
+    Threshold,
+    Victims,
+)  # fmt: skip
 from miue.recipes import for_victim, recipe
 from miue.run import Run
 from miue.spec import catalogue, defense_lines, facts
@@ -69,18 +92,8 @@ def _say(text: str) -> None:
 def protect(
     source: Annotated[str, typer.Argument(help="A folder of class folders, parquet, .npz, or a set such as `shapes`.")],
     out: Out,
-    attack: Annotated[
-        str,
-        typer.Option(
-            help="Method: `mi-ue:balanced`, `mi-ue:quick` (photographs, minutes on a CPU), `mi-ue:drawings` (the same "
-            "for flat shapes), `mi-ue:paper`, `mi-ue:official`, or others that `miue attacks` lists; with fields: "
-            "`mi-ue:quick,epochs=20,cells=8`; or `your_file.py:Method`."
-        ),
-    ] = "mi-ue:balanced",
-    budget: Annotated[
-        str | None,
-        typer.Option(help="Largest change: 8 (grey levels of 255), l2:1.3, l0:1 (pixels), none [the method's own]."),
-    ] = None,
+    attack: Attack = "mi-ue:balanced",
+    budget: Size = None,
     canvas: Canvas = None,
     split: Split = None,
     format: Annotated[str, typer.Option(help="File format of the output, lossless: png or webp.")] = "png",
@@ -89,11 +102,9 @@ def protect(
     processes: Annotated[int, typer.Option(help="Processes to share the work, one GPU each.")] = 1,
     max_pixels: Annotated[int, typer.Option(help="Larger pictures are skipped.")] = 50_000_000,
     frames: Annotated[str, typer.Option(help="Pictures with several frames: refuse, or first (of them).")] = "refuse",
-    download: Annotated[bool, typer.Option("--download", help="Fetch a torchvision set that is not there.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what miue wrote to OUT before.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what was found and what it would cost; write nothing.")
-    ] = False,
+    download: Download = False,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
     config: Config = None,
     quiet: Quiet = False,
     json: Json = False,
@@ -143,21 +154,12 @@ def evaluate(
     out: Out,
     clean: Originals,
     test: Test = None,
-    victim: Annotated[
-        list[str] | None, typer.Option(help="Network to train, may be repeated: resnet18, vit-tiny, any timm name.")
-    ] = None,
+    victim: Victims = None,
     recipe_name: RecipeName = "quick",
     seeds: Annotated[int, typer.Option(help="Victims per role; the spread over them is shown.")] = 3,
-    threshold: Annotated[
-        float, typer.Option(help="Largest share of the clean gain over chance that may be left.")
-    ] = 0.25,
-    defense: Annotated[
-        list[str] | None,
-        typer.Option(help="Train every victim with this too: `at:eps=4`, `gray+jpeg:quality=10`; may be repeated."),
-    ] = None,
-    channel: Annotated[
-        str | None, typer.Option(help="How pictures reach the trainer: jpeg:75, webp:80, resize:24.")
-    ] = None,
+    threshold: Threshold = 0.25,
+    defense: Defenses = None,
+    channel: Channel = None,
     split: Split = None,
     test_split: TestSplit = None,
     canvas: Canvas = None,
@@ -175,13 +177,35 @@ def evaluate(
     victims = [for_victim(base, net) for net in victim] if victim else [base]
     victims += [plain.defended(*combination(text)) for text in defense or () for plain in victims]
     run = Run(seed, device, quiet=quiet)
-    claim = jobs.Claim(
+    claim = proofs.Claim(
         out=out, clean=clean, test=test, split=split, test_split=test_split, canvas=canvas, channel=channel
     )
     proof = Proof(recipes=victims, seeds=seeds, threshold=threshold)
-    outcome = jobs.prove(claim, proof, run, (lambda text: None) if quiet else _say)
+    outcome = proofs.prove(claim, proof, run, (lambda text: None) if quiet else _say)
     show.outcome(outcome, json)
     raise typer.Exit(0 if outcome.verdict == "protected" else FAILED_CHECKS)
+
+
+@app.command()
+def detect(
+    out: Out,
+    clean: Originals,
+    split: Split = None,
+    canvas: Canvas = None,
+    channel: Channel = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Say whether a trainer would notice.
+
+    A first look: a linear and a two-layer network learn little from clean pictures and much from noise that follows the
+    labels. Both are tested on held-out pictures of the set itself.
+    """
+    claim = proofs.Claim(out=out, clean=clean, split=split, canvas=canvas, channel=channel)
+    found = proofs.noticed(claim, Run(seed, device, quiet=quiet), (lambda text: None) if quiet else _say)
+    show.detection(found, json)
 
 
 @app.command()
@@ -191,20 +215,10 @@ def analyze(
     test: Test = None,
     victim: Annotated[str | None, typer.Option(help="Network to train: resnet18, vit-tiny, any timm name.")] = None,
     recipe_name: RecipeName = "quick",
-    estimator: Annotated[
-        list[str] | None,
-        typer.Option(
-            help=f"May be repeated: {', '.join(ESTIMATORS)}, with fields as in `ksg:k=3`, or `your_file.py:Theirs` "
-            "[ksg, sliced, class-conditional]."
-        ),
-    ] = None,
-    rows: Annotated[
-        int, typer.Option(help="Pictures whose features are compared, the same share of every class.")
-    ] = 2000,
+    estimator: Estimators = None,
+    rows: Rows = 2000,
     seeds: Annotated[int, typer.Option(help="Victims of each set; the spread over them is shown.")] = 3,
-    figures_folder: Annotated[
-        Path | None, typer.Option("--figures", help="Draw figures (SVG) into this folder. Needs miue[figures].")
-    ] = None,
+    figures_folder: Figures = None,
     split: Split = None,
     test_split: TestSplit = None,
     canvas: Canvas = None,
@@ -223,10 +237,10 @@ def analyze(
     given: dict[str, Any] = {"estimators": tuple(estimator)} if estimator else {}
     analyzer = Analyzer(recipe=for_victim(base, victim) if victim else base, seeds=seeds, rows=rows, **given)
     if figures_folder:
-        figures.ready(figures_folder, outs)
+        figures.ready(figures_folder, [*outs, Path(clean)])
     say = (lambda text: None) if quiet else _say
-    inquiry = jobs.Inquiry(outs=outs, clean=clean, test=test, split=split, test_split=test_split, canvas=canvas)
-    found = jobs.explain(inquiry, analyzer, Run(seed, device, quiet=quiet), say)
+    inquiry = proofs.Inquiry(outs=outs, clean=clean, test=test, split=split, test_split=test_split, canvas=canvas)
+    found = proofs.explain(inquiry, analyzer, Run(seed, device, quiet=quiet), say)
     show.analysis(found, json)
     if figures_folder:
         drawn = figures.draw(found, figures_folder)
@@ -244,21 +258,10 @@ def verify(
 
     Exit code 3 where something is wrong.
     """
-    source = data.scan(clean, split=split) if clean else None
+    source = jobs.RunRecord.of(out).originals(clean, split) if clean else None
     findings = data.verify(out, source)
-    wrong = [f for f in findings if not f.ok]
-    if json:
-        print(_Findings(checked=len(findings), wrong={f.path: f.problem for f in wrong}).model_dump_json(indent=1))
-    else:
-        for finding in wrong:
-            print(f"{finding.path}: {finding.problem}")
-        print(f"{len(findings)} checked, {len(wrong)} wrong" + ("" if clean else " (budget as measured when written)"))
-    raise typer.Exit(FAILED_CHECKS if wrong else 0)
-
-
-class _Findings(BaseModel):
-    checked: int
-    wrong: dict[str, str]
+    show.findings(findings, source is not None, json)
+    raise typer.Exit(0 if all(finding.ok for finding in findings) else FAILED_CHECKS)
 
 
 @app.command()
@@ -271,7 +274,7 @@ def preview(
 ) -> None:
     """Draw a few pictures: original above protected above the difference, ten times amplified. Keep it private."""
     data.refuse_existing(to, "another --to")
-    print(data.preview(data.scan(clean, split=split), out, to, count))
+    print(data.preview(jobs.RunRecord.of(out).originals(clean, split), out, to, count))
 
 
 @app.command()

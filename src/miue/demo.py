@@ -7,7 +7,8 @@ from pathlib import Path
 
 from miue import data
 from miue.evaluate import Proof
-from miue.jobs import Claim, Job, protect, prove
+from miue.jobs import Job, protect
+from miue.proofs import Claim, prove
 from miue.recipes import recipe
 from miue.records import Outcome
 from miue.run import Run
@@ -19,13 +20,15 @@ RECIPE = "quick:epochs=14"
 def demo(folder: Path, run: Run, say: Callable[[str], None]) -> Outcome:
     """Write shapes/train and shapes/test, protect the first, train victims, draw a preview. Repeat to resume."""
     train, test, out = folder / "shapes" / "train", folder / "shapes" / "test", folder / "protected"
+    picture = folder / "preview.png"
+    if not data.private_of(out).exists():  # else it is the demo's own, from before
+        data.refuse_existing(picture, "another folder")
     for split, where, count in (("train", train, PER_CLASS), ("test", test, TEST_PER_CLASS)):
         if not where.is_dir():
             say(f"drawing {count} pictures of each of ten shapes into {where}")
             data.export(data.shapes(count, 32, run.seed, split), where)
     say(f"protecting {train}: MI-UE, 8 grey levels of 255, one change per picture")
     protect(Job(source=str(train), out=out, method="mi-ue:drawings", seed=run.seed), run, say)
-    picture = folder / "preview.png"
     data.preview(data.scan(str(train)), out, picture, 8)
     say(f"before, after and the difference ten times amplified: {picture}")
     claim = Claim(out=out, clean=str(train), test=str(test))

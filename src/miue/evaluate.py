@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 
 import torch
+from filelock import FileLock
 
 from miue import nets
 from miue.attacks import Noise
@@ -17,16 +18,14 @@ from miue.data import measure
 from miue.nets import Classifier
 from miue.records import Outcome, Role, Size, Verdict, VictimRun
 from miue.run import Run, write_atomically
-from miue.spec import digest
+from miue.spec import digest, read_record
 from miue.train import accuracy
 from miue.types import Budget, ImageSet, UserError
-from miue.victims import Recipe, fit, prepare
+from miue.victims import FITTED, HARMLESS, LEARNT, Recipe, fit, prepare
 
 VERSION = 1  # of what a victim run means; a higher number makes kept ones void
 CHECKS = 10  # how often a victim is tested while it trains, for its best epoch
-LEARNT = 0.20  # a clean victim must gain this much over chance, or nothing can be concluded from it
-HARMLESS = 0.10  # plain noise that costs more than this hides the pictures by itself
-FITTED = 0.50  # share of its own training set, over chance, that a protected victim must have learnt
+EARLY = 3  # epochs at the beginning that are tested besides: there many are at their best
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +42,11 @@ class Proof:
     noise: Noise = field(default_factory=Noise)
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise UserError(f"{self.seeds} seeds: at least 1")
+        if self.seeds < 1 or not self.recipes:
+            raise UserError(f"{self.seeds} seeds, {len(self.recipes)} recipes: at least 1 of each")
+        names = [recipe.victim for recipe in self.recipes]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UserError(f"two victims are called {twice[0]}: their results could not be told apart; leave one out")
         if not 0 < self.threshold < 1:
             raise UserError(f"threshold {self.threshold:g}: allowed is what lies between 0 and 1, 0.25 for a quarter")
 
@@ -63,29 +65,26 @@ class Proof:
             raise UserError("the clean, the test and the protected set do not have the same classes in the same order")
         if not torch.equal(clean.labels, protected.labels):
             raise UserError("the clean and the protected set do not have the same labels, row by row")
-        twins = max(repeated(test, clean), repeated(test, protected))
-        with run.seeded("nets"):  # one that cannot be built is told before hours of training the others
-            for net in dict.fromkeys(recipe.net for recipe in self.recipes):
-                nets.build(net, clean.shape, len(clean.classes))
+        twins = told_twice(test, clean, protected)
+        check_nets(self.recipes, clean, run)
         size = measure(clean, protected)
         control = _matched(budget, size)
         noisy = self.noise(clean, control, run.reseeded(0)).apply(clean)
         sets: dict[Role, ImageSet] = {"clean": clean, "noise": noisy, "protected": protected}
-        chance = float(test.labels.bincount().max()) / len(test)
         runs = [
             train_victim(role, data, test, recipe, run.reseeded(run.seed + seed), run.keep)
             for recipe in self.recipes
             for seed in range(self.seeds)
             for role, data in sets.items()
         ]
-        verdict, reason = judge(runs, chance, self.threshold)
+        verdict, reason = judge(runs, test.chance, self.threshold)
         return Outcome(
             name=protected.name,
             method=method,
             channel=channel,
-            budget=f"{budget.norm} {budget.eps:g}",
+            budget=str(budget),
             classes=len(clean.classes),
-            chance=chance,
+            chance=test.chance,
             images=len(clean),
             data={role: data.digest for role, data in sets.items()} | {"test": test.digest},
             recipe={r.victim: r.described() for r in self.recipes},
@@ -98,10 +97,17 @@ class Proof:
                 *_notes(runs),
                 *([f"as victims see them, {size.leaves}"] if size and size.leaves else []),
                 *([] if control == budget else [f"the noise control has a budget of {control}"]),
-                *([f"{twins} of {len(test)} test pictures are training pictures, too"] if twins else []),
+                *([twins] if twins else []),
             ],
             machine=run.machine,
         )
+
+
+def check_nets(recipes: Iterable[Recipe], data: ImageSet, run: Run) -> None:
+    """UserError for a network that cannot be built: told before hours of work on others."""
+    with run.seeded("nets"):
+        for net in dict.fromkeys(recipe.net for recipe in recipes):
+            nets.build(net, data.shape, len(data.classes))
 
 
 def repeated(test: ImageSet, trained: ImageSet) -> int:
@@ -116,31 +122,51 @@ def repeated(test: ImageSet, trained: ImageSet) -> int:
     return count
 
 
+def told_twice(test: ImageSet, *trained: ImageSet) -> str:
+    """What is said of test pictures that victims also train on; empty where there are none. UserError for most."""
+    count = max(repeated(test, part) for part in trained)
+    return f"{count} of {len(test)} test pictures are training pictures, too" if count else ""
+
+
 def _matched(budget: Budget, size: Size | None) -> Budget:
     """The budget of the noise control: that of the attack; where it has no bound, the mean L2 that was measured."""
     return Budget(max(size.l2, 1 / 255), "l2") if size and budget.norm == "none" else budget
 
 
 def train_victim(role: Role, data: ImageSet, test: ImageSet, recipe: Recipe, run: Run, keep: Path | None) -> VictimRun:
-    """One victim, or its record where the same one was trained before."""
+    """One victim, or its record where the same one was trained before, perhaps by another process meanwhile."""
+    if keep is None:
+        return _trained(role, data, test, recipe, replace(run, keep=None))
     key = digest(VERSION, recipe, data.digest, test.digest, run.seed)
-    record = keep / "victims" / f"{key}.json" if keep else None
-    if record and record.is_file():
-        return VictimRun.model_validate_json(record.read_text()).model_copy(update={"role": role})
-    run = replace(run, keep=keep / "victims" / key if keep else None)
+    record = keep / "victims" / f"{key}.json"
+    (keep / "locks").mkdir(parents=True, exist_ok=True)
+    with FileLock(keep / "locks" / f"victim-{key}.lock"):
+        if record.is_file():
+            return read_record(VictimRun, record).model_copy(update={"role": role})
+        run = replace(run, keep=keep / "victims" / key)
+        done = _trained(role, data, test, recipe, run)
+        write_atomically(record, done.model_dump_json(indent=1).encode())
+        run.forget()
+        return done
+
+
+def _trained(role: Role, data: ImageSet, test: ImageSet, recipe: Recipe, run: Run) -> VictimRun:
     tests, start = Batches(test, run), time.monotonic()
-    every = 1 if recipe.patience else max(recipe.epochs // CHECKS, 1)
+    every = 1 if recipe.hold_out else max(recipe.epochs // CHECKS, 1)
 
     def watch(epoch: int, net: Classifier) -> float | None:
-        return accuracy(net, tests, run) if epoch % every == 0 or epoch == recipe.epochs else None
+        return accuracy(net, tests, run) if epoch <= EARLY or epoch % every == 0 or epoch == recipe.epochs else None
 
+    for finish in recipe.finish:
+        if pictures := getattr(finish, "pictures", None):
+            repeated(test, pictures(data))
     ready = prepare(data, recipe, run)
     net, seen = fit(ready, recipe, run, watch)
     last = accuracy(net, tests, run) if recipe.hold_out or recipe.finish else seen[recipe.epochs]
     if recipe.finish:  # what came after the last epoch counts as a part of it
         seen[recipe.epochs] = last
     best = max(seen, key=lambda epoch: (seen[epoch], -epoch))
-    done = VictimRun(
+    return VictimRun(
         role=role,
         victim=recipe.victim,
         defense=recipe.defense,
@@ -152,23 +178,20 @@ def train_victim(role: Role, data: ImageSet, test: ImageSet, recipe: Recipe, run
         train=accuracy(net, ready.train, run),
         seconds=time.monotonic() - start,
     )
-    if record:
-        write_atomically(record, done.model_dump_json(indent=1).encode())
-        run.forget()
-    return done
 
 
 def judge(runs: Sequence[VictimRun], chance: float, threshold: float) -> tuple[Verdict, str]:
-    """The verdict over all victims and seeds. Anything that the controls do not support is inconclusive."""
+    """The verdict over all victims and seeds: one that breaks the protection decides, then one that proves nothing."""
     verdicts = []
     for victim in dict.fromkeys(r.victim for r in runs):
         by_role = {
             role: [r for r in runs if r.victim == victim and r.role == role] for role in ("clean", "noise", "protected")
         }
         verdicts.append(judge_victim(victim, by_role, chance, threshold))
-    for wanted in ("inconclusive", "not protected"):
-        if found := [reason for verdict, reason in verdicts if verdict == wanted]:
-            return wanted, "; ".join(found)
+    broken = [reason for verdict, reason in verdicts if verdict == "not protected"]
+    unsure = [reason for verdict, reason in verdicts if verdict == "inconclusive"]
+    if broken or unsure:
+        return "not protected" if broken else "inconclusive", "; ".join([*broken, *unsure])
     return "protected", "; ".join(reason for _, reason in verdicts)
 
 

@@ -19,15 +19,18 @@ GREY = "0.45"
 GAP = 0.075  # between two names, as a share of a panel's height
 
 
-def ready(folder: Path, published: Sequence[Path] = ()) -> None:
-    """Raise UserError where figures could not be drawn into `folder`: asked before hours of work, not after."""
+def ready(folder: Path, sets: Sequence[Path] = ()) -> None:
+    """Raise UserError where figures could not be drawn into `folder`: asked before hours of work, not after.
+
+    sets: folders of pictures, clean or published, in which they must not lie.
+    """
     if find_spec("matplotlib") is None:
         raise UserError('figures need matplotlib; pip install "miue[figures]" adds it')
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: no folder; give --figures another one")
-    for out in published:
-        if folder.resolve().is_relative_to(out.resolve()):
-            raise UserError(f"{folder}: lies in {out}, which is published; give --figures a folder outside of it")
+    for pictures in sets:
+        if folder.resolve().is_relative_to(pictures.resolve()):
+            raise UserError(f"{folder}: lies in {pictures}, a set of pictures; give --figures a folder outside of it")
     for name in FIGURES:
         path = folder / f"{name}.svg"
         if path.is_file() and CREATOR.encode() not in path.read_bytes()[:4096]:
@@ -51,6 +54,8 @@ def draw(found: Analysis, folder: Path) -> list[Path]:
                 figure.savefig(content, format="svg", metadata={"Creator": CREATOR, "Date": None}, bbox_inches="tight")
                 write_atomically(folder / f"{name}.svg", content.getvalue())
                 written.append(folder / f"{name}.svg")
+            else:  # one of an earlier analysis would be taken for a part of this one
+                (folder / f"{name}.svg").unlink(missing_ok=True)
     return written
 
 

@@ -14,13 +14,14 @@ from filelock import FileLock, Timeout
 
 from miue.attacks import attack
 from miue.data import measure
-from miue.evaluate import train_victim
+from miue.evaluate import check_nets, train_victim
 from miue.jobs import installed
 from miue.leaderboard import Board, board
 from miue.nets import counted
 from miue.plan import Cell, Grid
 from miue.records import CellRecord, Craft, Role, Sets
 from miue.run import Run, write_atomically
+from miue.spec import read_record
 from miue.types import Budget, ImageSet, Perturbation, UserError
 
 Say = Callable[[str], None]
@@ -32,12 +33,13 @@ def kept(grid: Grid, cell: Cell) -> CellRecord | None:
     if not path.is_file():
         return None
     names = {"attack": cell.attack, "defense": cell.defense, "recipe": cell.recipe}
-    return CellRecord.model_validate_json(path.read_text()).model_copy(update=names)
+    return read_record(CellRecord, path).model_copy(update=names)
 
 
 def standing(grid: Grid, run: Run) -> Board:
     """The leaderboard of what is there. Reads the pictures only where no record says which they are."""
-    there = (CellRecord.model_validate_json(p.read_text()).sets for p in (grid.out / "cells").glob("*.json"))
+    paths = (path for path in (grid.out / "cells").glob("*.json") if not path.name.startswith("."))
+    there = (read_record(CellRecord, path).sets for path in paths)
     known = {sets.data + sets.test: sets for sets in there if sets.source == grid.source}
     (sets,) = known.values() if len(known) == 1 else (Bench.of(grid, run).sets,)
     cells = grid.cells(sets)
@@ -71,13 +73,13 @@ class Bench:
             images=len(self.clean),
             tested=len(self.test),
             classes=len(self.clean.classes),
-            chance=float(self.test.labels.bincount().max()) / len(self.test),
+            chance=self.test.chance,
         )
         self.cells = {cell.key: cell for cell in self.grid.cells(self.sets)}
 
     @classmethod
     def of(cls, grid: Grid, run: Run) -> Bench:
-        """Read the pictures of a grid."""
+        """Read the pictures of a grid. UserError where its folder would lie among them."""
         return cls(grid, *grid.read(run), run)
 
     def records(self) -> list[CellRecord]:
@@ -166,7 +168,7 @@ class Bench:
             **vars(cell.partial),
             seed=cell.seed,
             sets=self.sets,
-            craft=Craft.model_validate_json(craft.read_text()) if craft and craft.is_file() else None,
+            craft=read_record(Craft, craft) if craft and craft.is_file() else None,
             training=cell.training.described(),
             machine=self.run.machine,
             miue=installed(),
@@ -255,6 +257,7 @@ def work(
         with suppress(FileNotFoundError):
             _record(bench.grid, bench.cells[key]).unlink()
     missing = [cell for cell in cells if cell.key not in there]
+    check_nets([cell.training for cell in missing], bench.clean, bench.run)
     say(f"{len(cells)} cells: {len(there)} there, {len(missing)} to measure, in {bench.grid.out}")
     with bench.run.progress("grid", len(cells), len(there)) as tick:
         for record in (on_ray if ray else in_turn)(bench, missing):

@@ -90,7 +90,7 @@ def leaderboard(records: Iterable[CellRecord], threshold: float) -> list[Line]:
         list(dict.fromkeys(row[0] for row in groups)),
         dict.fromkeys(d for g in groups.values() for d in g),
     )
-    controls = {(row[0], row[1]): cells for row, cells in groups.items() if row[1] in ("clean", "noise")}
+    controls = {(row[0], row[1]): cells for row, cells in groups.items() if row[1] in ("clean", "noise") and not row[3]}
 
     def rank(row: tuple[str, str, str, str]) -> tuple[int, int]:
         return recipes.index(row[0]), CONTROLS.index(row[1]) if row[1] in CONTROLS else len(CONTROLS)

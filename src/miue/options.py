@@ -1,4 +1,4 @@
-"""Options that several verbs of the command line share."""
+"""Options of the command line that several verbs share, or whose help takes several lines."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from miue.mi import KNOWN as ESTIMATORS
 from miue.recipes import RECIPES
 from miue.run import DEVICES
 from miue.spec import read_toml
@@ -18,10 +19,11 @@ def _settings(ctx: Any, path: Path | None) -> Path | None:  # typer hands over a
     if path is None:
         return None
     values = {k.replace("-", "_"): v for k, v in read_toml(path).items()}
-    known = {p.name for p in ctx.command.params} - {"config"}
-    if unknown := set(values) - known:
-        raise UserError(f"{path}: unknown key {sorted(unknown)[0]!r}; allowed: {', '.join(sorted(map(str, known)))}")
-    ctx.default_map = values
+    names = {o.lstrip("-").replace("-", "_"): p.name for p in ctx.command.params for o in (p.opts or [p.name])}
+    names = {told: name for told, name in names.items() if len(told) > 1 and name != "config"}
+    if unknown := set(values) - set(names):
+        raise UserError(f"{path}: unknown key {sorted(unknown)[0]!r}; allowed: {', '.join(sorted(names))}")
+    ctx.default_map = {names[key]: value for key, value in values.items()}
     return path
 
 
@@ -36,9 +38,44 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no rema
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Split = Annotated[str | None, typer.Option(help="Which split, where the source has train, test and so on.")]
 Canvas = Annotated[int | None, typer.Option(help="Side of the square that networks see [from the pictures].")]
+Channel = Annotated[str | None, typer.Option(help="How pictures reach the trainer: jpeg:75, webp:80, resize:24.")]
 Originals = Annotated[str, typer.Option(help="The original pictures, as they were given to `protect`.")]
 Test = Annotated[str | None, typer.Option(help="Clean pictures for testing [about a fifth of the originals].")]
 TestSplit = Annotated[str | None, typer.Option(help="Which split of --test (or of --clean) to test on.")]
 RecipeName = Annotated[
     str, typer.Option("--recipe", help=f"How victims train: {', '.join(RECIPES)}; or `quick:epochs=30`.")
+]
+Attack = Annotated[
+    str,
+    typer.Option(
+        help="Method: `mi-ue:balanced`, `mi-ue:quick` (photographs, minutes on a CPU), `mi-ue:drawings` (the same for "
+        "flat shapes), `mi-ue:paper`, `mi-ue:official`, or others that `miue attacks` lists; with fields: "
+        "`mi-ue:quick,epochs=20,cells=8`; or `your_file.py:Method`."
+    ),
+]
+Size = Annotated[
+    str | None,
+    typer.Option(help="Largest change: 8 (grey levels of 255), l2:1.3, l0:1 (pixels), none [the method's own]."),
+]
+Download = Annotated[bool, typer.Option("--download", help="Fetch a torchvision set that is not there.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what miue wrote to OUT before.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what was found and what it would cost; write nothing.")]
+Victims = Annotated[
+    list[str] | None, typer.Option(help="Network to train, may be repeated: resnet18, vit-tiny, any timm name.")
+]
+Threshold = Annotated[float, typer.Option(help="Largest share of the clean gain over chance that may be left.")]
+Defenses = Annotated[
+    list[str] | None,
+    typer.Option(help="Train every victim with this too: `at:eps=4`, `gray+jpeg:quality=10`; may be repeated."),
+]
+Estimators = Annotated[
+    list[str] | None,
+    typer.Option(
+        help=f"May be repeated: {', '.join(ESTIMATORS)}, with fields as in `ksg:k=3`, or `your_file.py:Theirs` "
+        "[ksg, sliced, class-conditional]."
+    ),
+]
+Rows = Annotated[int, typer.Option(help="Pictures whose features are compared, the same share of every class.")]
+Figures = Annotated[
+    Path | None, typer.Option("--figures", help="Draw figures (SVG) into this folder. Needs miue[figures].")
 ]

@@ -46,11 +46,16 @@ class Partial:
         return chosen
 
     def twins(self, data: ImageSet, run: Run) -> Bool[Tensor, "n"]:
-        """Which rows are also there as clean pictures: of every class of the protected rows the leaked share."""
+        """Which rows are also there as clean pictures: of every class of the protected rows the leaked share.
+
+        Raises UserError where a share is asked for and that is none.
+        """
         rows = self.protected(data, run).nonzero().flatten()
         rank = _rank(data.labels[rows], "stratified", run.rng("partial", "leaked"))
         chosen = torch.zeros(len(data), dtype=torch.bool)
         chosen[rows[rank < self.leaked]] = True
+        if self.leaked and not chosen.any():
+            raise UserError(f"leaked={self.leaked:g} of {len(rows)} protected pictures are none; take a larger share")
         return chosen
 
     def joined(self, clean: ImageSet, protected: ImageSet, run: Run) -> ImageSet:
@@ -66,7 +71,12 @@ class Partial:
 
     def rest(self, clean: ImageSet, run: Run) -> ImageSet:
         """What a trainer has without the protected pictures: the unprotected rows, and the clean twins."""
-        return clean.select(~self.protected(clean, run) | self.twins(clean, run), f"{clean.name} without{self}")
+        rows = ~self.protected(clean, run) | self.twins(clean, run)
+        if not rows.any():
+            raise UserError(
+                f"share={self.share:g} of {len(clean)} pictures leaves none unprotected; take a smaller one"
+            )
+        return clean.select(rows, f"{clean.name} without{self}")
 
     def __str__(self) -> str:
         """How it is told after a name: ", 40% protected (random), 10% leaked"; empty for the whole set."""

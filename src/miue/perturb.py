@@ -48,9 +48,19 @@ def class_mean(
     total: Callable[[Tensor], Tensor] = lambda table: table,
 ) -> Float[Tensor, "b *shape"]:
     """For every row the mean over all rows of its class, one of k; `total` sums a table over processes."""
+    return class_means(rows, y, k, total)[y]
+
+
+def class_means(
+    rows: Float[Tensor, "b *shape"],
+    y: Int[Tensor, "b"],
+    k: int,
+    total: Callable[[Tensor], Tensor] = lambda table: table,
+) -> Float[Tensor, "k *shape"]:
+    """The mean row of each of k classes; 0 for one without rows."""
     sums = total(rows.new_zeros(k, *rows.shape[1:]).index_add_(0, y, rows))
     count = total(y.bincount(minlength=k).to(rows.dtype)).clamp_min(1)
-    return (sums / count.reshape(-1, *[1] * (rows.ndim - 1)))[y]
+    return sums / count.reshape(-1, *[1] * (rows.ndim - 1))
 
 
 def keep_in_range(delta: Float[Tensor, "b c h w"], x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
@@ -106,11 +116,14 @@ def ascend(
 ) -> Float[Tensor, "b c h w"]:
     """Pictures near x where `loss` is high: `steps` signed steps from a uniform start in the L-infinity ball (PGD).
 
-    radius, step: in [0,1] units. With 0 steps, the uniform start itself. Source: Madry et al., ICLR 2018.
+    They stay in [0,1] as far as x does. radius, step: in [0,1] units. With 0 steps, the uniform start itself. Source:
+    Madry et al., ICLR 2018.
     """
-    low, high = (x.detach() - radius).clamp_min(0), (x.detach() + radius).clamp_max(1)
+    start = x.detach()  # where it lies outside [0,1], as after `op`, it may stay there
+    low = torch.minimum((start - radius).clamp_min(0), start)
+    high = torch.maximum((start + radius).clamp_max(1), start)
     draw = torch.rand(x.shape, generator=generator).to(x.device) * 2 - 1
-    moved = torch.minimum(torch.maximum(x.detach() + radius * draw, low), high)
+    moved = torch.minimum(torch.maximum(start + radius * draw, low), high)
     for _ in range(steps):
         leaf = moved.requires_grad_()
         (gradient,) = torch.autograd.grad(loss(leaf), leaf)

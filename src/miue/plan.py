@@ -13,8 +13,9 @@ from pydantic import Field, ValidationError
 from miue import data
 from miue.attacks import KNOWN, attack
 from miue.defenses import combination
-from miue.jobs import code_of, read_test
+from miue.jobs import code_of
 from miue.partial import Partial
+from miue.proofs import read_test
 from miue.recipes import recipe
 from miue.records import Record, Sets, Which
 from miue.run import Run
@@ -89,6 +90,7 @@ class Grid(Record):
                 raise UserError(f"{path}: the key {key!r} is missing") from None
             raise UserError(f"{path}: {key} = {first['input']!r}: {first['msg']}") from None
         try:
+            data.check_canvas(grid.canvas)
             grid.cells(
                 Sets(source="", name="", data="", test="", shape=(3, 32, 32), images=1, tested=1, classes=2, chance=0.5)
             )
@@ -105,17 +107,20 @@ class Grid(Record):
     def read(self, run: Run) -> tuple[ImageSet, ImageSet]:
         """The clean training set and the test set; where no test set is named, a fifth of the clean one."""
         source, named = _expanded(self.data), self.test and _expanded(self.test)
+        for folder in (Path(text) for text in (source, named) if text):
+            if folder.is_dir() and self.out.resolve().is_relative_to(folder.resolve()):
+                raise UserError(f"out = {self.out}: lies among the pictures of {folder}; give a folder outside of it")
         clean = data.read(data.scan(source, split=self.split), self.canvas)
-        test, held = read_test(clean, source, named, self.test_split, run)
-        if held is not None:
-            clean, test = clean.select(held[0]), clean.select(held[1])
-        assert test is not None
+        test, kept = read_test(clean, source, named, self.test_split, run)
+        clean = clean if kept is None else clean.select(kept)
         parts = (clean, self.per_class), (test, self.test_per_class)
         clean, test = (part.first_per_class(count) if count else part for part, count in parts)
         return clean, test
 
     def cells(self, sets: Sets) -> list[Cell]:
         """All cells: seed by seed, the controls first. A content that is asked for twice is one cell."""
+        if taken := {"clean", "without"} & set(self.attacks):
+            raise UserError(f"attacks: {taken.pop()!r} is the name of a control, which is there by itself")
         shared = [(s, leak) for s in self.shares for leak in self.leaked]
         partials = [Partial(share=s, which=self.which if s < 1 else "stratified", leaked=leak) for s, leak in shared]
         rows = [("clean", Partial()), ("noise", Partial())]

@@ -27,9 +27,13 @@ RECIPES: Mapping[str, Recipe] = {
         source="ours: a few thousand pictures on two CPU cores",
     ),
     "papers": Recipe(source="the field's usual victim: SGD 0.1, weight decay 5e-4, cosine, 60 epochs (EM, ISS)"),
+    "papers-100": Recipe(epochs=100, source="the victims of adversarial training, but with a cosine rate"),
     "papers-200": Recipe(epochs=200, weight_decay=1e-4, source="MI-UE's victim at learning rate 0.1"),
     "mi-ue": Recipe(
-        epochs=200, lr=0.5, weight_decay=1e-4, source="MI-UE's released victim: learning rate 0.5, 200 epochs"
+        epochs=200,
+        lr=0.5,
+        weight_decay=1e-4,
+        source="MI-UE's released victim: learning rate 0.5, 200 epochs; there pictures are not normalised",
     ),
     "fast": Recipe(
         epochs=40,
@@ -42,7 +46,7 @@ RECIPES: Mapping[str, Recipe] = {
     "early-stop": Recipe(
         hold_out=0.1,
         patience=10,
-        source="ours: `papers`, stopped 10 epochs after the best one on a tenth that is held out",
+        source="ours: `papers`, stopped 10 epochs after the best one on a tenth of the same set that is held out",
     ),
     "vit": Recipe(
         net="vit-tiny",

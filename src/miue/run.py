@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -243,7 +243,8 @@ class Run:
         if self.keep is not None and self.keep.is_dir():
             for path in self.keep.glob("*.safetensors"):
                 path.unlink()
-            self.keep.rmdir()
+            with suppress(OSError):  # something else lies there
+                self.keep.rmdir()
 
     # -- progress ------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from shlex import quote
 from statistics import fmean, stdev
 from textwrap import fill
@@ -9,13 +10,15 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from miue import data, jobs
+from miue.detect import Detection
 from miue.grid import Bench, kept
 from miue.leaderboard import Board
-from miue.records import Analysis, Outcome
+from miue.records import Analysis, Outcome, Record
 from miue.run import Run
 
 console = Console()
@@ -92,8 +95,10 @@ def outcome(outcome: Outcome, json: bool) -> None:
     for victim in dict.fromkeys(r.victim for r in outcome.runs):
         for role in ("clean", "noise", "protected"):
             cells = [_spread(outcome.accuracies(role, victim, which)) for which in ("last", "best", "train")]
-            accuracies.add_row(role, *cells, str(len(outcome.accuracies(role, victim))), victim)
+            accuracies.add_row(role, *cells, str(len(outcome.accuracies(role, victim))), Text(victim))
     console.print(accuracies)
+    if outcome.channel:
+        print(f"All training pictures, the clean ones too, went through {outcome.channel}.")
     print(f"Threshold, set before: a victim may keep {outcome.threshold:.0%} of what clean pictures teach over chance.")
     print(f"Verdict: {outcome.verdict.upper()}. {outcome.reason}")
     for note in outcome.notes:
@@ -106,6 +111,38 @@ def outcome(outcome: Outcome, json: bool) -> None:
     print(f"Not tested: trainers who {'; who '.join(others)} (docs/limits.md).")
 
 
+class Findings(Record):
+    """What `verify` found, as JSON."""
+
+    checked: int
+    wrong: dict[str, str]
+
+
+def findings(found: Sequence[data.Finding], measured: bool, json: bool) -> None:
+    """What is wrong with an output. measured: the budget was measured again."""
+    wrong = {finding.path: finding.problem for finding in found if not finding.ok}
+    if json:
+        print(Findings(checked=len(found), wrong=wrong).model_dump_json(indent=1))
+        return
+    for path, problem in wrong.items():
+        print(f"{path}: {problem}")
+    print(f"{len(found)} checked, {len(wrong)} wrong" + ("" if measured else " (budget as measured when written)"))
+
+
+def detection(found: Detection, json: bool) -> None:
+    """What simple networks reach on the protected and on the clean pictures."""
+    if json:
+        print(found.model_dump_json(indent=1))
+        return
+    table = Table("network", "pictures", "held-out pictures of the set", "own training set", box=box.SIMPLE)
+    table.title = "accuracy on the same set, protected or clean"
+    for net in found.looks:
+        for name, look in (("protected", found.looks[net]), ("clean", found.clean[net])):
+            table.add_row(net, name, f"{look.held_out:.1%}", f"{look.train:.1%}")
+    console.print(table)
+    print(("A trainer would notice: " if found.noticed else "Nothing to notice here: ") + found.reason)
+
+
 def board(board: Board, json: bool) -> None:
     """The tables of a grid, one a recipe, what its verdicts are, and what failed."""
     if json:
@@ -115,12 +152,12 @@ def board(board: Board, json: bool) -> None:
         lines = [line for line in board.lines if line.recipe == recipe]
         defenses = list(dict.fromkeys(p.defense for line in lines for p in line.places))
         n = max(p.n for line in lines for p in line.places)
-        table = Table("trained on", *defenses, "worst case", box=box.SIMPLE)
-        table.title = f"accuracy on clean test pictures, last epoch, victim {recipe}, n = {n}"
+        table = Table("trained on", *map(escape, defenses), "worst case", box=box.SIMPLE)
+        table.title = escape(f"accuracy on clean test pictures, last epoch, victim {recipe}, n = {n}")
         for line in lines:
             places = {p.defense: p.among(n) for p in line.places}
-            worst = f"{line.worst.mean:.1%} ({line.worst.defense})" if line.worst else ""
-            table.add_row(line.name, *(places.get(d, "") for d in defenses), worst)
+            worst = escape(f"{line.worst.mean:.1%} ({line.worst.defense})") if line.worst else ""
+            table.add_row(escape(line.name), *(places.get(d, "") for d in defenses), worst)
         console.print(table)
         for line in lines:
             if line.size and line.size.leaves:

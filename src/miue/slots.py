@@ -60,7 +60,10 @@ class Start(Protocol):
 
 @runtime_checkable
 class Finish(Protocol):
-    """What is done to a network after it was trained, in place. train: the `Batches` that it was trained on."""
+    """What is done to a network after it was trained, in place. train: the `Batches` that it was trained on.
+
+    One that learns from other pictures gives them by `pictures(training set)`, so that none of them tests the victim.
+    """
 
     slot: ClassVar[Literal["finish"]]
 

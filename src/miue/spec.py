@@ -16,9 +16,14 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from torch import Tensor
+
+from miue.records import Record
 from miue.types import Budget, Facts, UserError
 
 T = TypeVar("T")
+R = TypeVar("R", bound=Record)
+_OWN: set[type] = set()  # classes of users' files whose repr says which code they are
 
 
 def split(text: str) -> tuple[str, list[str], dict[str, str]]:
@@ -101,6 +106,21 @@ def digest(*content: object) -> str:
 def file_digest(path: Path) -> str:
     """A name for the content of a file, 16 hexadecimal digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def tensor_digest(x: Tensor) -> str:
+    """A name for the values of a tensor, 16 hexadecimal digits."""
+    return hashlib.sha256(x.cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+
+
+def read_record(kind: type[R], path: Path) -> R:
+    """What is kept in a JSON file. Raises UserError where it is damaged, or of another version."""
+    try:
+        return kind.model_validate_json(path.read_text("utf-8"))
+    except (ValueError, OSError):
+        raise UserError(
+            f"{path}: is no record of this version of miue, or it is damaged; move it away to have it made anew"
+        ) from None
 
 
 def at_least(method: object, **least: int) -> None:
@@ -200,5 +220,10 @@ def _from_file(name: str, kind: str) -> type:
     cls = getattr(module, attribute, None)
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise UserError(f"{file} has no dataclass {attribute!r}; a method is a frozen dataclass with one call")
+    if cls.__module__ == module_name and cls not in _OWN:
+        # results are kept under what a method's repr says, and another file may have a class of the same name
+        plain, code = cls.__repr__, file_digest(path)
+        cls.__repr__ = lambda self: f"{plain(self)} of {code}"
+        _OWN.add(cls)
     cls.spelling = name  # type: ignore[attr-defined]
     return cls

@@ -103,6 +103,11 @@ class ImageSet:
         c, h, w = self.images.shape[1:]
         return c, h, w
 
+    @property
+    def chance(self) -> float:
+        """What guessing the largest class gets right."""
+        return float(self.labels.bincount().max()) / len(self)
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 (16 hex digits) over pixels, labels, shape and class names: what was really used."""
@@ -401,6 +406,3 @@ class KnownPairs:
     labels: Int[Tensor, "n"]
     nats: float
     error: float = 0.0
-
-
-# --- records ---

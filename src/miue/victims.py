@@ -19,6 +19,10 @@ from miue.spec import spell
 from miue.train import accuracy, cosine, descend, restore, state
 from miue.types import ImageSet, UserError
 
+LEARNT = 0.20  # a clean victim must gain this much over chance, or nothing can be concluded from it
+HARMLESS = 0.10  # plain noise that costs more than this hides the pictures by itself
+FITTED = 0.50  # share of its own training set, over chance, that a protected victim must have learnt
+
 
 @dataclass(frozen=True)
 class CrossEntropy:
@@ -51,8 +55,10 @@ class Recipe:
     """How a victim is trained: the network, SGD or AdamW with a cosine rate, and what is done to pictures and network.
 
     warmup: share of all steps with a linear rise. hold_out: share of the training set that is kept back; the weights
-    of the epoch that is best on it are the victim's (0: those of the last epoch). patience: epochs without a gain
-    there after which training stops (0: never). source: where the numbers come from.
+    of the epoch that is best on it are the victim's (0: those of the last epoch). It is a part of what was published:
+    of a protected set the held-out part is protected, too, and says little about clean pictures. What somebody with
+    clean pictures could pick is the best epoch of a record. patience: epochs without a gain there after which training
+    stops (0: never). source: where the numbers come from.
     """
 
     net: str = "resnet18"
@@ -78,6 +84,13 @@ class Recipe:
             raise UserError(
                 f"epochs={self.epochs}, batch={self.batch}, lr={self.lr:g}: at least 1, 2 and a positive rate"
             )
+        if not (0 <= self.momentum < 1 and 0 <= self.warmup < 1 and 0 <= self.weight_decay < float("inf")):
+            raise UserError(
+                f"momentum={self.momentum:g}, warmup={self.warmup:g}, weight_decay={self.weight_decay:g}: the first "
+                "two are shares from 0 to below 1, and the decay is not negative"
+            )
+        if self.nesterov and self.optimizer == "sgd" and not self.momentum:
+            raise UserError("momentum=0 with nesterov=true: Nesterov's rule needs a momentum; add nesterov=false")
         if not 0 <= self.hold_out < 1 or self.patience < 0 or (self.patience and not self.hold_out):
             raise UserError(
                 f"hold_out={self.hold_out:g}, patience={self.patience}: a share below 1, and patience only with one"

@@ -138,3 +138,56 @@ def test_plasma_is_smooth_in_brightness_and_shuffles_channels():
     colours = torch.tensor([0.1, 0.5, 0.9]).view(1, 3, 1, 1).expand(64, 3, 8, 8)
     shuffled, _ = Plasma(p=0.0, shuffle=1.0)(colours, y, generator())
     assert torch.equal(shuffled.sort(1).values, colours) and not torch.equal(shuffled, colours)
+
+
+def recorder(calls: list, name: str):
+    """Stands for a class of a library: notes with what it was made, and changes nothing."""
+
+    class Recorded(torch.nn.Module):
+        def __init__(self, *args: object, **kwargs: object) -> None:
+            super().__init__()
+            calls.append((name, args, kwargs))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    return Recorded
+
+
+def test_plasma_changes_brightness_then_contrast_then_channels(monkeypatch: pytest.MonkeyPatch):
+    from kornia import augmentation
+
+    calls = []
+    for name in ("RandomPlasmaBrightness", "RandomPlasmaContrast", "RandomChannelShuffle"):
+        monkeypatch.setattr(augmentation, name, recorder(calls, name))
+    x = torch.rand(4, 3, 8, 8, generator=generator(1))
+    assert torch.equal(Plasma(p=0.3, shuffle=0.2)(x, torch.eye(4), generator())[0], x)
+    assert calls == [
+        ("RandomPlasmaBrightness", ((0.3, 0.7),), {"intensity": (0.5, 1.0), "p": 0.3}),
+        ("RandomPlasmaContrast", ((0.3, 0.7),), {"p": 0.3}),
+        ("RandomChannelShuffle", (), {"p": 0.2}),
+    ]
+
+
+def test_plasma_changes_contrast(monkeypatch: pytest.MonkeyPatch):
+    """What is grey stays grey; dark and bright move, and not by the same everywhere."""
+    from kornia import augmentation
+
+    monkeypatch.setattr(augmentation, "RandomPlasmaBrightness", recorder([], ""))
+    x = torch.full((16, 3, 32, 32), 0.5)
+    x[..., :10], x[..., 22:] = 0.2, 0.8
+    made, _ = Plasma(p=1.0, shuffle=0.0)(x, torch.eye(16), generator())
+    assert torch.allclose(made[..., 10:22], x[..., 10:22], atol=1e-5)
+    assert (made - x)[..., :10].abs().mean() > 0.05 and (made - x)[..., :10].std() > 0.01
+
+
+def test_the_strong_augmentation_has_the_amounts_of_its_source(monkeypatch: pytest.MonkeyPatch):
+    from torchvision.transforms import v2
+
+    calls = []
+    for name in ("RandomAffine", "ColorJitter"):
+        monkeypatch.setattr(v2, name, recorder(calls, name))
+    Strong(groups=1)(torch.rand(4, 3, 8, 8, generator=generator(1)), torch.eye(4), generator())
+    (_, angles, given), (_, amounts, _) = calls
+    assert angles == ((-10, 10),) and amounts == (0.2, 0.2, 0.2)
+    assert given["scale"] == (0.8, 1.2) and given["shear"] == 10

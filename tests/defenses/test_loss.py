@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miue import nets
-from miue.defenses import Adversarial, UEraser
+from miue import nets, perturb
+from miue.defenses import Adversarial, UEraser, ueraser
 from miue.defenses.ueraser import worst
 from miue.run import Run
 from miue.victims import Recipe, fit
@@ -33,6 +33,46 @@ def test_adversarial_steps_stay_in_their_ball(eps: int, steps: int, step: float)
     assert (made - x).abs().max() <= eps / 255 + 1e-6
     assert made.min() >= 0 and made.max() <= 1
     assert not made.requires_grad and net.training
+
+
+def test_pictures_that_left_the_range_stay_in_their_ball():
+    """As `op` leaves them: outside of [0,1] nothing is pulled back further than the radius."""
+    net, x, y = some()
+    x = 3 * x - 1
+    made = Adversarial(eps=8, steps=3).attacked(net, x, y, torch.Generator().manual_seed(1))
+    assert (made - x).abs().max() <= 8 / 255 + 1e-6 and (made - x).abs().amin((1, 2, 3)).max() >= 0
+    inside = (x > 0) & (x < 1)
+    assert made[inside].min() >= 0 and made[inside].max() <= 1
+    assert made[x > 1].max() <= x.max() and made[x < 0].min() >= x.min()
+
+
+def test_the_attack_starts_at_random_and_steps_a_quarter_of_its_radius():
+    net, x, y = some()
+    x = x * 0.5 + 0.25  # far from the borders
+    still = perturb.adversarial(net, x, y, 8 / 255, 2 / 255, 0, torch.Generator().manual_seed(1))
+    assert (still - x).std() == pytest.approx(8 / 255 / 3**0.5, rel=0.1)
+    one = Adversarial(eps=8, steps=1).attacked(net, x, y, torch.Generator().manual_seed(1))
+    moved = (one - still).abs()
+    assert moved.max() == pytest.approx(2 / 255, abs=1e-6) and moved.median() == pytest.approx(2 / 255, abs=1e-6)
+
+
+def test_a_view_of_ueraser_is_plasma_and_then_a_trivial_augmentation(monkeypatch: pytest.MonkeyPatch):
+    """With p as it was given, each on what the other made."""
+    seen = []
+
+    def view(name):
+        def change(self, x, y, generator):
+            seen.append((name, getattr(self, "p", None)))
+            return x / 2 + (0.25 if name == "trivial" else 0), y
+
+        return change
+
+    monkeypatch.setattr(ueraser.Plasma, "__call__", view("plasma"))
+    monkeypatch.setattr(ueraser.TrivialAugment, "__call__", view("trivial"))
+    net, (_, x, y) = Watching().train(), some()
+    UEraser(mode="lite", p=0.3)(net, x, y, torch.Generator().manual_seed(1), 0.0)
+    assert seen == [("plasma", 0.3), ("trivial", None)]
+    assert torch.allclose(net.shown[-1], x / 4 + 0.25)
 
 
 def test_adversarial_steps_raise_the_loss(run: Run):

@@ -197,7 +197,7 @@ def test_the_head_alone_and_the_first_of_every_class(tmp_path: Path, run: Run):
     trunk, head = tensors(net, "trunk."), tensors(net, "head.")
     Tune(clean=clean, head=True, epochs=2)(net, Batches(data, run), run)
     assert same(trunk, tensors(net)) and not same(head, tensors(net))
-    few = Tune(clean=clean, per_class=2)._pictures(Batches(data, run))
+    few = Tune(clean=clean, per_class=2).pictures(data)
     assert few.labels.bincount().tolist() == [2] * len(data.classes)
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from miue.batches import Batches
-from miue.defenses import Blur, Depth, DiffPure, Dvae, Gray, Jpeg, Projection, Resize, combination
+from miue.defenses import Blur, ClassMean, Depth, DiffPure, Dvae, Gray, Jpeg, Projection, Resize, combination
 from miue.defenses.dvae import LOUD, Autoencoder, loss
 from miue.defenses.projection import project
 from miue.run import Run
@@ -310,7 +310,7 @@ def test_a_model_of_clean_pictures_takes_noise_away(tmp_path: Path, run: Run):
     made = plan(clean + pattern, unlabelled(64), run)
     kept = ((made - clean) * pattern).sum() / pattern.square().sum()
     assert abs(float(kept)) < 0.2 and (made - clean).square().mean() < pattern.square().mean()
-    with pytest.raises(UserError, match="draws pictures of 3 channels, these have 1"):
+    with pytest.raises(UserError, match="takes 3 channels and gives 3; these pictures have 1"):
         plan(clean[:, :1], unlabelled(64), run)
 
 
@@ -334,3 +334,35 @@ def test_the_diffusion_model_goes_on_where_it_was(tmp_path: Path, run: Run):
     with pytest.raises(KeyboardInterrupt):
         plan(x, unlabelled(8), Stopping(seed=1, keep=tmp_path, after=5))
     assert torch.equal(plan(x, unlabelled(8), Run(seed=1, keep=tmp_path)), whole)
+
+
+def test_a_class_mean_takes_out_what_a_class_shares(run: Run):
+    """A fine pattern that all pictures of a class have disappears; what pictures have by nature stays."""
+    generator = torch.Generator().manual_seed(5)
+    y = torch.arange(3).repeat(300)
+    x = torch.nn.functional.interpolate(torch.rand(900, 3, 2, 2, generator=generator), 16, mode="bilinear")
+    x = 0.2 + 0.6 * x + 0.02 * torch.randn(x.shape, generator=generator)
+    noise = (torch.randn(3, 3, 16, 16, generator=generator).sign() * 8 / 255)[y]
+    made = ClassMean()(x + noise, y, run)
+    assert (made - x).square().mean() < 0.15 * noise.square().mean()  # the coarse part of the pattern stays
+    assert (ClassMean()(x, y, run) - x).square().mean() < 0.01 * noise.square().mean()
+    half = ClassMean(strength=0.5)(x + noise, y, run)
+    assert torch.allclose(half, (x + noise + made) / 2, atol=1e-5)
+
+
+def test_a_class_mean_needs_no_class_to_be_there(run: Run):
+    x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    found = ClassMean()(x, torch.tensor([5, 2, 2, 5]), run)
+    assert torch.allclose(found[[1, 2]], ClassMean()(x[[1, 2]], torch.zeros(2, dtype=torch.long), run), atol=1e-6)
+
+
+def test_a_projection_that_would_leave_nothing_is_refused(run: Run):
+    x = torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    with pytest.raises(UserError, match="16 values of a picture and 20 classes"):
+        Projection(steps=1)(x, torch.arange(20), run)
+
+
+def test_the_divergence_of_the_autoencoder_weighs_more_below_a_floor_of_one_nat():
+    x, far = torch.zeros(1, 1, 2, 2), torch.tensor(7.0)
+    assert loss(x, x, x, far, floor=1.0, quiet=True) == pytest.approx(0.01 * 7)
+    assert loss(x, x, x, far, floor=0.5, quiet=True) == pytest.approx(0.5 * 7)

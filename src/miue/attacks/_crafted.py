@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -28,6 +28,8 @@ from miue.types import Budget, ImageSet, Perturbation, UserError
 Aim = Callable[
     [Tensor, Tensor, Tensor], Tensor
 ]  # (x + delta as the surrogate sees it, y, delta) -> what delta descends
+
+PROBE = 4  # steps on delta by which one trial of a forecast is longer than the other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,12 @@ class Crafted(ABC):
     @abstractmethod
     def aim(self, net: Any, batches: Batches, run: Run) -> Aim:
         """What delta descends against this trained, frozen network."""
+
+    def trials(self) -> list[tuple[Crafted, float]]:
+        """Two short versions, and how many times the seconds of each add up to those of this one (for a forecast)."""
+        plain = replace(self, epochs=self.checkpoints, steps=1)
+        steps = (self.steps - 1) / PROBE
+        return [(plain, self.epochs / self.checkpoints - steps), (replace(plain, steps=1 + PROBE), steps)]
 
     def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation:
         """The perturbation of the whole set, one row a picture."""

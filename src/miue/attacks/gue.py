@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -93,7 +93,7 @@ class Gue:
         needs="surrogate",
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "quick": {"surrogate": "small-cnn:width=16", "epochs": 6, "batch": 32, "width": 16},  # ours
+        "quick": {"surrogate": "small-cnn:width=16", "epochs": 4, "batch": 32, "width": 16},  # ours
     }
 
     def __post_init__(self) -> None:
@@ -106,6 +106,10 @@ class Gue:
             if not file.is_file():
                 raise UserError(f"gue: {self.generator!r} is no file; give generator=PATH")
             object.__setattr__(self, "content", file_digest(file))
+
+    def trials(self) -> list[tuple[Gue, float]]:
+        """A short version, and how many times its seconds make those of this one (for a forecast)."""
+        return [(self, 1.0)] if self.generator else [(replace(self, epochs=1), float(self.epochs))]
 
     def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation:
         """The perturbation of the whole set. Resumes after the last finished epoch where `run` keeps state."""

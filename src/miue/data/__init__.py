@@ -6,7 +6,7 @@ from miue.data.output import check_output, clear_output, private_of, refuse_exis
 from miue.data.preview import export, preview
 from miue.data.quality import measure
 from miue.data.read import check_canvas, default_canvas, read, read_like
-from miue.data.scan import scan
+from miue.data.scan import scan, scan_output
 from miue.data.shapes import draw as shapes
 from miue.data.source import Entry, Source
 from miue.data.verify import Finding, verify
@@ -34,6 +34,7 @@ __all__ = [
     "recoded",
     "refuse_existing",
     "scan",
+    "scan_output",
     "shapes",
     "through",
     "verify",

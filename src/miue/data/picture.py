@@ -46,6 +46,9 @@ class Rules:
     frames: Literal["refuse", "first"] = "refuse"
 
 
+ANY_SIZE = 2**40  # pixels: what was published was accepted once
+
+
 @dataclass(frozen=True)
 class Picture:
     """An upright picture of 8 bits. pixels: UInt8[h w c], c = 1 or 3; alpha is carried along untouched."""

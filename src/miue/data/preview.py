@@ -11,7 +11,7 @@ from PIL import Image
 from miue.data.align import align
 from miue.data.output import refuse_existing
 from miue.data.read import clean_picture
-from miue.data.scan import scan
+from miue.data.scan import scan_output
 from miue.data.source import Source
 from miue.run import write_atomically
 from miue.types import ImageSet, UserError
@@ -32,7 +32,7 @@ def preview(clean: Source, out: Path, to: Path, count: int = 8) -> Path:
     for folder in (out,) if clean.kind == "named" else (out, Path(clean.location)):
         if to.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"{to}: lies in {folder}; it shows clean pictures beside protected ones: put it elsewhere")
-    published = scan(out)
+    published = scan_output(out)
     rows = align(clean, published)
     shown = (rows >= 0).nonzero().flatten()
     shown = shown[:: max(len(shown) // count, 1)][:count]

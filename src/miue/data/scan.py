@@ -17,7 +17,7 @@ from miue.data.folder import NOTICE, choose_split, every_file, open_folder
 from miue.data.formats import EXTENSIONS
 from miue.data.named import NAMES, is_named, open_named
 from miue.data.output import private_of
-from miue.data.picture import Picture, Rules, Unfit, decode, quiet
+from miue.data.picture import ANY_SIZE, Picture, Rules, Unfit, decode, quiet
 from miue.data.source import Entry, Payload, Source, Store, ahead, sha256
 from miue.data.tables import open_parquet, shard_files, shards_of
 from miue.types import UserError
@@ -44,6 +44,11 @@ def scan(
     _refuse(store, entries)
     notes = (*store.notes, *_notes(store, entries), *(f"{text} ({n} pictures)" for text, n in remarks.most_common()))
     return Source(store, entries, notes, rules)
+
+
+def scan_output(out: Path) -> Source:
+    """Look at a set that miue wrote."""
+    return scan(out, max_pixels=ANY_SIZE)
 
 
 def _open(source: str | Path, split: str | None, download: bool) -> Store:

@@ -29,6 +29,8 @@ def draw(per_class: int = 400, size: int = 32, seed: int = 0, split: str = "trai
         raise UserError(
             f"shapes of size {size}, {per_class} per class: a size of at least 8 and one picture are needed"
         )
+    if seed < 0:
+        raise UserError(f"shapes with the seed {seed}: a seed is at least 0")
     if split not in ("train", "test"):
         raise UserError(f"there is no split {split!r} of shapes; splits there: train, test")
     labels = torch.arange(len(CLASSES)).repeat(per_class)

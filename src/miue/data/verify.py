@@ -16,13 +16,13 @@ from miue.data.folder import NOTICE
 from miue.data.formats import followed, lossless
 from miue.data.manifest import FINAL, Line, Plan, read_lines
 from miue.data.output import files_in, private_of
-from miue.data.picture import Picture, Rules, Unfit, decode, quiet
+from miue.data.picture import ANY_SIZE, Picture, Rules, Unfit, decode, quiet
 from miue.data.read import clean_picture
 from miue.data.source import Payload, Source
 from miue.data.tables import open_parquet
 from miue.types import Budget, UserError
 
-_ANY_SIZE = Rules(max_pixels=2**40, frames="first")
+_PUBLISHED = Rules(max_pixels=ANY_SIZE, frames="first")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _unreadable(why: str, name: str) -> Payload:
 
 def _problem(payload: Payload, line: Line, known: dict[str, str], originals: _Originals | None) -> str:
     try:
-        picture = decode(payload, _ANY_SIZE)
+        picture = decode(payload, _PUBLISHED)
     except Unfit as unfit:
         return unfit.reason
     if isinstance(payload, bytes):
@@ -137,7 +137,7 @@ def _others(out: Path, ours: set[str], known: dict[str, str]) -> Iterator[Findin
             continue
         problem = "was not written by miue"
         try:
-            digest = decode(path.read_bytes(), _ANY_SIZE).digest
+            digest = decode(path.read_bytes(), _PUBLISHED).digest
             problem = f"shows the unprotected {known[digest]}" if digest in known else problem
         except (Unfit, OSError):
             pass

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from miue.defenses.adversarial import Adversarial
+from miue.defenses.average import ClassMean
 from miue.defenses.diffpure import DiffPure
 from miue.defenses.displace import Coin
 from miue.defenses.dvae import Dvae
@@ -31,6 +32,7 @@ KNOWN: Mapping[str, type[Any]] = {
     for cls in (
         Adversarial,
         Blur,
+        ClassMean,
         Coin,
         CutMix,
         Cutout,
@@ -73,6 +75,7 @@ __all__ = [
     "KNOWN",
     "Adversarial",
     "Blur",
+    "ClassMean",
     "Coin",
     "CutMix",
     "Cutout",

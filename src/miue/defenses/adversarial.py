@@ -18,8 +18,9 @@ from miue.types import Budget, UserError
 class Adversarial:
     """min over weights, max over |delta| <= eps: cross-entropy on x + delta, delta by projected signed steps.
 
-    eps: grey levels. step: grey levels; 0 is a quarter of eps. The attack starts at random and sees the network in
-    evaluation mode; the weights then learn in training mode.
+    eps: grey levels. step: grey levels; 0 is a quarter of eps, which is the literature's 2 for its 8 (with smaller
+    radii some keep 2). The attack starts at random and sees the network in evaluation mode; the weights then learn in
+    training mode.
     """
 
     eps: int = 8

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from miue.run import Run
-from miue.spec import at_least, digest, file_digest
+from miue.spec import at_least, digest, file_digest, tensor_digest
 from miue.train import cosine, descend, resume, state
 from miue.types import UserError
 
@@ -100,7 +99,12 @@ class DiffPure:
 
         for folder in (Path(self.model), Path(self.model) / "scheduler") if self.model else ():
             if (folder / "scheduler_config.json").is_file():
-                return DDPMScheduler.from_pretrained(folder)
+                made: Any = DDPMScheduler.from_pretrained(folder)
+                if made.config.num_train_timesteps < self.time:
+                    raise UserError(
+                        f"diffpure: time={self.time} is beyond the {made.config.num_train_timesteps} of {folder}"
+                    )
+                return made
         return DDPMScheduler(num_train_timesteps=TIMES, beta_schedule="linear")
 
     def read(self, channels: int, run: Run) -> Denoiser:
@@ -113,10 +117,10 @@ class DiffPure:
         except (OSError, ValueError, RuntimeError) as error:
             why = next(iter(str(error).splitlines()), type(error).__name__)
             raise UserError(f"diffpure: the model in {folder} cannot be read: {why}") from None
-        if unet.config.in_channels != channels:
+        if {unet.config.in_channels, unet.config.out_channels} != {channels}:
             raise UserError(
-                f"diffpure: the model in {folder} draws pictures of {unet.config.in_channels} channels, "
-                f"these have {channels}"
+                f"diffpure: the model in {folder} takes {unet.config.in_channels} channels and gives "
+                f"{unet.config.out_channels}; these pictures have {channels}"
             )
         return run.place(Denoiser(unet)).eval()
 
@@ -137,8 +141,7 @@ class DiffPure:
             )
             net = run.place(Denoiser(unet)).train()
         optimizer = torch.optim.Adam(net.parameters(), self.lr)
-        pictures = hashlib.sha256(x.contiguous().numpy().tobytes()).hexdigest()
-        identity = {"diffpure": repr(self), "pictures": pictures, "seed": run.seed}
+        identity = {"diffpure": repr(self), "pictures": tensor_digest(x), "seed": run.seed}
         first = resume(net, optimizer, run, "diffpure", identity)
         count = -(-len(x) // self.batch)
         rate = cosine(self.lr, self.epochs * count)

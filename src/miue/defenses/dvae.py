@@ -19,7 +19,6 @@ from miue.train import cosine, descend
 from miue.types import UserError, eight_bits
 
 CLIP = 5.0  # largest norm of a gradient
-WEIGHT = 0.01  # of the divergence
 QUIET = 11  # epochs before the size of the perturbation enters the loss
 LOUD = 0.002  # mean square of a perturbation, below which its size costs nothing
 PART = 256  # pictures at a time
@@ -80,12 +79,12 @@ def loss(
     floor: float,
     quiet: bool,
 ) -> Float[Tensor, ""]:
-    """MSE(picture, x) + MSE(clamp(picture + p), x) + 0.01 max(divergence, floor), then + max(mean p^2, 0.002).
+    """MSE(picture, x) + MSE(clamp(picture + p), x) + w max(divergence, floor), then + max(mean p^2, 0.002).
 
-    quiet: without the last term.
+    w: 0.01, and 0.5 for a floor below 0.99 nats, as in the source. quiet: without the last term.
     """
-    both = (picture + perturbation).clamp(0, 1)
-    value = F.mse_loss(picture, x) + F.mse_loss(both, x) + WEIGHT * divergence.clamp_min(floor)
+    both, weight = (picture + perturbation).clamp(0, 1), 0.01 if floor > 0.99 else 0.5
+    value = F.mse_loss(picture, x) + F.mse_loss(both, x) + weight * divergence.clamp_min(floor)
     return value if quiet else value + perturbation.square().mean().clamp_min(LOUD)
 
 

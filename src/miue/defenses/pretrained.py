@@ -26,7 +26,9 @@ class Weights:
     """Start from the weights in a file, head excepted; with probe=true only a new head is trained on their features.
 
     file: `.safetensors`, or a state dict saved by PyTorch, of the victim's own architecture, as miue or timm name its
-    tensors. Nothing is downloaded, and nothing is unpickled but tensors.
+    tensors. Nothing is downloaded, and nothing is unpickled but tensors. Pictures reach the network as (x - 0.5) /
+    0.25, which is nearly ImageNet's mean and deviation; weights that expect another contrast (timm's "augreg"
+    transformers: 0.5 / 0.5) start worse than they could.
     """
 
     file: str

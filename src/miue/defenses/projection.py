@@ -53,8 +53,13 @@ class Projection:
 
     def directions(self, x: Float[Tensor, "n c h w"], y: Int[Tensor, "n"], run: Run) -> Float[Tensor, "d k"]:
         """An orthonormal basis of the weights of the fitted classifier, float64 in main memory."""
+        pixels, classes = x[0].numel(), int(y.max()) + 1
+        if pixels <= classes:
+            raise UserError(
+                f"op: {pixels} values of a picture and {classes} classes: nothing would be left of pictures"
+            )
         with run.seeded("op"):
-            linear = run.place(nn.Linear(x[0].numel(), int(y.max()) + 1, bias=False))
+            linear = run.place(nn.Linear(pixels, classes, bias=False))
         whole = -(-len(x) // self.batch)
 
         def stream() -> Iterator[tuple[Tensor, Tensor]]:

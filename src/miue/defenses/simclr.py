@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from miue.batches import Batches
 from miue.contrast import contrast_loss, contrastive
 from miue.run import Run
-from miue.spec import at_least
+from miue.spec import at_least, tensor_digest
 from miue.train import cosine, descend, resume, state
 from miue.types import UserError
 
@@ -64,7 +64,9 @@ class SimClr:
         with run.seeded("simclr"):
             whole = run.place(_Projected(net, width, self.width))
         optimizer = torch.optim.Adam(whole.parameters(), self.lr)
-        identity = {"simclr": repr(self), "data": train.data.digest, "seed": run.seed}
+        pictures = tensor_digest(train.images)  # as purified
+        shapes = [tuple(value.shape) for value in net.state_dict().values()]
+        identity = {"simclr": repr(self), "pictures": pictures, "network": repr(shapes), "seed": run.seed}
         first = resume(whole, optimizer, run, "simclr", identity)
         count = train.count(self.batch)
         rate = cosine(self.lr, self.epochs * count)

@@ -1,4 +1,4 @@
-"""Fine-tuning on clean pictures: a trainer who knows what was done to the set, and has some that were not protected."""
+"""Fine-tuning on clean pictures: a trainer who knows that the set was protected, and has some that were not."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from miue.batches import Batches, FlipCrop
 from miue.run import Run
 from miue.spec import at_least
 from miue.train import cosine, descend
-from miue.types import UserError
+from miue.types import ImageSet, UserError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tune:
     """After the training, go on with clean pictures of the same classes alone, at a lower rate; SGD, flip and crop.
 
-    clean: where they are, as for `--clean`; split: of them; per_class: only the first ones of every class, 0 takes
-    all. head=true trains the head alone (last-layer retraining). What the clean pictures teach without the protected
-    ones is the comparison that shows whether those were worth anything.
+    clean: where they are, as for `--clean`; split: of them; per_class: only the first ones of every class, 0 takes all.
+    head=true trains the head alone: last-layer retraining, with SGD where the source takes LBFGS. What the clean
+    pictures teach without the protected ones is the comparison that shows whether those were worth anything.
     """
 
     clean: str
@@ -46,7 +46,7 @@ class Tune:
         object.__setattr__(self, "content", data.scan(self.clean, split=self.split).digest)
 
     def __call__(self, net: Any, train: Batches, run: Run) -> None:
-        batches = Batches(self._pictures(train), run)
+        batches = Batches(self.pictures(train.data), run)
         parameters = list((net.head if self.head else net).parameters())
         optimizer = torch.optim.SGD(parameters, self.lr, 0.9, weight_decay=5e-4, nesterov=True)
         count, seen = batches.count(self.batch), FlipCrop()
@@ -65,7 +65,8 @@ class Tune:
                     for _ in descend(lambda b, g=generator: loss(b, g), stream, optimizer, rate, run, epoch * count):
                         tick()
 
-    def _pictures(self, train: Batches) -> Any:
+    def pictures(self, train: ImageSet) -> ImageSet:
+        """The clean pictures, with the classes and the size of the training set."""
         source = data.scan(self.clean, split=self.split)
-        found = data.read_like(source, train.data, self.clean, "the training set")
+        found = data.read_like(source, train, self.clean, "the training set")
         return found.first_per_class(self.per_class) if self.per_class else found

@@ -21,8 +21,9 @@ class UEraser:
     mode: "lite" is K = 1, "max" is K = `views` always, "standard" is K = `views` for the share `until` of the training
     and K = 1 after. Its variant against TAP and AR is `jpeg:quality=10+ueraser`. The worst views are chosen without
     gradients and then learnt in a pass of their own; the authors' code keeps K passes instead, so its batch statistics
-    differ. Their notebook does not compute the standard mode that they describe; this does. Published results
-    for it contradict each other.
+    differ; and of TrivialAugment groups of pictures share a draw (`trivial`), where the source draws for each. Their
+    notebook does not compute the standard mode that they describe; this does. Published results for it contradict each
+    other.
     """
 
     mode: Literal["lite", "standard", "max"] = "max"
