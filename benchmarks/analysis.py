@@ -20,7 +20,6 @@ from common import cifar10, record
 
 import miue
 from miue.analyze import Analyzer, correlations, notes
-from miue.recipes import for_victim
 from miue.records import Size
 from miue.run import write_atomically
 from miue.spec import own_budget
@@ -110,7 +109,7 @@ def main() -> None:
     found: dict[str, list[miue.Analysis]] = {net: [] for net in nets}
     for seed in range(options.seeds) if options.only is None else [options.only]:
         for net in nets:
-            recipe = for_victim(base, net) if options.depths else base
+            recipe = miue.recipe(options.recipe, net) if options.depths else base
             analyzer = Analyzer(recipe=recipe, seeds=1, estimators=estimators, rows=options.rows)
             analysis = seed_of(seed, attacks, analyzer, sets, options.work)
             found[net].append(analysis)

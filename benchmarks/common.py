@@ -25,10 +25,15 @@ def cifar10(split: str, per_class: int | None = None) -> miue.ImageSet:
     return whole if per_class is None else whole.first_per_class(per_class)
 
 
+def head() -> str:
+    """The commit that is checked out."""
+    asked = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, cwd=ROOT)
+    return asked.stdout.strip()
+
+
 def record(name: str, run: miue.Run, **facts: Any) -> Path:
     """Write benchmarks/results/<name>.json: the facts, the commit, the machine and the day."""
-    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, cwd=ROOT)
-    body = {"name": name, "commit": commit.stdout.strip(), "day": time.strftime("%Y-%m-%d"), "machine": run.machine}
+    body = {"name": name, "commit": head(), "day": time.strftime("%Y-%m-%d"), "machine": run.machine}
     path = RESULTS / f"{name}.json"
     write_atomically(path, json.dumps(body | facts, indent=1).encode())
     return path

@@ -13,7 +13,6 @@ from common import cifar10, record
 
 import miue
 from miue.evaluate import train_victim
-from miue.recipes import for_victim
 
 RECIPES = ("papers-200", "fast")
 
@@ -27,7 +26,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/fast"))
     options = parser.parse_args()
     clean, test = cifar10("train", options.per_class), cifar10("test")
-    recipes = {name: for_victim(miue.recipe(name), options.net) for name in RECIPES}
+    recipes = {name: miue.recipe(name, options.net) for name in RECIPES}
     runs = []
     for seed in range(options.seeds) if options.only is None else [options.only]:
         for name, recipe in recipes.items():

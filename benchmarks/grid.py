@@ -1,38 +1,48 @@
 """Run a grid, or go on with it, and write benchmarks/results/NAME.json once all of its cells have a record.
 
-python benchmarks/grid.py [NAME] [--plan benchmarks/grid.toml] [--shard 1/2] [--retry]
+python benchmarks/grid.py [NAME] [--plan benchmarks/grid.toml] [--shard 1/2] [--retry] [--partial]
+
+Cells that the record holds already are taken over: a new row costs its own cells only, on whatever machine. Delete the
+record to measure all of them again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from pathlib import Path
+from typing import Any
 
-from common import CIFAR, ROOT, record
+from common import CIFAR, RESULTS, ROOT, head, record
 
 import miue
-from miue.grid import Bench, parse_shard, standing, work
-from miue.plan import Grid
+from miue.grid import Bench, kept, parse_shard, standing, work
+from miue.plan import Cell, Grid
+from miue.records import CellRecord, Craft, VictimRun
+
+TOLD = ("attack", "defense", "recipe", "share", "which", "leaked", "seed", "error")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", nargs="?", default="grid")
     parser.add_argument("--plan", type=Path, default=ROOT / "benchmarks" / "grid.toml")
     parser.add_argument("--shard", type=parse_shard, default=(1, 1))
     parser.add_argument("--retry", action="store_true")
+    parser.add_argument("--partial", action="store_true", help="write the record of what is there, and measure nothing")
     options = parser.parse_args()
     os.environ.setdefault("MIUE_CIFAR10", str(CIFAR))
     run, plan = miue.Run(quiet=False), Grid.load(options.plan)
     bench = Bench.of(plan, run)
-    work(bench, options.shard, options.retry, say=print)
+    before = taken_over(bench, RESULTS / f"{options.name}.json")
+    if not options.partial:
+        work(bench, options.shard, options.retry, say=print)
     board = standing(plan, run)
-    if board.measured + len(board.failed) < board.cells:
+    if not options.partial and board.measured + len(board.failed) < board.cells:
         print(f"{board.measured} of {board.cells} cells measured; no record yet")
         return
     records = bench.records()
-    told = ("attack", "defense", "recipe", "share", "which", "leaked", "seed", "error")
     path = record(
         options.name,
         run,
@@ -40,16 +50,43 @@ def main() -> None:
         sets=bench.sets.model_dump(),
         methods={r.attack: r.method for r in records},
         training={f"{r.recipe} + {r.defense}": r.training for r in records},
-        runs=[
-            {key: getattr(r, key) for key in told}
-            | (r.victim.model_dump() if r.victim else {})
-            | {"craft": r.craft and r.craft.model_dump()}
-            for r in records
-        ],
+        runs=[before.get(r.key) or told(r) for r in records],
         board=board.model_dump(),
     )
     print(path)
 
 
-if __name__ == "__main__":
-    main()
+def told(cell: CellRecord) -> dict[str, Any]:
+    """A cell as the record holds it, with the commit that measured it."""
+    victim = cell.victim.model_dump() if cell.victim else {}
+    craft = cell.craft and cell.craft.model_dump()
+    return {key: getattr(cell, key) for key in TOLD} | victim | {"craft": craft, "commit": head()}
+
+
+def taken_over(bench: Bench, path: Path) -> dict[str, dict[str, Any]]:
+    """Put the cells of a record of the same pictures, methods and recipes among those of a grid; by their keys."""
+    if not path.is_file():
+        return {}
+    there = json.loads(path.read_text())
+    if any(there["sets"][key] != getattr(bench.sets, key) for key in ("data", "test")):
+        return {}
+    known = {tuple(run[key] for key in TOLD[:-1]): run for run in there["runs"] if not run["error"]}
+    found = {}
+    for key, cell in bench.cells.items():
+        run = known.get((cell.attack, cell.training.defense, cell.recipe, *vars(cell.partial).values(), cell.seed))
+        if run and there["plan"]["budget"] == bench.grid.budget and _same(cell, there):
+            if not kept(bench.grid, cell):
+                bench.put(cell, _record(bench, cell, run, there["machine"]))
+            found[key] = {"commit": there["commit"]} | run
+    return found
+
+
+def _same(cell: Cell, there: dict[str, Any]) -> bool:
+    training = json.loads(json.dumps(cell.training.described()))
+    return there["methods"][cell.attack] == cell.method and training in there["training"].values()
+
+
+def _record(bench: Bench, cell: Cell, run: dict[str, Any], machine: dict[str, str]) -> CellRecord:
+    victim = VictimRun(**{key: run[key] for key in VictimRun.model_fields})
+    craft = run["craft"] and Craft(**run["craft"])
+    return bench.blank(cell).model_copy(update={"victim": victim, "craft": craft, "machine": machine})

@@ -233,7 +233,7 @@ def test_defended_victims(miue: Miue, protected: Path, monkeypatch: pytest.Monke
     assert "start from a trained network (docs/limits.md)" in " ".join(ended.out.split())
     refused(
         miue("evaluate", "out", "--clean", "in", *options[:4], "--defense", "tune:clean=in", "--quiet"),
-        "test pictures are among those that victims train on",
+        "test pictures are among those that a defense learns from",
     )
     ended = miue("evaluate", "out", "--clean", "in", "--defense", "jpg", "--quiet")
     assert ended.code == 2 and "defense 'jpg' is unknown; allowed: at," in ended.err

@@ -16,6 +16,7 @@ from torch import Tensor
 from miue import evaluate, nets
 from miue.attacks import Noise
 from miue.batches import Batches, holdout
+from miue.data import through
 from miue.defenses import combination
 from miue.evaluate import Proof, judge
 from miue.records import VictimRun
@@ -54,8 +55,10 @@ def runs(victim: str = "net", seeds: int = 1, **shares: float | list[float]) -> 
     return made
 
 
-def verdict(*parts: list[VictimRun], chance: float = 0.1, threshold: float = 0.25) -> tuple[str, str]:
-    return judge([r for part in parts for r in part], chance, threshold)
+def verdict(
+    *parts: list[VictimRun], chance: float = 0.1, threshold: float = 0.25, largest: float = 0.0
+) -> tuple[str, str]:
+    return judge([r for part in parts for r in part], chance, threshold, largest)
 
 
 def test_protected():
@@ -89,12 +92,20 @@ def test_inconclusive_where_clean_pictures_were_not_learnt():
 def test_inconclusive_where_plain_noise_does_it():
     found, reason = verdict(runs(noise=0.7))
     assert found == "inconclusive" and "plain noise" in reason and "from 90.0% to 70.0%" in reason
+    assert verdict(runs(noise=0.7, protected=0.85))[0] == "not protected"  # harm by noise excuses no failure
 
 
 def test_inconclusive_where_the_protected_set_was_not_fitted():
     found, reason = verdict(runs(train=0.4))
     assert found == "inconclusive" and "trained too little" in reason
     assert verdict(runs(train=0.56))[0] == "protected"
+
+
+def test_who_calls_everything_by_the_largest_class_has_fitted_nothing():
+    """Training sets may be lopsided where test sets are not."""
+    assert verdict(runs(train=0.8, protected=0.5, clean=0.9), chance=0.5)[0] == "protected"
+    found, reason = verdict(runs(train=0.8, protected=0.5, clean=0.9), chance=0.5, largest=0.8)
+    assert found == "inconclusive" and "trained too little" in reason
 
 
 def test_inconclusive_where_seeds_lie_on_both_sides():
@@ -190,7 +201,7 @@ def test_a_proof_with_its_controls(run: Run):
     assert outcome.chance == pytest.approx(1 / 3) and outcome.threshold == 0.25 and outcome.images == len(clean)
     assert outcome.accuracies("clean")[0] > 0.9 and outcome.accuracies("noise")[0] > 0.9
     assert outcome.accuracies("protected")[0] < 0.4 and outcome.accuracies("protected", which="train")[0] > 0.9
-    assert outcome.data["clean"] == clean.digest and outcome.data["test"] == test.digest
+    assert outcome.data["clean"] == through(clean, "jpeg:75").digest and outcome.data["test"] == test.digest
     assert len(set(outcome.data.values())) == 4
     assert (outcome.budget, outcome.channel, outcome.classes) == ("linf:8", "jpeg:75", 3)
     assert "one seed only: the spread is unknown" in outcome.notes
@@ -367,12 +378,49 @@ def test_proofs_that_prove_nothing_are_refused():
 
 
 def test_clean_pictures_of_the_test_set_do_not_tune(run: Run, tmp_path: Path):
-    test = easy(seed=1)
-    np.savez(tmp_path / "test.npz", images=test.images.permute(0, 2, 3, 1).numpy(), labels=test.labels.numpy())
-    recipe = FAST.defended(*combination(f"tune:clean={tmp_path / 'test.npz'},epochs=1"))
-    test, train = (replace(part, classes=("0", "1", "2")) for part in (test, easy()))
-    with pytest.raises(UserError, match="test pictures are among those that victims train on"):
-        evaluate.train_victim("clean", train, test, recipe, run, None)
+    """Not even one: a fifth of the clean pictures is a test set where no other is named."""
+    test, other = easy(seed=1), easy(seed=2)
+    images = torch.cat([test.images[:1], other.images]).permute(0, 2, 3, 1).numpy()
+    np.savez(tmp_path / "few.npz", images=images, labels=torch.cat([test.labels[:1], other.labels]).numpy())
+    recipe = FAST.defended(*combination(f"tune:clean={tmp_path / 'few.npz'},epochs=1"))
+    test, other, train = (replace(part, classes=("0", "1", "2")) for part in (test, other, easy()))
+    with pytest.raises(UserError, match=f"1 of {len(test)} test pictures are among those that a defense learns from"):
+        replace(PROOF, recipes=[recipe])(train, test, train, Budget(8), run)
+    evaluate.check_victims([recipe], train, easy(seed=3), run)
+
+
+def test_noise_goes_the_way_of_the_pictures(run: Run, monkeypatch: pytest.MonkeyPatch):
+    """It is published as noise and then recoded, as what is protected is."""
+    seen = {}
+
+    def trained(role, data, *rest):
+        seen[role] = data
+        return next(r for r in runs() if r.role == role)
+
+    monkeypatch.setattr(evaluate, "train_victim", trained)
+    clean = easy()
+    outcome = PROOF(clean, easy(seed=1), marked(clean), Budget(8), run, "marked", "jpeg:30")
+    published = Noise()(clean, Budget(8), run.reseeded(0)).apply(clean)
+    assert (seen["noise"].images == through(published, "jpeg:30").images).all()
+    assert (seen["clean"].images == through(clean, "jpeg:30").images).all() and outcome.name.endswith("jpeg:30")
+
+
+def test_a_kept_victim_goes_by_the_name_that_was_asked_for(keeping: Run):
+    data, test = easy(), easy(seed=1)
+    evaluate.train_victim("clean", data, test, FAST, keeping, keeping.keep)
+    (path,) = (keeping.keep or Path()).glob("victims/*.json")
+    path.write_text(path.read_text().replace(f'"victim": "{FAST.victim}"', '"victim": "elsewhere/mine.py:D"'))
+    assert evaluate.train_victim("noise", data, test, FAST, keeping, keeping.keep).victim == FAST.victim
+
+
+def test_two_kinds_of_machine_are_told():
+    mixed = [r.model_copy(update={"device": f"machine {r.seed}"}) for r in runs(seeds=2)]
+    assert evaluate._notes(mixed) == ["victims were trained on machine 0 and machine 1"]
+
+
+def test_networks_for_other_sizes_are_told_at_once(run: Run):
+    with pytest.raises(UserError, match=r"mixer_s32_224: takes no pictures of 8 x 8 pixels"):
+        evaluate.check_victims([replace(FAST, net="mixer_s32_224")], easy(), easy(seed=1), run)
 
 
 def test_a_damaged_record_is_told(keeping: Run):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
 import sys
@@ -252,6 +253,51 @@ def test_a_victim_that_fails_fails_alone(place: Path, run: Run, counted: list, m
 
     monkeypatch.setattr(grid, "train_victim", sometimes)
     assert [r.error for r in work(Bench.of(planned(), run))] == ["", "MemoryError: too large", ""]
+
+
+def test_a_full_disk_is_no_result(place: Path, run: Run, counted: list, monkeypatch: pytest.MonkeyPatch):
+    real, full = grid.train_victim, OSError(errno.ENOSPC, "No space left on device")
+
+    def sometimes(role, *rest):
+        if role == "noise" and full.args:
+            raise full
+        return real(role, *rest)
+
+    monkeypatch.setattr(grid, "train_victim", sometimes)
+    with pytest.raises(OSError, match="No space left"):
+        work(Bench.of(planned(), run))
+    assert len(list(Path("out").glob("cells/*.json"))) == 1
+    full.args = ()
+    assert [r.error for r in work(Bench.of(planned(), run))] == ["", "", ""]
+
+
+def test_cells_of_another_machine_are_taken_over(place: Path, run: Run, counted: list):
+    there, here = Bench.of(planned("there"), run), Bench.of(planned("here"), run)
+    work(there)
+    for cell in here.cells.values():
+        record = there.measure(cell)
+        here.put(cell, here.blank(cell).model_copy(update={"victim": record.victim, "craft": record.craft}))
+    trained = len(counted)
+    work(here)
+    assert len(counted) == trained and standing(planned("here"), run) == standing(planned("there"), run)
+
+
+def test_overlaps_of_test_and_training_pictures_are_told(place: Path, run: Run, counted: list):
+    train, test = easy(6), easy(6, seed=1)
+    images = torch.cat([train.images[:1], test.images]).permute(0, 2, 3, 1).numpy()
+    np.savez("test.npz", images=images, labels=torch.cat([train.labels[:1], test.labels]).numpy())
+    said: list[str] = []
+    work(Bench.of(planned(), run), say=said.append)
+    assert said[0] == f"1 of {len(images)} test pictures are training pictures, too"
+    with pytest.raises(UserError, match="test pictures are among those that victims train on"):
+        work(Bench.of(planned("same", test="train.npz"), run))
+
+
+def test_another_folder_behind_a_variable_is_another_source(place: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PICTURES", "train.npz")
+    first = planned(data="$PICTURES").source
+    monkeypatch.setenv("PICTURES", "test.npz")
+    assert planned(data="$PICTURES").source != first and "test.npz'" in first and "train" not in first
 
 
 def test_shards_are_disjoint_balanced_and_whole(place: Path, run: Run):

@@ -71,6 +71,12 @@ def test_the_whole_set_is_the_protected_set():
         Partial().rest(clean, RUN)
 
 
+def test_small_shares_have_names_of_their_own():
+    assert str(Partial(leaked=0.002)) == ", 0.2% leaked" != str(Partial(leaked=0.001))
+    assert str(Partial(share=0.333, which="random")) == ", 33.3% protected (random)"
+    assert str(Partial(share=0.07)) == ", 7% protected (stratified)"
+
+
 def test_shares_that_make_no_sense():
     for wrong in ({"share": 0.0}, {"share": 1.1}, {"leaked": -0.1}, {"leaked": 2.0}):
         with pytest.raises(UserError, match="a protected share is above 0"):

@@ -22,7 +22,7 @@ from miue.data import measure
 from miue.nets import Classifier
 from miue.ranks import spearman
 from miue.records import Analysis, Calibration, Correlation, Examined, Measured, Role, Size, Stage
-from miue.run import Run, write_atomically
+from miue.run import Run, locked, write_atomically
 from miue.spec import digest, read_record
 from miue.train import accuracy
 from miue.types import Budget, ImageSet, UserError
@@ -109,7 +109,7 @@ class Analyzer:
             runs=runs,
             calibration=[c for width in widths for c in self._calibrated(width, len(rows), len(clean.classes), run)],
             correlations=correlations(runs, run),
-            notes=notes(runs, sizes, test.chance),
+            notes=notes(runs, sizes, test.chance, clean.chance),
             machine=run.machine,
         )
 
@@ -126,16 +126,30 @@ class Analyzer:
 
         The trained victim itself is kept too: other estimators, or other rows, need no training.
         """
-        clean, test, trained, shown = sets
-        start = time.monotonic()
-        victim = digest(VERSION, self.recipe, trained.digest, run.seed + seed)
-        keep = run.keep / "analysis" / victim if run.keep else None
+        if run.keep is None:
+            return self._examined(name, role, sets, rows, seed, run)
+        victim = digest(VERSION, self.recipe, sets[2].digest, run.seed + seed)
         digests = tuple(part.digest for part in sets)
         key = digest(VERSION, replace(self, seeds=1), digests, run.seed, seed)
-        record = keep / f"{key}.json" if keep else None
-        if record and record.is_file():
-            return read_record(Examined, record)
-        own = replace(run, seed=run.seed + seed, keep=keep)
+        record = run.keep / "analysis" / victim / f"{key}.json"
+        with locked(run.keep, f"analysis-{victim}"):
+            if record.is_file():
+                return read_record(Examined, record)
+            done = self._examined(name, role, sets, rows, seed, replace(run, keep=record.parent))
+            write_atomically(record, done.model_dump_json(indent=1).encode())
+            return done
+
+    def _examined(
+        self,
+        name: str,
+        role: Role,
+        sets: tuple[ImageSet, ImageSet, ImageSet, ImageSet],
+        rows: Int[Tensor, "r"],
+        seed: int,
+        run: Run,
+    ) -> Examined:
+        (clean, test, trained, shown), start = sets, time.monotonic()
+        own = replace(run, seed=run.seed + seed)
         net, _ = fit(trained, self.recipe, own)
         scores = [accuracy(net, Batches(part, own), own) for part in (test, trained)]
         labels = clean.labels[rows]
@@ -147,7 +161,7 @@ class Analyzer:
                 stages.append(self._stage(depth, labels, measuring))
                 tick()
         points, axes = plane(depths[-1], labels, measuring)
-        done = Examined(
+        return Examined(
             name=name,
             role=role,
             method=name,
@@ -161,9 +175,6 @@ class Analyzer:
             axes=axes,
             seconds=time.monotonic() - start,
         )
-        if record:
-            write_atomically(record, done.model_dump_json(indent=1).encode())
-        return done
 
     def _stage(self, depth: Depth, labels: Int[Tensor, "n"], run: Run) -> Stage:
         name, x, y = depth
@@ -316,7 +327,7 @@ def correlations(runs: Sequence[Examined], run: Run) -> list[Correlation]:
     return made
 
 
-def notes(runs: Sequence[Examined], sizes: Mapping[str, Size], chance: float) -> list[str]:
+def notes(runs: Sequence[Examined], sizes: Mapping[str, Size], chance: float, largest: float = 0.0) -> list[str]:
     """What a reader must know beside the figures."""
     told = ["one seed only: the spread over victims is unknown"] if len({found.seed for found in runs}) == 1 else []
     learnt = fmean(found.accuracy for found in runs if found.role == "clean")
@@ -329,6 +340,7 @@ def notes(runs: Sequence[Examined], sizes: Mapping[str, Size], chance: float) ->
         )
     for name in dict.fromkeys(found.name for found in runs if found.role == "protected"):
         fitted = fmean(found.fitted for found in runs if found.name == name)
-        if fitted - chance < FITTED * (1 - chance):
+        guessed = max(chance, largest)
+        if fitted - guessed < FITTED * (1 - guessed):
             told.append(f"the victim of {name} fits only {fitted:.1%} of its own training set: trained too little")
     return told + [f"{name}: {size.leaves}" for name, size in sizes.items() if size.leaves]

@@ -47,7 +47,7 @@ from miue.options import (
     Threshold,
     Victims,
 )  # fmt: skip
-from miue.recipes import for_victim, recipe
+from miue.recipes import recipe
 from miue.run import Run
 from miue.spec import catalogue, defense_lines, facts
 from miue.types import UserError
@@ -173,8 +173,7 @@ def evaluate(
 
     What is evaluated is read back from OUT. Exit code 3 where the verdict is not "protected".
     """
-    base = recipe(recipe_name)
-    victims = [for_victim(base, net) for net in victim] if victim else [base]
+    victims = [recipe(recipe_name, net) for net in victim or [None]]
     victims += [plain.defended(*combination(text)) for text in defense or () for plain in victims]
     run = Run(seed, device, quiet=quiet)
     claim = proofs.Claim(
@@ -233,9 +232,8 @@ def analyze(
     One or several outputs of one source. Victims are trained on each, and on clean and noisy pictures as controls.
     Stopped or killed? The same command goes on where it was.
     """
-    base = recipe(recipe_name)
     given: dict[str, Any] = {"estimators": tuple(estimator)} if estimator else {}
-    analyzer = Analyzer(recipe=for_victim(base, victim) if victim else base, seeds=seeds, rows=rows, **given)
+    analyzer = Analyzer(recipe=recipe(recipe_name, victim), seeds=seeds, rows=rows, **given)
     if figures_folder:
         figures.ready(figures_folder, [*outs, Path(clean)])
     say = (lambda text: None) if quiet else _say

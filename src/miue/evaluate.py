@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 
 import torch
-from filelock import FileLock
 
 from miue import nets
 from miue.attacks import Noise
 from miue.batches import Batches
-from miue.data import measure
+from miue.data import measure, through
 from miue.nets import Classifier
 from miue.records import Outcome, Role, Size, Verdict, VictimRun
-from miue.run import Run, write_atomically
+from miue.run import Run, locked, write_atomically
 from miue.spec import digest, read_record
 from miue.train import accuracy
 from miue.types import Budget, ImageSet, UserError
@@ -60,26 +59,31 @@ class Proof:
         method: str = "unknown",
         channel: str | None = None,
     ) -> Outcome:
-        """Train every victim on clean, noise and protected; rows of the three sets correspond. Resumes by content."""
+        """Train every victim on clean, noise and protected; rows of the three sets correspond. Resumes by content.
+
+        channel: what all three go through on their way to the victims, the noise as it would be published.
+        """
         if clean.classes != protected.classes or clean.classes != test.classes:
             raise UserError("the clean, the test and the protected set do not have the same classes in the same order")
         if not torch.equal(clean.labels, protected.labels):
             raise UserError("the clean and the protected set do not have the same labels, row by row")
         twins = told_twice(test, clean, protected)
-        check_nets(self.recipes, clean, run)
-        size = measure(clean, protected)
-        control = _matched(budget, size)
+        check_victims(self.recipes, clean, test, run)
+        control = _matched(budget, measure(clean, protected))
         noisy = self.noise(clean, control, run.reseeded(0)).apply(clean)
         sets: dict[Role, ImageSet] = {"clean": clean, "noise": noisy, "protected": protected}
+        if channel:
+            sets = {role: through(data, channel) for role, data in sets.items()}
+        size = measure(sets["clean"], sets["protected"])
         runs = [
             train_victim(role, data, test, recipe, run.reseeded(run.seed + seed), run.keep)
             for recipe in self.recipes
             for seed in range(self.seeds)
             for role, data in sets.items()
         ]
-        verdict, reason = judge(runs, test.chance, self.threshold)
+        verdict, reason = judge(runs, test.chance, self.threshold, clean.chance)
         return Outcome(
-            name=protected.name,
+            name=sets["protected"].name,
             method=method,
             channel=channel,
             budget=str(budget),
@@ -103,11 +107,39 @@ class Proof:
         )
 
 
-def check_nets(recipes: Iterable[Recipe], data: ImageSet, run: Run) -> None:
-    """UserError for a network that cannot be built: told before hours of work on others."""
+def check_victims(recipes: Sequence[Recipe], data: ImageSet, test: ImageSet, run: Run) -> None:
+    """UserError for victims that cannot be had: told before hours of work on others.
+
+    For a network that cannot be built or takes no pictures of this size, for weights that are another network's, and
+    where a defense learns from pictures that are to test it.
+    """
     with run.seeded("nets"):
         for net in dict.fromkeys(recipe.net for recipe in recipes):
-            nets.build(net, data.shape, len(data.classes))
+            _tried(net, data)
+        starts = {repr((start, recipe.net)): (start, recipe.net) for recipe in recipes for start in recipe.start}
+        for start, net in starts.values():
+            if check := getattr(start, "check", None):
+                check(nets.build(net, data.shape, len(data.classes)))
+    for finish in {repr(finish): finish for recipe in recipes for finish in recipe.finish}.values():
+        if pictures := getattr(finish, "pictures", None):
+            seen = pictures(data)
+            if count := repeated(test, seen):
+                raise UserError(
+                    f"{seen.name}: {count} of {len(test)} test pictures are among those that a defense learns from; "
+                    "give it pictures that are in no test set, or name a test set of other pictures"
+                )
+
+
+def _tried(name: str, data: ImageSet) -> None:
+    net = nets.build(name, data.shape, len(data.classes)).eval()
+    try:
+        with torch.no_grad():
+            net(torch.zeros(2, *data.shape))
+    except Exception as error:  # whatever a network says of a size that it was not made for
+        side = data.shape[1]
+        raise UserError(
+            f"{name}: takes no pictures of {side} x {side} pixels ({error}); give another network"
+        ) from None
 
 
 def repeated(test: ImageSet, trained: ImageSet) -> int:
@@ -139,10 +171,10 @@ def train_victim(role: Role, data: ImageSet, test: ImageSet, recipe: Recipe, run
         return _trained(role, data, test, recipe, replace(run, keep=None))
     key = digest(VERSION, recipe, data.digest, test.digest, run.seed)
     record = keep / "victims" / f"{key}.json"
-    (keep / "locks").mkdir(parents=True, exist_ok=True)
-    with FileLock(keep / "locks" / f"victim-{key}.lock"):
+    with locked(keep, f"victim-{key}"):
         if record.is_file():
-            return read_record(VictimRun, record).model_copy(update={"role": role})
+            names = {"role": role, "victim": recipe.victim, "defense": recipe.defense}
+            return read_record(VictimRun, record).model_copy(update=names)
         run = replace(run, keep=keep / "victims" / key)
         done = _trained(role, data, test, recipe, run)
         write_atomically(record, done.model_dump_json(indent=1).encode())
@@ -157,9 +189,6 @@ def _trained(role: Role, data: ImageSet, test: ImageSet, recipe: Recipe, run: Ru
     def watch(epoch: int, net: Classifier) -> float | None:
         return accuracy(net, tests, run) if epoch <= EARLY or epoch % every == 0 or epoch == recipe.epochs else None
 
-    for finish in recipe.finish:
-        if pictures := getattr(finish, "pictures", None):
-            repeated(test, pictures(data))
     ready = prepare(data, recipe, run)
     net, seen = fit(ready, recipe, run, watch)
     last = accuracy(net, tests, run) if recipe.hold_out or recipe.finish else seen[recipe.epochs]
@@ -177,17 +206,21 @@ def _trained(role: Role, data: ImageSet, test: ImageSet, recipe: Recipe, run: Ru
         best_epoch=best,
         train=accuracy(net, ready.train, run),
         seconds=time.monotonic() - start,
+        device=run.machine["device"],
     )
 
 
-def judge(runs: Sequence[VictimRun], chance: float, threshold: float) -> tuple[Verdict, str]:
-    """The verdict over all victims and seeds: one that breaks the protection decides, then one that proves nothing."""
+def judge(runs: Sequence[VictimRun], chance: float, threshold: float, largest: float = 0.0) -> tuple[Verdict, str]:
+    """The verdict over all victims and seeds: one that breaks the protection decides, then one that proves nothing.
+
+    chance: share of the largest class of the test set; largest: of the training set.
+    """
     verdicts = []
     for victim in dict.fromkeys(r.victim for r in runs):
         by_role = {
             role: [r for r in runs if r.victim == victim and r.role == role] for role in ("clean", "noise", "protected")
         }
-        verdicts.append(judge_victim(victim, by_role, chance, threshold))
+        verdicts.append(judge_victim(victim, by_role, chance, threshold, largest))
     broken = [reason for verdict, reason in verdicts if verdict == "not protected"]
     unsure = [reason for verdict, reason in verdicts if verdict == "inconclusive"]
     if broken or unsure:
@@ -196,22 +229,25 @@ def judge(runs: Sequence[VictimRun], chance: float, threshold: float) -> tuple[V
 
 
 def judge_victim(
-    victim: str, runs: Mapping[str, Sequence[VictimRun]], chance: float, threshold: float
+    victim: str, runs: Mapping[str, Sequence[VictimRun]], chance: float, threshold: float, largest: float = 0.0
 ) -> tuple[Verdict, str]:
-    """The verdict of one victim by itself: its runs by role, those of one seed at one place."""
+    """The verdict of one victim by itself: its runs by role, those of one seed at one place.
+
+    What it has learned decides first: controls that failed can excuse a success of the protection, no failure.
+    """
     clean, noise = (fmean(r.last for r in runs[role]) for role in ("clean", "noise"))
     least = min(r.last for r in runs["clean"])  # of every seed: a share is taken of each one's gain below
     if least - chance < LEARNT:
         return "inconclusive", f"{victim} reaches only {least:.1%} on clean pictures, chance is {chance:.1%}"
-    if clean - noise > HARMLESS:
-        return "inconclusive", f"plain noise of this budget alone takes {victim} from {clean:.1%} to {noise:.1%}"
     kept = [(p.last - chance) / (c.last - chance) for p, c in zip(runs["protected"], runs["clean"], strict=True)]
     last = fmean(r.last for r in runs["protected"])
     text = f"{victim} keeps {max(fmean(kept), 0):.0%} of what clean pictures teach ({last:.1%} instead of {clean:.1%})"
     if min(kept) > threshold:
         return "not protected", text
-    fitted = min(r.train for r in runs["protected"])
-    if fitted - chance < FITTED * (1 - chance):
+    if clean - noise > HARMLESS:
+        return "inconclusive", f"plain noise of this budget alone takes {victim} from {clean:.1%} to {noise:.1%}"
+    fitted, guessed = min(r.train for r in runs["protected"]), max(chance, largest)
+    if fitted - guessed < FITTED * (1 - guessed):
         return "inconclusive", f"{victim} did not even fit the protected pictures ({fitted:.1%}): trained too little"
     if max(kept) <= threshold:
         return "protected", text
@@ -228,4 +264,6 @@ def _notes(runs: Sequence[VictimRun]) -> list[str]:
             notes.append(f"{victim} was at {best:.1%} in its best epoch: whoever can watch clean pictures stops there")
     if len({r.seed for r in runs}) == 1:
         notes.append("one seed only: the spread is unknown")
+    if len(devices := sorted({r.device for r in runs if r.device})) > 1:
+        notes.append(f"victims were trained on {' and '.join(devices)}")
     return notes

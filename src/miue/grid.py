@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -10,21 +11,22 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from miue.attacks import attack
 from miue.data import measure
-from miue.evaluate import check_nets, train_victim
+from miue.evaluate import check_victims, told_twice, train_victim
 from miue.jobs import installed
 from miue.leaderboard import Board, board
 from miue.nets import counted
 from miue.plan import Cell, Grid
 from miue.records import CellRecord, Craft, Role, Sets
-from miue.run import Run, write_atomically
+from miue.run import Run, locked, write_atomically
 from miue.spec import read_record
 from miue.types import Budget, ImageSet, Perturbation, UserError
 
 Say = Callable[[str], None]
+PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def kept(grid: Grid, cell: Cell) -> CellRecord | None:
@@ -74,6 +76,7 @@ class Bench:
             tested=len(self.test),
             classes=len(self.clean.classes),
             chance=self.test.chance,
+            largest=self.clean.chance,
         )
         self.cells = {cell.key: cell for cell in self.grid.cells(self.sets)}
 
@@ -96,29 +99,32 @@ class Bench:
 
         An error of the attack or of the victim becomes a record.
         """
-        with self._lock(cell.key, wait):
+        with locked(self.grid.out, cell.key, wait):
             if there := kept(self.grid, cell):
                 return there
             try:
                 record = self._measured(cell, wait)
-            except Timeout:
-                raise
             except Exception as error:
+                _raise_passing(error)
                 record = self.failed(cell, error)
-            write_atomically(_record(self.grid, cell), record.model_dump_json(indent=1).encode())
+            self.put(cell, record)
             return record
+
+    def put(self, cell: Cell, record: CellRecord) -> None:
+        """Keep the record of a cell: one that another machine measured is as good as one of this one."""
+        write_atomically(_record(self.grid, cell), record.model_dump_json(indent=1).encode())
 
     def failed(self, cell: Cell, error: Exception | str) -> CellRecord:
         """The record of a cell that ended in an error."""
         text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
-        return self._written(cell).model_copy(update={"error": text})
+        return self.blank(cell).model_copy(update={"error": text})
 
     def make(self, cell: Cell, wait: bool = True) -> str:
         """Make the perturbation that a cell needs, once for all cells that share it. What went wrong, or nothing."""
         if not cell.perturbation or cell.perturbation in self.broken:
             return self.broken.get(cell.perturbation, "")
         path = self._perturbation(cell)
-        with self._lock(cell.perturbation, wait):
+        with locked(self.grid.out, cell.perturbation, wait):
             if path.is_file():
                 return ""
             run = replace(self.run.reseeded(cell.seed), keep=path.with_suffix(""), quiet=True)
@@ -127,6 +133,7 @@ class Bench:
                 with counted() as passes:
                     made = attack(cell.attack)(self.clean, cell.budget or Budget(), run)
             except Exception as error:
+                _raise_passing(error)
                 self.broken[cell.perturbation] = f"{type(error).__name__}: {error}"
                 return self.broken[cell.perturbation]
             craft = self._craft(made, time.monotonic() - start, passes.count)
@@ -141,7 +148,7 @@ class Bench:
         run = replace(self.run.reseeded(cell.seed), quiet=True)
         role: Role = "noise" if cell.attack == "noise" else "protected" if cell.perturbation else "clean"
         victim = train_victim(role, self._training_set(cell, run), self.test, cell.training, run, self.grid.out)
-        return self._written(cell).model_copy(update={"victim": victim})
+        return self.blank(cell).model_copy(update={"victim": victim})
 
     def _training_set(self, cell: Cell, run: Run) -> ImageSet:
         if cell.attack == "clean":
@@ -156,7 +163,8 @@ class Bench:
         assert size is not None, "a grid has pictures"
         return Craft(**dict(size), seconds=seconds, passes=passes / size.pictures)
 
-    def _written(self, cell: Cell) -> CellRecord:
+    def blank(self, cell: Cell) -> CellRecord:
+        """The record of a cell without what its victim learned."""
         craft = self._perturbation(cell).with_suffix(".json") if cell.perturbation else None
         return CellRecord(
             key=cell.key,
@@ -177,9 +185,11 @@ class Bench:
     def _perturbation(self, cell: Cell) -> Path:
         return self.grid.out / "perturbations" / f"{cell.perturbation}.safetensors"
 
-    def _lock(self, name: str, wait: bool) -> FileLock:
-        (self.grid.out / "locks").mkdir(parents=True, exist_ok=True)
-        return FileLock(self.grid.out / "locks" / f"{name}.lock", timeout=-1 if wait else 0)
+
+def _raise_passing(error: Exception) -> None:
+    """Raise what says nothing of a cell: another process is at it, or the disk takes no more."""
+    if isinstance(error, Timeout) or (isinstance(error, OSError) and error.errno in PASSING):
+        raise error
 
 
 def in_turn(bench: Bench, cells: Iterable[Cell]) -> Iterator[CellRecord]:
@@ -257,7 +267,9 @@ def work(
         with suppress(FileNotFoundError):
             _record(bench.grid, bench.cells[key]).unlink()
     missing = [cell for cell in cells if cell.key not in there]
-    check_nets([cell.training for cell in missing], bench.clean, bench.run)
+    check_victims([cell.training for cell in missing], bench.clean, bench.test, bench.run)
+    if twins := told_twice(bench.test, bench.clean):
+        say(twins)
     say(f"{len(cells)} cells: {len(there)} there, {len(missing)} to measure, in {bench.grid.out}")
     with bench.run.progress("grid", len(cells), len(there)) as tick:
         for record in (on_ray if ray else in_turn)(bench, missing):

@@ -45,9 +45,14 @@ class RunRecord(Record):
             raise UserError(f"{out}: no {path.parent.name}/run.json beside it; only an output of miue has one")
         return read_record(cls, path)
 
+    @property
+    def rules(self) -> dict[str, Any]:
+        """By which the run that made the output looked at pictures."""
+        return self.source.get("rules", {})
+
     def originals(self, clean: str, split: str | None) -> data.Source:
-        """Look at the clean pictures by the rules of the run that made the output."""
-        return data.scan(clean, split=split, **self.source.get("rules", {}))
+        """Look at the clean pictures by the same rules."""
+        return data.scan(clean, split=split, **self.rules)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -131,5 +131,6 @@ def _place(
         return place
     by_role = {role: [found[s] for s in seeds] for role, found in {**runs, "protected": done}.items()}
     name = next(iter(done.values())).victim
-    verdict, reason = judge_victim(name, by_role, records[0].sets.chance, threshold)
+    sets = records[0].sets
+    verdict, reason = judge_victim(name, by_role, sets.chance, threshold, sets.largest)
     return place.model_copy(update={"verdict": verdict, "reason": reason})

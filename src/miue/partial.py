@@ -80,8 +80,8 @@ class Partial:
 
     def __str__(self) -> str:
         """How it is told after a name: ", 40% protected (random), 10% leaked"; empty for the whole set."""
-        told = [f"{self.share:.0%} protected ({self.which})"] if self.share < 1 else []
-        told += [f"{self.leaked:.0%} leaked"] if self.leaked else []
+        told = [f"{100 * self.share:g}% protected ({self.which})"] if self.share < 1 else []
+        told += [f"{100 * self.leaked:g}% leaked"] if self.leaked else []
         return "".join(f", {part}" for part in told)
 
 

@@ -100,9 +100,16 @@ class Grid(Record):
 
     @property
     def source(self) -> str:
-        """What the grid asks for, as text: records of the same one need not read the pictures to find each other."""
+        """What the grid asks for, as text: records of the same one need not read the pictures to find each other.
+
+        Paths stand in it as they are written, without what variables in them are, which is another reader's business;
+        a digest tells those apart.
+        """
         asked = ("data", "test", "split", "test_split", "per_class", "test_per_class", "canvas")
-        return repr({key: value for key in asked if (value := getattr(self, key)) is not None})
+        told = repr({key: value for key in asked if (value := getattr(self, key)) is not None})
+        texts = [text for text in (self.data, self.test) if text]
+        meant = [_expanded(text) for text in texts]
+        return told if meant == texts else f"{told} {digest(*meant)}"
 
     def read(self, run: Run) -> tuple[ImageSet, ImageSet]:
         """The clean training set and the test set; where no test set is named, a fifth of the clean one."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Int64
@@ -17,7 +18,7 @@ from miue.analyze import Analyzer
 from miue.attacks import attack
 from miue.batches import holdout
 from miue.detect import Detection, first_look
-from miue.evaluate import Proof, repeated, told_twice
+from miue.evaluate import Proof, check_victims, told_twice
 from miue.jobs import RunRecord
 from miue.records import Analysis, Generation, Outcome
 from miue.run import Run, write_atomically
@@ -73,6 +74,8 @@ class _Sets:
     clean: ImageSet
     protected: Mapping[str, ImageSet]
     records: Mapping[str, RunRecord]
+    resized: bool
+    """Whether some pictures were published at another size than that of the sets."""
 
     @property
     def budgets(self) -> dict[str, Budget]:
@@ -86,16 +89,16 @@ def prove(claim: Claim, proof: Proof, run: Run, say: Say = lambda text: None) ->
     """
     name, private = claim.out.resolve().name, data.private_of(claim.out)
     sets, test = _tested(claim, _read(claim, {name: claim.out}, say), run, say)
-    (clean, protected), method = _shipped(claim, sets), sets.records[name].settings["attack"]
-    # what went through a channel is no longer the same picture, so `proof` cannot see it
-    before = told_twice(test, sets.clean, sets.protected[name]) if claim.channel else ""
+    record, protected = sets.records[name], sets.protected[name]
     victims = ", ".join(r.victim for r in proof.recipes)
     say(f"training {victims} on clean, noisy and protected pictures, {proof.seeds} seed(s) each")
-    noise = replace(proof.noise, cells=int(sets.records[name].settings.get("cells", 0)))
-    proof, kept = replace(proof, noise=noise), replace(run, keep=private)
-    outcome = proof(clean, test, protected, sets.budgets[name], kept, method, claim.channel)
-    if before and before not in outcome.notes:
-        outcome = outcome.model_copy(update={"notes": [*outcome.notes, before]})
+    proof = replace(proof, noise=replace(proof.noise, cells=_cells(record, protected)))
+    kept, method = replace(run, keep=private), record.settings["attack"]
+    outcome = proof(sets.clean, test, protected, sets.budgets[name], kept, method, claim.channel)
+    if claim.channel and sets.resized:
+        side = protected.shape[1]
+        note = f"pictures went through {claim.channel} at {side} x {side} pixels, not at the size that was published"
+        outcome = outcome.model_copy(update={"notes": [*outcome.notes, note]})
     _write(private / "outcomes", outcome)
     return outcome
 
@@ -113,11 +116,13 @@ def explain(inquiry: Inquiry, analyzer: Analyzer, run: Run, say: Say = lambda te
     """
     named = inquiry.named()
     sets, test = _tested(inquiry, _read(inquiry, named, say), run, say)
+    twins = told_twice(test, sets.clean, *sets.protected.values())
+    check_victims([analyzer.recipe], sets.clean, test, run)
     budgets = list(sets.budgets.values())
     budget = budgets[0] if len(set(budgets)) == 1 and budgets[0].norm != "none" else Budget()
     say(f"training {analyzer.recipe.victim} on clean, noisy and {', '.join(named)}, {analyzer.seeds} seed(s) each")
     methods = {name: record.settings["attack"] for name, record in sets.records.items()}
-    grids = {int(record.settings.get("cells", 0)) for record in sets.records.values()}
+    grids = {_cells(record, sets.protected[name]) for name, record in sets.records.items()}
     if len(grids) == 1:
         analyzer = replace(analyzer, noise=replace(analyzer.noise, cells=grids.pop()))
     first = data.private_of(next(iter(named.values())))
@@ -126,6 +131,7 @@ def explain(inquiry: Inquiry, analyzer: Analyzer, run: Run, say: Say = lambda te
     traces = [trace for name, at in kept.items() if (trace := generation(name, sets.records[name], at))]
     others = [f"{name} has a budget of {b}" for name, b in sets.budgets.items() if b != budget]
     notes = [f"the noise control has a budget of {budget}; {other}" for other in others]
+    notes += [twins] if twins else []
     analysis = analysis.model_copy(update={"generation": traces, "notes": [*analysis.notes, *notes]})
     _write(first / "analyses", analysis)
     return analysis
@@ -155,7 +161,14 @@ def _read(asked: _Question, outs: Mapping[str, Path], say: Say) -> _Sets:
         name: data.read(published, canvas, grey=grey).select(rows[used], name=name)
         for name, (published, rows) in found.items()
     }
-    return _Sets(clean, protected, records)
+    sizes = {(entry.width, entry.height) for published, _ in found.values() for entry in published.usable}
+    return _Sets(clean, protected, records, resized=sizes != {(canvas, canvas)})
+
+
+def _cells(record: RunRecord, protected: ImageSet) -> int:
+    """The grid of an attack for noise on pictures of the size of a set: 0 where it is as fine as their pixels."""
+    cells = int(record.settings.get("cells", 0)) or int(record.settings["canvas"])
+    return cells if cells < protected.shape[1] else 0
 
 
 def _published(out: Path, record: RunRecord, clean: str, source: data.Source) -> tuple[data.Source, Int64[Tensor, "n"]]:
@@ -179,7 +192,8 @@ def _shipped(claim: Claim, sets: _Sets) -> tuple[ImageSet, ImageSet]:
 
 def _tested(asked: _Question, sets: _Sets, run: Run, say: Say) -> tuple[_Sets, ImageSet]:
     """What victims train on, and what they are tested on."""
-    test, kept = read_test(sets.clean, asked.clean, asked.test, asked.test_split, run)
+    rules = next(iter(sets.records.values())).rules
+    test, kept = read_test(sets.clean, asked.clean, asked.test, asked.test_split, run, say, rules)
     if kept is None:
         return sets, test
     say(
@@ -203,15 +217,26 @@ def generation(name: str, record: RunRecord, run: Run) -> Generation | None:
 
 
 def read_test(
-    clean: ImageSet, source: str, test: str | None, split: str | None, run: Run
+    clean: ImageSet,
+    source: str,
+    test: str | None,
+    split: str | None,
+    run: Run,
+    say: Say = lambda text: None,
+    rules: Mapping[str, Any] | None = None,
 ) -> tuple[ImageSet, Int64[Tensor, "k"] | None]:
-    """The test set; where no other set or split is named, a part of `clean`, and the rows that remain to train on."""
+    """The test set; where no other set or split is named, a part of `clean`, and the rows that remain to train on.
+
+    rules: by which pictures are looked at, as for `data.scan`.
+    """
     if test is None and split is None:
         kept, rest = holdout(clean, HELD_OUT, run.reseeded(0))
         return clean.select(rest), kept
-    found = data.read_like(data.scan(test or source, split=split), clean, test or source, source)
-    repeated(found, clean)
-    return found, None
+    scanned = data.scan(test or source, split=split, **rules or {})
+    if unused := {why: count for why, count in scanned.summary().items() if why != "ok"}:
+        told = ", ".join(f"{count} {why}" for why, count in unused.items())
+        say(f"{test or source}: of {len(scanned.entries)} test pictures some are not used: {told}")
+    return data.read_like(scanned, clean, test or source, source), None
 
 
 def _write(folder: Path, record: Outcome | Analysis) -> None:

@@ -61,17 +61,21 @@ RECIPES: Mapping[str, Recipe] = {
 UNNORMALISED = ("linear", "mlp2", "mlp3", "lenet5")
 
 
-def recipe(text: str) -> Recipe:
-    """A recipe from its spelling: "quick", "papers:lr=0.5,epochs=200". Raises UserError that names what is allowed."""
+def recipe(text: str, net: str | None = None) -> Recipe:
+    """A recipe from its spelling: "quick", "papers:lr=0.5,epochs=200". Raises UserError that names what is allowed.
+
+    net: another network than the recipe's, with the defaults that it needs; what the spelling says holds.
+    """
     name, words, given = split(text)
     if name not in RECIPES or words:
         raise UserError(
             f"recipe {text!r} is unknown; allowed: {', '.join(RECIPES)}, each with field=value after a colon"
         )
-    return fill(RECIPES[name], given, f"recipe {name}")
+    base = RECIPES[name] if net is None else _for_victim(RECIPES[name], net)
+    return fill(base, given if net is None else {**given, "net": net}, f"recipe {name}")
 
 
-def for_victim(base: Recipe, net: str) -> Recipe:
+def _for_victim(base: Recipe, net: str) -> Recipe:
     """The recipe with another network: transformers get their optimizer, nets without normalisation a lower rate."""
     if net.partition(":")[0] in UNNORMALISED:
         return replace(base, net=net, lr=min(base.lr, 0.01))

@@ -84,6 +84,8 @@ class VictimRun(Record):
     train: float
     """Accuracy on its own training set, purified where it was, without augmentation, after the last epoch."""
     seconds: float
+    device: str = ""
+    """What it was trained on; empty in records of an earlier time."""
 
 
 class Outcome(Record):
@@ -316,6 +318,8 @@ class Sets(Record):
     classes: int
     chance: float
     """Share of the largest class of the test set."""
+    largest: float = 0.0
+    """That of the training set; 0 in records of an earlier time."""
 
 
 class Craft(Size):

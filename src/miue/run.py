@@ -20,6 +20,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import lightning_fabric as lightning
 import torch
+from filelock import FileLock
 from jaxtyping import Float, Int
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -64,7 +65,7 @@ def write_atomically(path: Path, content: bytes | Callable[[Path], None], flush:
     of this process, may leave one of them empty.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.part")  # a name that is known: what a killed process left is found again
     try:
         part.write_bytes(content) if isinstance(content, bytes) else content(part)
         if flush:
@@ -73,6 +74,12 @@ def write_atomically(path: Path, content: bytes | Callable[[Path], None], flush:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def locked(folder: Path, name: str, wait: bool = True) -> FileLock:
+    """For `with`: one process at a time is at what `name` stands for. Raises Timeout at once, unless `wait`."""
+    (folder / "locks").mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / "locks" / f"{name}.lock", timeout=-1 if wait else 0)
 
 
 def flush_all(paths: Iterable[Path]) -> None:
@@ -234,7 +241,7 @@ class Run:
         with safe_open(str(path), "pt") as file:  # pyright: ignore[reportGeneralTypeIssues]
             meta = json.loads((file.metadata() or {}).get("meta", "{}"))
             if any(meta.get(k) != v for k, v in expected.items()):
-                log.info("%s belongs to other data or settings: starting anew", path.name)
+                log.info("%s belongs to other data or settings and is not used", path.name)
                 return None
             return {k: file.get_tensor(k) for k in file.keys()}, meta  # noqa: SIM118
 

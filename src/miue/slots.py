@@ -47,7 +47,8 @@ class Loss(Protocol):
 class Start(Protocol):
     """What is done to a network before it is trained. probe: afterwards only the head learns, on features as they are.
 
-    train: the `Batches` that the victim trains on. The network is changed in place.
+    train: the `Batches` that the victim trains on. The network is changed in place. A method check(net), where there
+    is one, raises UserError for a network that it does not fit, before anything is trained.
     """
 
     slot: ClassVar[Literal["start"]]

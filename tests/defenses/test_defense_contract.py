@@ -82,6 +82,12 @@ def test_spelling_and_back():
     assert combination("noise:sigma=1e+1+gray") == (defense("noise:sigma=10"), Gray())
 
 
+def test_a_plus_within_a_path_parts_nothing(tmp_path: Path):
+    (tmp_path / "net+ema.pt").write_bytes(b"x")
+    (first, second) = combination(f"weights:file={tmp_path / 'net+ema.pt'}+gray")
+    assert first.file.endswith("net+ema.pt") and second == Gray()  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

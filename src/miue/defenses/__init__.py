@@ -67,8 +67,18 @@ def defense(text: str) -> Defense:
 
 
 def combination(text: str) -> tuple[Defense, ...]:
-    """Several at once, in their order: "gray+jpeg:quality=10". For `Recipe.defended`."""
-    return tuple(defense(part) for part in re.split(r"\+(?=[A-Za-z_./~])", text))
+    """Several at once, in their order: "gray+jpeg:quality=10". For `Recipe.defended`.
+
+    A plus within a value ("weights:file=net+ema.pt") parts nothing, unless the name of a defense follows.
+    """
+    parts = [""]
+    for piece in re.split(r"\+(?=[A-Za-z_./~])", text):
+        begins = piece.partition(":")[0] in KNOWN or ".py:" in piece
+        if ":" in parts[-1] and not begins:
+            parts[-1] += f"+{piece}"
+        else:
+            parts.append(piece)
+    return tuple(defense(part) for part in parts[1:])
 
 
 __all__ = [

@@ -23,9 +23,12 @@ GROUPS = 16
 
 
 def in_groups(change: Callable[[Tensor], Tensor], x: Tensor, generator: torch.Generator, groups: int) -> Tensor:
-    """A transform that draws once a call, with its own draw for every group of neighbours."""
+    """A transform that draws once a call, with its own draw for every group of neighbours.
+
+    Clipped before it, too: what lies outside [0,1], as after `op`, would wrap around where grey levels are counted.
+    """
     with global_draws(int(torch.randint(2**62, (), generator=generator)), x.device):
-        return torch.cat([change(part) for part in x.tensor_split(min(groups, len(x)))]).clamp_(0, 1)
+        return torch.cat([change(part) for part in x.clamp(0, 1).tensor_split(min(groups, len(x)))]).clamp_(0, 1)
 
 
 def _check(method: Any) -> None:

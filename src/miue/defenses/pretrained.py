@@ -46,6 +46,10 @@ class Weights:
         object.__setattr__(self, "content", file_digest(Path(self.file)))
 
     def __call__(self, net: Any, train: Batches, run: Run) -> None:
+        self.check(net)
+
+    def check(self, net: Any) -> None:
+        """Put the weights into a network. UserError where they are another one's."""
         there, own = {WRAPPING.sub("", name): value for name, value in self._read().items()}, net.trunk.state_dict()
         names = {name: WRAPPING.sub("", name) for name in own}
         if missing := [n for n, short in names.items() if short not in there and not n.endswith("num_batches_tracked")]:

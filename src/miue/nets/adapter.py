@@ -90,7 +90,7 @@ def _from_timm(name: str, shape: tuple[int, int, int], classes: int, **sizes: in
         )
     channels, height, width = shape
     side = max(height, width)
-    extra: dict[str, Any] = sizes | (_sizes(name, height, width) if side < 224 else {})
+    extra: dict[str, Any] = sizes | _sizes(name, height, width)
     model: Any = timm.create_model(name, pretrained=False, num_classes=classes, in_chans=channels, **extra)
     head = model.get_classifier()
     if side < CIFAR_STEM_BELOW:
@@ -103,13 +103,15 @@ def _from_timm(name: str, shape: tuple[int, int, int], classes: int, **sizes: in
 
 
 def _sizes(name: str, height: int, width: int) -> dict[str, Any]:
-    """What transformers must be told about smaller pictures: 64 tokens, or 256 where they are merged by depth."""
+    """What transformers must be told of a size: below 224 pixels 64 tokens, or 256 where they are merged by depth."""
     side = max(height, width)
+    if not name.startswith(("vit_", "deit", "cait", "eva", "swin")):
+        return {}
+    if side >= 224:  # their own patches
+        return {"img_size": (height, width)}
     if name.startswith("swin"):  # four stages, each half of the one before: 16 x 16 tokens in windows of 4 x 4
         return {"img_size": (height, width), "patch_size": max(side // 16, 1), "window_size": 4}
-    if name.startswith(("vit_", "deit", "cait", "eva")):
-        return {"img_size": (height, width), "patch_size": max(side // 8, 1)}
-    return {}
+    return {"img_size": (height, width), "patch_size": max(side // 8, 1)}
 
 
 def _keep_small(model: Any, channels: int) -> None:
