@@ -90,3 +90,7 @@ def _record(bench: Bench, cell: Cell, run: dict[str, Any], machine: dict[str, st
     victim = VictimRun(**{key: run[key] for key in VictimRun.model_fields})
     craft = run["craft"] and Craft(**run["craft"])
     return bench.blank(cell).model_copy(update={"victim": victim, "craft": craft, "machine": machine})
+
+
+if __name__ == "__main__":
+    main()
