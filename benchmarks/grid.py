@@ -87,7 +87,7 @@ def _same(cell: Cell, there: dict[str, Any]) -> bool:
 
 
 def _record(bench: Bench, cell: Cell, run: dict[str, Any], machine: dict[str, str]) -> CellRecord:
-    victim = VictimRun(**{key: run[key] for key in VictimRun.model_fields})
+    victim = VictimRun(**{key: run[key] for key in VictimRun.model_fields if key in run})
     craft = run["craft"] and Craft(**run["craft"])
     return bench.blank(cell).model_copy(update={"victim": victim, "craft": craft, "machine": machine})
 
