@@ -21,7 +21,9 @@ from miue.analyze import CLEAN, NOISE
 from miue.attacks import KNOWN
 from miue.defenses import combination
 from miue.leaderboard import CONTROLS, Board
+from miue.nets import adapter, known
 from miue.ranks import spearman
+from miue.recipes import RECIPES
 from miue.records import Analysis, Size
 from miue.run import Run
 from miue.spec import catalogue, split
@@ -347,6 +349,20 @@ def attacks() -> str:
     return grid(list(lines[0]), [list(line.values()) for line in lines])
 
 
+def recipes() -> str:
+    """How victims train, by name."""
+    header = ("recipe", "net", "epochs", "batch", "optimizer", "lr", "weight_decay", "source")
+    return grid(header, [(f"`{name}`", *(str(getattr(r, key)) for key in header[1:])) for name, r in RECIPES.items()])
+
+
+def networks() -> str:
+    """The networks that have a short name."""
+    ours = {name: str(made.__doc__).partition("\n")[0] for name, made in adapter.OURS.items()}
+    meant = ours | {name: f"`{text}`" for name, text in adapter.SHORT.items()}
+    told = {name: meant.get(name, f"timm's `{adapter.ALIASES.get(name, name)}`") for name in known()}
+    return grid(("network", "what it is"), [(f"`{name}`", text) for name, text in told.items()])
+
+
 # I(Z; Z') of the paper, histogram estimator, ResNet-18, all of CIFAR-10; on a scale of its own, only ranks compare
 PAPER = {
     CLEAN: 0.7122,
@@ -536,6 +552,8 @@ TABLES: dict[str, Callable[[], str]] = {
         paper_order,
         analysis_speed,
         depths,
+        recipes,
+        networks,
         standings,
     )
 }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import stat
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,6 +133,17 @@ def test_somebody_elses_attack_is_known_by_its_code(job: Job, run: Run, tmp_path
         protect(job, run)
 
 
+def test_somebody_elses_attack_reaches_other_processes(tmp_path: Path):
+    """They have not loaded its file when they are sent it."""
+    file = tmp_path / "theirs.py"
+    file.write_text(PLUGIN.format(body="x: int = 1"))
+    sent = attack(f"{file}:Theirs:x=3,cells=4")
+    packed = pickle.dumps(sent)
+    del sys.modules[type(sent).__module__]
+    there = pickle.loads(packed)
+    assert (there.x, there.cells, repr(there)) == (3, 4, repr(sent)) and type(there) is not type(sent)
+
+
 def test_an_attack_that_leaves_the_budget_writes_no_picture(job: Job, run: Run, tmp_path: Path):
     (tmp_path / "bad.py").write_text(
         PLUGIN.format(body="")
@@ -163,6 +176,7 @@ def test_two_runs_on_one_output(job: Job, run: Run):
         ({"method": "nois"}, "attack 'nois' is unknown"),
         ({"method": "mi-ue:surrogate=nothing,epochs=1"}, "net 'nothing' is unknown"),
         ({"method": "mi-ue:cells=99,surrogate=small-cnn:width=4"}, "cells=99 is not between"),
+        ({"method": "mi-ue:surrogate=mixer_s32_224"}, "cannot be used with pictures of 8 x 8 pixels"),
         ({"source": "nowhere"}, "nowhere"),
     ],
 )
@@ -381,6 +395,11 @@ def test_the_control_has_the_grid_of_the_attack(job: Job, run: Run, monkeypatch:
     with pytest.raises(Exception):  # noqa: B017
         explain(Inquiry(outs=[job.out], clean=job.source), Analyzer(recipe=PROOF.recipes[0]), run)
     assert seen[1].cells == 2
+    protect(replace(job, out=job.out.with_name("fine")), run)  # its grid are the 8 x 8 pixels of its canvas
+    for canvas, cells in ((8, 0), (16, 8)):
+        with pytest.raises(Exception):  # noqa: B017
+            prove(replace(claim(job), out=job.out.with_name("fine"), canvas=canvas), PROOF, run)
+        assert seen[-1].cells == cells
 
 
 def test_an_output_is_proved_without_the_file_of_its_attack(job: Job, run: Run, tmp_path: Path):

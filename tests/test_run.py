@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from miue import mi
 from miue import run as module
 from miue.run import Run, choose_numerics, write_atomically
 from miue.types import UserError
@@ -216,6 +217,21 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, err
     with pytest.raises(type(error)):
         write_atomically(tmp_path / "fresh", half)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_float64_is_computed_where_there_is_some(run: Run, monkeypatch: pytest.MonkeyPatch):
+    """An estimate never asks for the device of a Mac, which has no float64."""
+    x, y = (torch.randn(64, 3, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
+    quick = {name: f"{name}:steps=20" if name in ("infonce", "mine", "smile") else name for name in mi.KNOWN}
+
+    def told() -> list[float]:
+        return [mi.estimator(text)(x, y, run, torch.arange(64) % 2).nats for text in quick.values()]
+
+    expected = told()
+    assert run.exact_device == run.device
+    monkeypatch.setattr(Run, "device", torch.device("mps"))
+    monkeypatch.setattr(Run, "put", lambda self, x: pytest.fail("to the device"))
+    assert told() == expected
 
 
 def test_the_old_file_is_there_while_the_new_one_is_written(tmp_path: Path):

@@ -265,6 +265,7 @@ def test_transformers_get_the_optimizer_that_they_need():
     assert (vit.net, vit.optimizer, vit.epochs) == ("vit-tiny", "adamw", 7) and vit.lr < 0.01 and vit.warmup > 0
     assert recipe("papers", "resnet50") == replace(recipe("papers"), net="resnet50")
     assert recipe("vit:lr=0.002", "vit-small") == recipe("vit:lr=0.002,net=vit-small")
+    assert recipe("papers:net=vit-tiny,epochs=7") == vit  # named in either way, it is the same victim
 
 
 @pytest.mark.parametrize("net", ["mlp2", "vit-tiny", "resnet18"])

@@ -38,7 +38,7 @@ def _versions() -> list[Check]:
         try:
             checks.append(Check(what=name, found=version(name)))
         except PackageNotFoundError:
-            checks.append(Check(what=name, found="not installed; pip install miue installs it", ok=False))
+            checks.append(Check(what=name, found="not installed; install miue again", ok=False))
     return checks
 
 

@@ -115,7 +115,7 @@ def check_victims(recipes: Sequence[Recipe], data: ImageSet, test: ImageSet, run
     """
     with run.seeded("nets"):
         for net in dict.fromkeys(recipe.net for recipe in recipes):
-            _tried(net, data)
+            nets.tried(net, data.shape, len(data.classes))
         starts = {repr((start, recipe.net)): (start, recipe.net) for recipe in recipes for start in recipe.start}
         for start, net in starts.values():
             if check := getattr(start, "check", None):
@@ -128,18 +128,6 @@ def check_victims(recipes: Sequence[Recipe], data: ImageSet, test: ImageSet, run
                     f"{seen.name}: {count} of {len(test)} test pictures are among those that a defense learns from; "
                     "give it pictures that are in no test set, or name a test set of other pictures"
                 )
-
-
-def _tried(name: str, data: ImageSet) -> None:
-    net = nets.build(name, data.shape, len(data.classes)).eval()
-    try:
-        with torch.no_grad():
-            net(torch.zeros(2, *data.shape))
-    except Exception as error:  # whatever a network says of a size that it was not made for
-        side = data.shape[1]
-        raise UserError(
-            f"{name}: takes no pictures of {side} x {side} pixels ({error}); give another network"
-        ) from None
 
 
 def repeated(test: ImageSet, trained: ImageSet) -> int:

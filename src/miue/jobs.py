@@ -14,7 +14,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 from pydantic import Field
 
-from miue import data
+from miue import data, nets
 from miue.attacks import KNOWN, attack
 from miue.records import Record
 from miue.run import Run, launch, write_atomically
@@ -92,6 +92,8 @@ class Job:
         method, canvas = attack(self.method), self.canvas or data.default_canvas(source)
         channels = 1 if all(entry.grey for entry in source.usable) else 3
         own = own_budget(method, (channels, canvas, canvas))
+        if isinstance(surrogate := getattr(method, "surrogate", None), str):
+            nets.tried(surrogate, (channels, canvas, canvas), len(source.classes))
         budget = own if self.budget is None else Budget.parse(self.budget)
         if facts := getattr(method, "facts", None):
             facts.check(budget)

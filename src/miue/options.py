@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from miue.mi import KNOWN as ESTIMATORS
+from miue.nets import known
 from miue.recipes import RECIPES
 from miue.run import DEVICES
 from miue.spec import read_toml
@@ -37,7 +38,12 @@ Seed = Annotated[int, typer.Option(help="The same seed on the same kind of machi
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no remarks.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Split = Annotated[str | None, typer.Option(help="Which split, where the source has train, test and so on.")]
-Canvas = Annotated[int | None, typer.Option(help="Side of the square that networks see [from the pictures].")]
+Canvas = Annotated[
+    int | None,
+    typer.Option(
+        help="Side of the square that networks see [the pictures' own, if one square size up to 96; else 64]."
+    ),
+]
 Channel = Annotated[str | None, typer.Option(help="How pictures reach the trainer: jpeg:75, webp:80, resize:24.")]
 Originals = Annotated[str, typer.Option(help="The original pictures, as they were given to `protect`.")]
 Test = Annotated[str | None, typer.Option(help="Clean pictures for testing [about a fifth of the originals].")]
@@ -61,7 +67,8 @@ Download = Annotated[bool, typer.Option("--download", help="Fetch a torchvision 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what miue wrote to OUT before.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what was found and what it would cost; write nothing.")]
 Victims = Annotated[
-    list[str] | None, typer.Option(help="Network to train, may be repeated: resnet18, vit-tiny, any timm name.")
+    list[str] | None,
+    typer.Option(help=f"Network to train, may be repeated: {', '.join(known())}, or a name of timm's."),
 ]
 Threshold = Annotated[float, typer.Option(help="Largest share of the clean gain over chance that may be left.")]
 Defenses = Annotated[

@@ -64,15 +64,17 @@ UNNORMALISED = ("linear", "mlp2", "mlp3", "lenet5")
 def recipe(text: str, net: str | None = None) -> Recipe:
     """A recipe from its spelling: "quick", "papers:lr=0.5,epochs=200". Raises UserError that names what is allowed.
 
-    net: another network than the recipe's, with the defaults that it needs; what the spelling says holds.
+    net: another network than the recipe's, as `net=` in the spelling. It comes with the rate and the optimizer that it
+    needs; what the spelling says of them holds.
     """
     name, words, given = split(text)
     if name not in RECIPES or words:
         raise UserError(
             f"recipe {text!r} is unknown; allowed: {', '.join(RECIPES)}, each with field=value after a colon"
         )
-    base = RECIPES[name] if net is None else _for_victim(RECIPES[name], net)
-    return fill(base, given if net is None else {**given, "net": net}, f"recipe {name}")
+    given = given if net is None else {**given, "net": net}
+    base = _for_victim(RECIPES[name], given["net"]) if "net" in given else RECIPES[name]
+    return fill(base, given, f"recipe {name}")
 
 
 def _for_victim(base: Recipe, net: str) -> Recipe:

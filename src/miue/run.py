@@ -145,6 +145,15 @@ class Run:
             return x.to(self.device, memory_format=self.numerics.layout, non_blocking=True)
         return x.to(self.device, non_blocking=True)
 
+    @property
+    def exact_device(self) -> torch.device:
+        """Where float64 is computed: the run's device, or main memory beside one that has none (MPS)."""
+        return torch.device("cpu") if self.device.type == "mps" else self.device
+
+    def exact(self, x: Tensor) -> Tensor:
+        """To where float64 is computed."""
+        return x.to(self.exact_device, non_blocking=self.device.type != "mps")
+
     def place(self, net: nn.Module) -> Any:
         """A network on the run's device, convolutions in its memory layout, its trunk in the run's precision."""
         net.autocast = self.autocast  # pyright: ignore[reportArgumentType]
@@ -301,7 +310,8 @@ def _fabric(device: str, processes: int) -> lightning.Fabric:
     try:
         return lightning.Fabric(accelerator=device, devices=processes, strategy=strategy)
     except Exception as error:  # Fabric raises several types, all of them about a device that is not there
-        raise UserError(f"device {device!r} cannot be used here: {error}") from None
+        more = "; several processes take --device cpu or cuda" if processes > 1 else ""
+        raise UserError(f"device {device!r} cannot be used here{more}: {error}") from None
 
 
 @runtime_checkable

@@ -199,6 +199,17 @@ def _value(what: str, text: str, hint: Any) -> Any:
         raise UserError(f"{what}={text} is not a {wanted}") from None
 
 
+def _given(method: Any) -> dict[str, Any]:
+    return {f.name: getattr(method, f.name) for f in dataclasses.fields(method) if f.init}
+
+
+def _again(place: str, name: str, kind: str, given: dict[str, Any]) -> Any:
+    """Somebody else's method in another process, which has not loaded its file yet."""
+    cls = _from_file(place, kind)
+    cls.spelling = name  # type: ignore[attr-defined]
+    return cls(**given)
+
+
 def _from_file(name: str, kind: str) -> type:
     """Somebody else's method: "path/to/their_file.py:Theirs"."""
     file, _, attribute = name.partition(":")
@@ -224,6 +235,7 @@ def _from_file(name: str, kind: str) -> type:
         # results are kept under what a method's repr says, and another file may have a class of the same name
         plain, code = cls.__repr__, file_digest(path)
         cls.__repr__ = lambda self: f"{plain(self)} of {code}"
+        cls.__reduce__ = lambda self: (_again, (f"{path.resolve()}:{attribute}", name, kind, _given(self)))
         _OWN.add(cls)
     cls.spelling = name  # type: ignore[attr-defined]
     return cls

@@ -30,14 +30,14 @@ def traced(
 
     The first is 1 - tr Sigma_y of features of length 1. see: row numbers to pictures, as the surrogate gets them.
     """
-    z = torch.cat([net.embed(see(part)) for part in rows.split(256)]).double()
-    onehot = F.one_hot(labels.to(z.device)).double()
+    z = torch.cat([net.embed(see(part)) for part in rows.split(256)]).cpu().double()
+    onehot = F.one_hot(labels.cpu()).double()
     count, u = onehot.sum(0), F.normalize(z, dim=1)
     sums = onehot.T @ u
     whole, same = float(u.sum(0).square().sum()), float(sums.square().sum())
     pairs = float((count * (count - 1)).sum())
     others = len(z) ** 2 - float(count.square().sum())
     means = onehot.T @ z / count.clamp_min(1)[:, None]
-    within = float((z - means[labels.to(z.device)]).square().sum())
+    within = float((z - means[labels.cpu()]).square().sum())
     variance = float((z - z.mean(0)).square().sum())
     return (same - float(u.square().sum())) / max(pairs, 1), (whole - same) / max(others, 1), within / (variance or 1.0)

@@ -73,7 +73,7 @@ class Critic(ABC):
 
     def _trained(self, x: Tensor, y: Tensor, train: Tensor, stop: Tensor, run: Run) -> nn.ModuleList:
         with run.seeded("mi", "critic"):
-            nets = nn.ModuleList(self._net(side.shape[1]) for side in (x, y)).double().to(run.device)
+            nets = nn.ModuleList(self._net(side.shape[1]) for side in (x, y)).double().to(run.exact_device)
         optimizer = torch.optim.AdamW(nets.parameters(), weight_decay=self.weight_decay)
         every = min(25, self.steps)
         best, kept, waited = self._mean(self.objective, nets, x, y, stop), _copy(nets), 0
@@ -103,7 +103,7 @@ class Critic(ABC):
         generator = run.rng("mi", "batches")
         for _ in range(self.steps):
             chosen = torch.randperm(len(train), generator=generator)[: self.batch]
-            yield run.put(train[chosen])
+            yield run.exact(train[chosen])
 
     @torch.no_grad()
     def _mean(self, of: Callable[[Tensor], Tensor], nets: nn.ModuleList, x: Tensor, y: Tensor, rows: Tensor) -> float:

@@ -21,7 +21,7 @@ def paired(
         raise UserError(f"{len(x)} rows of x but {len(y)} of y: row i of one must belong to row i of the other")
     if len(x) < least:
         raise UserError(f"{len(x)} pairs are too few; at least {least}")
-    x, y = run.put(x.detach()).double(), run.put(y.detach()).double()
+    x, y = run.exact(x.detach()).double(), run.exact(y.detach()).double()
     if not (x.isfinite().all() and y.isfinite().all()):
         raise UserError("features hold values that are not finite; leave those rows out")
     return x, y
@@ -33,7 +33,7 @@ def needed(labels: Int[Tensor, "n"] | None, n: int, run: Run, name: str) -> Int[
         raise UserError(f"{name} needs the class of each row: pass labels=")
     if len(labels) != n:
         raise UserError(f"{len(labels)} labels for {n} pairs")
-    _, codes, counts = run.put(labels).unique(return_inverse=True, return_counts=True)
+    _, codes, counts = run.exact(labels).unique(return_inverse=True, return_counts=True)
     if int(counts.min()) < 2:
         raise UserError(f"{name} needs two rows or more of every class; leave out classes with one")
     return codes

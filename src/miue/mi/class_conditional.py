@@ -41,7 +41,7 @@ class ClassConditional:
         labels = needed(labels, len(x), run, "class-conditional")
         x, y = one_scale(x), one_scale(y)
         xi = torch.randn(y.shape, generator=run.rng("mi", "noise"), dtype=torch.float64)
-        y = y + self.noise * run.put(xi)
+        y = y + self.noise * run.exact(xi)
         nothing = entropy(labels.bincount().double())
         of_x, of_y = components(x), components(y)
         from_x, from_y, from_both = (

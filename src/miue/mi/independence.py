@@ -45,7 +45,7 @@ def independence_test(
         hsic = _product(k, other)
         return float(hsic if scale is None else hsic / scale.clamp_min(torch.finfo(x.dtype).tiny).sqrt())
 
-    orders = (run.put(shuffled_rows(len(x), None, run.rng("mi", "shuffle", "all", i))) for i in range(shuffles))
+    orders = (run.exact(shuffled_rows(len(x), None, run.rng("mi", "shuffle", "all", i))) for i in range(shuffles))
     told, nulls = value(m), [value(m[order][:, order]) for order in orders]
     return Independence(told, sum(nulls) / shuffles, (1 + sum(v >= told for v in nulls)) / (1 + shuffles))
 

@@ -60,7 +60,7 @@ class Sliced:
         values = []
         many = max(ELEMENTS // (len(x) * self.dims), 1)
         for first in range(0, self.slices, many):
-            of_x, of_y = (run.put(torch.cat(maps, 1)) for maps in zip(*pairs[first : first + many], strict=True))
+            of_x, of_y = (run.exact(torch.cat(maps, 1)) for maps in zip(*pairs[first : first + many], strict=True))
             values += self._values(*(z.unflatten(1, (-1, self.dims)) for z in (x @ of_x, y @ of_y)))
         told = torch.tensor(values, dtype=torch.float64)
         parts = {"slice error": float(told.std()) / math.sqrt(self.slices)}

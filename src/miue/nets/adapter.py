@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -66,6 +67,19 @@ def build(name: str, shape: tuple[int, int, int], classes: int) -> Classifier:
             raise UserError(f"net {name!r}: its options are {told or 'none at all'}")
         return OURS[short](shape, classes, **{k: int(v) for k, v in options.items()})
     return _from_timm(ALIASES.get(short, short), shape, classes)
+
+
+def tried(name: str, shape: tuple[int, int, int], classes: int) -> None:
+    """UserError for a network that cannot be built or takes no pictures of this shape."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        net = build(name, shape, classes).eval()
+        try:
+            assert net(torch.zeros(2, *shape)).shape == (2, classes)
+        except Exception as error:  # whatever a network says of a size that it was not made for
+            size, why = f"{shape[1]} x {shape[2]}", str(error) or type(error).__name__
+            raise UserError(
+                f"net {name!r} cannot be used with pictures of {size} pixels ({why}); give another one"
+            ) from None
 
 
 class _TimmTrunk(nn.Module):
