@@ -113,6 +113,16 @@ def test_coin_goes_on_beyond_the_border():
     assert reached[0] and reached[1] and not reached[2:8].any()
 
 
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 500), name=st.sampled_from(["randaugment", "trivial"]))
+def test_what_lies_outside_does_not_wrap_around(seed: int, name: str):
+    """As `op` leaves it: where grey levels are counted, a little below black would be nearly white."""
+    x, y = batch()
+    wide = (x - 0.5) * 1.4 + 0.5
+    found, clipped = (defense(name)(part, y, generator(seed))[0] for part in (wide, wide.clamp(0, 1)))
+    assert torch.equal(found, clipped) and 0 <= found.min() and found.max() <= 1
+
+
 @pytest.mark.parametrize("name", ["randaugment", "trivial", "strong", "plasma"])
 def test_draws_differ_between_pictures(name: str):
     """Equal pictures come out different: the draw is not one for the whole batch."""
