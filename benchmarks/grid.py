@@ -57,10 +57,15 @@ def main() -> None:
 
 
 def told(cell: CellRecord) -> dict[str, Any]:
-    """A cell as the record holds it, with the commit that measured it."""
+    """A cell as the record holds it, with the commit and the precision that it was measured with."""
     victim = cell.victim.model_dump() if cell.victim else {}
-    craft = cell.craft and cell.craft.model_dump()
-    return {key: getattr(cell, key) for key in TOLD} | victim | {"craft": craft, "commit": head()}
+    measured = {"commit": head(), "precision": _precision(cell.machine)}
+    return (
+        {key: getattr(cell, key) for key in TOLD}
+        | victim
+        | {"craft": cell.craft and cell.craft.model_dump()}
+        | measured
+    )
 
 
 def taken_over(bench: Bench, path: Path) -> dict[str, dict[str, Any]]:
@@ -75,10 +80,16 @@ def taken_over(bench: Bench, path: Path) -> dict[str, dict[str, Any]]:
     for key, cell in bench.cells.items():
         run = known.get((cell.attack, cell.training.defense, cell.recipe, *vars(cell.partial).values(), cell.seed))
         if run and there["plan"]["budget"] == bench.grid.budget and _same(cell, there):
-            if not kept(bench.grid, cell):
-                bench.put(cell, _record(bench, cell, run, there["machine"]))
-            found[key] = {"commit": there["commit"]} | run
+            taken = _record(bench, cell, run, there["machine"])
+            if not (here := kept(bench.grid, cell)):
+                bench.put(cell, taken)
+            if not here or here.victim == taken.victim:  # else it was measured again
+                found[key] = {"commit": there["commit"], "precision": _precision(there["machine"])} | run
     return found
+
+
+def _precision(machine: dict[str, str]) -> str:
+    return machine["precision"].partition(":")[0]
 
 
 def _same(cell: Cell, there: dict[str, Any]) -> bool:

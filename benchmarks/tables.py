@@ -10,6 +10,7 @@ import json
 import re
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -251,6 +252,9 @@ def standing(r: dict[str, Any]) -> str:
         f"{sets['name']}: {sets['images']} pictures, tested on {sets['tested']} clean ones. Last epoch, mean ± "
         f"standard deviation; {board.measured} of {board.cells} cells, {len(board.failed)} failed. {where(r)}."
     )
+    kinds = Counter(f"{run['commit']} in {run['precision']}" for run in r["runs"] if "precision" in run)
+    if len(kinds) > 1:
+        parts.append("Measured at " + ", ".join(f"{kind}: {count} cells" for kind, count in kinds.items()) + ".")
     return "\n\n".join([*parts, *([f"In brackets: {source}. Compare the pattern, not the values."] if source else [])])
 
 

@@ -194,7 +194,7 @@ def _trained(role: Role, data: ImageSet, test: ImageSet, recipe: Recipe, run: Ru
         best_epoch=best,
         train=accuracy(net, ready.train, run),
         seconds=time.monotonic() - start,
-        device=run.machine["device"],
+        device=f"{run.machine['device']}, {run.machine['precision'].partition(':')[0]}",
     )
 
 

@@ -85,7 +85,7 @@ class VictimRun(Record):
     """Accuracy on its own training set, purified where it was, without augmentation, after the last epoch."""
     seconds: float
     device: str = ""
-    """What it was trained on; empty in records of an earlier time."""
+    """What it was trained on, and in which precision; empty in records of an earlier time."""
 
 
 class Outcome(Record):
