@@ -44,6 +44,7 @@ Canvas = Annotated[
         help="Side of the square that networks see [the pictures' own, if one square size up to 96; else 64]."
     ),
 ]
+SameCanvas = Annotated[int | None, typer.Option(help="Side of the square that networks see [as for `protect`].")]
 Channel = Annotated[str | None, typer.Option(help="How pictures reach the trainer: jpeg:75, webp:80, resize:24.")]
 Originals = Annotated[str, typer.Option(help="The original pictures, as they were given to `protect`.")]
 Test = Annotated[str | None, typer.Option(help="Clean pictures for testing [about a fifth of the originals].")]

@@ -261,7 +261,7 @@ def company(method: Watching, data: ImageSet, run: Run) -> float:
 
 
 def test_pictures_of_many_classes_get_companions(run: Run):
-    data = tiny(per_class=16, classes=12, size=4)
+    data = tiny(per_class=16, classes=12, size=8)
     settings = TINY | {"epochs": 1, "steps": 1, "noise_batch": 24}
     alone = company(Watching(**settings, companions=1), data, run)
     chosen = company(Watching(**settings), data, run)
@@ -272,7 +272,7 @@ def test_pictures_of_many_classes_get_companions(run: Run):
 
 
 def test_few_classes_are_shuffled_plainly(run: Run):
-    data = tiny(per_class=40, classes=2, size=4)
+    data = tiny(per_class=40, classes=2, size=8)
     settings = TINY | {"epochs": 1, "steps": 1, "noise_batch": 20}
     plain = Watching(**settings, companions=1)
     chosen = Watching(**settings)
