@@ -123,7 +123,7 @@ def check_victims(recipes: Sequence[Recipe], data: ImageSet, test: ImageSet, run
     for finish in {repr(finish): finish for recipe in recipes for finish in recipe.finish}.values():
         if pictures := getattr(finish, "pictures", None):
             seen = pictures(data)
-            if count := repeated(test, seen):
+            if count := _common(test, seen):
                 raise UserError(
                     f"{seen.name}: {count} of {len(test)} test pictures are among those that a defense learns from; "
                     "give it pictures that are in no test set, or name a test set of other pictures"
@@ -132,14 +132,18 @@ def check_victims(recipes: Sequence[Recipe], data: ImageSet, test: ImageSet, run
 
 def repeated(test: ImageSet, trained: ImageSet) -> int:
     """How many test pictures are among those to train on. UserError where most are: nothing would be tested."""
-    known = {hash(image.numpy().tobytes()) for image in trained.images}
-    count = sum(hash(image.numpy().tobytes()) in known for image in test.images)
+    count = _common(test, trained)
     if 2 * count > len(test):
         raise UserError(
             f"{test.name}: {count} of its {len(test)} test pictures are among those that victims train on "
             f"({trained.name}); test on pictures that are in no training set, or leave --test out: a part is held out"
         )
     return count
+
+
+def _common(test: ImageSet, other: ImageSet) -> int:
+    known = {hash(image.numpy().tobytes()) for image in other.images}
+    return sum(hash(image.numpy().tobytes()) in known for image in test.images)
 
 
 def told_twice(test: ImageSet, *trained: ImageSet) -> str:
