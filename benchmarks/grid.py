@@ -59,13 +59,9 @@ def main() -> None:
 def told(cell: CellRecord) -> dict[str, Any]:
     """A cell as the record holds it, with the commit and the precision that it was measured with."""
     victim = cell.victim.model_dump() if cell.victim else {}
-    measured = {"commit": head(), "precision": _precision(cell.machine)}
-    return (
-        {key: getattr(cell, key) for key in TOLD}
-        | victim
-        | {"craft": cell.craft and cell.craft.model_dump()}
-        | measured
-    )
+    craft = cell.craft and cell.craft.model_dump()
+    made = {"craft": craft, "commit": head(), "precision": _precision(cell.machine)}
+    return {key: getattr(cell, key) for key in TOLD} | victim | made
 
 
 def taken_over(bench: Bench, path: Path) -> dict[str, dict[str, Any]]:

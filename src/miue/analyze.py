@@ -126,55 +126,44 @@ class Analyzer:
 
         The trained victim itself is kept too: other estimators, or other rows, need no training.
         """
-        if run.keep is None:
-            return self._examined(name, role, sets, rows, seed, run)
-        victim = digest(VERSION, self.recipe, sets[2].digest, run.seed + seed)
+        clean, test, trained, shown = sets
+        victim = digest(VERSION, self.recipe, trained.digest, run.seed + seed)
+        keep = run.keep / "analysis" / victim if run.keep else None
         digests = tuple(part.digest for part in sets)
         key = digest(VERSION, replace(self, seeds=1), digests, run.seed, seed)
-        record = run.keep / "analysis" / victim / f"{key}.json"
-        with locked(run.keep, f"analysis-{victim}"):
-            if record.is_file():
+        record = keep / f"{key}.json" if keep else None
+        with locked(run.keep, f"analysis-{victim}") if run.keep else nullcontext():
+            if record and record.is_file():
                 return read_record(Examined, record)
-            done = self._examined(name, role, sets, rows, seed, replace(run, keep=record.parent))
-            write_atomically(record, done.model_dump_json(indent=1).encode())
+            own, start = replace(run, seed=run.seed + seed, keep=keep), time.monotonic()
+            net, _ = fit(trained, self.recipe, own)
+            scores = [accuracy(net, Batches(part, own), own) for part in (test, trained)]
+            labels = clean.labels[rows]
+            depths = paired_stages(net, clean.select(rows), shown.select(rows), own)
+            measuring = run.reseeded(run.seed)  # not the victim's seed: projections and shuffles are the same for all
+            with run.progress(f"mutual information, {name}", len(depths)) as tick:
+                stages = []
+                for depth in depths:
+                    stages.append(self._stage(depth, labels, measuring))
+                    tick()
+            points, axes = plane(depths[-1], labels, measuring)
+            done = Examined(
+                name=name,
+                role=role,
+                method=name,
+                seed=run.seed + seed,
+                data=trained.digest,
+                accuracy=scores[0],
+                fitted=scores[1],
+                stages=stages,
+                statements=mi.statements(depths[-1][1], depths[-1][2], labels, measuring),
+                points=points,
+                axes=axes,
+                seconds=time.monotonic() - start,
+            )
+            if record:
+                write_atomically(record, done.model_dump_json(indent=1).encode())
             return done
-
-    def _examined(
-        self,
-        name: str,
-        role: Role,
-        sets: tuple[ImageSet, ImageSet, ImageSet, ImageSet],
-        rows: Int[Tensor, "r"],
-        seed: int,
-        run: Run,
-    ) -> Examined:
-        (clean, test, trained, shown), start = sets, time.monotonic()
-        own = replace(run, seed=run.seed + seed)
-        net, _ = fit(trained, self.recipe, own)
-        scores = [accuracy(net, Batches(part, own), own) for part in (test, trained)]
-        labels = clean.labels[rows]
-        depths = paired_stages(net, clean.select(rows), shown.select(rows), own)
-        measuring = run.reseeded(run.seed)  # not the victim's seed: projections and shuffles are the same for all
-        with run.progress(f"mutual information, {name}", len(depths)) as tick:
-            stages = []
-            for depth in depths:
-                stages.append(self._stage(depth, labels, measuring))
-                tick()
-        points, axes = plane(depths[-1], labels, measuring)
-        return Examined(
-            name=name,
-            role=role,
-            method=name,
-            seed=run.seed + seed,
-            data=trained.digest,
-            accuracy=scores[0],
-            fitted=scores[1],
-            stages=stages,
-            statements=mi.statements(depths[-1][1], depths[-1][2], labels, measuring),
-            points=points,
-            axes=axes,
-            seconds=time.monotonic() - start,
-        )
 
     def _stage(self, depth: Depth, labels: Int[Tensor, "n"], run: Run) -> Stage:
         name, x, y = depth

@@ -69,12 +69,13 @@ class Proof:
             raise UserError("the clean and the protected set do not have the same labels, row by row")
         twins = told_twice(test, clean, protected)
         check_victims(self.recipes, clean, test, run)
-        control = _matched(budget, measure(clean, protected))
+        size = measure(clean, protected)
+        control = _matched(budget, size)
         noisy = self.noise(clean, control, run.reseeded(0)).apply(clean)
         sets: dict[Role, ImageSet] = {"clean": clean, "noise": noisy, "protected": protected}
         if channel:
             sets = {role: through(data, channel) for role, data in sets.items()}
-        size = measure(sets["clean"], sets["protected"])
+            size = measure(sets["clean"], sets["protected"])
         runs = [
             train_victim(role, data, test, recipe, run.reseeded(run.seed + seed), run.keep)
             for recipe in self.recipes
@@ -198,7 +199,7 @@ def _trained(role: Role, data: ImageSet, test: ImageSet, recipe: Recipe, run: Ru
         best_epoch=best,
         train=accuracy(net, ready.train, run),
         seconds=time.monotonic() - start,
-        device=f"{run.machine['device']}, {run.machine['precision'].partition(':')[0]}",
+        device=f"{run.machine['device']}, {run.numerics.precision}",
     )
 
 

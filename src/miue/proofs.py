@@ -105,7 +105,9 @@ def prove(claim: Claim, proof: Proof, run: Run, say: Say = lambda text: None) ->
 
 def noticed(claim: Claim, run: Run, say: Say = lambda text: None) -> Detection:
     """A trainer's first look at what was published: simple networks on the protected and on the clean pictures."""
-    clean, protected = _shipped(claim, _read(claim, {claim.out.resolve().name: claim.out}, say))
+    sets = _read(claim, {claim.out.resolve().name: claim.out}, say)
+    pair = (*sets.protected.values(), sets.clean)
+    protected, clean = (data.through(part, claim.channel) for part in pair) if claim.channel else pair
     return first_look(protected, clean, run)
 
 
@@ -180,14 +182,6 @@ def _published(out: Path, record: RunRecord, clean: str, source: data.Source) ->
     if not bool((rows >= 0).any()):
         raise UserError(f"{out}: none of its pictures comes from {clean}")
     return published, rows
-
-
-def _shipped(claim: Claim, sets: _Sets) -> tuple[ImageSet, ImageSet]:
-    """The clean and the protected pictures as they reach a trainer."""
-    (protected,) = sets.protected.values()
-    if not claim.channel:
-        return sets.clean, protected
-    return data.through(sets.clean, claim.channel), data.through(protected, claim.channel)
 
 
 def _tested(asked: _Question, sets: _Sets, run: Run, say: Say) -> tuple[_Sets, ImageSet]:
