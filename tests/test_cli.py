@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -292,6 +293,35 @@ def test_the_doctor(miue: Miue):
     assert checks["torch"]["ok"] and "PNG" in checks and "device cpu" in checks
     assert ended.code == (0 if all(c["ok"] for c in checks.values()) else 3)
     assert "torch and torchvision: " in miue("doctor").out
+
+
+@pytest.mark.parametrize(
+    "package, code, what",
+    [
+        ("torchvision", 'raise RuntimeError("operator torchvision::nms does not exist")', "torch and torchvision"),
+        (
+            "torchvision",
+            'raise ImportError("libcudart.so.13: cannot open")',
+            "torch and torchvision",
+        ),
+        ("torchvision", "raise ModuleNotFoundError(\"No module named 'torchvision'\")", "torch and torchvision"),
+        ("torchvision", 'raise AttributeError("partially initialized")', "torch and torchvision"),
+        ("lightning_fabric", "raise ImportError(\"cannot import name 'x'\")", "several processes"),
+    ],
+)
+def test_the_doctor_names_a_broken_package(tmp_path: Path, package: str, code: str, what: str):
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").write_text(code)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    ended = subprocess.run(
+        [sys.executable, "-m", "miue.cli", "doctor"],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 3 and "Traceback" not in ended.stderr, ended
+    (line,) = (line for line in ended.stdout.splitlines() if line.startswith(f"BAD  {what}: "))
+    assert "pip install --force-reinstall" in line and "ok   torch: " in ended.stdout
 
 
 # --- exit codes ---

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,7 +30,7 @@ class Report(BaseModel):
 
 def examine() -> list[Check]:
     """Versions, torchvision's fit, every device, picture codecs, free space."""
-    return [*_versions(), _torchvision(), *_devices(), *_codecs(), _space()]
+    return [*_versions(), _torchvision(), _fabric(), *_devices(), *_codecs(), _space()]
 
 
 def _versions() -> list[Check]:
@@ -43,14 +44,23 @@ def _versions() -> list[Check]:
 
 
 def _torchvision() -> Check:
-    """A +cpu torch beside a CUDA torchvision fails where torchvision registers its operators."""
-    try:
-        import torchvision
+    """Whether torchvision fits torch: a +cpu torch beside a CUDA torchvision fails where it registers its operators."""
+    mend = "install both from one index: pip install --force-reinstall torch torchvision"
+    return _imported("torch and torchvision", "torchvision", "fit together", "do not fit together", mend)
 
-        return Check(what="torch and torchvision", found=f"fit together ({torchvision.__version__})")
-    except (ImportError, RuntimeError) as error:
-        mend = "install both from one index: pip install --force-reinstall torch torchvision"
-        return Check(what="torch and torchvision", found=f"do not fit together ({error}); {mend}", ok=False)
+
+def _fabric() -> Check:
+    """Whether Lightning Fabric works, which starts several processes."""
+    mend = "pip install --force-reinstall lightning-fabric"
+    return _imported("several processes", "lightning_fabric", "can be started", "cannot be started", mend)
+
+
+def _imported(what: str, module: str, good: str, bad: str, mend: str) -> Check:
+    try:
+        package = importlib.import_module(module)
+    except Exception as error:  # a package that does not fit raises nearly anything
+        return Check(what=what, found=f"{bad} ({' '.join(str(error).split())}); {mend}", ok=False)
+    return Check(what=what, found=f"{good} ({getattr(package, '__version__', 'no version')})")
 
 
 def _devices() -> list[Check]:

@@ -18,7 +18,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-import lightning_fabric as lightning
 import torch
 from filelock import FileLock
 from jaxtyping import Float, Int
@@ -56,6 +55,17 @@ def choose_numerics(device: torch.device) -> Numerics:
             return Numerics("bf16-mixed", torch.channels_last, "this processor multiplies bf16 natively")
         return Numerics("32-true", torch.channels_last, "this processor has no native bf16")
     return Numerics("32-true", torch.contiguous_format, f"{device.type}: float32 is the tested path")
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of a name; "auto" is CUDA, else MPS, else the processor. Raises UserError if it is not here."""
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, usable in present.items() if usable)
+    if not present[name]:
+        here = [kind for kind, usable in present.items() if usable]
+        raise UserError(f"device {name!r} cannot be used here; allowed on this machine: auto, {', '.join(here)}")
+    return torch.device("cpu") if name == "cpu" else torch.device(name, 0)
 
 
 def write_atomically(path: Path, content: bytes | Callable[[Path], None], flush: bool = True) -> None:
@@ -107,28 +117,28 @@ class Run:
     """Where and how something is computed. One object serves a whole command; methods get it as an argument.
 
     seed: every generator is derived from it and from names, so a draw added somewhere shifts nothing elsewhere.
-    keep: folder for checkpoints; None keeps nothing. quiet: no progress.
+    keep: folder for checkpoints; None keeps nothing. quiet: no progress. fabric: Lightning's, where `launch` started
+    several processes; one process needs none.
     """
 
     seed: int = 0
     device_name: str = "auto"
     keep: Path | None = None
     quiet: bool = True
-    fabric: lightning.Fabric = field(default=None, repr=False)  # type: ignore[assignment]
+    fabric: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.device_name not in DEVICES:
             raise UserError(f"device {self.device_name!r} is unknown; allowed: {', '.join(DEVICES)}")
         # fresh networks in evaluation mode have gradients among the denormals, where a CPU is several times slower
         torch.set_flush_denormal(True)
-        if self.fabric is None:
-            self.fabric = _fabric(self.device_name, 1)
+        _ = self.device  # one that is not here is refused now, not in the middle of the work
 
     # -- device and precision ------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def device(self) -> torch.device:
-        return self.fabric.device
+        return choose_device(self.device_name) if self.fabric is None else self.fabric.device
 
     @property
     def accelerated(self) -> bool:
@@ -202,11 +212,11 @@ class Run:
 
     @property
     def rank(self) -> int:
-        return self.fabric.global_rank
+        return 0 if self.fabric is None else self.fabric.global_rank
 
     @property
     def world(self) -> int:
-        return self.fabric.world_size
+        return 1 if self.fabric is None else self.fabric.world_size
 
     def mine(self, n: int) -> Int[Tensor, "m"]:
         """The rows that belong to this process for the whole run: at random, for sets often list classes in turn."""
@@ -304,14 +314,16 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def _fabric(device: str, processes: int) -> lightning.Fabric:
-    strategy = "auto" if processes == 1 else "ddp_spawn"
+def _fabric(device: str, processes: int) -> Any:
+    import lightning_fabric as lightning  # here: it takes more than a second to import, and one process needs none
+
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     try:
-        return lightning.Fabric(accelerator=device, devices=processes, strategy=strategy)
+        return lightning.Fabric(accelerator=device, devices=processes, strategy="ddp_spawn")
     except Exception as error:  # Fabric raises several types, all of them about a device that is not there
-        more = "; several processes take --device cpu or cuda" if processes > 1 else ""
-        raise UserError(f"device {device!r} cannot be used here{more}: {error}") from None
+        raise UserError(
+            f"device {device!r} cannot be used here; several processes take --device cpu or cuda: {error}"
+        ) from None
 
 
 @runtime_checkable
@@ -346,7 +358,7 @@ class _Task:
     quiet: bool
     result: Path
 
-    def __call__(self, fabric: lightning.Fabric) -> type[Any]:
+    def __call__(self, fabric: Any) -> type[Any]:
         if fabric.device.type == "cpu":  # processes on one machine share its cores
             torch.set_num_threads(max(torch.get_num_threads() // fabric.world_size, 1))
         run = Run(self.seed, self.device_name, self.keep, self.quiet, fabric)

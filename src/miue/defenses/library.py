@@ -14,7 +14,6 @@ from typing import Any, ClassVar, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torchvision.transforms import v2
 
 from miue.run import global_draws
 from miue.types import UserError
@@ -57,6 +56,8 @@ class RandAugment:
     def __call__(
         self, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], generator: torch.Generator
     ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b k"]]:
+        from torchvision.transforms import v2  # here: it takes a second to import
+
         return in_groups(v2.RandAugment(self.ops, self.magnitude), x, generator, self.groups), y
 
 
@@ -76,6 +77,8 @@ class TrivialAugment:
     def __call__(
         self, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], generator: torch.Generator
     ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b k"]]:
+        from torchvision.transforms import v2  # here: it takes a second to import
+
         return in_groups(v2.TrivialAugmentWide(), x, generator, self.groups), y
 
 
@@ -97,6 +100,8 @@ class Strong:
     def __call__(
         self, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], generator: torch.Generator
     ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b k"]]:
+        from torchvision.transforms import v2  # here: it takes a second to import
+
         moved = v2.RandomAffine((-10, 10), scale=(0.8, 1.2), shear=10, interpolation=v2.InterpolationMode.BILINEAR)
         return in_groups(v2.Compose([moved, v2.ColorJitter(0.2, 0.2, 0.2)]), x, generator, self.groups), y
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torchvision.transforms import v2
 
 from miue.run import global_draws
 from miue.types import UserError
 
 
 def _mixed(
-    mix: v2.CutMix | v2.MixUp, p: float, x: Tensor, y: Tensor, generator: torch.Generator
+    mix: Callable[..., tuple[Tensor, Tensor]], p: float, x: Tensor, y: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """The whole batch with its neighbours, with probability p. One draw a batch, as in both papers."""
     chance, seed = float(torch.rand((), generator=generator)), int(torch.randint(2**62, (), generator=generator))
@@ -43,6 +43,8 @@ class CutMix:
     def __call__(
         self, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], generator: torch.Generator
     ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b k"]]:
+        from torchvision.transforms import v2  # here: it takes a second to import
+
         return _mixed(v2.CutMix(alpha=self.alpha), self.p, x, y, generator)
 
 
@@ -64,4 +66,6 @@ class MixUp:
     def __call__(
         self, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], generator: torch.Generator
     ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b k"]]:
+        from torchvision.transforms import v2  # here: it takes a second to import
+
         return _mixed(v2.MixUp(alpha=self.alpha), self.p, x, y, generator)

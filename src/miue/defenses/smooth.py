@@ -8,7 +8,6 @@ from typing import ClassVar, Literal
 
 from jaxtyping import Float, Int
 from torch import Tensor
-from torchvision.transforms.v2 import functional
 
 from miue.data import recoded
 from miue.run import Run
@@ -33,6 +32,8 @@ class Blur:
             raise UserError(f"blur: sigma={self.sigma:g} is not positive")
 
     def __call__(self, x: Float[Tensor, "n c h w"], y: Int[Tensor, "n"], run: Run) -> Float[Tensor, "n c h w"]:
+        from torchvision.transforms.v2 import functional  # here: it takes a second to import
+
         reach = min(math.ceil(3 * self.sigma), min(x.shape[2:]) - 1)  # mirrored at the border: at most one side
         return functional.gaussian_blur(x, [2 * reach + 1] * 2, [self.sigma] * 2).clamp_(0, 1)
 

@@ -10,7 +10,6 @@ from typing import ClassVar, Literal
 
 from jaxtyping import Float, Int
 from torch import Tensor
-from torchvision.transforms.v2 import functional
 
 from miue.data import recoded
 from miue.run import Run
@@ -44,6 +43,8 @@ class Gray:
     reference: ClassVar[str] = "ISS: Liu et al., ICML 2023, arXiv 2301.13838"
 
     def __call__(self, x: Float[Tensor, "n c h w"], y: Int[Tensor, "n"], run: Run) -> Float[Tensor, "n c h w"]:
+        from torchvision.transforms.v2 import functional  # here: it takes a second to import
+
         return x if x.shape[1] == 1 else functional.rgb_to_grayscale(x, num_output_channels=3).contiguous()
 
 
