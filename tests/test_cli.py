@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,8 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miue import cli, demo, jobs, show
+from miue import cli, demo, jobs, mi, show
 from miue.attacks import KNOWN
+from miue.defenses import KNOWN as DEFENSES
+from miue.nets import known
+from miue.recipes import RECIPES, recipe
 from miue.records import Analysis, Outcome
 from miue.run import Run
 from miue.spec import facts
@@ -279,12 +282,29 @@ def test_the_demo(miue: Miue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(demo, "TEST_PER_CLASS", 2)
     real = demo.Job
     monkeypatch.setattr(demo, "Job", lambda **o: real(**o | {"method": ATTACK}))
-    monkeypatch.setattr(demo, "recipe", lambda text: cli.recipe("quick:net=small-cnn:width=4,epochs=1"))
+    monkeypatch.setattr(demo, "recipe", lambda text: recipe("quick:net=small-cnn:width=4,epochs=1"))
     ended = miue("demo", "here", "--json")
     assert ended.code == 3 and Outcome.model_validate_json(ended.out).verdict == "inconclusive"
     assert {p.name for p in Path("here").iterdir()} >= {"shapes", "protected", "protected.private"}
     before = hashes(Path("here/protected"))
     assert miue("demo", "here", "--quiet", "--json").code == 3 and hashes(Path("here/protected")) == before
+
+
+@pytest.mark.parametrize(
+    "verb, key, names",
+    [
+        ("recipes", "recipe", RECIPES),
+        ("networks", "network", known()),
+        ("estimators", "estimator", mi.KNOWN),
+        ("defenses", "name", DEFENSES),
+    ],
+)
+def test_what_there_is_to_choose_from(miue: Miue, verb: str, key: str, names: Iterable[str]):
+    lines = json.loads(miue(verb, "--json").out)
+    assert [line[key] for line in lines] == list(names)
+    table = miue(verb)
+    assert table.code == 0 and all(value for line in lines for value in line.values())
+    assert {line[key] for line in lines} <= set(table.out.split())
 
 
 def test_the_doctor(miue: Miue):

@@ -1,8 +1,10 @@
-"""The verbs. Parses, calls, prints; what is done is in jobs.py, proofs.py and below."""
+"""The verbs. Parses, calls, prints; what is done is in jobs.py, proofs.py and below.
+
+Each verb imports what it needs: `--help` answers at once.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import logging
 import signal
@@ -14,13 +16,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from miue import data, doctor, figures, grid, jobs, proofs, show
-from miue.analyze import Analyzer
-from miue.attacks import KNOWN as ATTACKS
-from miue.defenses import KNOWN as DEFENSES
-from miue.defenses import combination
-from miue.demo import demo as run_demo
-from miue.evaluate import Proof
+from miue import listing
+from miue.errors import UserError
 from miue.options import (
     Attack,
     Canvas,
@@ -48,10 +45,6 @@ from miue.options import (
     Threshold,
     Victims,
 )  # fmt: skip
-from miue.recipes import recipe
-from miue.run import Run
-from miue.spec import catalogue, defense_lines, facts
-from miue.types import UserError
 
 FAILED_INPUTS, USAGE, FAILED_CHECKS, INTERRUPTED = 1, 2, 3, 130
 
@@ -116,6 +109,9 @@ def protect(
     Stopped or killed? The same command goes on where it was and ends in the same files.
     Exit code 1 where something of SOURCE is not in OUT, a text file for instance: each is told with its reason.
     """
+    from miue import jobs, show
+    from miue.run import Run
+
     if format not in ("png", "webp"):
         raise UserError(f"format {format!r} is not lossless here; allowed: png, webp")
     if frames not in ("refuse", "first"):
@@ -174,6 +170,12 @@ def evaluate(
 
     What is evaluated is read back from OUT. Exit code 3 where the verdict is not "protected".
     """
+    from miue import proofs, show
+    from miue.defenses import combination
+    from miue.evaluate import Proof
+    from miue.recipes import recipe
+    from miue.run import Run
+
     victims = [recipe(recipe_name, net) for net in victim or [None]]
     victims += [plain.defended(*combination(text)) for text in defense or () for plain in victims]
     run = Run(seed, device, quiet=quiet)
@@ -203,6 +205,9 @@ def detect(
     A first look: a linear and a two-layer network learn little from clean pictures and much from noise that follows the
     labels. Both are tested on held-out pictures of the set itself.
     """
+    from miue import proofs, show
+    from miue.run import Run
+
     claim = proofs.Claim(out=out, clean=clean, split=split, canvas=canvas, channel=channel)
     found = proofs.noticed(claim, Run(seed, device, quiet=quiet), (lambda text: None) if quiet else _say)
     show.detection(found, json)
@@ -233,6 +238,11 @@ def analyze(
     One or several outputs of one source. Victims are trained on each, and on clean and noisy pictures as controls.
     Stopped or killed? The same command goes on where it was.
     """
+    from miue import figures, proofs, show
+    from miue.analyze import Analyzer
+    from miue.recipes import recipe
+    from miue.run import Run
+
     given: dict[str, Any] = {"estimators": tuple(estimator)} if estimator else {}
     analyzer = Analyzer(recipe=recipe(recipe_name, victim), seeds=seeds, rows=rows, **given)
     if figures_folder:
@@ -257,6 +267,8 @@ def verify(
 
     Exit code 3 where something is wrong.
     """
+    from miue import data, jobs, show
+
     source = jobs.RunRecord.of(out).originals(clean, split) if clean else None
     findings = data.verify(out, source)
     show.findings(findings, source is not None, json)
@@ -272,6 +284,8 @@ def preview(
     split: Split = None,
 ) -> None:
     """Draw a few pictures: original above protected above the difference, ten times amplified. Keep it private."""
+    from miue import data, jobs
+
     data.refuse_existing(to, "another --to")
     print(data.preview(jobs.RunRecord.of(out).originals(clean, split), out, to, count))
 
@@ -285,6 +299,8 @@ def shapes(
     seed: Seed = 0,
 ) -> None:
     """Write the embedded example set as a folder of class folders: ten shapes over photographs."""
+    from miue import data
+
     data.refuse_existing(folder, "another folder")
     print(data.export(data.shapes(per_class, size, seed, split), folder))
 
@@ -298,6 +314,10 @@ def demo(
     json: Json = False,
 ) -> None:
     """Show the whole way in minutes: draw pictures, protect them, train victims, print the verdict. No download."""
+    from miue import show
+    from miue.demo import demo as run_demo
+    from miue.run import Run
+
     outcome = run_demo(folder, Run(seed, device, quiet=quiet), (lambda text: None) if quiet else _say)
     show.outcome(outcome, json)
     raise typer.Exit(0 if outcome.verdict == "protected" else FAILED_CHECKS)
@@ -321,6 +341,9 @@ def grid_command(
 
     Nothing is measured twice: stopped or killed, the same command goes on where it was. Exit code 1 if a cell failed.
     """
+    from miue import grid, show
+    from miue.run import Run
+
     run, wanted = Run(device_name=device, quiet=quiet), grid.Grid.load(plan)
     if only_show:
         show.board(grid.standing(wanted, run), json)
@@ -334,31 +357,15 @@ def grid_command(
     raise typer.Exit(FAILED_INPUTS if any(record.error for record in records) else 0)
 
 
-@app.command(name="attacks")
-def attacks_command(json: Json = False) -> None:
-    """List the attacks: year, source, budget, cost, what they need."""
-    if json:
-        show.console.print_json(data={name: dataclasses.asdict(of) for name, of in facts(ATTACKS).items()})
-        return
-    lines = [line | {"presets": line["presets"] and f"presets: {line['presets']}"} for line in catalogue(ATTACKS)]
-    show.table(lines, "what it does", "reference", "presets")
-    print("Budget: linf in grey levels, l2 for 3 x 32 x 32, l0 in pixels.")
-    print("Passes: through a network, per picture.")
-
-
-@app.command(name="defenses")
-def defenses_command(json: Json = False) -> None:
-    """List what a trainer may do to learn anyway: the defenses of `miue evaluate --defense`."""
-    lines = defense_lines(DEFENSES)
-    if json:
-        show.console.print_json(data=lines)
-    else:
-        show.table(lines, "what it does", "reference")
+for verb in (listing.attacks, listing.defenses, listing.recipes, listing.networks, listing.estimators):
+    app.command()(verb)
 
 
 @app.command(name="doctor")
 def doctor_command(json: Json = False) -> None:
     """Look at this machine: versions that do not fit together, devices, codecs, space."""
+    from miue import doctor
+
     checks = doctor.examine()
     if json:
         print(doctor.Report(checks=checks).model_dump_json(indent=1))

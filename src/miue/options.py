@@ -7,18 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from miue.mi import KNOWN as ESTIMATORS
-from miue.nets import known
-from miue.recipes import RECIPES
-from miue.run import DEVICES
-from miue.spec import read_toml
-from miue.types import UserError
+from miue.errors import UserError
 
 
 def _settings(ctx: Any, path: Path | None) -> Path | None:  # typer hands over a context that is no typer.Context
     """--config: a TOML file gives defaults; what is written on the command line wins."""
     if path is None:
         return None
+    from miue.spec import read_toml  # here: --help needs no torch
+
     values = {k.replace("-", "_"): v for k, v in read_toml(path).items()}
     names = {o.lstrip("-").replace("-", "_"): p.name for p in ctx.command.params for o in (p.opts or [p.name])}
     names = {told: name for told, name in names.items() if len(told) > 1 and name != "config"}
@@ -33,7 +30,7 @@ Config = Annotated[
     Path | None,
     typer.Option(callback=_settings, is_eager=True, help="TOML file with any of these options; the command line wins."),
 ]
-Device = Annotated[str, typer.Option(help=f"Where to compute: {', '.join(DEVICES)}.")]
+Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda or mps.")]
 Seed = Annotated[int, typer.Option(help="The same seed on the same kind of machine gives the same result.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no remarks.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
@@ -50,7 +47,10 @@ Originals = Annotated[str, typer.Option(help="The original pictures, as they wer
 Test = Annotated[str | None, typer.Option(help="Clean pictures for testing [about a fifth of the originals].")]
 TestSplit = Annotated[str | None, typer.Option(help="Which split of --test (or of --clean) to test on.")]
 RecipeName = Annotated[
-    str, typer.Option("--recipe", help=f"How victims train: {', '.join(RECIPES)}; or `quick:epochs=30`.")
+    str,
+    typer.Option(
+        "--recipe", help="How victims train: a name that `miue recipes` lists, or with fields: `quick:epochs=30`."
+    ),
 ]
 Attack = Annotated[
     str,
@@ -69,7 +69,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what miue 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what was found and what it would cost; write nothing.")]
 Victims = Annotated[
     list[str] | None,
-    typer.Option(help=f"Network to train, may be repeated: {', '.join(known())}, or a name of timm's."),
+    typer.Option(help="Network to train, may be repeated: a name that `miue networks` lists, or one of timm's."),
 ]
 Threshold = Annotated[float, typer.Option(help="Largest share of the clean gain over chance that may be left.")]
 Defenses = Annotated[
@@ -79,8 +79,8 @@ Defenses = Annotated[
 Estimators = Annotated[
     list[str] | None,
     typer.Option(
-        help=f"May be repeated: {', '.join(ESTIMATORS)}, with fields as in `ksg:k=3`, or `your_file.py:Theirs` "
-        "[ksg, sliced, class-conditional]."
+        help="A name that `miue estimators` lists, with fields as in `ksg:k=3`, or `your_file.py:Theirs`; may be "
+        "repeated [ksg, sliced, class-conditional]."
     ),
 ]
 Rows = Annotated[int, typer.Option(help="Pictures whose features are compared, the same share of every class.")]

@@ -35,6 +35,14 @@ def table(lines: list[dict[str, str]], *below: str) -> None:
             print(fill(line[key], console.width, initial_indent="    ", subsequent_indent="    "))
 
 
+def listing(lines: list[dict[str, str]], json: bool, *below: str) -> None:
+    """What there is to choose from, as a table or as JSON."""
+    if json:
+        console.print_json(data=lines)
+    else:
+        table(lines, *below)
+
+
 def plan(job: jobs.Job, run: Run, json: bool) -> None:
     """What `protect` would do."""
     source = job.scan()

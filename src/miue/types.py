@@ -1,4 +1,4 @@
-"""The nouns of miue. This module imports nothing from the package, so that everything may import it."""
+"""The nouns of miue. This module imports only the errors from the package, so that everything may import it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from miue.errors import UserError
+
 Norm = Literal["linf", "l2", "l0", "none"]
-
-
-class UserError(Exception):
-    """A mistake that the user can mend. The command line prints its one message and exits with code 2."""
 
 
 def stretch(delta: Float[Tensor, "b c g g2"], height: int, width: int) -> Float[Tensor, "b c h w"]:

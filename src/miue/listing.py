@@ -1,0 +1,61 @@
+"""The verbs that list what there is to choose from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from inspect import getdoc
+
+from miue.options import Json
+
+
+def attacks(json: Json = False) -> None:
+    """List the attacks: year, source, budget, cost, what they need."""
+    from miue import show
+    from miue.attacks import KNOWN
+    from miue.spec import catalogue, facts
+
+    if json:
+        show.console.print_json(data={name: asdict(of) for name, of in facts(KNOWN).items()})
+        return
+    lines = [line | {"presets": line["presets"] and f"presets: {line['presets']}"} for line in catalogue(KNOWN)]
+    show.table(lines, "what it does", "reference", "presets")
+    print("Budget: linf in grey levels, l2 for 3 x 32 x 32, l0 in pixels.")
+    print("Passes: through a network, per picture.")
+
+
+def defenses(json: Json = False) -> None:
+    """List what a trainer may do to learn anyway: the defenses of `miue evaluate --defense`."""
+    from miue import show
+    from miue.defenses import KNOWN
+    from miue.spec import defense_lines
+
+    show.listing(defense_lines(KNOWN), json, "what it does", "reference")
+
+
+def recipes(json: Json = False) -> None:
+    """List the recipes: how victims train, for `--recipe`."""
+    from miue import show
+    from miue.recipes import RECIPES
+
+    lines = [
+        {"recipe": name, "network": of.net, "epochs": str(of.epochs), "batch": str(of.batch), "source": of.source}
+        for name, of in RECIPES.items()
+    ]
+    show.listing(lines, json, "source")
+
+
+def networks(json: Json = False) -> None:
+    """List the networks that have a short name, for `--victim`; every other name is looked up in timm."""
+    from miue import show
+    from miue.nets import known
+
+    show.listing([{"network": name} for name in known()], json)
+
+
+def estimators(json: Json = False) -> None:
+    """List the estimators of mutual information, for `miue analyze --estimator`."""
+    from miue import show
+    from miue.mi import KNOWN
+
+    lines = [{"estimator": n, "what it does": (getdoc(of) or "").partition("\n")[0]} for n, of in KNOWN.items()]
+    show.listing(lines, json, "what it does")
