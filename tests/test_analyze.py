@@ -5,14 +5,16 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from scipy.stats import spearmanr
 
-from miue import analyze, figures, mi
+from miue import analyze, evaluate, figures, mi
 from miue.analyze import CLEAN, NOISE, Analyzer, features, paired_stages, plane, stratified
 from miue.attacks import MiUe, Patterns
+from miue.evaluate import Proof
 from miue.nets import build
 from miue.ranks import spearman
 from miue.records import Analysis
@@ -242,6 +244,28 @@ def test_it_resumes_by_content_and_trains_nothing_twice(
         patched.setattr("miue.victims.descend", never)
         more = replace(PLAN, estimators=("label",))(clean, test, {"nothing": clean}, run)
         assert more.estimators == ["label"] and more.runs[2].accuracy == found.runs[2].accuracy
+
+
+def test_victims_of_an_evaluation_are_not_trained_again(keeping: Run, run: Run, monkeypatch: pytest.MonkeyPatch):
+    clean, test = easy(20), easy(5, seed=1)
+    protected = attacks(clean)["rolled"]
+    plan = replace(PLAN, rows=60, estimators=("sliced:slices=4",))
+    proof = Proof(recipes=[plan.recipe], seeds=plan.seeds)
+    real, trained = evaluate.fit, []
+
+    def counting(*rest: Any) -> Any:
+        trained.append(rest)
+        return real(*rest)
+
+    monkeypatch.setattr(evaluate, "fit", counting)
+    monkeypatch.setattr(analyze, "fit", counting)
+    outcome = proof(clean, test, protected, Budget(8), keeping)
+    assert len(trained) == len(outcome.runs) == 3 * plan.seeds
+    analysis = plan(clean, test, {"rolled": protected}, keeping, Budget(8))
+    assert len(trained) == len(outcome.runs)
+    assert {r.accuracy for r in analysis.runs} == {r.last for r in outcome.runs}
+    alone = plan(clean, test, {"rolled": protected}, run, Budget(8))
+    assert [(r.accuracy, r.stages) for r in alone.runs] == [(r.accuracy, r.stages) for r in analysis.runs]
 
 
 def test_the_seed_decides(run: Run):

@@ -22,8 +22,9 @@ from miue.evaluate import Proof, judge
 from miue.records import VictimRun
 from miue.run import Run
 from miue.testing import tiny
+from miue.train import accuracy
 from miue.types import Budget, ImageSet, Perturbation, UserError
-from miue.victims import Recipe
+from miue.victims import Recipe, kept_victim
 from test_victims import FAST, easy
 
 # --- verdicts ---
@@ -245,7 +246,34 @@ def test_victims_that_were_trained_are_not_trained_again(keeping: Run, monkeypat
     PROOF(clean, test, other.with_images(other.images), Budget(8), keeping)
     assert trained[6:] == [other.digest]
     assert keeping.keep is not None
-    assert all(p.suffix == ".json" for p in (keeping.keep / "victims").iterdir())  # no weights stay behind
+    assert all(p.suffix == ".json" for p in (keeping.keep / "victims").iterdir())  # no checkpoints stay behind
+
+
+def test_weights_are_kept_where_they_are_small_or_asked_for(keeping: Run, monkeypatch: pytest.MonkeyPatch):
+    def weights(proof: Proof, at: str) -> int:
+        run = replace(keeping, keep=(keeping.keep or Path()) / at)
+        proof(clean, easy(seed=1), marked(clean), Budget(8), run)
+        return len(list((run.keep or Path()).glob("trained/*.safetensors")))
+
+    clean = easy()
+    assert weights(PROOF, "small") == 3 * PROOF.seeds
+    assert weights(replace(PROOF, keep_victims=False), "never") == 0
+    size = nets.tried(FAST.net, clean.shape, len(clean.classes))
+    monkeypatch.setattr(evaluate, "KEPT", 3 * PROOF.seeds * size - 1)
+    assert weights(PROOF, "large") == 0
+    assert weights(replace(PROOF, keep_victims=True), "asked") == 3 * PROOF.seeds
+
+
+def test_a_kept_victim_is_the_one_that_was_trained(keeping: Run):
+    data, test, run = easy(), easy(seed=1), replace(keeping, keep=keeping.keep)
+    record = evaluate.train_victim("clean", data, test, FAST, run, run.keep, weights=True)
+    store = replace(run, keep=(run.keep or Path()) / "trained")
+    net = kept_victim(data, FAST, store)
+    assert net is not None and accuracy(net, Batches(test, run), run) == record.last
+    assert kept_victim(data, FAST, replace(store, seed=run.seed + 1)) is None
+    for other in (easy(seed=1), data):
+        recipe = replace(FAST, epochs=FAST.epochs + (other is data))
+        assert kept_victim(other, recipe, store) is None
 
 
 def test_an_interrupted_proof_trains_only_what_is_missing(keeping: Run, run: Run, monkeypatch: pytest.MonkeyPatch):

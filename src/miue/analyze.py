@@ -26,7 +26,7 @@ from miue.run import Run, locked, write_atomically
 from miue.spec import digest, read_record
 from miue.train import accuracy
 from miue.types import Budget, ImageSet, UserError
-from miue.victims import FITTED, HARMLESS, LEARNT, Recipe, fit
+from miue.victims import FITTED, HARMLESS, LEARNT, TRAINED, Recipe, fit, keep_victim, kept_victim
 
 VERSION = 1  # of what an examined victim means; a higher number makes kept ones void
 CLEAN, NOISE = "clean pictures", "random noise"  # names of the controls
@@ -124,7 +124,8 @@ class Analyzer:
     ) -> Examined:
         """One victim, or its record where the same one was examined before. sets: clean, test, trained on, shown.
 
-        The trained victim itself is kept too: other estimators, or other rows, need no training.
+        The trained victim itself is kept too: other estimators, or other rows, need no training, and neither does
+        one that an evaluation has trained and kept.
         """
         clean, test, trained, shown = sets
         victim = digest(VERSION, self.recipe, trained.digest, run.seed + seed)
@@ -136,7 +137,7 @@ class Analyzer:
             if record and record.is_file():
                 return read_record(Examined, record)
             own, start = replace(run, seed=run.seed + seed, keep=keep), time.monotonic()
-            net, _ = fit(trained, self.recipe, own)
+            net = self._victim(trained, own, run)
             scores = [accuracy(net, Batches(part, own), own) for part in (test, trained)]
             labels = clean.labels[rows]
             depths = paired_stages(net, clean.select(rows), shown.select(rows), own)
@@ -164,6 +165,15 @@ class Analyzer:
             if record:
                 write_atomically(record, done.model_dump_json(indent=1).encode())
             return done
+
+    def _victim(self, data: ImageSet, own: Run, run: Run) -> Classifier:
+        """The trained victim. own: the run of its checkpoints; run: the analysis, whose folder has trained victims."""
+        store = replace(own, keep=run.keep / TRAINED if run.keep else None)
+        if (net := kept_victim(data, self.recipe, store)) is None:
+            net, _ = fit(data, self.recipe, own)
+            keep_victim(net, data, self.recipe, store)
+            own.forget()
+        return net
 
     def _stage(self, depth: Depth, labels: Int[Tensor, "n"], run: Run) -> Stage:
         name, x, y = depth

@@ -30,6 +30,7 @@ from miue.options import (
     Estimators,
     Figures,
     Json,
+    KeepVictims,
     Originals,
     Out,
     Overwrite,
@@ -157,6 +158,7 @@ def evaluate(
     threshold: Threshold = 0.25,
     defense: Defenses = None,
     channel: Channel = None,
+    keep_victims: KeepVictims = None,
     split: Split = None,
     test_split: TestSplit = None,
     canvas: SameCanvas = None,
@@ -182,7 +184,7 @@ def evaluate(
     claim = proofs.Claim(
         out=out, clean=clean, test=test, split=split, test_split=test_split, canvas=canvas, channel=channel
     )
-    proof = Proof(recipes=victims, seeds=seeds, threshold=threshold)
+    proof = Proof(recipes=victims, seeds=seeds, threshold=threshold, keep_victims=keep_victims)
     outcome = proofs.prove(claim, proof, run, (lambda text: None) if quiet else _say)
     show.outcome(outcome, json)
     raise typer.Exit(0 if outcome.verdict == "protected" else FAILED_CHECKS)

@@ -20,11 +20,12 @@ from miue.run import Run, locked, write_atomically
 from miue.spec import digest, read_record
 from miue.train import accuracy
 from miue.types import Budget, ImageSet, UserError
-from miue.victims import FITTED, HARMLESS, LEARNT, Recipe, fit, prepare
+from miue.victims import FITTED, HARMLESS, LEARNT, TRAINED, Recipe, fit, keep_victim, prepare
 
 VERSION = 1  # of what a victim run means; a higher number makes kept ones void
 CHECKS = 10  # how often a victim is tested while it trains, for its best epoch
 EARLY = 3  # epochs at the beginning that are tested besides: there many are at their best
+KEPT = 100_000_000  # bytes of weights of one evaluation that are kept unasked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +33,15 @@ class Proof:
     """How a proof is made: the recipes (one a victim), the seeds and the threshold, all declared before the run.
 
     threshold: largest share of the clean victim's gain over chance that a protected victim may keep; chance is the
-    share of the largest class of the test set. noise: the control, on the same grid as the attack's.
+    share of the largest class of the test set. noise: the control, on the same grid as the attack's. keep_victims:
+    whether the trained networks stay, so that an analysis need not train them again; None: below KEPT bytes in all.
     """
 
     recipes: Sequence[Recipe]
     seeds: int = 3
     threshold: float = 0.25
     noise: Noise = field(default_factory=Noise)
+    keep_victims: bool | None = None
 
     def __post_init__(self) -> None:
         if self.seeds < 1 or not self.recipes:
@@ -68,7 +71,8 @@ class Proof:
         if not torch.equal(clean.labels, protected.labels):
             raise UserError("the clean and the protected set do not have the same labels, row by row")
         twins = told_twice(test, clean, protected)
-        check_victims(self.recipes, clean, test, run)
+        heavy = 3 * self.seeds * check_victims(self.recipes, clean, test, run) > KEPT
+        weights = not heavy if self.keep_victims is None else self.keep_victims
         size = measure(clean, protected)
         control = _matched(budget, size)
         noisy = self.noise(clean, control, run.reseeded(0)).apply(clean)
@@ -77,7 +81,7 @@ class Proof:
             sets = {role: through(data, channel) for role, data in sets.items()}
             size = measure(sets["clean"], sets["protected"])
         runs = [
-            train_victim(role, data, test, recipe, run.reseeded(run.seed + seed), run.keep)
+            train_victim(role, data, test, recipe, run.reseeded(run.seed + seed), run.keep, weights)
             for recipe in self.recipes
             for seed in range(self.seeds)
             for role, data in sets.items()
@@ -108,15 +112,14 @@ class Proof:
         )
 
 
-def check_victims(recipes: Sequence[Recipe], data: ImageSet, test: ImageSet, run: Run) -> None:
-    """UserError for victims that cannot be had: told before hours of work on others.
+def check_victims(recipes: Sequence[Recipe], data: ImageSet, test: ImageSet, run: Run) -> int:
+    """Bytes that the weights of one victim of each recipe take. Raises UserError for victims that cannot be had.
 
-    For a network that cannot be built or takes no pictures of this size, for weights that are another network's, and
-    where a defense learns from pictures that are to test it.
+    That is asked before hours of work on others: for a network that cannot be built or takes no pictures of this size,
+    for weights that are another network's, and where a defense learns from pictures that are to test it.
     """
     with run.seeded("nets"):
-        for net in dict.fromkeys(recipe.net for recipe in recipes):
-            nets.tried(net, data.shape, len(data.classes))
+        sizes = {net: nets.tried(net, data.shape, len(data.classes)) for net in {recipe.net for recipe in recipes}}
         starts = {repr((start, recipe.net)): (start, recipe.net) for recipe in recipes for start in recipe.start}
         for start, net in starts.values():
             if check := getattr(start, "check", None):
@@ -129,6 +132,7 @@ def check_victims(recipes: Sequence[Recipe], data: ImageSet, test: ImageSet, run
                     f"{seen.name}: {count} of {len(test)} test pictures are among those that a defense learns from; "
                     "give it pictures that are in no test set, or name a test set of other pictures"
                 )
+    return sum(sizes[recipe.net] for recipe in recipes)
 
 
 def repeated(test: ImageSet, trained: ImageSet) -> int:
@@ -158,10 +162,21 @@ def _matched(budget: Budget, size: Size | None) -> Budget:
     return Budget(max(size.l2, 1 / 255), "l2") if size and budget.norm == "none" else budget
 
 
-def train_victim(role: Role, data: ImageSet, test: ImageSet, recipe: Recipe, run: Run, keep: Path | None) -> VictimRun:
-    """One victim, or its record where the same one was trained before, perhaps by another process meanwhile."""
+def train_victim(
+    role: Role,
+    data: ImageSet,
+    test: ImageSet,
+    recipe: Recipe,
+    run: Run,
+    keep: Path | None,
+    weights: bool = False,
+) -> VictimRun:
+    """One victim, or its record where the same one was trained before, perhaps by another process meanwhile.
+
+    weights: whether its weights are kept beside the record, for an analysis.
+    """
     if keep is None:
-        return _trained(role, data, test, recipe, replace(run, keep=None))
+        return _trained(role, data, test, recipe, replace(run, keep=None))[0]
     key = digest(VERSION, recipe, data.digest, test.digest, run.seed)
     record = keep / "victims" / f"{key}.json"
     with locked(keep, f"victim-{key}"):
@@ -169,13 +184,15 @@ def train_victim(role: Role, data: ImageSet, test: ImageSet, recipe: Recipe, run
             names = {"role": role, "victim": recipe.victim, "defense": recipe.defense}
             return read_record(VictimRun, record).model_copy(update=names)
         run = replace(run, keep=keep / "victims" / key)
-        done = _trained(role, data, test, recipe, run)
+        done, net = _trained(role, data, test, recipe, run)
+        if weights:
+            keep_victim(net, data, recipe, replace(run, keep=keep / TRAINED))
         write_atomically(record, done.model_dump_json(indent=1).encode())
         run.forget()
         return done
 
 
-def _trained(role: Role, data: ImageSet, test: ImageSet, recipe: Recipe, run: Run) -> VictimRun:
+def _trained(role: Role, data: ImageSet, test: ImageSet, recipe: Recipe, run: Run) -> tuple[VictimRun, Classifier]:
     tests, start = Batches(test, run), time.monotonic()
     every = 1 if recipe.hold_out else max(recipe.epochs // CHECKS, 1)
 
@@ -188,7 +205,7 @@ def _trained(role: Role, data: ImageSet, test: ImageSet, recipe: Recipe, run: Ru
     if recipe.finish:  # what came after the last epoch counts as a part of it
         seen[recipe.epochs] = last
     best = max(seen, key=lambda epoch: (seen[epoch], -epoch))
-    return VictimRun(
+    record = VictimRun(
         role=role,
         victim=recipe.victim,
         defense=recipe.defense,
@@ -201,6 +218,7 @@ def _trained(role: Role, data: ImageSet, test: ImageSet, recipe: Recipe, run: Ru
         seconds=time.monotonic() - start,
         device=f"{run.machine['device']}, {run.numerics.precision}",
     )
+    return record, net
 
 
 def judge(runs: Sequence[VictimRun], chance: float, threshold: float, largest: float = 0.0) -> tuple[Verdict, str]:

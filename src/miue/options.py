@@ -72,6 +72,13 @@ Victims = Annotated[
     typer.Option(help="Network to train, may be repeated: a name that `miue networks` lists, or one of timm's."),
 ]
 Threshold = Annotated[float, typer.Option(help="Largest share of the clean gain over chance that may be left.")]
+KeepVictims = Annotated[
+    bool | None,
+    typer.Option(
+        "--keep-victims/--forget-victims",
+        help="Keep the trained networks, so that `miue analyze` need not train them again [if below 100 MB].",
+    ),
+]
 Defenses = Annotated[
     list[str] | None,
     typer.Option(help="Train every victim with this too: `at:eps=4`, `gray+jpeg:quality=10`; may be repeated."),

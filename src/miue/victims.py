@@ -15,12 +15,13 @@ from miue import nets
 from miue.batches import Batch, Batches, FlipCrop, holdout
 from miue.run import Run
 from miue.slots import Augment, Defense, Finish, Loss, Purify, Start
-from miue.spec import spell
+from miue.spec import digest, spell
 from miue.train import accuracy, cosine, descend, restore, state
 from miue.types import ImageSet, UserError
 
 LEARNT = 0.20  # a clean victim must gain this much over chance, or nothing can be concluded from it
 HARMLESS = 0.10  # plain noise that costs more than this hides the pictures by itself
+TRAINED = "trained"  # folder of victims whose weights are kept, for all that look at them
 FITTED = 0.50  # share of its own training set, over chance, that a protected victim must have learnt
 
 
@@ -184,7 +185,7 @@ def fit(
         net: Any = run.place(nets.build(recipe.net, data.shape, len(data.classes)))
     probe = any(start.probe for start in recipe.start)
     optimizer = _optimizer(net.head if probe else net, recipe)
-    identity = {"recipe": repr(recipe), "data": data.digest, "seed": run.seed}
+    identity = _identity(data, recipe, run)
     first, seen, best = 0, dict[int, float](), _Best()
     if kept := run.load("victim", **identity):
         restore(net, optimizer, kept[0])
@@ -230,6 +231,27 @@ def fit(
     for finish in recipe.finish:
         finish(net, batches, run)
     return net, seen
+
+
+def keep_victim(net: nets.Classifier, data: ImageSet, recipe: Recipe, run: Run) -> None:
+    """Keep the weights of a trained victim where `run` keeps state, by what it was trained on and how."""
+    identity = _identity(data, recipe, run)
+    run.save(digest(identity), net.state_dict(), identity)
+
+
+def kept_victim(data: ImageSet, recipe: Recipe, run: Run) -> nets.Classifier | None:
+    """The victim that `keep_victim` kept for the same set, recipe and seed; None where there is none."""
+    identity = _identity(data, recipe, run)
+    weights = run.load(digest(identity), **identity)
+    if weights is None:
+        return None
+    net: Any = run.place(nets.build(recipe.net, data.shape, len(data.classes)))
+    net.load_state_dict(weights[0])
+    return net
+
+
+def _identity(data: ImageSet, recipe: Recipe, run: Run) -> dict[str, Any]:
+    return {"recipe": repr(recipe), "data": data.digest, "seed": run.seed}
 
 
 def _loss(

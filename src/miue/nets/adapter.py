@@ -69,8 +69,8 @@ def build(name: str, shape: tuple[int, int, int], classes: int) -> Classifier:
     return _from_timm(ALIASES.get(short, short), shape, classes)
 
 
-def tried(name: str, shape: tuple[int, int, int], classes: int) -> None:
-    """UserError for a network that cannot be built or takes no pictures of this shape."""
+def tried(name: str, shape: tuple[int, int, int], classes: int) -> int:
+    """Bytes of a network's weights. Raises UserError if it cannot be built or takes no pictures of this shape."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         net = build(name, shape, classes).eval()
         try:
@@ -80,6 +80,7 @@ def tried(name: str, shape: tuple[int, int, int], classes: int) -> None:
             raise UserError(
                 f"net {name!r} cannot be used with pictures of {size} pixels ({why}); give another one"
             ) from None
+    return sum(tensor.nbytes for tensor in net.state_dict().values())
 
 
 class _TimmTrunk(nn.Module):
