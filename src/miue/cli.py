@@ -80,7 +80,7 @@ note_console = Console(stderr=True)
 
 
 def _say(text: str) -> None:
-    note_console.print(text, markup=False, highlight=False, soft_wrap=True)
+    note_console.print(data.readable(text), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -133,7 +133,7 @@ def protect(
         max_pixels=max_pixels,
         frames=frames,  # type: ignore[arg-type]
     )
-    say = (lambda text: None) if quiet else _say
+    say = (lambda text: None) if quiet or json else _say
     if dry_run:
         show.plan(job, run, json)
         return
@@ -389,7 +389,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"miue: {error}", file=sys.stderr)
+        print(data.readable(f"miue: {error}"), file=sys.stderr)
         sys.exit(USAGE)
     except SystemExit as end:
         if end.code == INTERRUPTED:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass, replace
@@ -11,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from filelock import FileLock, Timeout
 from pydantic import Field
 
@@ -22,6 +24,7 @@ from miue.spec import digest, file_digest, own_budget, read_record, spell
 from miue.types import Budget, ImageSet, Perturbation, UserError
 
 VERSION = 1
+MOST = 20  # classes that are listed by name
 
 
 class RunRecord(Record):
@@ -104,7 +107,7 @@ class Job:
             "budget": str(budget),
             "canvas": canvas,
             "seed": self.seed,
-            "split": self.split,
+            "split": None if self.split is None else data.readable(self.split),
             "format": self.format,
             "processes": self.processes,
             "cells": getattr(method, "cells", 0),
@@ -140,6 +143,8 @@ def forecast(job: Job, source: data.Source, run: Run) -> Forecast:
     if trials := trials_of(method):
         rows = min(count, 2 * max(getattr(method, "noise_batch", 0), getattr(method, "batch", 0)))
         trial: ImageSet = data.read(source, canvas).first_per_class(max(rows // len(source.classes), 1))
+        # with more classes than the trial has room for, some of them, evenly: its cost stays that of a few batches
+        trial = trial.select(torch.arange(0, len(trial), max(len(trial) // rows, 1) if rows else 1))
         for short, times in [(trials[0][0], 0.0), *trials]:  # the first warms up
             start = time.monotonic()
             short(trial, budget, Run(job.seed, run.device_name, None, True, run.fabric))
@@ -149,6 +154,12 @@ def forecast(job: Job, source: data.Source, run: Run) -> Forecast:
     return Forecast(seconds, _disk(source), count * 3 * (canvas**2 + 8 * grid**2))
 
 
+def class_sizes(source: data.Source) -> dict[str, int]:
+    """How many pictures of every class are protected."""
+    counts = Counter(entry.label for entry in source.usable)
+    return {name: counts[i] for i, name in enumerate(source.classes)}
+
+
 def trials_of(method: Any) -> list[tuple[Any, float]]:
     """Shorter versions of an attack, and how many times the seconds of each add up to its own; empty for one that is
     made at once. An attack whose epochs are not all of its work says it itself, by `trials`."""
@@ -156,6 +167,11 @@ def trials_of(method: Any) -> list[tuple[Any, float]]:
         return method.trials()
     epochs = getattr(method, "epochs", 0)
     return [(replace(method, epochs=1), float(epochs))] if epochs else []
+
+
+def _location(source: data.Source) -> str:
+    path = Path(source.location)
+    return str(path.resolve()) if path.exists() else source.location
 
 
 def _disk(source: data.Source) -> int:
@@ -168,6 +184,10 @@ def protect(job: Job, run: Run, say: Callable[[str], None] = lambda text: None) 
     source = job.scan()
     settings, fingerprint = job.checked(source)
     private = job.private
+    sizes = [f"{name} ({count})" for name, count in class_sizes(source).items()]
+    say(f"{len(sizes)} classes: {data.some(sizes, MOST)}")
+    for note in source.notes:
+        say(f"note: {note}")
     if job.budget is None:
         say(f"budget {settings['budget']}, the method's own")
     private.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -190,11 +210,12 @@ def _protect(
         miue=installed(),
         settings=settings,
         source={
-            "location": str(Path(source.location).resolve()) if Path(source.location).exists() else source.location,
+            "location": data.readable(_location(source)),
             "kind": source.kind,
             "digest": source.digest,
             "classes": list(source.classes),
             "counts": source.summary(),
+            "examples": source.examples(),
             "rules": {"max_pixels": job.max_pixels, "frames": job.frames},
             "notes": list(source.notes),
         },

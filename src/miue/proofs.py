@@ -61,7 +61,7 @@ class Inquiry(_Question):
 
     def named(self) -> dict[str, Path]:
         """The outputs by the names of their folders. UserError where two have the same, or one is given twice."""
-        names = [out.resolve().name for out in self.outs]
+        names = [data.readable(out.resolve().name) for out in self.outs]
         if twice := [name for name in names if names.count(name) > 1]:
             raise UserError(f"two outputs are called {twice[0]!r}: give each once, in folders of different names")
         return dict(zip(names, self.outs, strict=True))
@@ -87,7 +87,7 @@ def prove(claim: Claim, proof: Proof, run: Run, say: Say = lambda text: None) ->
 
     The noise control gets the grid of the attack.
     """
-    name, private = claim.out.resolve().name, data.private_of(claim.out)
+    name, private = data.readable(claim.out.resolve().name), data.private_of(claim.out)
     sets, test = _tested(claim, _read(claim, {name: claim.out}, say), run, say)
     record, protected = sets.records[name], sets.protected[name]
     victims = ", ".join(r.victim for r in proof.recipes)

@@ -49,13 +49,13 @@ def plan(job: jobs.Job, run: Run, json: bool) -> None:
     settings, _ = job.checked(source)
     cost = jobs.forecast(job, source, run)
     facts: dict[str, Any] = {
-        "source": source.location,
-        "classes": {c: sum(e.label == i for e in source.usable) for i, c in enumerate(source.classes)},
+        "source": data.readable(source.location),
+        "classes": jobs.class_sizes(source),
         "inputs": source.summary(),
         "notes": list(source.notes),
         "settings": settings,
-        "out": str(job.out),
-        "private": str(job.private),
+        "out": data.readable(str(job.out)),
+        "private": data.readable(str(job.private)),
         "seconds": round(cost.seconds),
         "disk_mb": round(cost.disk / 1e6, 1),
         "memory_mb": round(cost.memory / 1e6, 1),
@@ -67,6 +67,8 @@ def plan(job: jobs.Job, run: Run, json: bool) -> None:
     for key, value in facts.items():
         lines = [f"{k}: {v}" for k, v in value.items()] if isinstance(value, dict) else value
         several = isinstance(lines, list)
+        if several and len(lines) > jobs.MOST:
+            lines = [*lines[: jobs.MOST], f"and {len(lines) - jobs.MOST} more"]
         print("\n  ".join([f"{key}:", *map(str, lines or ["none"])]) if several else f"{key}: {lines}")
     print("nothing was written (--dry-run)")
 
@@ -74,22 +76,26 @@ def plan(job: jobs.Job, run: Run, json: bool) -> None:
 def written(job: jobs.Job, record: jobs.RunRecord, written: data.Written, quiet: bool = False) -> None:
     """What `protect` did. quiet: without remarks on the pictures."""
     protected = written.counts.get("protected", 0)
-    print(f"{protected} pictures protected in {job.out}, largest change {written.worst} grey levels (read back)")
+    out, private, source = (data.readable(str(path)) for path in (job.out, job.private, job.source))
+    print(f"{protected} pictures protected in {out}, largest change {written.worst} grey levels (read back)")
     if written.psnr and written.ssim:
         print(f"PSNR at least {written.psnr.least:.1f} dB, SSIM at least {written.ssim.least:.3f}")
     growth = written.bytes_out / max(written.bytes_in, 1)
     print(f"{written.bytes_out / 1e6:.1f} MB written, {growth:.1f} times the size of the source")
     for reason, count in record.source["counts"].items():
         if reason != "ok":
-            print(f"NOT protected, not in the output: {count} {reason}")
+            names = data.some(record.source["examples"][reason] + [""] * (count - 5))
+            print(f"NOT protected, not in the output: {count} {reason} ({names})")
+    if len(record.source["counts"]) > 1:
+        print(f"All of them are listed in {private}/{data.MANIFEST}")
     if written.unchanged:
         print(f"NOT changed, as clean in the output as before: {written.unchanged} pictures")
     for note in () if quiet else (*record.source["notes"], *written.notes):
         print(f"note: {note}")
-    print(f"Keep {job.private} private: with it anybody can undo the protection. Keep the originals safe.")
+    print(f"Keep {private} private: with it anybody can undo the protection. Keep the originals safe.")
     print("This raises the cost of training on your pictures; it does not prevent it (docs/limits.md: what breaks it).")
     split = f" --split {quote(job.split)}" if job.split else ""
-    print(f"Next: miue evaluate {quote(str(job.out))} --clean {quote(job.source)}{split}")
+    print(f"Next: miue evaluate {quote(out)} --clean {quote(source)}{split}")
 
 
 def outcome(outcome: Outcome, json: bool) -> None:

@@ -2,18 +2,21 @@
 
 from miue.data.align import align
 from miue.data.channel import recoded, through
+from miue.data.folder import readable
+from miue.data.manifest import FINAL as MANIFEST
 from miue.data.output import check_output, clear_output, private_of, refuse_existing
 from miue.data.preview import export, preview
 from miue.data.quality import measure
 from miue.data.read import check_canvas, default_canvas, read, read_like
 from miue.data.scan import scan, scan_output
 from miue.data.shapes import draw as shapes
-from miue.data.source import Entry, Source
+from miue.data.source import Entry, Source, some
 from miue.data.verify import Finding, verify
 from miue.data.write import Written, check_sizes, write
 from miue.records import Size
 
 __all__ = [
+    "MANIFEST",
     "Entry",
     "Finding",
     "Size",
@@ -31,11 +34,13 @@ __all__ = [
     "private_of",
     "read",
     "read_like",
+    "readable",
     "recoded",
     "refuse_existing",
     "scan",
     "scan_output",
     "shapes",
+    "some",
     "through",
     "verify",
     "write",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 
 from miue.data.formats import EXTENSIONS
 from miue.data.source import Item, Store
@@ -13,6 +16,11 @@ from miue.types import UserError
 
 NOTICE = "PROTECTED.md"
 SPLITS = frozenset(("train", "training", "val", "valid", "validation", "dev", "test", "testing"))
+_SYSTEM = re.compile(
+    r"#recycle|#snapshot|@recycle|@recently-snapshot|@tmp|\$?recycle\.bin|\$winreagent|\$extend|\$sysreset|found\.\d{3}"
+    r"|lost\+found|system volume information|network trash folder|temporary items|__pycache__",
+    re.IGNORECASE,
+)
 _JUNK = frozenset((".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX", ".git", ".svn", "@eaDir"))
 
 
@@ -28,27 +36,55 @@ class FolderStore(Store):
 
 def open_folder(root: Path) -> FolderStore:
     """List a folder. Links are never followed; system junk is left out, everything else is an item."""
-    folders = sorted(
-        (p.name for p in os.scandir(root) if p.is_dir(follow_symlinks=False) and not _hidden(p.name)), key=os.fsencode
-    )
+    entries = list(os.scandir(root))
+    found = sorted((e.name for e in entries if e.is_dir(follow_symlinks=False) and not _hidden(e.name)), key=readable)
+    folders = [name for name in found if not _system(name)]
     _refuse_splits(root, folders)
     paths = tuple(every_file(root))
     if not folders:
         what = "pictures lie directly in it" if any(p.suffix.lower() in EXTENSIONS for p in paths) else "it has none"
-        raise UserError(
-            f"{root}: there are no class folders ({what}); make one folder per class and put the pictures there"
-        )
+        way = "make one folder per class and put the pictures there"
+        if any(e.is_symlink() and e.is_dir() for e in entries):
+            what, way = "only links to folders, and links are not followed", follow_links(root)
+        raise UserError(f"{root}: there are no class folders ({what}); {way}")
     label = {name: i for i, name in enumerate(folders)}
     items = tuple(_item(root, path, label) for path in paths)
     classes = tuple(readable(name) for name in folders)
+    _refuse_twins(root, [*classes, *(item.path for item in items)])
+    left = [readable(name) for name in found if _system(name)]
+    notes = (f"folders of the system, no classes, nothing of them is published: {', '.join(left)}",) if left else ()
     return FolderStore(
-        kind="folder", location=str(root), name=root.resolve().name, classes=classes, items=items, paths=paths
+        kind="folder",
+        location=str(root),
+        name=readable(root.resolve().name),
+        classes=classes,
+        items=items,
+        notes=notes,
+        paths=paths,
     )
 
 
 def readable(name: str) -> str:
-    """Bytes that are not UTF-8 become %xNN: nothing after this point has to care about them."""
-    return name if name.isprintable() else os.fsencode(name).decode("utf-8", "backslashreplace").replace("\\", "%")
+    """A name as it is shown, recorded and written: every byte that is not UTF-8 as %xNN, which stays as it is."""
+    return re.sub("[\ud800-\udfff]", lambda match: f"%x{ord(match[0]) - 0xDC00:02x}", name)
+
+
+def follow_links(root: Path) -> str:
+    """What to do where the pictures are links."""
+    return f"copy them as files first (cp -rL {quote(readable(str(root)))} COPY) and point at the copy"
+
+
+def _refuse_twins(root: Path, names: list[str]) -> None:
+    """UserError where two names that are not UTF-8 look like one."""
+    if twins := [name for name, n in Counter(names).items() if n > 1]:
+        raise UserError(
+            f"{root}: two names become {twins[0]!r}, because a byte that is not UTF-8 is written as %xNN; rename one"
+        )
+
+
+def _system(name: str) -> bool:
+    """Whether a folder belongs to a system and not to the set: recycle bins, recovered files, caches."""
+    return bool(_SYSTEM.fullmatch(name))
 
 
 def _hidden(name: str) -> bool:
@@ -58,7 +94,7 @@ def _hidden(name: str) -> bool:
 def every_file(folder: Path) -> Iterator[Path]:
     """What lies in a folder and below, sorted, but for system junk; links, and folders that may not be read."""
     try:
-        entries = sorted(os.scandir(folder), key=lambda e: os.fsencode(e.name))
+        entries = sorted(os.scandir(folder), key=lambda e: readable(e.name))
     except PermissionError:
         yield folder
         return
@@ -82,6 +118,8 @@ def _unopened(root: Path, path: Path, parts: tuple[str, ...]) -> str:
     """Why a file is not even opened, or nothing."""
     if any(part.startswith(".") for part in parts):
         return "hidden file or folder"
+    if any(map(_system, parts[:-1])) or (path.is_dir() and _system(parts[-1])):
+        return "in a folder of the system"
     if path.is_symlink():
         if path.is_dir():
             return "a link to a folder: links are not followed"

@@ -7,7 +7,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from miue.data.folder import NOTICE
+from miue.data.folder import NOTICE, readable
 from miue.data.manifest import FINAL, PART, PLAN, Plan
 from miue.types import UserError
 
@@ -35,6 +35,11 @@ def check_output(source_location: str | Path, out: Path, private: Path, overwrit
     source = Path(source_location)
     if source.exists():
         _refuse_overlap(source.resolve(), out, private)
+    if readable(str(out.resolve())) != str(out.resolve()):
+        raise UserError(
+            f"{readable(str(out))}: its name, or that of a folder above it, is not UTF-8 (%xNN is such a byte), and "
+            "the perturbation cannot be read back from there; choose another output folder"
+        )
     if private.resolve().is_relative_to(out.resolve()):
         raise UserError(f"{private}: the private folder lies in the published one; put it elsewhere")
     if out.is_symlink() or (out.exists() and not out.is_dir()):

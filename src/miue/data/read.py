@@ -15,20 +15,20 @@ from miue.data.source import Source, ahead, sha256
 from miue.types import ImageSet, UserError
 
 _IN_MEMORY = 2 * 2**30  # bytes
-MOST = 1024  # pixels a side
+LEAST, MOST = 8, 1024  # pixels a side
 
 
 def default_canvas(source: Source) -> int:
-    """The side that all pictures share, where they are square, equal and at most 96 pixels; otherwise 64."""
+    """The side that all pictures share, where they are square, equal and at most 96 pixels, at least 8; else 64."""
     sides = {side for entry in source.usable for side in (entry.width, entry.height)}
     side = sides.pop()
-    return side if not sides and side <= 96 else 64
+    return max(side, LEAST) if not sides and side <= 96 else 64
 
 
 def check_canvas(canvas: int | None) -> None:
     """UserError for a side that no network can see."""
-    if canvas is not None and not 8 <= canvas <= MOST:
-        raise UserError(f"a canvas of {canvas} pixels: networks see squares of 8 to {MOST} pixels a side")
+    if canvas is not None and not LEAST <= canvas <= MOST:
+        raise UserError(f"a canvas of {canvas} pixels: networks see squares of {LEAST} to {MOST} pixels a side")
 
 
 def read(source: Source, canvas: int | None = None, *, grey: bool | None = None, cache: Path | None = None) -> ImageSet:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import unicodedata
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import chain, count
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
 
 from miue.data.arrays import open_npz
-from miue.data.folder import NOTICE, choose_split, every_file, open_folder
+from miue.data.folder import NOTICE, choose_split, every_file, follow_links, open_folder
 from miue.data.formats import EXTENSIONS
 from miue.data.named import NAMES, is_named, open_named
 from miue.data.output import private_of
 from miue.data.picture import ANY_SIZE, Picture, Rules, Unfit, decode, quiet
-from miue.data.source import Entry, Payload, Source, Store, ahead, sha256
+from miue.data.source import Entry, Payload, Source, Store, ahead, sha256, some
 from miue.data.tables import open_parquet, shard_files, shards_of
 from miue.types import UserError
 
@@ -90,7 +92,7 @@ def _beside(folder: Path, tables: list[Path]) -> tuple[str, ...]:
             f"{folder}: holds the table {tables[0].name} and beside it {len(pictures)} pictures or other tables "
             f"({pictures[0].relative_to(folder).as_posix()!r}, ...); point at the table itself, or move it out"
         )
-    names = _some([path.relative_to(folder).as_posix() for path in others])
+    names = some([path.relative_to(folder).as_posix() for path in others])
     return (f"not part of the table, not in the output: {names}",) if others else ()
 
 
@@ -150,9 +152,15 @@ def _with_outs(store: Store, entries: list[Entry]) -> list[Entry]:
     return entries
 
 
-def _key(name: str) -> str:
+def _folded(name: str) -> str:
     """Equal for names that some file systems take for one: case, and composed or decomposed accents."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _key(path: str) -> str:
+    """Equal for files of one folder that some file systems take for one. Other folders are other places."""
+    folder, slash, name = path.rpartition("/")
+    return f"{folder}{slash}{_folded(name)}"
 
 
 def _file_names(paths: list[str]) -> list[str]:
@@ -160,13 +168,19 @@ def _file_names(paths: list[str]) -> list[str]:
     wanted = Counter(map(_key, plain))
     # names that nobody else wants, or that need no new extension, are settled before the others look for room
     easy = [wanted[_key(out)] == 1 or path == out for path, out in zip(paths, plain, strict=True)]
-    outs, taken = [""] * len(paths), {_key(path.rpartition("/")[0]) for path in paths}
+    outs, taken = [""] * len(paths), set(map(_key, _folders(paths)))
     for i in sorted(range(len(paths)), key=lambda i: not easy[i]):
         tries = (f"{paths[i]}{mark}.png" for mark in chain([""], (f"~{k}" for k in count(2))))
         outs[i] = next(name for name in chain([plain[i]] if easy[i] else [], tries) if _key(name) not in taken)
         outs[i] = _shortened(outs[i])
         taken.add(_key(outs[i]))
     return outs
+
+
+def _folders(paths: Iterable[str]) -> set[str]:
+    """Every folder on the way to these files."""
+    nearest = {path.rpartition("/")[0] for path in paths}
+    return (nearest | {str(folder) for path in nearest for folder in PurePosixPath(path).parents}) - {".", ""}
 
 
 def _with_png(path: str) -> str:
@@ -191,12 +205,26 @@ def _refuse(store: Store, entries: tuple[Entry, ...]) -> None:
     if not ok:
         reasons = Counter(e.reason for e in entries if e.status != "ok").most_common(3)
         why = "; ".join(f"{n} x {reason}" for reason, n in reasons)
-        raise UserError(f"{store.location}: there are no pictures that can be protected ({why or 'it is empty'})")
+        links = store.kind == "folder" and any("link" in e.reason for e in entries if e.status == "skipped")
+        way = f"; {follow_links(Path(store.location))}" if links else ""
+        raise UserError(f"{store.location}: there are no pictures that can be protected ({why or 'it is empty'}){way}")
     if len(ok) == 1:
+        way = "add the other classes"
+        if store.kind == "folder" and (deeper := _deeper([e.path for e in entries if e.status == "ok"])):
+            at, names = deeper
+            way = f"add the other classes, or, if the classes are {some(names)}, point at {Path(store.location) / at}"
         raise UserError(
             f"{store.location}: all pictures belong to one class ({store.classes[next(iter(ok))]!r}); at least two "
-            "classes are needed, because the perturbation moves a class away from the others: add the other classes"
+            f"classes are needed, because the perturbation moves a class away from the others: {way}"
         )
+
+
+def _deeper(paths: list[str]) -> tuple[str, list[str]] | None:
+    """The folder below the root that all pictures share, and the folders in it, where each picture is in one."""
+    folders = [path.rpartition("/")[0] for path in paths]
+    shared = posixpath.commonpath(folders)
+    names = sorted({folder[len(shared) + 1 :].partition("/")[0] for folder in folders})
+    return (shared, names) if len(names) > 1 and all(names) else None
 
 
 def _notes(store: Store, entries: tuple[Entry, ...]) -> list[str]:
@@ -205,9 +233,17 @@ def _notes(store: Store, entries: tuple[Entry, ...]) -> list[str]:
     least, most = min(sizes.values()), max(sizes.values())
     notes = []
     if empty := [name for i, name in enumerate(store.classes) if not sizes[i]]:
-        notes.append(f"classes without pictures, kept: {_some(empty)}")
+        notes.append(
+            f"classes without pictures, kept: {some(empty)}; their empty folders keep the numbers of the labels, but "
+            "torchvision refuses an empty folder (allow_empty=True reads it) and timm gives all later classes other "
+            "labels: mend or remove these classes first"
+            if store.kind == "folder"
+            else f"classes without pictures, kept: {some(empty)}"
+        )
+    if store.kind == "folder":
+        notes += _merging(_folders(entry.out for entry in ok) | set(store.classes))
     if single := [store.classes[i] for i, n in sizes.items() if n == 1]:
-        notes.append(f"classes with one picture: {_some(single)}")
+        notes.append(f"classes with one picture: {some(single)}")
     if most >= 10 * least:
         notes.append(f"severe imbalance: {least} to {most} pictures a class; the theory assumes balanced classes")
     notes += _duplicates(ok)
@@ -224,6 +260,20 @@ def _notes(store: Store, entries: tuple[Entry, ...]) -> list[str]:
     return notes
 
 
+def _merging(folders: set[str]) -> list[str]:
+    """A note on folders that are one on Windows and macOS."""
+    same: dict[str, list[str]] = defaultdict(list)
+    for folder in sorted(folders):
+        same[f"{posixpath.dirname(folder)}/{_folded(posixpath.basename(folder))}"].append(folder)
+    groups = [" = ".join(group) for group in same.values() if len(group) > 1]
+    if not groups:
+        return []
+    return [
+        f"folders that differ in case or accents only: {some(groups)}; on Windows and macOS they become one, and "
+        "files of one name overwrite each other: rename them before you publish"
+    ]
+
+
 def _duplicates(ok: list[Entry]) -> list[str]:
     same: dict[str, list[Entry]] = defaultdict(list)
     for entry in ok:
@@ -232,12 +282,8 @@ def _duplicates(ok: list[Entry]) -> list[str]:
     torn = [group for group in groups if len({entry.label for entry in group}) > 1]
     notes = []
     if torn:
-        names = _some([" = ".join(entry.path for entry in group[:3]) for group in torn])
+        names = some([" = ".join(entry.path for entry in group[:3]) for group in torn])
         notes.append(f"identical pictures with different labels, a contradiction: {names}")
     if len(groups) > len(torn):
         notes.append(f"{sum(len(g) - 1 for g in groups if g not in torn)} pictures repeat another one of their class")
     return notes
-
-
-def _some(names: list[str], limit: int = 5) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

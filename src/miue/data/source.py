@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -119,10 +119,23 @@ class Source:
             h.update(f"{entry.sha256} {entry.label}\n".encode())
         return h.hexdigest()[:16]
 
+    def examples(self, limit: int = 5) -> dict[str, list[str]]:
+        """The first paths of every line of `summary` that is not "ok"."""
+        paths: dict[str, list[str]] = {}
+        for entry in self.entries:
+            if entry.status != "ok" and len(named := paths.setdefault(f"{entry.status}: {entry.reason}", [])) < limit:
+                named.append(entry.path)
+        return paths
+
     def summary(self) -> dict[str, int]:
         """How many entries are "ok", "skipped: <reason>" and "failed: <reason>", the most frequent first."""
         texts = (f"{e.status}: {e.reason}" if e.reason else e.status for e in self.entries)
         return dict(Counter(texts).most_common())
+
+
+def some(names: Sequence[str], limit: int = 5) -> str:
+    """The first names of a list, and how many more there are."""
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def sha256(payload: Payload) -> str:
