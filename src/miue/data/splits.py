@@ -1,0 +1,25 @@
+"""Names of splits."""
+
+from __future__ import annotations
+
+import re
+
+_WORDS = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "eval": "validation",
+    "test": "test",
+    "testing": "test",
+    "pred": "test",
+    "holdout": "test",
+}
+
+
+def split_of(name: str) -> str | None:
+    """The split that a word inside a name stands for ("train", "validation", "test"), or None."""
+    words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    return next((_WORDS[word] for word in words if word in _WORDS), None)
