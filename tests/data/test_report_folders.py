@@ -152,6 +152,49 @@ def test_the_chosen_canvas_is_one_that_may_be_given(tmp_path: Path, side, canvas
     assert default_canvas(scan(tmp_path)) == canvas
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("training_set", "test_set"),
+        ("seg_train", "seg_test", "seg_pred"),
+        ("train2017", "val2017"),
+        ("Train", "Valid"),
+        ("images-train", "images-test"),
+        ("myTrainData", "myTestData"),
+        ("01 training", "02 validation", "03 testing"),
+        ("train", "test", "notes"),
+    ],
+)
+def test_splits_are_stopped_and_each_can_be_chosen(tmp_path: Path, names):
+    for name in names:
+        if name in ("seg_pred", "notes"):
+            put(tmp_path, f"{name}/0.png")
+        else:
+            folder(tmp_path / name)
+    text = refusal(tmp_path)
+    assert "look like splits" in text and all(name in text for name in names if name != "notes")
+    assert f"point at {tmp_path / names[0]}" in text.replace("'", "") or "train" in text
+    for name in names:
+        if name not in ("seg_pred", "notes"):
+            assert scan(tmp_path, split=name).classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("test_tube", "train_station"),
+        ("test tube", "beaker", "flask"),
+        ("train", "car", "plane"),
+        ("bullet_train", "steam train", "valid_ticket"),
+        ("training shoes", "test card", "boots"),
+    ],
+)
+def test_classes_with_the_word_of_a_split_are_classes(tmp_path: Path, names):
+    for name in names:
+        put(tmp_path, f"{name}/0.png")
+    assert scan(tmp_path).classes == tuple(sorted(names))
+
+
 # --- the command line ---
 
 
@@ -200,7 +243,7 @@ def test_two_thousand_classes_cost_seconds(tmp_path: Path, monkeypatch, capsys):
     rows = data.first_per_class(1)
     assert rows.labels.tolist() == list(range(2000))
     for i in range(2000):
-        put(tmp_path / "in", f"c{i:04}/0.png", pixels(i))
+        put(tmp_path / "in", f"c{i:04}/0.png", pixels(i, 8, 8))
     start = time.monotonic()
     _, said, _ = miue(monkeypatch, capsys, "protect", str(tmp_path / "in"), str(tmp_path / "out"), "--dry-run")
     assert time.monotonic() - start < 30 and "and 1980 more" in said and len(said.splitlines()) < 60

@@ -12,6 +12,7 @@ from shlex import quote
 
 from miue.data.formats import EXTENSIONS
 from miue.data.source import Item, Store
+from miue.data.splits import split_of
 from miue.types import UserError
 
 NOTICE = "PROTECTED.md"
@@ -133,13 +134,33 @@ def _unopened(root: Path, path: Path, parts: tuple[str, ...]) -> str:
 
 
 def _refuse_splits(root: Path, folders: list[str]) -> None:
-    found = [name for name in folders if name.lower() in SPLITS]
-    if found and (len(found) == len(folders) or len(found) > 1):
-        first = next((name for name in found if name.lower().startswith("train")), found[0])
-        raise UserError(
-            f"{root}: the folders {', '.join(found)} look like splits, not classes; choose one with split={first!r} "
-            f"(--split {first}) or point at {root / first}"
-        )
+    """UserError where the folders are splits and not classes.
+
+    By their names alone where all are called so and no two stand for one split (`test_tube` beside `train_station` are
+    classes); by names and equal folders below where others lie beside them.
+    """
+    named = [name for name in folders if split_of(name)]
+    if len(named) < 2 and [name for name in named if name.lower() in SPLITS] != folders:
+        return
+    below = {name: frozenset(p.name for p in _folders_in(root / name)) for name in named}
+    alike = [name for name in named if any(below[name] & below[o] for o in named if split_of(o) != split_of(name))]
+    bare = [name for name in folders if name.lower() in SPLITS]
+    splits = alike or (bare if len(bare) > 1 or bare == folders else [])
+    if not splits:
+        return
+    splits = [name for name in named if name in splits or not below[name]] if alike else splits
+    first = next((name for name in splits if split_of(name) == "train"), splits[0])
+    raise UserError(
+        f"{root}: the folders {', '.join(map(readable, splits))} look like splits, not classes; choose one with "
+        f"split={first!r} (--split {quote(first)}) or point at {root / first}"
+    )
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    try:
+        return [p for p in folder.iterdir() if p.is_dir() and not _hidden(p.name) and not _system(p.name)]
+    except PermissionError:
+        return []
 
 
 def choose_split(root: Path, split: str) -> Path:
