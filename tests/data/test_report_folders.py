@@ -179,10 +179,19 @@ def test_splits_are_stopped_and_each_can_be_chosen(tmp_path: Path, names):
             assert scan(tmp_path, split=name).classes == ("cat", "dog")
 
 
+@pytest.mark.parametrize("names", [("train2017", "val2017"), ("seg_train", "seg_test"), ("TrainSet", "TestSet")])
+def test_splits_without_folders_below_are_stopped_by_the_rest_of_their_names(tmp_path: Path, names):
+    for name in names:
+        put(tmp_path, f"{name}/0.png")
+    assert "look like splits" in refusal(tmp_path)
+
+
 @pytest.mark.parametrize(
     "names",
     [
         ("test_tube", "train_station"),
+        ("testTube", "trainStation"),
+        ("test-猫", "train-犬"),
         ("test tube", "beaker", "flask"),
         ("train", "car", "plane"),
         ("bullet_train", "steam train", "valid_ticket"),

@@ -134,16 +134,20 @@ def _unopened(root: Path, path: Path, parts: tuple[str, ...]) -> str:
 
 
 def _refuse_splits(root: Path, folders: list[str]) -> None:
-    """UserError where the folders are splits and not classes.
-
-    By their names alone where all are called so and no two stand for one split (`test_tube` beside `train_station` are
-    classes); by names and equal folders below where others lie beside them.
+    """UserError where folders are splits and not classes: called so (`train`), or named after different splits with
+    the rest of the name (`val2017`) or folders below in common. `test_tube` beside `train_station` are classes.
     """
     named = [name for name in folders if split_of(name)]
-    if len(named) < 2 and [name for name in named if name.lower() in SPLITS] != folders:
-        return
     below = {name: frozenset(p.name for p in _folders_in(root / name)) for name in named}
-    alike = [name for name in named if any(below[name] & below[o] for o in named if split_of(o) != split_of(name))]
+    alike = [
+        name
+        for name in named
+        if any(
+            below[name] & below[other] or _rest(name) == _rest(other)
+            for other in named
+            if split_of(other) != split_of(name)
+        )
+    ]
     bare = [name for name in folders if name.lower() in SPLITS]
     splits = alike or (bare if len(bare) > 1 or bare == folders else [])
     if not splits:
@@ -154,6 +158,11 @@ def _refuse_splits(root: Path, folders: list[str]) -> None:
         f"{root}: the folders {', '.join(map(readable, splits))} look like splits, not classes; choose one with "
         f"split={first!r} (--split {quote(first)}) or point at {root / first}"
     )
+
+
+def _rest(name: str) -> list[str]:
+    """The words of a name that stand for no split."""
+    return [word for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+|[0-9]+|[^\W0-9_A-Za-z]+", name) if not split_of(word)]
 
 
 def _folders_in(folder: Path) -> list[Path]:
