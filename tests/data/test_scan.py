@@ -57,7 +57,7 @@ def test_every_file_is_accounted_for(tmp_path: Path):
     put(tmp_path, "cat/layers.psd", b"8BPS" + b"\0" * 40)
     source = scan(tmp_path)
     found = reasons(source)
-    sidecar = ("skipped", "not a picture (copy it yourself if it should be published)")
+    sidecar = ("skipped", "text: not published; look into it first, because text can name clean pictures or hold them")
     assert found["cat/notes.txt"] == found["metadata.csv"] == sidecar
     assert found["top.png"] == ("skipped", "lies in no class folder")
     assert found[".hidden/x.png"] == found["cat/.secret.png"] == ("skipped", "hidden file or folder")
@@ -212,7 +212,7 @@ def test_nothing_there(tmp_path: Path):
     (tmp_path / "cat").mkdir()
     assert "no pictures that can be protected" in refusal(tmp_path)
     put(tmp_path, "cat/a.txt", b"text")
-    assert "not a picture" in refusal(tmp_path)
+    assert "text: not published" in refusal(tmp_path)
 
 
 def test_files_at_the_root_only(tmp_path: Path):

@@ -107,12 +107,14 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def decode(payload: bytes | np.ndarray, rules: Rules, expected: bool = True) -> Picture:
-    """Decode a payload completely. expected: whether it claims to be a picture. Raises Unfit."""
+def decode(payload: bytes | np.ndarray, rules: Rules, expected: bool = True, name: str = "") -> Picture:
+    """Decode a payload completely. expected: whether it claims to be a picture. name: its file's. Raises Unfit."""
     if isinstance(payload, np.ndarray):
         return _from_array(payload, Metadata(), rules)
+    if formats.raw(name):
+        raise _no_picture(payload, name)
     if found := formats.foreign(payload):
-        raise Unfit(*found) if expected or found[0] == "skipped" else _no_picture()  # type: ignore[arg-type]
+        raise Unfit(*found) if expected or found[0] == "skipped" else _no_picture(payload, name)  # type: ignore[arg-type]
     try:
         more = ("HEIF",) if "HEIF" in Image.OPEN else ()
         with Image.open(io.BytesIO(payload), formats=formats.READABLE + more) as im:
@@ -120,15 +122,17 @@ def decode(payload: bytes | np.ndarray, rules: Rules, expected: bool = True) -> 
     except Unfit:
         raise
     except UnidentifiedImageError:
-        raise (Unfit("failed", "its content is no known picture format") if expected else _no_picture()) from None
+        raise (
+            Unfit("failed", "its content is no known picture format") if expected else _no_picture(payload, name)
+        ) from None
     except Image.DecompressionBombError:
         raise Unfit("skipped", "far more pixels than Pillow opens") from None
     except Exception as error:  # damaged files raise nearly anything; one bad file must not end the run
         raise Unfit("failed", f"cannot be decoded: {' '.join(str(error).split())[:120]}") from None
 
 
-def _no_picture() -> Unfit:
-    return Unfit("skipped", "not a picture (copy it yourself if it should be published)")
+def _no_picture(data: bytes, name: str) -> Unfit:
+    return Unfit("skipped", formats.unopened(data, name))
 
 
 def _decode(im: Image.Image, data: bytes, rules: Rules) -> Picture:
@@ -139,6 +143,8 @@ def _decode(im: Image.Image, data: bytes, rules: Rules) -> Picture:
     depths = getattr(im, "tag_v2", {}).get(258, (8,)) if im.format == "TIFF" else (8,)
     if im.mode.startswith("I") or max(formats.bits(data, im.format or ""), *depths) > 8:
         raise Unfit("skipped", _DEEP)
+    if im.format == "TIFF" and (reason := formats.tiff_reason(im.tag_v2, data, len(im.getbands()))):  # type: ignore
+        raise Unfit("skipped", reason)
     if im.mode == "1":
         raise Unfit("skipped", "black and white (1 bit): there is no room for a small change")
     im.load()
@@ -190,7 +196,10 @@ def encode(picture: Picture, form: Literal["png", "webp"]) -> bytes:
     """A lossless file with the allowed metadata. WebP has no grey: there, a grey picture becomes RGB."""
     array = picture.array
     im = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
-    extra = {"icc_profile": picture.meta.icc, "exif": picture.meta.exif}
+    icc = picture.meta.icc
+    if icc and (icc[16:20] == b"GRAY") != (im.mode in ("L", "LA") and form == "png"):
+        icc = None  # a profile of another colour space makes the file invalid
+    extra = {"icc_profile": icc, "exif": picture.meta.exif}
     # exact: without it WebP changes colours under alpha 0, which common loaders show to a network
     lossless = {"lossless": True, "exact": True, "quality": 60} if form == "webp" else {}
     file = io.BytesIO()

@@ -117,7 +117,7 @@ def _examine(store: Store, index: int, rules: Rules) -> tuple[Entry, tuple[str, 
         return Entry(item.path, "", item.label, "failed", f"cannot be read: {error.strerror or error}"), ()
     seen = Entry(item.path, "", item.label, "ok", bytes=_size(payload), sha256=sha256(payload))
     try:
-        picture = decode(payload, rules, item.expected)
+        picture = decode(payload, rules, item.expected, item.path)
     except Unfit as unfit:
         return replace(seen, status=unfit.status, reason=unfit.reason), ()
     seen = _described(seen, picture)
