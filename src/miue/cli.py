@@ -26,6 +26,7 @@ from miue.options import (
     Defenses,
     Device,
     Download,
+    DropColumns,
     DryRun,
     Estimators,
     Figures,
@@ -80,7 +81,9 @@ note_console = Console(stderr=True)
 
 
 def _say(text: str) -> None:
-    note_console.print(data.readable(text), markup=False, highlight=False, soft_wrap=True)
+    from miue.data import readable
+
+    note_console.print(readable(text), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -97,6 +100,7 @@ def protect(
     processes: Annotated[int, typer.Option(help="Processes to share the work, one GPU each.")] = 1,
     max_pixels: Annotated[int, typer.Option(help="Larger pictures are skipped.")] = 50_000_000,
     frames: Annotated[str, typer.Option(help="Pictures with several frames: refuse, or first (of them).")] = "refuse",
+    drop_columns: DropColumns = None,
     download: Download = False,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
@@ -132,6 +136,7 @@ def protect(
         download=download,
         max_pixels=max_pixels,
         frames=frames,  # type: ignore[arg-type]
+        drop_columns=tuple(name.strip() for name in (drop_columns or "").split(",") if name.strip()),
     )
     say = (lambda text: None) if quiet or json else _say
     if dry_run:
@@ -389,7 +394,9 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(data.readable(f"miue: {error}"), file=sys.stderr)
+        from miue.data import readable
+
+        print(readable(f"miue: {error}"), file=sys.stderr)
         sys.exit(USAGE)
     except SystemExit as end:
         if end.code == INTERRUPTED:

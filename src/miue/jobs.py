@@ -75,6 +75,7 @@ class Job:
     download: bool = False
     max_pixels: int = 50_000_000
     frames: Literal["refuse", "first"] = "refuse"
+    drop_columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         data.check_canvas(self.canvas)
@@ -82,9 +83,12 @@ class Job:
             raise UserError(f"{self.processes} processes: at least 1")
 
     def scan(self) -> data.Source:
-        return data.scan(
-            self.source, split=self.split, download=self.download, max_pixels=self.max_pixels, frames=self.frames
-        )
+        return data.scan(self.source, split=self.split, download=self.download, **self.rules)
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """By which pictures are looked at."""
+        return {"max_pixels": self.max_pixels, "frames": self.frames, "drop_columns": list(self.drop_columns)}
 
     @property
     def private(self) -> Path:
@@ -117,7 +121,7 @@ class Job:
         """The settings and what stands for them and the data. UserError where the output cannot be written."""
         settings = self.settings(source)
         names = [entry.out for entry in source.usable]
-        stands = digest(VERSION, source.digest, names, sorted(settings.items()))
+        stands = digest(VERSION, source.digest, names, sorted(settings.items()), *sorted(self.drop_columns))
         data.check_output(source.location, self.out, self.private, self.overwrite, stands)
         free, need = shutil.disk_usage(_existing(self.out)).free, _disk(source)
         if free < need and not self.out.exists():
@@ -216,7 +220,7 @@ def _protect(
             "classes": list(source.classes),
             "counts": source.summary(),
             "examples": source.examples(),
-            "rules": {"max_pixels": job.max_pixels, "frames": job.frames},
+            "rules": job.rules,
             "notes": list(source.notes),
         },
         machine=run.machine,

@@ -65,6 +65,10 @@ Size = Annotated[
     typer.Option(help="Largest change: 8 (grey levels of 255), l2:1.3, l0:1 (pixels), none [the method's own]."),
 ]
 Download = Annotated[bool, typer.Option("--download", help="Fetch a torchvision set that is not there.")]
+DropColumns = Annotated[
+    str | None,
+    typer.Option(help="Columns of a table that are not published: `caption,url`; `*` is all but pictures and label."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what miue wrote to OUT before.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what was found and what it would cost; write nothing.")]
 Victims = Annotated[

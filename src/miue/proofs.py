@@ -226,7 +226,8 @@ def read_test(
     if test is None and split is None:
         kept, rest = holdout(clean, HELD_OUT, run.reseeded(0))
         return clean.select(rest), kept
-    scanned = data.scan(test or source, split=split, **rules or {})
+    seen = {**(rules or {}), "drop_columns": ["*"]}  # none of a test set is published
+    scanned = data.scan(test or source, split=split, **seen)
     if unused := {why: count for why, count in scanned.summary().items() if why != "ok"}:
         told = ", ".join(f"{count} {why}" for why, count in unused.items())
         say(f"{test or source}: of {len(scanned.entries)} test pictures some are not used: {told}")

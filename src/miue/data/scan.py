@@ -6,7 +6,7 @@ import hashlib
 import posixpath
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
@@ -21,7 +21,7 @@ from miue.data.named import NAMES, is_named, open_named
 from miue.data.output import private_of
 from miue.data.picture import ANY_SIZE, Picture, Rules, Unfit, decode, quiet
 from miue.data.source import Entry, Payload, Source, Store, ahead, sha256, some
-from miue.data.tables import open_parquet, shard_files, shards_of
+from miue.data.tables import has_images, open_parquet, shard_files, shards_of
 from miue.types import UserError
 
 _LONGEST = 240  # bytes of a file name: 255 less the temporary name's own
@@ -34,14 +34,16 @@ def scan(
     max_pixels: int = 50_000_000,
     frames: Literal["refuse", "first"] = "refuse",
     download: bool = False,
+    drop_columns: Sequence[str] = (),
 ) -> Source:
     """Look at a folder of class folders, parquet files, an .npz file or a named set such as "shapes" or "digits".
 
     split: "train", "test" and so on, where the source has splits. max_pixels: larger pictures are skipped.
     frames: "first" takes the first of several frames instead of skipping the file. download: fetch a named set.
+    drop_columns: of a table, which are not published; "*" is all but pictures and label.
     Raises UserError where nothing can be protected; single bad files become skipped or failed entries.
     """
-    store, rules = _open(source, split, download), Rules(max_pixels, frames)
+    store, rules = _open(source, split, download, drop_columns), Rules(max_pixels, frames)
     entries, remarks = survey(store, rules)
     _refuse(store, entries)
     notes = (*store.notes, *_notes(store, entries), *(f"{text} ({n} pictures)" for text, n in remarks.most_common()))
@@ -53,7 +55,14 @@ def scan_output(out: Path) -> Source:
     return scan(out, max_pixels=ANY_SIZE)
 
 
-def _open(source: str | Path, split: str | None, download: bool) -> Store:
+def _open(source: str | Path, split: str | None, download: bool, drop: Sequence[str]) -> Store:
+    store = _opened(source, split, download, drop)
+    if store.kind != "parquet" and set(drop) - {"*"}:
+        raise UserError(f"{source}: is no table and has no columns; leave --drop-columns {','.join(drop)} out")
+    return store
+
+
+def _opened(source: str | Path, split: str | None, download: bool, drop: Sequence[str]) -> Store:
     path = Path(source)
     if isinstance(source, str) and is_named(source):
         if source in NAMES and path.exists():
@@ -71,8 +80,9 @@ def _open(source: str | Path, split: str | None, download: bool) -> Store:
         raise UserError(f"{path}: is a single file and has no splits; leave split={split!r} (--split) out")
     if split is not None and ((path / split).is_dir() or not shard_files(path)):
         path, split = choose_split(path, split), None
-    if shards := shards_of(path, split):
-        return replace(open_parquet(path, shards), notes=_beside(path, shard_files(path)))
+    if (shards := shards_of(path, split)) and not _are_metadata(path, shards):
+        store = open_parquet(path, shards, drop)
+        return replace(store, notes=(*store.notes, *_beside(path, shard_files(path))))
     if path.is_dir():
         arrays = list(path.glob("*.npz"))
         alone = len(arrays) == 1 and not any(p.is_dir() for p in path.iterdir())
@@ -80,6 +90,12 @@ def _open(source: str | Path, split: str | None, download: bool) -> Store:
     if path.suffix == ".npz":
         return open_npz(path)
     raise UserError(f"{path}: is no data set; allowed are a folder of class folders, .parquet files and .npz files")
+
+
+def _are_metadata(folder: Path, tables: Sequence[Path]) -> bool:
+    """Whether tables without a column of pictures lie beside folders that have pictures: those are the set."""
+    inside = (path for path in every_file(folder) if path.parent != folder) if folder.is_dir() else ()
+    return any(path.suffix.lower() in EXTENSIONS for path in inside) and not any(map(has_images, tables))
 
 
 def _beside(folder: Path, tables: list[Path]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,8 @@ from miue.run import flush_all, write_atomically
 from miue.types import UserError
 
 Form = Literal["png", "webp"]
+GROUP = 256 * 2**20
+"""Bytes of pictures in one row group: a reader cannot take a group of more than 2 GiB, whatever the source's had."""
 
 
 @dataclass(frozen=True)
@@ -122,17 +124,27 @@ class ParquetSink(Sink):
 
     def _copy(self, shard: Path, part: Path, payloads: Iterator[Payload]) -> None:
         keep, column, row = set(self.source.rows), self.store.column, self.store.span(shard).start
-        with pq.ParquetFile(shard) as file, pq.ParquetWriter(part, file.schema_arrow) as writer:
+        names = self.store.schema.names
+        with pq.ParquetFile(shard) as file, pq.ParquetWriter(part, self.store.schema) as writer:
             for group in range(file.num_row_groups):
-                table = file.read_row_group(group)
-                table, row = table.filter([row + i in keep for i in range(len(table))]), row + len(table)
-                place, kind = table.schema.get_field_index(column), table.schema.field(column)
-                old = table.column(column)
-                new = [
-                    _cell(cell.as_py(), data, self.form)
-                    for cell, data in zip(old, islice(payloads, len(old)), strict=True)
-                ]
-                writer.write_table(table.set_column(place, kind, pa.array(new, kind.type)))
+                table = file.read_row_group(group, names)
+                rows, row = [i for i in range(len(table)) if row + i in keep], row + len(table)
+                images, table = table.column(column), table.drop_columns([column]).take(rows)
+                start, cells, size = 0, list[Any](), 0
+                for at, data in zip(rows, islice(payloads, len(rows)), strict=True):
+                    if cells and size + len(data) > GROUP:
+                        writer.write_table(self._group(table.slice(start, len(cells)), cells))
+                        start, cells, size = start + len(cells), [], 0
+                    cells.append(_cell(images[at].as_py(), data, self.form))
+                    size += len(data)
+                if cells:
+                    writer.write_table(self._group(table.slice(start), cells))
+
+    def _group(self, table: pa.Table, cells: list[Any]) -> pa.Table:
+        """Rows of the source as they are published, with new pictures."""
+        schema, image = self.store.schema, self.store.column
+        arrays = [pa.array(cells, f.type) if f.name == image else table.column(f.name) for f in schema]
+        return pa.table(arrays, schema)
 
     def stored(self, at: int) -> Iterator[Payload]:
         with pq.ParquetFile(self.out / self.files[at]) as file:
@@ -146,7 +158,7 @@ def _cell(old: dict | bytes, data: Payload, form: Form) -> dict | Payload:
     if not isinstance(old, dict):
         return data
     path = old.get("path")
-    return old | {"bytes": data} | ({"path": f"{path.rpartition('.')[0] or path}.{form}"} if path else {})
+    return {"bytes": data} | ({"path": f"{path.rpartition('.')[0] or path}.{form}"} if path else {})
 
 
 class NpzSink(Sink):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import re
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import accumulate
@@ -15,8 +14,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from miue.data import columns
 from miue.data.arrays import numbered
 from miue.data.source import Item, Store
+from miue.data.splits import split_of
 from miue.types import UserError
 
 _LABELS = ("label", "labels", "fine_label", "class", "y", "target")
@@ -29,6 +30,8 @@ class ParquetStore(Store):
     root: Path
     shards: tuple[Path, ...] = field(repr=False)
     column: str
+    schema: pa.Schema = field(repr=False)
+    """Of what is published: the columns that are allowed, and of the pictures `bytes` and `path`."""
     _lock: Any = field(default_factory=Lock, repr=False, compare=False)
 
     @cached_property
@@ -76,94 +79,105 @@ def shards_of(path: Path, split: str | None) -> tuple[Path, ...]:
     if path.is_file():
         return (path,) if path.suffix == ".parquet" else ()
     found = shard_files(path)
-    splits = sorted({p.stem.split("-")[0] for p in found})
+    splits = sorted({_split(p) for p in found})
     if split is not None and found:
-        chosen = tuple(p for p in found if p.stem.split("-")[0] == split)
+        chosen = tuple(p for p in found if split in (_split(p), p.stem.split("-")[0]))
         if not chosen:
             raise UserError(f"{path}: there is no split {split!r}; splits there: {', '.join(splits)}")
         return chosen
-    if len(splits) > 1 and "train" in splits:
+    if len(splits) > 1 and any(map(split_of, splits)):
+        first = "train" if "train" in splits else splits[0]
         raise UserError(
             f"{path}: the files belong to several splits ({', '.join(splits)}); choose one with "
-            "split='train' (--split train)"
+            f"split={first!r} (--split {first})"
         )
     return tuple(found)
 
 
-def open_parquet(path: Path, shards: tuple[Path, ...]) -> ParquetStore:
-    """Read schema and labels, no pictures."""
+def _split(shard: Path) -> str:
+    """The split of a file: what a word of its name says, else the name up to its number."""
+    return split_of(shard.stem) or shard.stem.split("-")[0]
+
+
+def has_images(shard: Path) -> bool:
+    """Whether a table has a column that can hold pictures; True for one that cannot be read, which is to be told."""
+    try:
+        return any(columns.is_image(column) for column in pq.read_schema(shard))
+    except (pa.ArrowException, OSError):
+        return True
+
+
+def open_parquet(path: Path, shards: tuple[Path, ...], drop: Sequence[str] = ()) -> ParquetStore:
+    """Read schema and labels, no pictures. drop: columns that are not published; "*" is all but pictures and label."""
     try:
         schemas = [pq.read_schema(s) for s in shards]
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: not readable as parquet: {error}") from None
     if any(not schemas[0].equals(schema) for schema in schemas):
         raise UserError(f"{path}: the files have different columns; point at files of one table")
-    features = _features(schemas[0])
-    column = _image_column(path, schemas[0], features)
-    name = _label_column(path, schemas[0], features)
-    _refuse_others(path, shards, schemas[0], column)
-    cells = [cell for shard in shards for cell in pq.read_table(shard, columns=[name]).column(name).to_pylist()]
-    classes, labels = _classes(path, name, cells, features.get(name, {}).get("names"))
+    schema = schemas[0]
+    if twice := [name for name in schema.names if schema.names.count(name) > 1]:
+        raise UserError(f"{path}: two columns are called {twice[0]!r}; rename one")
+    if unknown := [name for name in drop if name not in (*schema.names, "*")]:
+        raise UserError(f"{path}: there is no column {unknown[0]!r} to drop; columns: {', '.join(schema.names)}")
+    features = columns.features(schema)
+    left = pa.schema([column for column in schema if column.name not in drop])
+    column = _image_column(path, left, features, drop)
+    name, others = _label_column(path, left, features)
+    dropped = [each for each in schema.names if each not in (column, name)] if "*" in drop else list(drop)
+    left = pa.schema([each for each in left if each.name not in dropped])
+    notes = columns.check(path, shards, left, (column, name))
+    if others := [each for each in others if each not in dropped]:
+        notes.append(f"labels are those of {name!r}; for those of {others[0]!r}: --drop-columns {name}")
+    written, lost = columns.published(schema, column, dropped)
+    notes += [f"not in the output: {', '.join(lost)}"] if lost else []
+    classes, labels = _classes(path, name, _cells(shards, name), features.get(name, {}).get("names"))
     items = tuple(
         Item(f"row {i}", label, "" if label >= 0 else "the row has no label") for i, label in enumerate(labels)
     )
     return ParquetStore(
         kind="parquet", location=str(path), name=path.stem if path.is_file() else path.resolve().name, classes=classes,
         items=items, root=path.parent if path.is_file() else path, shards=shards, column=column,
+        schema=written, notes=tuple(notes),
     )  # fmt: skip
 
 
-def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
-    text = (schema.metadata or {}).get(b"huggingface")
-    found = json.loads(text).get("info", {}).get("features", {}) if text else {}
-    return {name: feature for name, feature in found.items() if isinstance(feature, dict)}
+def _cells(shards: tuple[Path, ...], name: str) -> list[Any]:
+    """The values of a label column. Raises UserError, with the file, if it is damaged."""
+    try:
+        return [cell for shard in shards for part in columns.column_of(shard, name) for cell in part.to_pylist()]
+    except UnicodeDecodeError:
+        raise UserError(f"{shards[0]}: the labels in {name!r} are not UTF-8; mend them") from None
 
 
-def _image_column(path: Path, schema: pa.Schema, features: dict[str, dict[str, Any]]) -> str:
-    def is_image(column: pa.Field) -> bool:
-        struct = pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0
-        plain = pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)
-        return features.get(column.name, {}).get("_type") == "Image" or struct or plain
-
-    found = [column.name for column in schema if is_image(column)]
-    if len(found) != 1:
-        what = "no image column" if not found else f"several image columns ({', '.join(found)})"
+def _image_column(path: Path, schema: pa.Schema, features: dict[str, dict[str, Any]], drop: Sequence[str]) -> str:
+    images = [column.name for column in schema if columns.is_image(column)]
+    if "*" in drop and len(images) > 1:
+        images = [name for name in images if features.get(name, {}).get("_type") == "Image"] or images
+    if len(images) != 1:
+        what = "no image column" if not images else f"several image columns ({', '.join(images)})"
+        listed = ", ".join(f"{column.name} ({column.type})" for column in schema)
         raise UserError(
-            f"{path}: {what}; exactly one is needed, because any other would be published unprotected "
-            f"(columns: {', '.join(schema.names)})"
+            f"{path}: {what}; exactly one is needed, of encoded pictures (binary, or a struct with binary `bytes`); "
+            f"any other would be published unprotected: leave it out with --drop-columns NAME (columns: {listed})"
         )
-    return found[0]
+    return images[0]
 
 
-def _refuse_others(path: Path, shards: tuple[Path, ...], schema: pa.Schema, image: str) -> None:
-    """All columns are written to the output: none but `image` may hold pictures."""
-    nested = [c for c in schema if c.name != image and pa.types.is_nested(c.type)]
-    texts = [c.name for c in schema if pa.types.is_string(c.type) or pa.types.is_large_string(c.type)]
-    encoded = [name for name in texts if any(_holds_pictures(shard, name) for shard in shards)]
-    if found := [f"{c.name} ({c.type})" for c in nested] + [f"{name} (pictures as text)" for name in encoded]:
+def _label_column(path: Path, schema: pa.Schema, features: dict[str, dict[str, Any]]) -> tuple[str, list[str]]:
+    """The column of the labels, and others that could be meant."""
+    typed = [k for k, v in features.items() if v.get("_type") == "ClassLabel" and k in schema.names]
+    usual = [name for name in _LABELS if name in schema.names]
+    ranked = list(dict.fromkeys([*(name for name in usual if name in typed), *(() if typed else usual), *typed]))
+    ranked = ranked or usual
+    if not ranked:
+        raise UserError(f"{path}: no label column; name it 'label' (columns: {', '.join(schema.names)})")
+    if len(ranked) > 1 and not (set(ranked) & set(_LABELS)):
         raise UserError(
-            f"{path}: the column {found[0]} would be published as it is, and could hold clean pictures; "
-            "write the table without it (allowed beside the pictures: numbers, dates and plain texts)"
+            f"{path}: several columns could be the label ({', '.join(ranked)}); name one of them 'label', or leave the "
+            f"others out with --drop-columns {','.join(ranked[1:])}"
         )
-
-
-def _holds_pictures(shard: Path, column: str) -> bool:
-    """Whether a text starts as PNG, JPEG, GIF or WebP do in base64, or as a picture in an address does."""
-    signs = re.compile("iVBORw0KGgo|/9j/|R0lGOD|UklGR|data:image")
-    with pq.ParquetFile(shard) as file:
-        cells = (cell for batch in file.iter_batches(columns=[column]) for cell in batch.column(0).to_pylist())
-        return any(cell is not None and signs.match(cell) for cell in cells)
-
-
-def _label_column(path: Path, schema: pa.Schema, features: dict[str, dict[str, Any]]) -> str:
-    typed = [k for k, v in features.items() if v.get("_type") == "ClassLabel"]
-    for name in (*_LABELS, *typed):
-        if name in schema.names and (not typed or name in typed):
-            return name
-    for name in _LABELS:
-        if name in schema.names:
-            return name
-    raise UserError(f"{path}: no label column; name it 'label' (columns: {', '.join(schema.names)})")
+    return ranked[0], ranked[1:]
 
 
 def _classes(path: Path, column: str, cells: list[Any], names: list[str] | None) -> tuple[tuple[str, ...], list[int]]:

@@ -1,0 +1,147 @@
+"""Which columns of a table are published beside the pictures: an allow-list, because any other may show clean ones."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from miue.types import UserError
+
+pc: Any = importlib.import_module("pyarrow.compute")  # its functions are made at run time: no checker knows them
+
+LONGEST = 255
+"""Characters of a text. In base64 that is 191 bytes: less than the header of a JPEG file."""
+MOST = 64
+"""Columns beside pictures and label. An 8 x 8 picture has as many pixels."""
+_ADDRESS = r"^[a-zA-Z][a-zA-Z0-9+.-]*://|^data:|^www[.]"
+_FIELDS = ("bytes", "path")
+
+
+def features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
+    """What Hugging Face's metadata says of every column; nothing where they are missing or damaged."""
+    text = (schema.metadata or {}).get(b"huggingface", b"{}")
+    try:
+        values = json.loads(text)["info"]["features"].items()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    return {name: feature for name, feature in values if isinstance(feature, dict)}
+
+
+def is_image(column: pa.Field) -> bool:
+    """Whether a column can hold encoded pictures: binary, or a struct with binary `bytes`."""
+    kind = column.type
+    if pa.types.is_struct(kind):
+        at = kind.get_field_index("bytes")
+        return at >= 0 and _is_bytes(kind.field(at).type)
+    return _is_bytes(kind)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return pa.binary() if pa.types.is_binary_view(kind) else kind
+
+
+def published(schema: pa.Schema, image: str, dropped: Sequence[str]) -> tuple[pa.Schema, list[str]]:
+    """The schema of the output, and what of the source's is not in it.
+
+    Of the image column `bytes` and `path` stay. Metadata are written anew: they can hold anything.
+    """
+    columns, lost = [], [name for name in schema.names if name in dropped]
+    for column in schema:
+        if column.name in dropped:
+            continue
+        kind = column.type
+        if column.name == image and pa.types.is_struct(kind):
+            parts = [kind.field(i) for i in range(kind.num_fields)]
+            lost += [f"{image}.{part.name}" for part in parts if part.name not in _FIELDS]
+            kind = pa.struct([pa.field(p.name, _plain(p.type)) for p in parts if p.name in _FIELDS])
+        columns.append(pa.field(column.name, _plain(kind), column.nullable))
+    own = features(schema)
+    own = {column.name: own[column.name] for column in columns if column.name in own}
+    others = sorted(key.decode("utf-8", "replace") for key in schema.metadata or {} if key != b"huggingface")
+    lost += [f"metadata {key!r}" for key in others]
+    text = {"huggingface": json.dumps({"info": {"features": own}})} if own else None
+    return pa.schema(columns, text), lost
+
+
+def check(path: Path, shards: Sequence[Path], schema: pa.Schema, own: Sequence[str]) -> list[str]:
+    """Notes on the columns beside `own`, pictures and label. Raises UserError if one may show clean pictures."""
+    others = [column for column in schema if column.name not in own]
+    allowed = f"allowed beside the pictures: numbers, dates and texts of at most {LONGEST} characters"
+    for column in others:
+        if not _allowed(column.type):
+            raise UserError(
+                f"{path}: the column {column.name} ({column.type}) would be published as it is, and could hold clean "
+                f"pictures; leave it out with --drop-columns {column.name} ({allowed})"
+            )
+    if len(others) > MOST:
+        names = ",".join(column.name for column in others[: len(others) - MOST][:3])
+        raise UserError(
+            f"{path}: {len(others)} columns beside the pictures could be their pixels; at most {MOST} are published: "
+            f"leave some out with --drop-columns {names},... , or all with --drop-columns '*'"
+        )
+    addresses = []
+    for column in others:
+        if _is_text(column.type):
+            longest, address = _texts(path, shards, column.name)
+            if longest > LONGEST:
+                raise UserError(
+                    f"{path}: the column {column.name} has a text of {longest} characters, which could hold a clean "
+                    f"picture; leave it out with --drop-columns {column.name} ({allowed})"
+                )
+            addresses += [column.name] if address else []
+    return [f"the column {name} has addresses: what lies there may be the clean pictures" for name in addresses]
+
+
+def _allowed(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type) or pa.types.is_integer(kind.value_type)
+    numbers = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_temporal)
+    return _is_text(kind) or pa.types.is_null(kind) or any(allows(kind) for allows in numbers)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _texts(path: Path, shards: Sequence[Path], name: str) -> tuple[int, bool]:
+    """The length of the longest text of a column, over every row, and whether one is an address."""
+    longest, address = 0, False
+    for shard in shards:
+        for values in column_of(shard, name):
+            try:
+                values.validate(full=True)
+            except pa.ArrowInvalid:
+                raise UserError(
+                    f"{shard}: the column {name} has texts that are not UTF-8; mend it, or leave it out with "
+                    f"--drop-columns {name}"
+                ) from None
+            texts = values.dictionary if pa.types.is_dictionary(values.type) else values
+            longest = max(longest, pc.max(pc.utf8_length(texts)).as_py() or 0)
+            address = address or bool(pc.any(pc.match_substring_regex(texts, _ADDRESS)).as_py())
+    return longest, address
+
+
+def column_of(shard: Path, name: str) -> list[pa.Array]:
+    """A column in pieces. Raises UserError, with the file, if it is damaged."""
+    try:
+        with pq.ParquetFile(shard) as file:
+            return [batch.column(0) for batch in file.iter_batches(columns=[name])]
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{shard}: the column {name!r} is damaged: {_line(error)}; fetch the file again") from None
+
+
+def _line(error: Exception) -> str:
+    return re.sub(r"\s+", " ", str(error))[:200]
