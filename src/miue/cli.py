@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from miue import listing
+from miue import listing, streams
 from miue.errors import UserError
 from miue.options import (
     Attack,
@@ -48,7 +48,7 @@ from miue.options import (
     Victims,
 )  # fmt: skip
 
-FAILED_INPUTS, USAGE, FAILED_CHECKS, INTERRUPTED = 1, 2, 3, 130
+FAILED_INPUTS, USAGE, FAILED_CHECKS, INTERRUPTED = 1, 2, listing.FAILED_CHECKS, 130
 
 
 def _print_version(wanted: bool) -> bool:
@@ -364,22 +364,8 @@ def grid_command(
     raise typer.Exit(FAILED_INPUTS if any(record.error for record in records) else 0)
 
 
-for verb in (listing.attacks, listing.defenses, listing.recipes, listing.networks, listing.estimators):
+for verb in listing.VERBS:
     app.command()(verb)
-
-
-@app.command(name="doctor")
-def doctor_command(json: Json = False) -> None:
-    """Look at this machine: versions that do not fit together, devices, codecs, space."""
-    from miue import doctor
-
-    checks = doctor.examine()
-    if json:
-        print(doctor.Report(checks=checks).model_dump_json(indent=1))
-    else:
-        for check in checks:
-            print(f"{'ok ' if check.ok else 'BAD'}  {check.what}: {check.found}")
-    raise typer.Exit(0 if all(c.ok for c in checks) else FAILED_CHECKS)
 
 
 def _interrupt(*_: object) -> None:
@@ -388,6 +374,7 @@ def _interrupt(*_: object) -> None:
 
 def main() -> None:
     """The entry point: a user's mistake is one message and exit code 2, never a traceback."""
+    streams.prepare()
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     for number in (signal.SIGTERM, signal.SIGINT):  # SIGINT too: a shell's background jobs start with it ignored
         signal.signal(number, _interrupt)
@@ -402,6 +389,8 @@ def main() -> None:
         if end.code == INTERRUPTED:
             print("miue: stopped; the same command goes on where it was", file=sys.stderr)
         raise
+    except BrokenPipeError:  # whoever reads has seen enough
+        streams.close()
     except OSError as error:
         print(f"miue: {error}; the same command goes on once that is mended", file=sys.stderr)
         closed = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG)

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from pydantic import Field
 
 from miue import data, nets
 from miue.attacks import KNOWN, attack
 from miue.records import Record
-from miue.run import Run, launch, write_atomically
+from miue.run import Lock, Run, launch, write_atomically
 from miue.spec import digest, file_digest, own_budget, read_record, spell
 from miue.types import Budget, ImageSet, Perturbation, UserError
 
@@ -196,7 +196,7 @@ def protect(job: Job, run: Run, say: Callable[[str], None] = lambda text: None) 
         say(f"budget {settings['budget']}, the method's own")
     private.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        with FileLock(private / "run.lock", blocking=False):
+        with Lock(private / "run.lock", timeout=0):
             if job.overwrite:
                 data.clear_output(job.out, private)
             return _protect(job, source, settings, fingerprint, run, say)

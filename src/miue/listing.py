@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from inspect import getdoc
 
+import typer
+
 from miue.options import Json
+
+FAILED_CHECKS = 3
 
 
 def attacks(json: Json = False) -> None:
@@ -59,3 +63,19 @@ def estimators(json: Json = False) -> None:
 
     lines = [{"estimator": n, "what it does": (getdoc(of) or "").partition("\n")[0]} for n, of in KNOWN.items()]
     show.listing(lines, json, "what it does")
+
+
+def doctor(json: Json = False) -> None:
+    """Look at this machine: versions that do not fit together, devices, codecs, space."""
+    from miue import doctor as checking
+
+    checks = checking.examine()
+    if json:
+        print(checking.Report(checks=checks).model_dump_json(indent=1))
+    else:
+        for check in checks:
+            print(f"{'ok ' if check.ok else 'BAD'}  {check.what}: {check.found}")
+    raise typer.Exit(0 if all(c.ok for c in checks) else FAILED_CHECKS)
+
+
+VERBS = (attacks, defenses, recipes, networks, estimators, doctor)

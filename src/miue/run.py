@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,11 +21,11 @@ from tempfile import TemporaryDirectory
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from jaxtyping import Float, Int
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -81,15 +83,42 @@ def write_atomically(path: Path, content: bytes | Callable[[Path], None], flush:
         if flush:
             _flush(part)
         part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        # safetensors tells of a full disk in words alone
+        if isinstance(error, SafetensorError) and (code := re.search(r"os error (\d+)", str(error))):
+            raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from None
         raise
 
 
-def locked(folder: Path, name: str, wait: bool = True) -> FileLock:
+class Lock(FileLock):
+    """For `with`: one process at a time is at what a file stands for.
+
+    Raises Timeout where another one is, at once with timeout=0, and UserError if the file system has no locks.
+    """
+
+    def acquire(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().acquire(*args, **options)
+        except Timeout:
+            raise
+        except (OSError, NotImplementedError) as error:
+            if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+                raise
+            raise UserError(
+                f"{self.lock_file}: the file system there refuses locks ({error}), without which two runs could write "
+                "into each other; choose an output on a local disk, and copy it afterwards"
+            ) from None
+
+
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
+
+
+def locked(folder: Path, name: str, wait: bool = True) -> Lock:
     """For `with`: one process at a time is at what `name` stands for. Raises Timeout at once, unless `wait`."""
     (folder / "locks").mkdir(parents=True, exist_ok=True)
-    return FileLock(folder / "locks" / f"{name}.lock", timeout=-1 if wait else 0)
+    return Lock(folder / "locks" / f"{name}.lock", timeout=-1 if wait else 0)
 
 
 def flush_all(paths: Iterable[Path]) -> None:

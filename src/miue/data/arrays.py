@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from miue.data.columns import LONGEST, MOST
 from miue.data.source import Item, Kind, Store
 from miue.types import UserError
 
@@ -44,12 +44,21 @@ def array_store(
 
 
 def load_npz(path: Path) -> dict[str, np.ndarray]:
-    """Every array of an .npz file; pickled objects are refused."""
+    """Every array of an .npz file; pickled objects are refused, and members that are no arrays."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not readable as .npz without pickled objects: {error}") from None
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise UserError(f"{path}: is a single array (.npy); save pictures and labels together with numpy.savez")
+        with file:
+            arrays = {key: file[key] for key in file.files}
+    except UserError:
+        raise
+    except Exception as error:  # damaged archives raise nearly anything: zlib's errors, end of file, no memory
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path}: not readable as .npz without pickled objects: {why}") from None
+    if others := [key for key, array in arrays.items() if not isinstance(array, np.ndarray)]:
+        raise UserError(f"{path}: the member {others[0]!r} is no array; save the file with numpy.savez, without it")
+    return arrays
 
 
 def open_npz(path: Path) -> ArrayStore:
@@ -75,15 +84,24 @@ def open_npz(path: Path) -> ArrayStore:
     _refuse_others(path, arrays, image)
     count = int(labels.max()) + 1 if len(labels) else 0
     named = next((arrays[k] for k in NAME_KEYS if k in arrays and arrays[k].dtype.kind == "U"), None)
-    if named is not None and len(named) >= count:
-        names = tuple(map(str, named))
-    else:
-        names = numbered(f"{path}: {label!r}", count, len(images))
+    if named is not None and (named.ndim != 1 or len(named) < count):
+        raise UserError(
+            f"{path}: the class names are of shape {named.shape}, but the labels go up to {count - 1}; "
+            f"allowed: one name for each of the {count} classes"
+        )
+    names = tuple(map(str, named)) if named is not None else numbered(f"{path}: {label!r}", count, len(images))
     return array_store("npz", str(path), path.stem, images, labels.tolist(), names, image)
 
 
 def _refuse_others(path: Path, arrays: dict[str, np.ndarray], image: str) -> None:
     """All arrays are written to the output: none but `image` may hold pictures."""
+    if len(arrays) > MOST + 2:
+        raise UserError(
+            f"{path}: {len(arrays)} arrays could hold the pixels of the pictures; at most {MOST} beside them"
+        )
+    for key in NAME_KEYS:
+        if key in arrays and arrays[key].dtype.kind == "U" and arrays[key].dtype.itemsize > 4 * LONGEST:
+            raise UserError(f"{path}: {key!r} has names of more than {LONGEST} characters, which could hold pictures")
     for key, array in arrays.items():
         kinds = "U" if key in NAME_KEYS else "iufb"
         if key != image and not (array.dtype.kind in kinds and array.ndim < 2 and array.size <= len(arrays[image])):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from miue.data.manifest import FINAL, PART, Line, Plan, as_text, read_lines, write_lines
 from miue.data.output import NOTICE, NOTICE_TEXT
@@ -21,7 +21,7 @@ from miue.data.read import clean_picture
 from miue.data.sinks import Form, Sink, out_name, sink_for
 from miue.data.source import Entry, Payload, Source, ahead, sha256
 from miue.records import Size
-from miue.run import write_atomically
+from miue.run import Lock, write_atomically
 from miue.types import Budget, Perturbation, UserError
 
 _WEBP_SIDE = 16383
@@ -67,7 +67,7 @@ def write(
     check_sizes(source, perturbation.budget, tuple(perturbation.delta.shape[-2:]), format)
     private.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        with FileLock(private / "write.lock", blocking=False), quiet():
+        with Lock(private / "write.lock", timeout=0), quiet():
             return _Writer(source, perturbation, sink_for(source, out, format), private).run(tick, stop)
     except Timeout:
         raise UserError(f"{out}: another run is writing there; wait for it or choose another output folder") from None
