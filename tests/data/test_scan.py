@@ -7,6 +7,7 @@ import struct
 import sys
 import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -185,14 +186,14 @@ def test_the_same_file_twice_by_hard_link(tmp_path: Path):
 
 
 def test_unreadable_file_fails_alone(tmp_path: Path, monkeypatch):
-    locked, whole = folder(tmp_path) / "cat/0.png", Path.read_bytes
+    locked, real = folder(tmp_path) / "cat/0.png", Path.open
 
-    def read_bytes(path: Path) -> bytes:
+    def opened(path: Path, *mode: str) -> IO:
         if path == locked:
             raise PermissionError(13, "Permission denied")
-        return whole(path)
+        return real(path, *mode)
 
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr(Path, "open", opened)
     assert reasons(scan(tmp_path)) == {"cat/0.png": ("failed", "cannot be read: Permission denied")}
 
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 
-from miue.data.formats import EXTENSIONS
+from miue.data.formats import EXTENSIONS, may_be_picture
 from miue.data.source import Item, Store
 from miue.data.splits import split_of
 from miue.types import UserError
 
 NOTICE = "PROTECTED.md"
+_START = 2**16  # bytes that tell what a file is
 SPLITS = frozenset(("train", "training", "val", "valid", "validation", "dev", "test", "testing"))
 _SYSTEM = re.compile(
     r"#recycle|#snapshot|@recycle|@recently-snapshot|@tmp|\$?recycle\.bin|\$winreagent|\$extend|\$sysreset|found\.\d{3}"
@@ -33,6 +34,16 @@ class FolderStore(Store):
 
     def get(self, index: int) -> bytes:
         return self.paths[index].read_bytes()
+
+    def seen(self, index: int) -> tuple[bytes, int]:
+        return begun(self.paths[index])
+
+
+def begun(path: Path) -> tuple[bytes, int]:
+    """A file whole if it may be a picture, else its start (a film can be larger than the memory); and its size."""
+    with path.open("rb") as file:
+        start = file.read(_START)
+        return start + file.read() if may_be_picture(start) else start, os.fstat(file.fileno()).st_size
 
 
 def open_folder(root: Path) -> FolderStore:

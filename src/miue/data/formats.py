@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from PIL import Image
+
 READABLE = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """Pillow's names of the formats that are opened. PSD, EPS and the like are not: they hold more than one picture."""
 
@@ -96,6 +98,14 @@ _MAY_SHOW = "not opened, not published; it may show the clean pictures"
 
 def _binary(extension: str) -> str:
     return f"{f'.{extension} file' if extension else 'binary file'} of a format that is not read: {_MAY_SHOW}"
+
+
+def may_be_picture(start: bytes) -> bool:
+    """Whether content that begins so may be a picture that is opened, as far as Pillow's readers tell by it."""
+    Image.init()
+    readers = [Image.OPEN[name][1] for name in (*READABLE, "HEIF") if name in Image.OPEN]
+    heif = start[4:8] == b"ftyp" and start[8:12] in (*_HEIC, b"mif1", b"msf1")
+    return heif or any(accepts is None or accepts(start[:16]) for accepts in readers)
 
 
 def register_heif() -> bool:

@@ -13,7 +13,7 @@ from skimage.metrics import structural_similarity
 from miue.records import BALL, Size
 from miue.types import ImageSet
 
-_STRIP = 512  # rows at a time: SSIM in float64 needs about a hundred times the memory of the picture
+_TILE, _ACROSS = 128, 8  # of a picture of more than 8 x 8 tiles SSIM takes 8 x 8, in float64: all would take seconds
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Change:
     @classmethod
     def of(cls, delta: Integer[np.ndarray, "c h w"]) -> Change:
         """From grey levels, protected minus clean."""
-        square = float(np.square(delta.astype(np.int64)).sum())
+        square = float(np.einsum("chw,chw->", delta, delta, dtype=np.int64))
         psnr = 10 * math.log10(255**2 * delta.size / square) if square else None
-        return cls(int(np.abs(delta).max()), square**0.5 / 255, float((delta != 0).any(0).mean()), psnr)
+        return cls(max(int(delta.max()), -int(delta.min())), square**0.5 / 255, float((delta != 0).any(0).mean()), psnr)
 
 
 def size(changes: Sequence[Change]) -> Size | None:
@@ -64,13 +64,24 @@ def measure(clean: ImageSet, protected: ImageSet) -> Size | None:
 
 
 def ssim(a: UInt8[np.ndarray, "h w c"], b: UInt8[np.ndarray, "h w c"]) -> float | None:
-    """Mean structural similarity, window 7 or the largest odd one that fits; None for a side below 3 pixels."""
+    """Mean structural similarity, window 7 or the largest odd one that fits; None for a side below 3 pixels.
+
+    Of a picture of more than a megapixel, the mean over 64 tiles of 128 x 128 on an even grid.
+    """
     height, width = a.shape[:2]
     window = min(7, height, width)
     window -= window % 2 == 0
     if window < 3:
         return None
-    starts = range(0, max(height - window + 1, 1), _STRIP)
-    parts = [slice(at, height if at == starts[-1] else at + _STRIP) for at in starts]
-    values = [structural_similarity(a[s], b[s], win_size=window, channel_axis=2, data_range=255) for s in parts]
-    return float(np.average(values, weights=[len(a[s]) for s in parts]))
+    large = height * width > (_TILE * _ACROSS) ** 2
+    tiles = [(y, x) for y in _tiles(height) for x in _tiles(width)] if large else [(slice(None), slice(None))]
+    values = [structural_similarity(a[t], b[t], win_size=window, channel_axis=2, data_range=255) for t in tiles]
+    return float(np.mean(values))
+
+
+def _tiles(side: int) -> list[slice]:
+    """Tiles along a side, evenly: all of it where they do not fit."""
+    if side <= _TILE * _ACROSS:
+        count = max(side // _TILE, 1)
+        return [slice(side * i // count, side * (i + 1) // count) for i in range(count)]
+    return [slice(at, at + _TILE) for at in np.linspace(0, side - _TILE, _ACROSS).astype(int).tolist()]

@@ -12,15 +12,13 @@ from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-import numpy as np
-
 from miue.data.arrays import open_npz
 from miue.data.folder import NOTICE, choose_split, every_file, follow_links, open_folder
 from miue.data.formats import EXTENSIONS
 from miue.data.named import NAMES, is_named, open_named
 from miue.data.output import private_of
 from miue.data.picture import ANY_SIZE, Picture, Rules, Unfit, decode, quiet
-from miue.data.source import Entry, Payload, Source, Store, ahead, sha256, some
+from miue.data.source import Entry, Source, Store, ahead, sha256, some
 from miue.data.tables import has_images, open_parquet, shard_files, shards_of
 from miue.types import UserError
 
@@ -128,22 +126,19 @@ def _examine(store: Store, index: int, rules: Rules) -> tuple[Entry, tuple[str, 
     if item.skip:
         return Entry(item.path, "", item.label, "skipped", item.skip), ()
     try:
-        payload = store.get(index)
+        payload, size = store.seen(index)
     except OSError as error:
         return Entry(item.path, "", item.label, "failed", f"cannot be read: {error.strerror or error}"), ()
-    seen = Entry(item.path, "", item.label, "ok", bytes=_size(payload), sha256=sha256(payload))
+    seen = Entry(item.path, "", item.label, "ok", bytes=size)
     try:
         picture = decode(payload, rules, item.expected, item.path)
     except Unfit as unfit:
         return replace(seen, status=unfit.status, reason=unfit.reason), ()
+    seen = replace(seen, sha256=sha256(payload))  # of what is not protected nothing depends on it
     seen = _described(seen, picture)
     if item.label < 0:
         return replace(seen, status="skipped", reason="lies in no class folder"), ()
     return seen, picture.meta.notes
-
-
-def _size(payload: Payload) -> int:
-    return payload.nbytes if isinstance(payload, np.ndarray) else len(payload)
 
 
 def _described(entry: Entry, picture: Picture) -> Entry:

@@ -50,6 +50,11 @@ class Store(ABC):
     def get(self, index: int) -> Payload:
         """The payload of item `index`, read now. Safe to call from several threads; raises OSError."""
 
+    def seen(self, index: int) -> tuple[Payload, int]:
+        """What is looked at of item `index`, and its size in bytes: all of it, or the start of what is no picture."""
+        payload = self.get(index)
+        return payload, payload.nbytes if isinstance(payload, np.ndarray) else len(payload)
+
 
 @dataclass(frozen=True)
 class Entry:

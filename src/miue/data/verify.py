@@ -12,7 +12,7 @@ import torch
 from PIL import ExifTags, Image
 
 from miue.data.arrays import open_npz
-from miue.data.folder import NOTICE, readable
+from miue.data.folder import NOTICE, begun, readable
 from miue.data.formats import followed, lossless
 from miue.data.manifest import FINAL, Line, Plan, read_lines
 from miue.data.output import files_in, private_of
@@ -137,7 +137,7 @@ def _others(out: Path, ours: set[str], known: dict[str, str]) -> Iterator[Findin
             continue
         problem = "was not written by miue"
         try:
-            digest = decode(path.read_bytes(), _PUBLISHED).digest
+            digest = decode(begun(path)[0], _PUBLISHED).digest
             problem = f"shows the unprotected {known[digest]}" if digest in known else problem
         except (Unfit, OSError):
             pass
