@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from miue.types import UserError
 
 log = logging.getLogger("miue")
+_FLUSHING = 16  # threads that wait for the disk
 DEVICES = ("auto", "cpu", "cuda", "mps")
 S = TypeVar("S", bound="Storable")
 
@@ -76,9 +77,10 @@ def write_atomically(path: Path, content: bytes | Callable[[Path], None], flush:
     flush=False is for many small files, which `flush_all` brings to disk together. Until then a power cut, not the end
     of this process, may leave one of them empty.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")  # a name that is known: what a killed process left is found again
     try:
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(content) if isinstance(content, bytes) else content(part)
         if flush:
             _flush(part)
@@ -123,9 +125,15 @@ def locked(folder: Path, name: str, wait: bool = True) -> Lock:
 
 def flush_all(paths: Iterable[Path]) -> None:
     """Flush files to disk, many at a time: one after the other, each would wait for the disk by itself."""
-    with ThreadPoolExecutor(16) as pool:
-        for _ in pool.map(_flush, paths):
+    every = list(paths)
+    with ThreadPoolExecutor(_FLUSHING) as pool:
+        for _ in pool.map(_flush_each, [every[at::_FLUSHING] for at in range(_FLUSHING)]):
             pass
+
+
+def _flush_each(paths: Iterable[Path]) -> None:
+    for path in paths:
+        _flush(path)
 
 
 def _flush(path: Path) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from skimage.metrics import structural_similarity
 
 from miue.data import measure
-from miue.data.quality import Change, size
+from miue.data.quality import Change, size, ssim
 from miue.records import Size
 from miue.testing import tiny
 
@@ -40,6 +41,25 @@ def test_a_set():
     assert both.l2 == found.l2 / 2 and both.changed == found.changed / 2
     with pytest.raises(ValueError, match="does not belong"):
         measure(clean, clean.select(torch.arange(3)))
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 1), (8, 9, 3), (32, 32, 3), (64, 5, 3), (200, 300, 1)])
+def test_ssim_is_that_of_scikit_image(shape: tuple[int, int, int]):
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 256, shape, np.uint8)
+    b = np.clip(a.astype(int) + rng.integers(-40, 41, shape), 0, 255).astype(np.uint8)
+    window = min(7, (min(shape[:2]) - 1) // 2 * 2 + 1)
+    expected = structural_similarity(a, b, win_size=window, channel_axis=2, data_range=255)
+    assert ssim(a, b) == pytest.approx(expected, abs=1e-12) and ssim(a, a) == pytest.approx(1)
+    assert ssim(a[:2], b[:2]) is None
+
+
+@pytest.mark.parametrize("shape", [(1100, 1300, 3), (3000, 400, 1), (700, 5000, 1)])
+def test_ssim_of_a_large_picture_is_close_to_that_of_all_of_it(shape: tuple[int, int, int]):
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 256, shape, np.uint8)
+    b = np.clip(a.astype(int) + rng.integers(-8, 9, shape), 0, 255).astype(np.uint8)
+    assert ssim(a, b) == pytest.approx(structural_similarity(a, b, channel_axis=2, data_range=255), abs=1e-3)
 
 
 @pytest.mark.parametrize(("levels", "outside"), [(8, 0), (9, 12)])

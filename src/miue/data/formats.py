@@ -149,6 +149,15 @@ def tiff_reason(tags: Mapping[int, Any], data: bytes, bands: int) -> str:
     return ""
 
 
+def bare(data: bytes) -> bool:
+    """Whether a file is a PNG with pixels and a colour profile alone, so that no other picture can be in it."""
+    at, names = 8, set()
+    while data.startswith(b"\x89PNG") and at + 8 <= len(data):
+        names.add(data[at + 4 : at + 8])
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return b"IDAT" in names and names <= {b"IHDR", b"iCCP", b"IDAT", b"IEND"}
+
+
 def followed(data: bytes) -> bool:
     """Whether a PNG or WebP file has something behind its end."""
     if data.startswith(b"\x89PNG"):

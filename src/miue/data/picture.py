@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -72,7 +73,7 @@ class Picture:
         """Colour and alpha in one array."""
         return self.pixels if self.alpha is None else np.dstack([self.pixels, self.alpha])
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over mode, size and pixels: equal for every lossless encoding of the same picture."""
         w, h = self.size

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Integer, UInt8
-from skimage.metrics import structural_similarity
+from scipy.ndimage import uniform_filter
 
 from miue.records import BALL, Size
 from miue.types import ImageSet
@@ -75,8 +75,23 @@ def ssim(a: UInt8[np.ndarray, "h w c"], b: UInt8[np.ndarray, "h w c"]) -> float 
         return None
     large = height * width > (_TILE * _ACROSS) ** 2
     tiles = [(y, x) for y in _tiles(height) for x in _tiles(width)] if large else [(slice(None), slice(None))]
-    values = [structural_similarity(a[t], b[t], win_size=window, channel_axis=2, data_range=255) for t in tiles]
-    return float(np.mean(values))
+    return float(np.mean([_similarity(a[tile], b[tile], window) for tile in tiles]))
+
+
+def _similarity(a: UInt8[np.ndarray, "h w c"], b: UInt8[np.ndarray, "h w c"], window: int) -> float:
+    """Mean of (2 m_a m_b + C1)(2 s_ab + C2) / ((m_a^2 + m_b^2 + C1)(s_a^2 + s_b^2 + C2)) over whole windows.
+
+    m: means, s: unbiased covariances in a window; C1 = (0.01 x 255)^2, C2 = (0.03 x 255)^2. Wang et al., IEEE TIP 2004.
+    As scikit-image computes it, but for all channels and moments at once: small pictures take a third of the time.
+    """
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    moments = uniform_filter(np.stack([x, y, x * x, y * y, x * y]), window, axes=(1, 2))
+    edge = window // 2
+    mx, my, xx, yy, xy = moments[:, edge : a.shape[0] - edge, edge : a.shape[1] - edge]
+    unbiased, c1, c2 = window**2 / (window**2 - 1), 2.55**2, 7.65**2
+    both = unbiased * (xy - mx * my)
+    each = unbiased * (xx - mx * mx + yy - my * my)
+    return float(((2 * mx * my + c1) * (2 * both + c2) / ((mx * mx + my * my + c1) * (each + c2))).mean())
 
 
 def _tiles(side: int) -> list[slice]:

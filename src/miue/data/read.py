@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -49,8 +50,9 @@ def read(source: Source, canvas: int | None = None, *, grey: bool | None = None,
         images = _mapped(shape, cache / f"{source.digest}-{shape[1]}x{side}.u8")
     else:
         images = torch.empty(shape, dtype=torch.uint8)
+    clean = partial(clean_picture, source)
     with quiet():
-        for i, picture in enumerate(ahead(lambda row: clean_picture(source, row), source.rows)):
+        for i, picture in enumerate(ahead(clean, source.rows, lambda row: source.entries[row].size)):
             images[i] = torch.from_numpy(np.moveaxis(_fitted(picture, side), 2, 0).copy())
     labels = torch.tensor([entry.label for entry in source.usable])
     return ImageSet(images, labels, source.classes, source.name, tuple(entry.path for entry in source.usable))

@@ -7,9 +7,12 @@ from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import cpu_count
+from threading import Condition
+from time import monotonic
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -20,6 +23,11 @@ Kind = Literal["folder", "parquet", "npz", "named"]
 Status = Literal["ok", "skipped", "failed"]
 Payload = bytes | np.ndarray
 """One picture as it is stored: an encoded file, or a uint8 array [h w] or [h w c]."""
+
+AT_ONCE = 12_000_000
+"""Pixels that are worked on side by side: measuring one takes about 35 bytes."""
+
+_QUICK, _LATE = 0.002, 0.25  # seconds of an item that needs no thread, and how much all may take more than that
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -75,6 +83,11 @@ class Entry:
     bytes: int = 0
     sha256: str = ""
     pixels: str = ""
+
+    @property
+    def size(self) -> int:
+        """Width times height."""
+        return self.width * self.height
 
     @property
     def grey(self) -> bool:
@@ -148,13 +161,55 @@ def sha256(payload: Payload) -> str:
     return hashlib.sha256(payload if isinstance(payload, bytes) else payload.tobytes()).hexdigest()
 
 
-def ahead(function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
-    """Like map, in order, on a few threads that stay a few items ahead: memory does not grow with the items."""
-    workers = min(4, cpu_count() or 1)
+class _Room:
+    """A number of pixels that threads share: each waits until there is room for its picture."""
+
+    def __init__(self, pixels: int) -> None:
+        self.whole = self.free = pixels
+        self.changed = Condition()
+
+    @contextmanager
+    def taken(self, pixels: int) -> Iterator[None]:
+        """Take room for a block; a picture that is larger than all of it waits until it is alone."""
+        pixels = min(pixels, self.whole)
+        with self.changed:
+            self.changed.wait_for(lambda: self.free >= pixels)
+            self.free -= pixels
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.free += pixels
+                self.changed.notify_all()
+
+
+def ahead(function: Callable[[A], B], items: Iterable[A], pixels: Callable[[A], int] = lambda item: 0) -> Iterator[B]:
+    """Like map, in order, on a few threads that stay a few items ahead: memory does not grow with the items.
+
+    pixels: of the picture that an item stands for; large ones are not worked on side by side. Items that take a
+    millisecond or two are done one after another: threads would only wait for each other.
+    """
+    left, late = iter(items), 0.0
+    for item in left:
+        start = monotonic()
+        result = function(item)
+        late = max(late + monotonic() - start - _QUICK, 0.0)
+        yield result
+        if late > _LATE:
+            yield from _on_threads(function, left, pixels)
+
+
+def _on_threads(function: Callable[[A], B], items: Iterable[A], pixels: Callable[[A], int]) -> Iterator[B]:
+    workers, room = min(4, cpu_count() or 1), _Room(AT_ONCE)
+
+    def one(item: A) -> B:
+        with room.taken(pixels(item)):
+            return function(item)
+
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[B]] = deque()
         for item in items:
-            waiting.append(pool.submit(function, item))
+            waiting.append(pool.submit(one, item))
             if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
         while waiting:

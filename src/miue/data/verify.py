@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 
 from miue.data.arrays import open_npz
 from miue.data.folder import NOTICE, begun, readable
-from miue.data.formats import followed, lossless
+from miue.data.formats import bare, followed, lossless
 from miue.data.manifest import FINAL, Line, Plan, read_lines
 from miue.data.output import files_in, private_of
 from miue.data.picture import ANY_SIZE, Picture, Rules, Unfit, decode, quiet
@@ -94,14 +94,18 @@ def _problem(payload: Payload, line: Line, known: dict[str, str], originals: _Or
             return "is not a lossless file (PNG or lossless WebP)"
         if followed(payload):
             return "has something behind the end of its picture"
-        with Image.open(BytesIO(payload)) as im:
-            if im.getexif().get_ifd(ExifTags.IFD.IFD1) or getattr(im, "n_frames", 1) > 1:
-                return "carries another picture inside (preview or frame)"
+        if not bare(payload) and _carries_another(payload):
+            return "carries another picture inside (preview or frame)"
     if picture.digest in known:
         return f"shows the unprotected {known[picture.digest]}"
     if originals is not None and (problem := originals.compare(picture, line)):
         return problem
     return "" if picture.digest == line.out_pixels else "differs from the picture that was written"
+
+
+def _carries_another(payload: bytes) -> bool:
+    with Image.open(BytesIO(payload)) as im:
+        return bool(im.getexif().get_ifd(ExifTags.IFD.IFD1)) or getattr(im, "n_frames", 1) > 1
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from miue.run import Lock, write_atomically
 from miue.types import Budget, Perturbation, UserError
 
 _WEBP_SIDE = 16383
+_FLUSH = 0.2  # seconds between flushes of the log
 
 
 @dataclass(frozen=True)
@@ -101,16 +103,20 @@ class _Writer:
         todo = [at for at, rows in enumerate(groups) if not rows or rows.start not in lines]
         self._prepare([row for at in todo for row in groups[at]])
         write_lines(self.private / PART, lines.values())
+        flushed = monotonic()
         for _ in lines:
             tick()
-        made = ahead(self._make, [row for at in todo for row in groups[at]])
+        rows = [row for at in todo for row in groups[at]]
+        made = ahead(self._make, rows, lambda row: self.source.usable[row].size)
         with (self.private / PART).open("a", encoding="utf-8") as log:
             for at in todo:
                 fresh: list[Line] = []
                 self.sink.put(at, _recorded(islice(made, len(groups[at])), fresh, tick, stop))
                 self._check(at, fresh)
                 log.write("".join(map(as_text, fresh)))
-                log.flush()
+                if monotonic() - flushed > _FLUSH:  # after a kill, what is not in the log is written again
+                    log.flush()
+                    flushed = monotonic()
                 lines |= zip(groups[at], fresh, strict=True)
         return self._finish(lines)
 
