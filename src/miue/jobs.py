@@ -25,6 +25,7 @@ from miue.types import Budget, ImageSet, Perturbation, UserError
 
 VERSION = 1
 MOST = 20  # classes that are listed by name
+SMALLEST, TRIAL = 64, 1.5  # pictures of the first trial of a forecast; seconds of one that says enough
 
 
 class RunRecord(Record):
@@ -143,19 +144,27 @@ def forecast(job: Job, source: data.Source, run: Run) -> Forecast:
     settings = job.settings(source)
     canvas, budget = settings["canvas"], Budget.parse(settings["budget"])
     method, count = attack(job.method), len(source.usable)
-    seconds = 0.0
-    if trials := trials_of(method):
-        rows = min(count, 2 * max(getattr(method, "noise_batch", 0), getattr(method, "batch", 0)))
-        trial: ImageSet = data.read(source, canvas).first_per_class(max(rows // len(source.classes), 1))
-        # with more classes than the trial has room for, some of them, evenly: its cost stays that of a few batches
-        trial = trial.select(torch.arange(0, len(trial), max(len(trial) // rows, 1) if rows else 1))
-        for short, times in [(trials[0][0], 0.0), *trials]:  # the first warms up
-            start = time.monotonic()
-            short(trial, budget, Run(job.seed, run.device_name, None, True, run.fabric))
-            seconds += (time.monotonic() - start) * times * count / len(trial)
-        seconds = max(seconds, 0.0)
+    seconds = _tried(method, data.read(source, canvas), budget, job, run) if trials_of(method) else 0.0
     grid = getattr(method, "cells", 0) or canvas
     return Forecast(seconds, _disk(source), count * 3 * (canvas**2 + 8 * grid**2))
+
+
+def _tried(method: Any, images: ImageSet, budget: Budget, job: Job, run: Run) -> float:
+    """Seconds of an attack, scaled from the largest of a few trials that grow until one of them says enough."""
+    count, rows = len(images), SMALLEST
+    largest = 2 * max(getattr(method, "noise_batch", 0), getattr(method, "batch", 0), SMALLEST)
+    while True:
+        few = images.first_per_class(max(rows // len(images.classes), 1))
+        few = few.select(torch.arange(0, len(few), max(len(few) // rows, 1)))  # of more classes than rows: some, evenly
+        taken, seconds = 0.0, 0.0
+        for short, times in trials_of(method):
+            start = time.monotonic()
+            short(few, budget, Run(job.seed, run.device_name, None, True, run.fabric))
+            taken += time.monotonic() - start
+            seconds += (time.monotonic() - start) * times * count / len(few)
+        if (rows > SMALLEST and taken > TRIAL) or rows >= min(count, largest):
+            return max(seconds, 0.0)
+        rows *= 2  # the first trial warms up, whatever it takes
 
 
 def class_sizes(source: data.Source) -> dict[str, int]:
