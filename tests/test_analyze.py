@@ -11,6 +11,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
+from easy import easy
 from miue import analyze, evaluate, figures, mi
 from miue.analyze import CLEAN, NOISE, Analyzer, features, paired_stages, plane, stratified
 from miue.attacks import MiUe, Patterns
@@ -22,7 +23,6 @@ from miue.run import Run
 from miue.testing import tiny
 from miue.types import Budget, Estimate, ImageSet, UserError
 from miue.victims import Recipe
-from test_victims import easy
 
 FAST = Recipe(net="small-cnn:width=4", epochs=3, batch=16, augment=())
 SLICED = "sliced:slices=20"

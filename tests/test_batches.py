@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from miue.batches import Batches, FlipCrop, crop, flip, order
 from miue.run import Run
 from miue.testing import tiny
-from test_run import Rank
+from processes import Rank
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from easy import FAST, easy
 from miue import evaluate, nets
 from miue.attacks import Noise
 from miue.batches import Batches, holdout
@@ -25,7 +26,6 @@ from miue.testing import tiny
 from miue.train import accuracy
 from miue.types import Budget, ImageSet, Perturbation, UserError
 from miue.victims import Recipe, kept_victim
-from test_victims import FAST, easy
 
 # --- verdicts ---
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from filelock import FileLock
 
+from easy import easy
 from miue import cli, grid, show
 from miue.grid import Bench, in_turn, parse_shard, standing, work
 from miue.leaderboard import board
@@ -24,7 +25,6 @@ from miue.records import CellRecord, Sets, VictimRun
 from miue.run import Run
 from miue.types import UserError
 from pictures import coloured
-from test_victims import easy
 
 RECIPE = "quick:net=small-cnn:width=4,epochs=2,batch=16"
 MIUE = "mi-ue:surrogate=small-cnn:width=4,epochs=2,steps=1,step=2.0"

@@ -14,6 +14,7 @@ from miue import mi
 from miue import run as module
 from miue.run import Run, choose_numerics, write_atomically
 from miue.types import UserError
+from processes import Rank
 
 CPU = torch.device("cpu")
 BASE = Run(seed=0, device_name="cpu")
@@ -134,22 +135,6 @@ def test_rows_belong_to_one_process(n: int, world: int):
 def test_every_process_meets_every_class_of_a_set_that_lists_them_in_turn(world: int):
     for rank in range(world):
         assert (Rank(place=rank, size=world).mine(200) % 10).unique().tolist() == list(range(10))
-
-
-class Rank(Run):
-    """A process of several, alone."""
-
-    def __init__(self, place: int, size: int) -> None:
-        super().__init__(1, "cpu", fabric=BASE.fabric)
-        self._place, self._size = place, size
-
-    @property
-    def rank(self) -> int:
-        return self._place
-
-    @property
-    def world(self) -> int:
-        return self._size
 
 
 def test_one_process_averages_nothing(run: Run):

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 import pytest
 import torch
 
+from easy import FAST, easy
 from miue.batches import Batches
 from miue.defenses import defense
 from miue.recipes import RECIPES, recipe
@@ -18,17 +19,6 @@ from miue.testing import tiny
 from miue.train import accuracy
 from miue.types import ImageSet, UserError
 from miue.victims import CrossEntropy, Recipe, Smoothed, fit, prepare
-
-FAST = Recipe(net="small-cnn:width=4", epochs=4, batch=16, augment=())
-
-
-def easy(per_class: int = 12, size: int = 8, seed: int = 0) -> ImageSet:
-    """Three classes that differ in colour, on noise."""
-    data = tiny(per_class=per_class, size=size, seed=seed)
-    images = data.images // 2
-    for label in range(3):
-        images[data.labels == label, label] += 127
-    return data.with_images(images)
 
 
 def test_a_victim_learns_an_easy_set(run: Run):

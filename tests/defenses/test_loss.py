@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from easy import easy
 from miue import nets, perturb
 from miue.defenses import Adversarial, UEraser, ueraser
 from miue.defenses.ueraser import worst
 from miue.run import Run
 from miue.victims import Recipe, fit
-from test_victims import easy
 
 
 def some(classes: int = 3, size: int = 8) -> tuple[nets.Classifier, torch.Tensor, torch.Tensor]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from easy import easy
 from miue import nets
 from miue.batches import Batches
 from miue.contrast import contrast_loss, contrastive
@@ -20,7 +21,6 @@ from miue.run import Run
 from miue.testing import tiny
 from miue.types import ImageSet, UserError
 from miue.victims import Recipe, fit
-from test_victims import easy
 
 NET = "small-cnn:width=4"
 FAST = Recipe(net=NET, epochs=3, batch=16, lr=0.05, augment=())
