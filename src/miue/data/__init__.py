@@ -2,9 +2,9 @@
 
 from miue.data.align import align
 from miue.data.channel import recoded, through
-from miue.data.folder import readable
+from miue.data.folder import private_of, readable
 from miue.data.manifest import FINAL as MANIFEST
-from miue.data.output import check_output, clear_output, private_of, refuse_existing
+from miue.data.output import check_output, clear_output, refuse_existing
 from miue.data.preview import export, preview
 from miue.data.quality import measure
 from miue.data.read import check_canvas, default_canvas, read, read_like

@@ -81,6 +81,14 @@ def readable(name: str) -> str:
     return re.sub("[\ud800-\udfff]", lambda match: f"%x{ord(match[0]) - 0xDC00:02x}", name)
 
 
+def private_of(out: Path) -> Path:
+    """The private folder of an output folder: manifest, perturbation, state. Never publish it."""
+    named = out if out.name not in ("", "..") else out.resolve()
+    if not named.name:
+        raise UserError(f"{out}: nothing can lie beside it; choose another output")
+    return named.with_name(f"{named.name}.private")
+
+
 def follow_links(root: Path) -> str:
     """What to do where the pictures are links."""
     return f"copy them as files first (cp -rL {quote(readable(str(root)))} COPY) and point at the copy"

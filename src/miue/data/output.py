@@ -19,14 +19,6 @@ add them to shared collections or to the training data of anything that people's
 """
 
 
-def private_of(out: Path) -> Path:
-    """The private folder of an output folder: manifest, perturbation, state. Never publish it."""
-    named = out if out.name not in ("", "..") else out.resolve()
-    if not named.name:
-        raise UserError(f"{out}: nothing can lie beside it; choose another output")
-    return named.with_name(f"{named.name}.private")
-
-
 def check_output(source_location: str | Path, out: Path, private: Path, overwrite: bool, fingerprint: str) -> None:
     """Raise UserError unless `out` may be written; with `overwrite`, unless all that is there may be deleted.
 

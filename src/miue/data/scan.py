@@ -13,10 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from miue.data.arrays import open_npz
-from miue.data.folder import NOTICE, choose_split, every_file, follow_links, open_folder
+from miue.data.folder import NOTICE, choose_split, every_file, follow_links, open_folder, private_of
 from miue.data.formats import EXTENSIONS
 from miue.data.named import NAMES, is_named, open_named
-from miue.data.output import private_of
 from miue.data.picture import ANY_SIZE, Picture, Rules, Unfit, decode, quiet
 from miue.data.source import Entry, Source, Store, ahead, sha256, some
 from miue.data.tables import has_images, open_parquet, shard_files, shards_of

@@ -12,10 +12,10 @@ import torch
 from PIL import ExifTags, Image
 
 from miue.data.arrays import open_npz
-from miue.data.folder import NOTICE, begun, readable
+from miue.data.folder import NOTICE, begun, private_of, readable
 from miue.data.formats import bare, followed, lossless
 from miue.data.manifest import FINAL, Line, Plan, read_lines
-from miue.data.output import files_in, private_of
+from miue.data.output import files_in
 from miue.data.picture import ANY_SIZE, Picture, Rules, Unfit, decode, quiet
 from miue.data.read import clean_picture
 from miue.data.source import Payload, Source
