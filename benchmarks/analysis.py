@@ -19,10 +19,10 @@ import torch
 from common import cifar10, record
 
 import miue
-from miue.analyze import Analyzer, correlations, notes
-from miue.records import Size
-from miue.run import write_atomically
-from miue.spec import own_budget
+from miue.analysis.analyzer import Analyzer, correlations, notes
+from miue.analysis.records import Size
+from miue.core.run import write_atomically
+from miue.core.spelling import own_budget
 
 ATTACKS = ("em:quick", "lsp", "tue:contrastive,quick", "tap:quick", "ar", "mi-ue:quick")
 DEPTHS = {

@@ -12,8 +12,8 @@ from pathlib import Path
 from common import ROOT, record
 
 import miue
-from miue.demo import demo
-from miue.jobs import RunRecord
+from miue.workflows.demo import demo
+from miue.workflows.protect import RunRecord
 
 
 def main() -> None:

@@ -17,9 +17,9 @@ from typing import Any
 from common import CIFAR, RESULTS, ROOT, head, record
 
 import miue
-from miue.grid import Bench, kept, parse_shard, standing, work
-from miue.plan import Cell, Grid
-from miue.records import CellRecord, Craft, VictimRun
+from miue.analysis.records import CellRecord, Craft, VictimRun
+from miue.grid.bench import Bench, kept, parse_shard, standing, work
+from miue.grid.plan import Cell, Grid
 
 TOLD = ("attack", "defense", "recipe", "share", "which", "leaked", "seed", "error")
 

@@ -24,8 +24,8 @@ from torchvision.transforms import v2
 
 import miue
 from miue import nets
-from miue.attacks._alternate import _Alternation
 from miue.attacks.mi_ue import distance_loss, similarity_loss
+from miue.attacks.min_min import _Alternation
 
 TAU, ZETA, STEPS = 0.1, 0.1, 10
 RESNET18_MACS = 0.556e9  # forward, 32 x 32 pixels, CIFAR stem

@@ -32,6 +32,7 @@ LIMIT = 300
 PROBE = """
 import pathlib, sys
 from miue.cli import main
+main = getattr(main, "main", main)  # of either layout
 sys.argv = ["miue", *sys.argv[1:]]
 try:
     main()

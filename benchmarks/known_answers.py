@@ -18,8 +18,8 @@ import torch
 from common import RESULTS, record
 
 import miue
+from miue.core.types import KnownPairs, UserError
 from miue.mi import estimator, known
-from miue.types import KnownPairs, UserError
 
 N, SEEDS, NEURAL_SEEDS = 1000, 3, 2  # n of the whole table; of others a part is measured
 NATS = (0.0, 0.5, 2.0, 5.0)

@@ -11,9 +11,9 @@ from functools import partial
 from common import record
 
 import miue
-from miue.evaluate import train_victim
-from miue.jobs import attacked
-from miue.run import launch
+from miue.core.run import launch
+from miue.evaluation.proof import train_victim
+from miue.workflows.protect import attacked
 
 
 def main() -> None:

@@ -17,12 +17,13 @@ from common import record
 
 import miue
 
+VERB = "from miue.cli import main; main = getattr(main, 'main', main); sys.argv = {words}; main()"  # of either layout
 LINES = {
-    "miue --help": "from miue.cli import main; sys.argv = ['miue', '--help']; main()",
-    "miue protect --help": "from miue.cli import main; sys.argv = ['miue', 'protect', '--help']; main()",
-    "miue --version": "from miue.cli import main; sys.argv = ['miue', '--version']; main()",
+    "miue --help": VERB.format(words=["miue", "--help"]),
+    "miue protect --help": VERB.format(words=["miue", "protect", "--help"]),
+    "miue --version": VERB.format(words=["miue", "--version"]),
     "import miue": "import miue",
-    "a run on the processor": "from miue.run import Run; Run(device_name='cpu')",
+    "a run on the processor": "import miue; miue.Run(device_name='cpu')",
 }
 PROBE = """
 import json, pathlib, sys, time

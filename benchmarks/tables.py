@@ -18,17 +18,17 @@ from statistics import fmean, stdev
 from typing import Any
 
 from miue import MiUe
-from miue.analyze import CLEAN, NOISE
+from miue.analysis.analyzer import CLEAN, NOISE
+from miue.analysis.ranks import spearman
+from miue.analysis.records import Analysis, Size
 from miue.attacks import KNOWN
+from miue.core.run import Run
+from miue.core.spelling import catalogue, split
 from miue.defenses import combination
-from miue.leaderboard import CONTROLS, Board
+from miue.grid.leaderboard import CONTROLS, Board
 from miue.nets import adapter, known
-from miue.ranks import spearman
-from miue.recipes import RECIPES
-from miue.records import Analysis, Size
-from miue.run import Run
-from miue.spec import catalogue, split
-from miue.victims import Recipe
+from miue.victims.fit import Recipe
+from miue.victims.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"

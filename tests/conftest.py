@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from miue.run import Run
+from miue.core.run import Run
 
 torch.set_num_threads(1)
 settings.register_profile("miue", derandomize=True, deadline=None, database=None, max_examples=40)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from miue.core.types import ImageSet
 from miue.testing import tiny
-from miue.types import ImageSet
-from miue.victims import Recipe
+from miue.victims.fit import Recipe
 
 FAST = Recipe(net="small-cnn:width=4", epochs=4, batch=16, augment=())
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from miue import data
+from miue import data, publish
 from pictures import hashes
 
 ATTACK = "mi-ue:surrogate=small-cnn:width=8,epochs=8,steps=3,step=2,cells=8,noise_batch=16,batch=16"
@@ -38,7 +38,7 @@ class Record:
 
 def command(source: Path, out: Path) -> list[str]:
     options = ["--attack", ATTACK, "--seed", "3", "--device", "cpu", "--quiet"]
-    return [sys.executable, "-m", "miue.cli", "protect", str(source), str(out), *options]
+    return [sys.executable, "-m", "miue.cli.main", "protect", str(source), str(out), *options]
 
 
 def published(out: Path) -> dict[str, str]:
@@ -106,7 +106,7 @@ def kill_and_compare(count: int, folder: Path, seed: int = 0, per_class: int = 3
     Counted from the beginning of their part, so that a machine that slows down does not move all of them into one.
     """
     source, whole = folder / "shapes", folder / "whole"
-    data.export(data.shapes(per_class, size, 0, "train"), source)
+    publish.export(data.shapes(per_class, size, 0, "train"), source)
     record = Record(len(hashes(source)), *run_to_the_end(source, whole))
     expected, rng = published(whole), random.Random(seed)
     for i in range(count):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from miue.types import Budget, Perturbation
+from miue.core.types import Budget, Perturbation
 
 
 def pixels(seed: int = 0, width: int = 12, height: int = 10, mode: str = "RGB") -> Image.Image:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from miue.run import Run
+from miue.core.run import Run
 
 
 class Rank(Run):

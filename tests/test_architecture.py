@@ -62,13 +62,13 @@ def where(found: dict[str, list[int]]) -> list[str]:
 
 
 def test_the_source_was_found():
-    assert len(FILES) > 30 and "types.py" in FILES and "data/write.py" in FILES
+    assert len(FILES) > 30 and "core/types.py" in FILES and "publish/write.py" in FILES
 
 
 def test_one_place_steps_an_optimizer():
     found = {n: [c.lineno for c, f, method in calls(n) if method and f in ("step", "backward")] for n in FILES}
-    assert {n for n, lines in found.items() if lines} == {"train.py"}, where(found)
-    assert len(found["train.py"]) == 2
+    assert {n for n, lines in found.items() if lines} == {"training/loop.py"}, where(found)
+    assert len(found["training/loop.py"]) == 2
 
 
 DEVICES = {"cuda", "mps", "cpu", "xpu", "gloo", "nccl"}
@@ -78,19 +78,21 @@ def test_one_place_names_a_device():
     """Others say `.cpu()` for "into main memory" and use `run.device`."""
     found = {n: [t.lineno for t in texts(n) if str(t.value).partition(":")[0] in DEVICES] for n in FILES}
     found["attacks/__init__.py"].pop()  # the name of an attack
-    assert {n for n, lines in found.items() if lines} == {"run.py"}, where(found)
+    assert {n for n, lines in found.items() if lines} == {"core/run.py"}, where(found)
     moves = {n: [c.lineno for c, f, method in calls(n) if method and f in DEVICES - {"cpu"}] for n in FILES}
     assert not where(moves)
     asked = {n for n in FILES for node in nodes(n) if isinstance(node, ast.Attribute) and node.attr in ("cuda", "mps")}
-    assert asked == {"run.py"}
+    assert asked == {"core/run.py"}
 
 
 def test_one_place_opens_pictures():
     found = {name: {m for m in imported(name) if m.partition(".")[0] in ("PIL", "pillow_heif")} for name in FILES}
-    outside = {name: modules for name, modules in found.items() if modules and not name.startswith("data/")}
-    assert outside == {"doctor.py": {"PIL", "PIL.features"}}
+    outside = {
+        name: modules for name, modules in found.items() if modules and not name.startswith(("data/", "publish/"))
+    }
+    assert outside == {"cli/doctor.py": {"PIL", "PIL.features"}}
     others = {n for n in FILES if any(m.partition(".")[0] in ("cv2", "imageio", "pyarrow") for m in imported(n))}
-    assert all(name.startswith("data/") for name in others)
+    assert all(name.startswith(("data/", "publish/")) for name in others)
 
 
 ROUNDING = {"round", "round_", "rint", "floor", "floor_", "trunc", "trunc_", "fix"}
@@ -99,10 +101,10 @@ ROUNDING = {"round", "round_", "rint", "floor", "floor_", "trunc", "trunc_", "fi
 def test_one_place_rounds_pixel_values():
     """types.py rounds deltas; shapes.py draws pictures; show.py and demo.py round what they print."""
     found = {n: [c.lineno for c, f, _ in calls(n) if f in ROUNDING] for n in FILES}
-    allowed = {"types.py", "data/shapes.py", "show.py"}
+    allowed = {"core/types.py", "data/shapes.py", "cli/show.py"}
     assert {n for n, lines in found.items() if lines} <= allowed, where(found)
-    assert len(found["types.py"]) == 1
-    assert all(not method for c, f, method in calls("show.py") if f in ROUNDING)  # numbers, not tensors
+    assert len(found["core/types.py"]) == 1
+    assert all(not method for c, f, method in calls("cli/show.py") if f in ROUNDING)  # numbers, not tensors
 
 
 def test_conversion_to_integers_never_truncates_a_float_picture():
@@ -158,7 +160,8 @@ def test_nothing_calls_home():
 
 
 def test_types_import_only_the_errors_from_the_package():
-    assert {m for m in imported("types.py") if m.startswith("miue")} == {"miue.errors", "miue.errors.UserError"}
+    own = {m for m in imported("core/types.py") if m.startswith("miue")}
+    assert own == {"miue.core.errors", "miue.core.errors.UserError"}
 
 
 def test_only_generators_that_were_handed_over_are_drawn_from():
@@ -215,10 +218,10 @@ def test_there_is_no_stray_marker_or_print():
     """Only the command line prints; nothing is left to do."""
     printing = {n: [c.lineno for c, f, m in calls(n) if f == "print" and not m] for n in FILES}
     assert {n for n, lines in printing.items() if lines} <= {
-        "show.py",
-        "cli.py",
-        "listing.py",
-        "run.py",
+        "cli/show.py",
+        "cli/main.py",
+        "cli/listing.py",
+        "core/run.py",
         "__main__.py",
     }, where(printing)
     for name, path in FILES.items():

@@ -122,7 +122,7 @@ def commands(page: Path) -> list[list[str]]:
 def test_commands_use_options_that_there_are(page: Path):
     from typer.main import get_command
 
-    from miue.cli import app
+    from miue.cli.main import app
 
     verbs = get_command(app).commands  # type: ignore[attr-defined]
     for command in commands(page):
@@ -135,7 +135,7 @@ def test_commands_use_options_that_there_are(page: Path):
 @pytest.mark.parametrize("page", [*MISSING, *(pytest.param(p, id=p.name) for p in PAGES)])
 def test_methods_that_are_mentioned_can_be_spelled(page: Path):
     from miue.attacks import attack
-    from miue.recipes import recipe
+    from miue.victims.recipes import recipe
 
     words = re.findall(r"--(attack|recipe)[ =]([\w:.,=-]+)", page.read_text())
     for kind, text in words:

@@ -1,16 +1,16 @@
 from . import data, mi
-from .analyze import Analyzer
+from .analysis.analyzer import Analyzer
+from .analysis.records import Analysis, Outcome
 from .attacks import MinMin, MiUe, Noise, attack
+from .core.run import Run
+from .core.types import Budget, ImageSet, Perturbation, UserError
 from .defenses import combination, defense
-from .detect import Detection, first_look
-from .evaluate import Proof
-from .jobs import Job, protect
-from .proofs import Claim, Inquiry, explain, prove
-from .recipes import recipe
-from .records import Analysis, Outcome
-from .run import Run
-from .types import Budget, ImageSet, Perturbation, UserError
-from .victims import Recipe, fit
+from .evaluation.detect import Detection, first_look
+from .evaluation.proof import Proof
+from .victims.fit import Recipe, fit
+from .victims.recipes import recipe
+from .workflows.protect import Job, protect
+from .workflows.prove import Claim, Inquiry, explain, prove
 
 __all__ = [
     "Analysis",

@@ -17,11 +17,9 @@ import torch
 from torch import Tensor
 
 from miue import nets
-from miue.batches import Batches
-from miue.run import Run
-from miue.slots import Augment, Finish, Loss, Purify, Start
-from miue.spec import own_budget
-from miue.types import (
+from miue.core.run import Run
+from miue.core.spelling import own_budget
+from miue.core.types import (
     Attack,
     Budget,
     Estimator,
@@ -31,6 +29,8 @@ from miue.types import (
     UserError,
     eight_bits,
 )
+from miue.training.batches import Batches
+from miue.victims.slots import Augment, Finish, Loss, Purify, Start
 
 
 def tiny(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from miue.attacks import MinMin
-from miue.run import Run
+from miue.core.run import Run
 
 TINY: dict[str, Any] = {"surrogate": "small-cnn:width=4", "epochs": 2, "steps": 2, "step": 1.5}
 

@@ -12,11 +12,11 @@ import torch
 from probes import TINY, Stopping, Watching, levels
 from torch import Tensor
 
-from miue import perturb
 from miue.attacks import MiUe
-from miue.run import Run, launch
+from miue.core.run import Run, launch
+from miue.core.types import Budget, ImageSet, UserError, stretch
 from miue.testing import tiny
-from miue.types import Budget, ImageSet, UserError, stretch
+from miue.training import perturb
 
 
 def mid_grey(n: int = 40, size: int = 8, classes: int = 4) -> ImageSet:

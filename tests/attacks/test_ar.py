@@ -11,9 +11,9 @@ from sklearn.linear_model import RidgeClassifier
 
 from miue.attacks import Ar
 from miue.attacks.ar import apart, candidates, generated, matching, response, search, signals, stable
-from miue.run import Run
+from miue.core.run import Run
+from miue.core.types import Budget, UserError
 from miue.testing import tiny
-from miue.types import Budget, UserError
 
 
 def test_the_vector_of_the_specification():

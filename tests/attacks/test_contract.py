@@ -12,10 +12,10 @@ from probes import TINY
 from torch import Tensor
 
 from miue.attacks import KNOWN, MinMin, MiUe, Noise, Rem, attack
-from miue.run import Run
-from miue.spec import facts as told
+from miue.core.run import Run
+from miue.core.spelling import facts as told
+from miue.core.types import Budget, Facts, ImageSet, Perturbation, UserError
 from miue.testing import check_attack, check_net, tiny
-from miue.types import Budget, Facts, ImageSet, Perturbation, UserError
 
 
 def small(text: str) -> Any:

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from miue import nets
 from miue.attacks import EntF, Hypo, Pil, Sep, Tap, attack
-from miue.attacks._crafted import _direction, _start, centres
+from miue.attacks.crafted import _direction, _start, centres
 from miue.attacks.pil import Linear, linearity_loss
-from miue.batches import Batches
-from miue.run import Run, launch
+from miue.core.run import Run, launch
+from miue.core.types import Budget, ImageSet, UserError
 from miue.testing import check_attack, tiny
-from miue.types import Budget, ImageSet, UserError
+from miue.training.batches import Batches
 
 LEARNS: dict[str, Any] = {"surrogate": "small-cnn:width=4", "epochs": 12, "batch": 8, "augment": "none"}
 FEW: dict[str, Any] = {"surrogate": "small-cnn:width=4", "epochs": 2, "steps": 2, "step": 1.5, "batch": 8}

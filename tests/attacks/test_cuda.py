@@ -9,9 +9,9 @@ from scipy.signal import correlate2d
 
 from miue.attacks import Cuda
 from miue.attacks.cuda import filtered, kernels
-from miue.run import Run
+from miue.core.run import Run
+from miue.core.types import Budget, ImageSet, UserError
 from miue.testing import tiny
-from miue.types import Budget, ImageSet, UserError
 
 FREE = Budget(0, "none")
 

@@ -13,10 +13,10 @@ from safetensors.torch import save
 
 from miue.attacks import Gue, attack
 from miue.attacks.gue import UNet, _Game, farthest, multiplier
+from miue.core.run import Run
+from miue.core.types import Budget, ImageSet, UserError
 from miue.nets import counted
-from miue.run import Run
 from miue.testing import tiny
-from miue.types import Budget, ImageSet, UserError
 
 TINY: dict[str, Any] = {"surrogate": "small-cnn:width=4", "epochs": 2, "batch": 9, "inner_steps": 2, "width": 4}
 

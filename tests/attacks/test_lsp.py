@@ -9,9 +9,9 @@ from torch import Tensor
 
 from miue.attacks import Lsp
 from miue.attacks.lsp import clusters
-from miue.run import Run
+from miue.core.run import Run
+from miue.core.types import Budget, UserError
 from miue.testing import tiny
-from miue.types import Budget, UserError
 
 OWN = Lsp.facts.natural
 

@@ -13,9 +13,10 @@ from torch import Tensor
 from miue import nets
 from miue.attacks import MiUe, attack
 from miue.attacks.mi_ue import distance_loss, similarity_loss
-from miue.run import Run
+from miue.core.run import Run
+from miue.core.types import Budget
 from miue.testing import tiny
-from miue.types import Budget
+from miue.training import perturb
 
 Z = torch.tensor([[1.0, 0, 2], [2, 1, 2], [0, 3, 1], [1, 1, 0]])
 Y = torch.tensor([0, 0, 1, 1])
@@ -259,7 +260,7 @@ def test_presets_are_what_they_say():
 )
 def test_steps_and_rates_over_a_hundred_epochs(preset: str, grows: bool, monkeypatch: pytest.MonkeyPatch):
     steps, rates = [], []
-    real_step, real_descent = torch.optim.SGD.step, __import__("miue.perturb").perturb.signed_step
+    real_step, real_descent = torch.optim.SGD.step, perturb.signed_step
 
     def sgd_step(self, *args):
         rates.append(self.param_groups[0]["lr"])
@@ -270,7 +271,7 @@ def test_steps_and_rates_over_a_hundred_epochs(preset: str, grows: bool, monkeyp
         return real_descent(delta, gradient, step, budget)
 
     monkeypatch.setattr(torch.optim.SGD, "step", sgd_step)
-    monkeypatch.setattr("miue.perturb.signed_step", signed_step)
+    monkeypatch.setattr("miue.training.perturb.signed_step", signed_step)
     method = attack(f"mi-ue:{preset},surrogate=small-cnn:width=2,steps=1")
     method(tiny(per_class=1, classes=2), Budget(8), Run(seed=0, device_name="cpu"))
     assert len(steps) == len(rates) == 100

@@ -16,10 +16,10 @@ from torch import Tensor
 from miue import nets
 from miue.attacks import Aue, Em, Rem, Tue, attack
 from miue.attacks.tue import separability_loss
-from miue.contrast import contrast_loss
-from miue.run import Run
+from miue.core.run import Run
+from miue.core.types import Budget, UserError
 from miue.testing import check_attack, tiny
-from miue.types import Budget, UserError
+from miue.training.contrastive import contrast_loss
 
 CHEAP: dict[str, Any] = TINY | {"epochs": 1, "steps": 1}
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from miue.attacks import Ops
 from miue.attacks.ops import corners, moments, scores
-from miue.run import Run
+from miue.core.run import Run
+from miue.core.types import Budget, ImageSet, UserError
 from miue.testing import tiny
-from miue.types import Budget, ImageSet, UserError
 
 ONE = Budget(1, "l0")
 

@@ -7,9 +7,9 @@ import torch
 
 from miue.attacks import Patterns, attack
 from miue.attacks.patterns import far_apart
-from miue.run import Run
+from miue.core.run import Run
+from miue.core.types import Budget, UserError
 from miue.testing import tiny
-from miue.types import Budget, UserError
 
 
 @pytest.mark.parametrize(("regions", "channels", "size"), [(1, 3, 8), (16, 1, 13), (16, 3, 64), (4, 3, 8), (64, 1, 8)])

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from making import encoded, folder, noise, pixels, put
 
-from miue.cli import main
-from miue.data import default_canvas, scan, scan_output, verify, write
-from miue.data.align import align
-from miue.detect import first_look
-from miue.run import Run
-from miue.types import ImageSet, UserError
+from making import encoded, folder, noise, pixels, put
+from miue.cli.main import main
+from miue.core.run import Run
+from miue.core.types import ImageSet, UserError
+from miue.data import default_canvas, scan, scan_output
+from miue.evaluation.detect import first_look
+from miue.publish import verify, write
+from miue.publish.align import align
 
 
 def raw(root: Path, *names: bytes) -> Path:

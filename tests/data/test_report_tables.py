@@ -12,10 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from making import encoded, noise, pixels, put
 
-from miue.data import Source, private_of, scan, sinks, verify, write
-from miue.types import UserError
+from making import encoded, noise, pixels, put
+from miue.core.types import UserError
+from miue.data import Source, private_of, scan
+from miue.publish import sinks, verify, write
 
 N = 8
 PNG = [encoded(pixels(i, 32, 32), "PNG") for i in range(N)]

@@ -11,11 +11,11 @@ from typing import IO
 
 import numpy as np
 import pytest
-from making import encoded, folder, pixels, put
 from PIL import Image
 
+from making import encoded, folder, pixels, put
+from miue.core.types import UserError
 from miue.data import default_canvas, read, scan
-from miue.types import UserError
 
 
 def reasons(source) -> dict[str, tuple[str, str]]:

@@ -10,12 +10,12 @@ from typing import Any, ClassVar, Literal
 import pytest
 import torch
 
+from miue.core.spelling import defense_lines, spell
+from miue.core.types import UserError
 from miue.defenses import KNOWN, SLOTS, Cutout, Gray, Jpeg, combination, defense
-from miue.recipes import recipe
-from miue.spec import defense_lines, spell
 from miue.testing import check_defense
-from miue.types import UserError
-from miue.victims import CrossEntropy, Recipe, Smoothed
+from miue.victims.fit import CrossEntropy, Recipe, Smoothed
+from miue.victims.recipes import recipe
 
 GIVEN = ("tune", "weights")  # they need a file: test_network.py
 FAST = {
@@ -150,7 +150,7 @@ def test_somebody_elses_defense(tmp_path: Path):
 
 
 def test_kornia_is_asked_for_once(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("miue.defenses.library.find_spec", lambda name: None)
+    monkeypatch.setattr("miue.defenses.augment.library.find_spec", lambda name: None)
     for name in ("plasma", "ueraser"):
         with pytest.raises(UserError, match=re.escape('plasma needs kornia; pip install "miue[defenses]" adds it')):
             defense(name)

@@ -9,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from easy import easy
-from miue import nets, perturb
-from miue.defenses import Adversarial, UEraser, ueraser
-from miue.defenses.ueraser import worst
-from miue.run import Run
-from miue.victims import Recipe, fit
+from miue import nets
+from miue.core.run import Run
+from miue.defenses import Adversarial, UEraser
+from miue.defenses.loss import ueraser
+from miue.defenses.loss.ueraser import worst
+from miue.training import perturb
+from miue.victims.fit import Recipe, fit
 
 
 def some(classes: int = 3, size: int = 8) -> tuple[nets.Classifier, torch.Tensor, torch.Tensor]:

@@ -13,14 +13,14 @@ from safetensors.torch import save_file
 
 from easy import easy
 from miue import nets
-from miue.batches import Batches
-from miue.contrast import contrast_loss, contrastive
+from miue.core.run import Run
+from miue.core.types import ImageSet, UserError
 from miue.defenses import SimClr, Tune, Weights, combination, defense
-from miue.evaluate import train_victim
-from miue.run import Run
+from miue.evaluation.proof import train_victim
 from miue.testing import tiny
-from miue.types import ImageSet, UserError
-from miue.victims import Recipe, fit
+from miue.training.batches import Batches
+from miue.training.contrastive import contrast_loss, contrastive
+from miue.victims.fit import Recipe, fit
 
 NET = "small-cnn:width=4"
 FAST = Recipe(net=NET, epochs=3, batch=16, lr=0.05, augment=())

@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from miue.batches import Batches
+from miue.core.run import Run
+from miue.core.types import ImageSet, UserError, eight_bits
 from miue.defenses import Blur, ClassMean, Depth, DiffPure, Dvae, Gray, Jpeg, Projection, Resize, combination
-from miue.defenses.dvae import LOUD, Autoencoder, loss
-from miue.defenses.projection import project
-from miue.run import Run
+from miue.defenses.purify.dvae import LOUD, Autoencoder, loss
+from miue.defenses.purify.projection import project
 from miue.testing import Stopping, tiny
-from miue.types import ImageSet, UserError, eight_bits
-from miue.victims import Recipe, fit, prepare
+from miue.training.batches import Batches
+from miue.victims.fit import Recipe, fit, prepare
 
 
 def unlabelled(n: int) -> torch.Tensor:

@@ -9,11 +9,11 @@ from functools import cache
 import pytest
 import torch
 
+from miue.core.run import Run
+from miue.core.types import Estimate, KnownPairs, UserError
 from miue.mi import KNOWN, Ksg, estimator, known
 from miue.mi._critic import Critic
-from miue.run import Run
 from miue.testing import check_estimator
-from miue.types import Estimate, KnownPairs, UserError
 
 
 @cache

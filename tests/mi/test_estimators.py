@@ -8,6 +8,8 @@ import pytest
 import torch
 from sklearn.feature_selection import mutual_info_regression
 
+from miue.core.run import Run
+from miue.core.types import KnownPairs, UserError
 from miue.mi import Ksg, Mine, Sliced, estimator, gaussian, gaussian_copula, known
 from miue.mi._slices import histogram_nats
 from miue.mi._tables import counts, plug_in
@@ -15,8 +17,6 @@ from miue.mi.infonce import InfoNce
 from miue.mi.ksg import ksg_ceiling, ksg_nats
 from miue.mi.smile import Smile
 from miue.mi.theory import isotropic_sliced
-from miue.run import Run
-from miue.types import KnownPairs, UserError
 
 
 def pairs(run: Run, nats: float, d: int = 1, n: int = 1000, seed: int = 0) -> KnownPairs:

@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
+from miue.core.run import Run
+from miue.core.types import Estimate, UserError
 from miue.mi import Ksg, Sliced, covariance, independence_test, known, measure
 from miue.mi.measure import shuffled_rows
-from miue.run import Run
-from miue.types import Estimate, UserError
 
 
 def test_a_measurement_of_pairs_that_share_only_the_label(run: Run):

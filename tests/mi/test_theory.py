@@ -10,11 +10,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from miue.core.run import Run
 from miue.mi import gaussian, known, theory
 from miue.mi.known import ClassMixture
 from miue.mi.label import fano
 from miue.mi.sliced import isotropic_ceiling
-from miue.run import Run
 
 seeds = st.integers(0, 2**32)
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from miue import nets
-from miue.run import Run
+from miue.core.run import Run
+from miue.core.types import Net, UserError
 from miue.testing import check_net
-from miue.types import Net, UserError
 
 
 @pytest.mark.parametrize("channels", [pytest.param(1, marks=pytest.mark.slow), 3])

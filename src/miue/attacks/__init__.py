@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from miue.attacks._alternate import Alternating, MinMin
 from miue.attacks.ar import Ar
 from miue.attacks.aue import Aue
 from miue.attacks.cuda import Cuda
@@ -13,6 +12,7 @@ from miue.attacks.gue import Gue
 from miue.attacks.hypo import Hypo
 from miue.attacks.lsp import Lsp
 from miue.attacks.mi_ue import MiUe
+from miue.attacks.min_min import Alternating, MinMin
 from miue.attacks.noise import Noise
 from miue.attacks.ops import Ops
 from miue.attacks.patterns import Patterns
@@ -21,8 +21,8 @@ from miue.attacks.rem import Rem
 from miue.attacks.sep import Sep
 from miue.attacks.tap import Tap
 from miue.attacks.tue import Tue
-from miue.spec import parse
-from miue.types import Attack
+from miue.core.spelling import parse
+from miue.core.types import Attack
 
 KNOWN: Mapping[str, type[Any]] = {
     "ar": Ar,

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor
 
-from miue.run import Run
-from miue.types import ImageSet, Net
+from miue.core.run import Run
+from miue.core.types import ImageSet, Net
 
 MOST = 512  # pictures that are looked at
 

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from miue import perturb
-from miue.run import Run
-from miue.types import Budget, Facts, ImageSet, Perturbation, UserError
+from miue.core.run import Run
+from miue.core.types import Budget, Facts, ImageSet, Perturbation, UserError
+from miue.training import perturb
 
 MARGIN = 4  # first rows and columns that are cut away: two are noise, the next two are still close to it
 TRIALS = 3  # signals that a new process must make without growing

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from miue.attacks._alternate import Classifying, View
-from miue.contrast import contrastive
-from miue.types import Facts, Net, UserError
+from miue.attacks.min_min import Classifying, View
+from miue.core.types import Facts, Net, UserError
+from miue.training.contrastive import contrastive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Aue(Classifying):
 
     T_s is SimCLR's augmentation at `strength` s in (0, 1], for theta and for delta; the paper takes 0.6 for ten classes
     and 1.0 (preset "hundred") for a hundred. Aimed at victims that learn by contrast, too. Unlike the released code,
-    T_s is our own tensor algebra (`miue.contrast` says where it differs).
+    T_s is our own tensor algebra (`miue.training.contrastive` says where it differs).
     """
 
     epochs: int = 60

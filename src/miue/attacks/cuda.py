@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from miue.batches import Batches
-from miue.run import Run
-from miue.types import Budget, Facts, ImageSet, Perturbation, UserError
+from miue.core.run import Run
+from miue.core.types import Budget, Facts, ImageSet, Perturbation, UserError
+from miue.training.batches import Batches
 
 
 def kernels(classes: int, blur: float, generator: torch.Generator) -> Float[Tensor, "{classes} 3 3"]:

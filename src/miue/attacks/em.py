@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from miue.attacks._alternate import MinMin
-from miue.types import Facts, Net
+from miue.attacks.min_min import MinMin
+from miue.core.types import Facts, Net
 
 
 @dataclass(frozen=True, kw_only=True)

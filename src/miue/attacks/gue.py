@@ -16,13 +16,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from miue import nets, perturb
-from miue.batches import Batch, Batches
+from miue import nets
+from miue.core.run import Run
+from miue.core.spelling import at_least, file_digest
+from miue.core.types import Budget, Facts, ImageSet, Perturbation, UserError, stretch
 from miue.nets.base import convolution
-from miue.run import Run
-from miue.spec import at_least, file_digest
-from miue.train import descend, refuse_diverged, resume, state
-from miue.types import Budget, Facts, ImageSet, Perturbation, UserError, stretch
+from miue.training import perturb
+from miue.training.batches import Batch, Batches
+from miue.training.loop import descend, refuse_diverged, resume, state
 
 
 class UNet(nn.Module):

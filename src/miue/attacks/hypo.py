@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 import torch.nn.functional as F
 
-from miue.attacks._crafted import Aim, OnNet
-from miue.batches import Batches
-from miue.run import Run
-from miue.types import Facts
+from miue.attacks.crafted import Aim, OnNet
+from miue.core.run import Run
+from miue.core.types import Facts
+from miue.training.batches import Batches
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from miue import perturb
-from miue.run import Run
-from miue.types import Budget, Facts, ImageSet, Perturbation, UserError
+from miue.core.run import Run
+from miue.core.types import Budget, Facts, ImageSet, Perturbation, UserError
+from miue.training import perturb
 
 
 def clusters(

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from miue.attacks._alternate import MinMin
-from miue.types import Facts, Net, UserError
+from miue.attacks.min_min import MinMin
+from miue.core.types import Facts, Net, UserError
 
 
 def similarity_loss(z: Float[Tensor, "b d"], y: Int[Tensor, "b"], tau: float) -> Float[Tensor, ""]:

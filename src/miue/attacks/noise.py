@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from miue import perturb
-from miue.run import Run
-from miue.spec import at_least
-from miue.types import Budget, Facts, ImageSet, Perturbation, UserError
+from miue.core.run import Run
+from miue.core.spelling import at_least
+from miue.core.types import Budget, Facts, ImageSet, Perturbation, UserError
+from miue.training import perturb
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from miue.run import Run
-from miue.types import Budget, Facts, ImageSet, Perturbation, UserError
+from miue.core.run import Run
+from miue.core.types import Budget, Facts, ImageSet, Perturbation, UserError
 
 FLAT = 1e-6  # added to a deviation in grey levels: a pixel that is the same everywhere has none
 

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from miue.run import Run
-from miue.types import Budget, Facts, ImageSet, Perturbation, UserError
+from miue.core.run import Run
+from miue.core.types import Budget, Facts, ImageSet, Perturbation, UserError
 
 
 def far_apart(

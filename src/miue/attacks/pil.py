@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from miue.attacks._crafted import Aim, Crafted
-from miue.attacks._seen import Augment
-from miue.batches import Batches
-from miue.run import Run
-from miue.types import Facts, UserError
+from miue.attacks.crafted import Aim, Crafted
+from miue.core.run import Run
+from miue.core.types import Facts, UserError
+from miue.training.batches import Batches
+from miue.training.views import Augment
 
 
 class Linear(nn.Module):

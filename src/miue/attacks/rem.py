@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from miue.attacks._alternate import Alternating, View
-from miue.attacks._seen import augmented, worst
-from miue.types import Facts, UserError
+from miue.attacks.min_min import Alternating, View
+from miue.core.types import Facts, UserError
+from miue.training.views import augmented, worst
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 import torch.nn.functional as F
 
-from miue.attacks._crafted import Aim, OnNet, centres
-from miue.attacks._seen import Augment
-from miue.batches import Batches
-from miue.run import Run
-from miue.types import Budget, Facts
+from miue.attacks.crafted import Aim, OnNet, centres
+from miue.core.run import Run
+from miue.core.types import Budget, Facts
+from miue.training.batches import Batches
+from miue.training.views import Augment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class Sep(OnNet):
     """Features go to another class's centre, for many checkpoints of one training at once.
 
     Per checkpoint: L = MSE(g(x + delta), c_(y + C // 2 mod C)), c_k the mean feature of the clean pictures of class k.
-    One step of delta walks over all checkpoints with variance-reduced gradients (`_crafted._direction`). The paper's
+    One step of delta walks over all checkpoints with variance-reduced gradients (`crafted._direction`). The paper's
     budget is 2 grey levels. Source: the paper and its released settings, 15 checkpoints of 120 epochs. Ours: evenly
     spaced checkpoints, each visited once a step in random order, inner steps as large as the outer ones, a cosine rate.
     """

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from miue.attacks._alternate import Alternating, View
-from miue.contrast import contrast_loss, contrastive
-from miue.types import Facts, UserError
+from miue.attacks.min_min import Alternating, View
+from miue.core.types import Facts, UserError
+from miue.training.contrastive import contrast_loss, contrastive
 
 
 def _length(v: Float[Tensor, "*n d"]) -> Float[Tensor, "*n"]:

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from miue.core.types import UserError
 from miue.data.columns import LONGEST, MOST
 from miue.data.source import Item, Kind, Store
-from miue.types import UserError
 
 IMAGE_KEYS, LABEL_KEYS, NAME_KEYS = ("images", "x", "data"), ("labels", "y"), ("classes", "class_names")
 

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from miue.types import ImageSet, UserError
+from miue.core.types import ImageSet, UserError
 
 CHANNELS = ("jpeg:QUALITY", "webp:QUALITY", "resize:SIDE")
 

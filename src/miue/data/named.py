@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from miue.core.types import UserError
 from miue.data.arrays import ArrayStore, array_store
-from miue.types import UserError
 
 _TORCHVISION = {
     "cifar10": "CIFAR10",

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 from scipy.ndimage import uniform_filter
 
-from miue.records import BALL, Size
-from miue.types import ImageSet
+from miue.analysis.records import BALL, Size
+from miue.core.types import ImageSet
 
 _TILE, _ACROSS = 128, 8  # of a picture of more than 8 x 8 tiles SSIM takes 8 x 8, in float64: all would take seconds
 

@@ -11,9 +11,9 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from miue.core.types import ImageSet, UserError
 from miue.data.picture import Picture, decode, quiet
 from miue.data.source import Source, ahead, sha256
-from miue.types import ImageSet, UserError
 
 _IN_MEMORY = 2 * 2**30  # bytes
 LEAST, MOST = 8, 1024  # pixels a side

@@ -12,6 +12,7 @@ from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from miue.core.types import UserError
 from miue.data.arrays import open_npz
 from miue.data.folder import NOTICE, choose_split, every_file, follow_links, open_folder, private_of
 from miue.data.formats import EXTENSIONS
@@ -19,7 +20,6 @@ from miue.data.named import NAMES, is_named, open_named
 from miue.data.picture import ANY_SIZE, Picture, Rules, Unfit, decode, quiet
 from miue.data.source import Entry, Source, Store, ahead, sha256, some
 from miue.data.tables import has_images, open_parquet, shard_files, shards_of
-from miue.types import UserError
 
 _LONGEST = 240  # bytes of a file name: 255 less the temporary name's own
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
-from miue.types import ImageSet, UserError
+from miue.core.types import ImageSet, UserError
 
 CLASSES = ("bar", "crescent", "cross", "disc", "half-disc", "ring", "square", "star", "three-dots", "triangle")
 Grid = Float[np.ndarray, "s s"]

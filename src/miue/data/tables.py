@@ -14,11 +14,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from miue.core.types import UserError
 from miue.data import columns
 from miue.data.arrays import numbered
 from miue.data.source import Item, Store
 from miue.data.splits import split_of
-from miue.types import UserError
 
 _LABELS = ("label", "labels", "fine_label", "class", "y", "target")
 

@@ -7,25 +7,25 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from miue.defenses.adversarial import Adversarial
-from miue.defenses.average import ClassMean
-from miue.defenses.diffpure import DiffPure
-from miue.defenses.displace import Coin
-from miue.defenses.dvae import Dvae
-from miue.defenses.erase import Cutout
-from miue.defenses.jitter import GaussianNoise
-from miue.defenses.library import Plasma, RandAugment, Strong, TrivialAugment
-from miue.defenses.mix import CutMix, MixUp
-from miue.defenses.pretrained import Weights
-from miue.defenses.projection import Projection
-from miue.defenses.simclr import SimClr
-from miue.defenses.smooth import Blur, Resize
-from miue.defenses.squeeze import Depth, Gray, Jpeg
-from miue.defenses.tune import Tune
-from miue.defenses.ueraser import UEraser
-from miue.slots import Defense
-from miue.spec import parse
-from miue.types import UserError
+from miue.core.spelling import parse
+from miue.core.types import UserError
+from miue.defenses.augment.coin import Coin
+from miue.defenses.augment.cutout import Cutout
+from miue.defenses.augment.library import Plasma, RandAugment, Strong, TrivialAugment
+from miue.defenses.augment.mix import CutMix, MixUp
+from miue.defenses.augment.noise import GaussianNoise
+from miue.defenses.loss.adversarial import Adversarial
+from miue.defenses.loss.ueraser import UEraser
+from miue.defenses.network.simclr import SimClr
+from miue.defenses.network.tune import Tune
+from miue.defenses.network.weights import Weights
+from miue.defenses.purify.classmean import ClassMean
+from miue.defenses.purify.diffpure import DiffPure
+from miue.defenses.purify.dvae import Dvae
+from miue.defenses.purify.projection import Projection
+from miue.defenses.purify.smooth import Blur, Resize
+from miue.defenses.purify.squeeze import Depth, Gray, Jpeg
+from miue.victims.slots import Defense
 
 KNOWN: Mapping[str, type[Any]] = {
     cls.spelling: cls

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from miue.analysis.records import Covariance
+from miue.core.spelling import parse
+from miue.core.types import Estimator
 from miue.mi import known, theory
 from miue.mi.class_conditional import ClassConditional
 from miue.mi.covariance import covariance
@@ -16,9 +19,6 @@ from miue.mi.mine import Mine
 from miue.mi.sliced import Sliced
 from miue.mi.smile import Smile
 from miue.mi.statements import statements
-from miue.records import Covariance
-from miue.spec import parse
-from miue.types import Estimator
 
 KNOWN: Mapping[str, type[Any]] = {
     "ksg": Ksg,

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from miue.core.run import Run
+from miue.core.spelling import at_least
+from miue.core.types import Estimate, UserError
 from miue.mi._features import paired, standardised
-from miue.run import Run
-from miue.spec import at_least
-from miue.train import descend
-from miue.types import Estimate, UserError
+from miue.training.loop import descend
 
 TOGETHER = 2048  # held-out pairs that are scored against each other
 

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from miue.analysis.records import Covariance
+from miue.core.run import Run
+from miue.core.types import UserError
 from miue.mi._features import axes, needed, paired
-from miue.records import Covariance
-from miue.run import Run
-from miue.types import UserError
 
 
 def covariance(z: Float[Tensor, "n d"], labels: Int[Tensor, "n"], run: Run, rank: int = 8) -> Covariance:

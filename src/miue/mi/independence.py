@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from miue.core.run import Run
+from miue.core.types import UserError
 from miue.mi._features import paired, standardised
 from miue.mi.measure import shuffled_rows
-from miue.run import Run
-from miue.types import UserError
 
 Kernels = Callable[[Tensor], Tensor]
 

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from miue.run import Run
-from miue.types import KnownPairs, UserError
+from miue.core.run import Run
+from miue.core.types import KnownPairs, UserError
 
 
 def gaussian_pairs(n: int, d: int, nats: float, generator: Generator, spread_over: int | None = None) -> KnownPairs:

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from miue.run import Run
-from miue.types import Estimate, Estimator, UserError
+from miue.core.run import Run
+from miue.core.types import Estimate, Estimator, UserError
 
 
 def measure(

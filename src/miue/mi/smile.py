@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from miue.core.types import UserError
 from miue.mi._critic import Critic, log_mean_exp_others, variance_note
-from miue.types import UserError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from miue.analysis.records import Statement
+from miue.core.run import Run
 from miue.mi import theory
 from miue.mi._features import needed, one_scale, paired, residual
 from miue.mi.class_conditional import ClassConditional
 from miue.mi.label import Label
-from miue.records import Statement
-from miue.run import Run
 
 MOST = 512  # rows whose pairs are looked at, of a class or of all: no n x n matrix of everything
 

@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from miue.core.spelling import split
+from miue.core.types import UserError
 from miue.nets.base import Classifier
 from miue.nets.plain import lenet5, linear, three_layers, two_layers
 from miue.nets.small import small_cnn, small_resnet
 from miue.nets.wide import wide_resnet
-from miue.spec import split
-from miue.types import UserError
 
 
 def small_vit(shape: tuple[int, int, int], classes: int, width: int = 64, depth: int = 4) -> Classifier:

@@ -7,8 +7,8 @@ from collections import OrderedDict
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from miue.core.types import UserError
 from miue.nets.base import Classifier, Pool
-from miue.types import UserError
 
 
 class _Block(nn.Module):

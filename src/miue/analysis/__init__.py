@@ -1,0 +1,1 @@
+"""Why attacks work, or do not: mutual information and covariance by depth."""

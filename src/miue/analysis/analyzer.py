@@ -1,0 +1,345 @@
+"""Why an attack works: mutual information and covariance of clean and protected features, by depth, with controls."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from miue import mi
+from miue.analysis.ranks import spearman
+from miue.analysis.records import Analysis, Calibration, Correlation, Examined, Measured, Role, Size, Stage
+from miue.attacks import Noise
+from miue.core.run import Run, locked, write_atomically
+from miue.core.spelling import digest, read_record
+from miue.core.types import Budget, ImageSet, UserError
+from miue.data import measure
+from miue.nets import Classifier
+from miue.training.batches import Batches
+from miue.training.loop import accuracy
+from miue.victims.fit import FITTED, HARMLESS, LEARNT, TRAINED, Recipe, fit, keep_victim, kept_victim
+
+VERSION = 1  # of what an examined victim means; a higher number makes kept ones void
+CLEAN, NOISE = "clean pictures", "random noise"  # names of the controls
+LEAST, LEAST_PER_CLASS = 40, 4  # rows without which half of them could not be measured
+WIDEST, NARROWED = 1024, 512  # more features (the pixels of a linear network) become their leading components
+POINTS = 200  # pictures in the plane
+LEVELS = (0, 2, 3)  # of mi.known.LEVELS: no information, some that is all in the label, more than the label has
+SCALE = 0.02  # deviation, relative, below which two stages are one: pooling may sum in another order
+
+Depth = tuple[str, Float[Tensor, "n d"], Float[Tensor, "n d"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analyzer:
+    """How attacks are examined, the same for all of them: victims, pictures, projections, number of shuffles.
+
+    recipe, seeds: the victims, trained on each protected set. rows: how many clean pictures, the same share of every
+    class, are compared with their protected versions; bias depends on their number. halves, shuffles: as in
+    `mi.measure`. noise: the control.
+    """
+
+    recipe: Recipe
+    seeds: int = 3
+    estimators: tuple[str, ...] = ("ksg", "sliced", "class-conditional")
+    rows: int = 2000
+    halves: int = 8
+    shuffles: int = 4
+    noise: Noise = field(default_factory=Noise)
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1 or not self.estimators or self.halves < 2 or self.shuffles < 1:
+            raise UserError(
+                f"seeds={self.seeds}, {len(self.estimators)} estimators, halves={self.halves}, "
+                f"shuffles={self.shuffles}: at least 1, 1, 2 and 1"
+            )
+        if self.rows < LEAST:
+            raise UserError(f"{self.rows} rows are too few for any estimate; at least {LEAST}")
+        for text in self.estimators:
+            mi.estimator(text)
+
+    def __call__(
+        self,
+        clean: ImageSet,
+        test: ImageSet,
+        attacks: Mapping[str, ImageSet],
+        run: Run,
+        budget: Budget = Budget(),  # noqa: B008 - frozen
+        methods: Mapping[str, str] | None = None,
+    ) -> Analysis:
+        """Examine victims of clean, noisy and all protected pictures; rows of the sets correspond. Resumes by content.
+
+        attacks: protected sets by name; methods: how they were made. budget: of the noise control. Raises UserError
+        where the sets do not belong together.
+        """
+        _check(clean, test, attacks)
+        rows = stratified(clean, self.rows, run)
+        noisy = self.noise(clean, budget, run.reseeded(0)).apply(clean)
+        roles: list[Role] = ["clean", "noise", *["protected" for _ in attacks]]
+        trained = {CLEAN: clean, NOISE: noisy, **attacks}
+        shown = {**trained, CLEAN: noisy}  # a picture with itself has no finite answer
+        runs = [
+            self.examined(name, role, (clean, test, trained[name], shown[name]), rows, seed, run).model_copy(
+                update={"name": name, "role": role, "method": (methods or {}).get(name, name)}
+            )
+            for seed in range(self.seeds)
+            for name, role in zip(trained, roles, strict=True)
+        ]
+        sizes = {name: size for name, data in attacks.items() if (size := measure(clean, data))}
+        widths = sorted({stage.width for found in runs for stage in found.stages})
+        return Analysis(
+            victim=self.recipe.victim,
+            recipe=self.recipe.described(),
+            images=len(clean),
+            rows=len(rows),
+            classes=len(clean.classes),
+            chance=test.chance,
+            noise=str(budget),
+            sizes=sizes,
+            settings={"halves": self.halves, "shuffles": self.shuffles, "seed": run.seed},
+            runs=runs,
+            calibration=[c for width in widths for c in self._calibrated(width, len(rows), len(clean.classes), run)],
+            correlations=correlations(runs, run),
+            notes=notes(runs, sizes, test.chance, clean.chance),
+            machine=run.machine,
+        )
+
+    def examined(
+        self,
+        name: str,
+        role: Role,
+        sets: tuple[ImageSet, ImageSet, ImageSet, ImageSet],
+        rows: Int[Tensor, "r"],
+        seed: int,
+        run: Run,
+    ) -> Examined:
+        """One victim, or its record where the same one was examined before. sets: clean, test, trained on, shown.
+
+        The trained victim itself is kept too: other estimators, or other rows, need no training, and neither does
+        one that an evaluation has trained and kept.
+        """
+        clean, test, trained, shown = sets
+        victim = digest(VERSION, self.recipe, trained.digest, run.seed + seed)
+        keep = run.keep / "analysis" / victim if run.keep else None
+        digests = tuple(part.digest for part in sets)
+        key = digest(VERSION, replace(self, seeds=1), digests, run.seed, seed)
+        record = keep / f"{key}.json" if keep else None
+        with locked(run.keep, f"analysis-{victim}") if run.keep else nullcontext():
+            if record and record.is_file():
+                return read_record(Examined, record)
+            own, start = replace(run, seed=run.seed + seed, keep=keep), time.monotonic()
+            net = self._victim(trained, own, run)
+            scores = [accuracy(net, Batches(part, own), own) for part in (test, trained)]
+            labels = clean.labels[rows]
+            depths = paired_stages(net, clean.select(rows), shown.select(rows), own)
+            measuring = run.reseeded(run.seed)  # not the victim's seed: projections and shuffles are the same for all
+            with run.progress(f"mutual information, {name}", len(depths)) as tick:
+                stages = []
+                for depth in depths:
+                    stages.append(self._stage(depth, labels, measuring))
+                    tick()
+            points, axes = plane(depths[-1], labels, measuring)
+            done = Examined(
+                name=name,
+                role=role,
+                method=name,
+                seed=run.seed + seed,
+                data=trained.digest,
+                accuracy=scores[0],
+                fitted=scores[1],
+                stages=stages,
+                statements=mi.statements(depths[-1][1], depths[-1][2], labels, measuring),
+                points=points,
+                axes=axes,
+                seconds=time.monotonic() - start,
+            )
+            if record:
+                write_atomically(record, done.model_dump_json(indent=1).encode())
+            return done
+
+    def _victim(self, data: ImageSet, own: Run, run: Run) -> Classifier:
+        """The trained victim. own: the run of its checkpoints; run: the analysis, whose folder has trained victims."""
+        store = replace(own, keep=run.keep / TRAINED if run.keep else None)
+        if (net := kept_victim(data, self.recipe, store)) is None:
+            net, _ = fit(data, self.recipe, own)
+            keep_victim(net, data, self.recipe, store)
+            own.forget()
+        return net
+
+    def _stage(self, depth: Depth, labels: Int[Tensor, "n"], run: Run) -> Stage:
+        name, x, y = depth
+        found = []
+        for text in self.estimators:
+            estimator = mi.estimator(text)
+            value = mi.measure(estimator, x, y, run, labels, self.halves, self.shuffles)
+            facts: dict[str, Any] = {k: v for k, v in vars(value).items() if k in Measured.model_fields}
+            facts |= {"estimator": text, "itself": estimator(x, x, run, labels).nats, "notes": list(value.notes)}
+            found.append(Measured(**facts))
+        rank = min(8, int(labels.unique(return_counts=True)[1].min()) - 1)
+        return Stage(
+            name=name,
+            width=x.shape[1],
+            dead=int(((x.std(0) == 0) | (y.std(0) == 0)).sum()),
+            mi=found,
+            clean=mi.covariance(x, labels, run, rank),
+            protected=mi.covariance(y, labels, run, rank),
+        )
+
+    def _calibrated(self, width: int, n: int, classes: int, run: Run) -> list[Calibration]:
+        """Every estimator on samples of the features' n and d; below as many dimensions as classes, on Gaussians."""
+        classes, made = max(min(classes, 10, n // 20), 2), []
+        for level in LEVELS:
+            generator = run.rng("calibration", level, width)
+            model = replace(mi.known.LEVELS[level], classes=classes)
+            if width < classes:
+                pairs = mi.known.gaussian_pairs(n, width, (0.0, 0.5, 2.0, 5.0)[level], generator)
+            else:
+                truth = model.nats(run.rng("calibration", level), 20_000)
+                pairs = model.sample(n, width, generator, truth)
+            for text in self.estimators:
+                nats = mi.estimator(text)(pairs.x, pairs.y, run, pairs.labels).nats
+                made.append(Calibration(estimator=text, sample=pairs.name, width=width, truth=pairs.nats, nats=nats))
+        return made
+
+
+def _check(clean: ImageSet, test: ImageSet, attacks: Mapping[str, ImageSet]) -> None:
+    """Raise UserError where sets do not belong together."""
+    for name, data in attacks.items():
+        if name in (CLEAN, NOISE):
+            raise UserError(f"{name!r} is the name of a control; call the attack otherwise")
+        if clean.classes != data.classes or not torch.equal(clean.labels, data.labels):
+            raise UserError(f"the clean set and {name} do not have the same classes and labels, row by row")
+    if clean.classes != test.classes:
+        raise UserError("the clean and the test set do not have the same classes in the same order")
+    if not attacks:
+        raise UserError("there is no attack to examine")
+
+
+def stratified(data: ImageSet, count: int, run: Run) -> Int[Tensor, "r"]:
+    """`count` rows or a few more, the same share of every class, 4 or more of each; UserError for a smaller class."""
+    share, chosen = min(count / max(len(data), 1), 1.0), []
+    for label, size in enumerate(data.labels.bincount(minlength=len(data.classes)).tolist()):
+        if 0 < size < LEAST_PER_CLASS:
+            raise UserError(
+                f"class {data.classes[label]!r} has {size} pictures to compare; at least {LEAST_PER_CLASS} of each"
+            )
+        of_class = (data.labels == label).nonzero().flatten()
+        order = torch.randperm(size, generator=run.rng("analysis", "rows", label))
+        chosen.append(of_class[order[: max(math.ceil(size * share - 1e-9), min(size, LEAST_PER_CLASS))]])
+    rows = torch.cat(chosen).sort().values
+    if len(rows) < LEAST:
+        raise UserError(f"{len(rows)} pictures to compare are too few; at least {LEAST}")
+    return rows
+
+
+@torch.no_grad()
+def features(net: Classifier, data: ImageSet, run: Run, size: int = 256) -> list[Float[Tensor, "n _"]]:
+    """Features of all pictures at every depth, shallow to deep, in evaluation mode, without augmentation, in float32.
+
+    In lower precision clean and protected features would agree, or differ, by rounding.
+    """
+    net.eval()
+    before, net.autocast = net.autocast, nullcontext
+    parts = [[stage.float().cpu() for stage in net.stages(x)] for _, x, _ in Batches(data, run).in_order(size)]
+    net.autocast = before
+    return [torch.cat(stage) for stage in zip(*parts, strict=True)]
+
+
+def paired_stages(net: Classifier, clean: ImageSet, protected: ImageSet, run: Run) -> list[Depth]:
+    """(name, clean features, protected features) by depth.
+
+    A last point whose mean over positions is what the head sees is left out: it is the next one by another name.
+    """
+    x, y = features(net, clean, run), features(net, protected, run)
+    points = [point.rpartition("model.")[2] for point in net.points]
+    names = [*(points if len(points) == len(x) - 1 else map(str, range(1, len(x)))), "embed"]
+    depths = list(zip(names, x, y, strict=True))
+    if len(x) > 1 and x[-1].shape == x[-2].shape and torch.allclose(x[-1], x[-2], SCALE, SCALE * float(x[-1].std())):
+        del depths[-2]
+    return [(name, *_narrowed(a, b)) if a.shape[1] > WIDEST else (name, a, b) for name, a, b in depths]
+
+
+def _narrowed(x: Float[Tensor, "n d"], y: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n r"], Float[Tensor, "n r"]]:
+    """Both sides on the leading components of both sides together."""
+    directions = _components(x, y)[2][:, :NARROWED].float()
+    return x @ directions, y @ directions
+
+
+def _components(x: Float[Tensor, "n d"], y: Float[Tensor, "n d"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, variances (largest first, not divided by n) and directions (columns) of both sides together, in float64."""
+    both = torch.cat([x, y]).double()
+    middle = both.mean(0)
+    values, vectors = torch.linalg.eigh((both - middle).T @ (both - middle))
+    return middle, values.flip(0), vectors.flip(1)
+
+
+def plane(
+    depth: Depth, labels: Int[Tensor, "n"], run: Run
+) -> tuple[list[tuple[int, float, float, float, float]], tuple[float, float]]:
+    """Some pictures on the two leading components of clean and protected features together; their share of variance.
+
+    Signs are those that make the largest coordinate of each direction positive.
+    """
+    _, x, y = depth
+    middle, values, vectors = _components(x, y)
+    two = vectors[:, :2]
+    two = two * two.gather(0, two.abs().argmax(0, keepdim=True)).sign()
+    some = torch.randperm(len(x), generator=run.rng("analysis", "plane"))[:POINTS].sort().values
+    sides = [F.pad((side[some].double() - middle) @ two, (0, 2 - two.shape[1])) for side in (x, y)]
+    share = F.pad(values[:2] / values.sum().clamp_min(torch.finfo(values.dtype).tiny), (0, 1)).tolist()
+    flat = torch.cat(sides, 1)  # a single feature has one axis: the other one is 0
+    points = zip(labels[some].tolist(), flat.tolist(), strict=True)
+    return [(label, *row) for label, row in points], (share[0], share[1])
+
+
+def correlations(runs: Sequence[Examined], run: Run) -> list[Correlation]:
+    """By estimator and depth, over noise and attacks: MI gap with accuracy gap; trace of the covariance with MI.
+
+    Gaps are clean less attack, means over seeds. Empty for fewer than 4 attacks with the noise control.
+    """
+    names = list(dict.fromkeys(found.name for found in runs))
+    of = {name: [found for found in runs if found.name == name] for name in names}
+    others, made = [name for name in names if of[name][0].role != "clean"], []
+    accuracies = {name: fmean(found.accuracy for found in of[name]) for name in names}
+    gaps = [accuracies[names[0]] - accuracies[name] for name in others]
+    for at, stage in enumerate(runs[0].stages):
+        traces = [fmean(found.stages[at].protected.trace for found in of[name]) for name in others]
+        for e, measured in enumerate(stage.mi):
+            nats = {name: fmean(found.stages[at].mi[e].nats for found in of[name]) for name in names}
+            lost, left = [nats[names[0]] - nats[name] for name in others], [nats[name] for name in others]
+            for told, a, b in (
+                (("MI gap", "accuracy gap"), lost, gaps),
+                (("trace of the covariance", "MI"), traces, left),
+            ):
+                where: dict[str, Any] = {"of": told, "estimator": measured.estimator, "stage": stage.name}
+                if found := spearman(a, b, run.rng("spearman")):
+                    made.append(Correlation(**where, **vars(found)))
+    return made
+
+
+def notes(runs: Sequence[Examined], sizes: Mapping[str, Size], chance: float, largest: float = 0.0) -> list[str]:
+    """What a reader must know beside the figures."""
+    told = ["one seed only: the spread over victims is unknown"] if len({found.seed for found in runs}) == 1 else []
+    learnt = fmean(found.accuracy for found in runs if found.role == "clean")
+    others = fmean(found.accuracy for found in runs if found.role == "noise")
+    if learnt - chance < LEARNT:
+        told.append(f"the victim reaches only {learnt:.1%} on clean pictures, chance is {chance:.1%}: nothing follows")
+    if learnt - others > HARMLESS:
+        told.append(
+            f"plain noise alone takes the victim from {learnt:.1%} to {others:.1%}: gaps are those of noise, too"
+        )
+    for name in dict.fromkeys(found.name for found in runs if found.role == "protected"):
+        fitted = fmean(found.fitted for found in runs if found.name == name)
+        guessed = max(chance, largest)
+        if fitted - guessed < FITTED * (1 - guessed):
+            told.append(f"the victim of {name} fits only {fitted:.1%} of its own training set: trained too little")
+    return told + [f"{name}: {size.leaves}" for name, size in sizes.items() if size.leaves]

@@ -1,0 +1,223 @@
+"""The driver of attacks on a trained surrogate: train it once on clean pictures, then signed steps on every delta.
+
+Training is SGD with a cosine rate. Both parts resume: training after its last finished epoch, crafting after its last
+finished batch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from miue import nets
+from miue.core.run import Run
+from miue.core.spelling import at_least
+from miue.core.types import Budget, ImageSet, Perturbation, UserError
+from miue.training import perturb
+from miue.training.batches import Batch, Batches
+from miue.training.loop import check_steps, cosine, descend, refuse_diverged, resume, state
+from miue.training.views import Augment, augmented, worst
+
+Aim = Callable[
+    [Tensor, Tensor, Tensor], Tensor
+]  # (x + delta as the surrogate sees it, y, delta) -> what delta descends
+
+PROBE = 4  # steps on delta by which one trial of a forecast is longer than the other
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crafted(ABC):
+    """Hyper-parameters that these methods share. A method adds its own, its `network` and its `aim`.
+
+    epochs, batch, lr, momentum, weight_decay: training of the surrogate. adversary: radius in grey levels of the PGD
+    with 10 steps that it is trained against; 0 trains plainly. checkpoints: networks kept on the way, evenly spaced,
+    the last one included. steps, step: signed steps on delta, in grey levels. noise_batch: pictures per step, over all
+    processes. start: where delta begins. augment: what networks see in both parts, drawn anew for every step.
+    """
+
+    epochs: int = 40
+    batch: int = 128
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    adversary: float = 0.0
+    checkpoints: int = 1
+    steps: int = 100
+    step: float = 0.8
+    noise_batch: int = 512
+    start: Literal["zero", "uniform", "gaussian"] = "zero"
+    augment: Augment = "flip-crop"
+
+    def __post_init__(self) -> None:
+        at_least(self, epochs=1, steps=1, batch=2, noise_batch=1, adversary=0, weight_decay=0)
+        check_steps(self.step, self.lr, self.momentum)
+        if not 1 <= self.checkpoints <= self.epochs:
+            raise UserError(f"checkpoints={self.checkpoints} is not between 1 and the {self.epochs} epochs of training")
+
+    @abstractmethod
+    def network(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        """The surrogate with random weights."""
+
+    @abstractmethod
+    def aim(self, net: Any, batches: Batches, run: Run) -> Aim:
+        """What delta descends against this trained, frozen network."""
+
+    def trials(self) -> list[tuple[Crafted, float]]:
+        """Two short versions, and how many times the seconds of each add up to those of this one (for a forecast)."""
+        plain = replace(self, epochs=self.checkpoints, steps=1)
+        steps = (self.steps - 1) / PROBE
+        return [(plain, self.epochs / self.checkpoints - steps), (replace(plain, steps=1 + PROBE), steps)]
+
+    def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation:
+        """The perturbation of the whole set, one row a picture."""
+        if budget.norm != "linf":
+            raise UserError(f"{type(self).__name__} moves inside an L-infinity budget, not {budget.norm}")
+        batches = Batches(data, run, run.mine(len(data)))
+        identity = {"plan": repr(self), "data": data.digest, "seed": run.seed, "budget": repr(budget)}
+        parts = list(enumerate(batches.rows.split(max(self.noise_batch // run.world, 1))))
+        whole = torch.zeros(data.images.shape)
+        total = self.epochs * batches.count(self.batch) + len(parts)
+        with run.progress(f"{type(self).__name__} on {data.name}", total) as tick:
+            aims = [self.aim(net, batches, run) for net in _trained(self, batches, run, identity, tick)]
+            for number, rows in parts:
+                slot = f"noise-{run.rank}of{run.world}-{number}"
+                kept = run.load(slot, **identity)
+                delta = kept[0]["delta"] if kept else _crafted(self, aims, batches, (number, rows), budget, run)
+                if not kept:
+                    run.save(slot, {"delta": delta}, identity)
+                whole[rows] = delta.cpu()
+                tick()
+        return Perturbation.rounded(run.total(run.put(whole)), budget, repr(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnNet(Crafted):
+    """A surrogate by its name."""
+
+    surrogate: str = "resnet18"
+
+    def network(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        return nets.build(self.surrogate, shape, classes)
+
+
+@torch.no_grad()
+def centres(net: Any, batches: Batches, run: Run, size: int = 512) -> Float[Tensor, "k d"]:
+    """Mean features of every class over the clean set; 0 for a class without pictures."""
+    members = [(F.one_hot(y, len(batches.data.classes)).float(), net.embed(x)) for _, x, y in batches.in_order(size)]
+    total = torch.stack([member.T @ z for member, z in members]).sum(0)
+    count = torch.stack([member.sum(0) for member, _ in members]).sum(0)
+    return run.total(total) / run.total(count).clamp_min(1)[:, None]
+
+
+def _trained(
+    plan: Crafted, batches: Batches, run: Run, identity: Mapping[str, Any], tick: Callable[[], None]
+) -> list[Any]:
+    """The checkpoints of one training, frozen, in evaluation mode. Process 0 keeps the state, all of them read it."""
+    net = _fresh(plan, batches.data, run)
+    optimizer = torch.optim.SGD(net.parameters(), plan.lr, plan.momentum, weight_decay=plan.weight_decay)
+    first = resume(net, optimizer, run, "training", identity)
+    ends = [(i + 1) * plan.epochs // plan.checkpoints for i in range(plan.checkpoints)]
+    done = {end: run.load(f"surrogate-{end}", **identity) for end in ends if end <= first}
+    weights = {end: part[0] for end, part in done.items() if part}
+    count = batches.count(plan.batch)
+    rate = cosine(plan.lr, plan.epochs * count)
+    for epoch in range(first, plan.epochs):
+        loss = partial(_loss, plan, net, run.rng("view", "train", epoch, run.rank))
+        net.train()
+        with run.seeded("layers", epoch, run.rank):
+            stream = batches.shuffled(plan.batch, "train", epoch)
+            for _ in descend(loss, stream, optimizer, rate, run, epoch * count):
+                tick()
+        run.average(net.buffers())
+        refuse_diverged(net)
+        end = epoch + 1
+        if end in ends:
+            weights[end] = {name: value.clone() for name, value in net.state_dict().items()}
+        if run.rank == 0:
+            if end in ends:
+                run.save(f"surrogate-{end}", weights[end], identity)
+            run.save("training", state(net, optimizer), {**identity, "epoch": end})
+    return [_frozen(_fresh(plan, batches.data, run), weights[end]) for end in ends]
+
+
+def _fresh(plan: Crafted, data: ImageSet, run: Run) -> Any:
+    with run.seeded("surrogate"):
+        return run.place(plan.network(data.shape, len(data.classes)))
+
+
+def _frozen(net: Any, weights: Mapping[str, Tensor]) -> Any:
+    net.load_state_dict(weights)
+    return net.eval().requires_grad_(False)
+
+
+def _loss(plan: Crafted, net: Any, generator: torch.Generator, batch: Batch) -> Float[Tensor, ""]:
+    """Cross-entropy on clean pictures, or on their worst neighbours."""
+    _, x, y = batch
+    seen = augmented(plan.augment, x, generator)
+    if plan.adversary:
+        seen = worst(net, seen, y, plan.adversary, 10, generator)
+    return F.cross_entropy(net(seen), y)
+
+
+def _crafted(
+    plan: Crafted, aims: Sequence[Aim], batches: Batches, part: tuple[int, Tensor], budget: Budget, run: Run
+) -> Float[Tensor, "b c h w"]:
+    """The deltas of one batch: signed steps from the start, each of them inside the budget and the picture's range."""
+    number, rows = part
+    x, y = batches.take(rows), run.put(batches.data.labels[rows])
+    generator, order = (run.rng(name, "noise", number, run.rank) for name in ("view", "checkpoints"))
+    delta = run.put(_start(plan.start, tuple(x.shape), budget, generator))
+    for _ in range(plan.steps):
+        gradient = _direction(plan, aims, x, y, delta, budget, generator, order)
+        delta = perturb.keep_in_range(perturb.signed_step(delta, gradient, plan.step / 255, budget), x)
+    return delta
+
+
+def _start(how: str, shape: tuple[int, ...], budget: Budget, generator: torch.Generator) -> Tensor:
+    """Zeros, uniform in the ball, or a Gaussian of the budget's size cut off at the budget."""
+    if how == "uniform":
+        return perturb.random_start(shape, budget, generator)
+    if how == "gaussian":
+        return (torch.randn(shape, generator=generator) * budget.unit).clamp_(-budget.unit, budget.unit)
+    return torch.zeros(shape)
+
+
+def _direction(
+    plan: Crafted,
+    aims: Sequence[Aim],
+    x: Tensor,
+    y: Tensor,
+    delta: Tensor,
+    budget: Budget,
+    generator: torch.Generator,
+    order: torch.Generator,
+) -> Tensor:
+    """The gradient of the one aim; for several, the sum of variance-reduced gradients along a walk over all of them.
+
+    With g_i the gradient of aim i at delta and g their mean, the walk starts at delta, visits the aims in random order,
+    adds grad_i(here) - g_i + g to the sum, and takes a signed step against the sum (SVRG). All of them see one view.
+    """
+    view = generator.get_state()
+
+    def gradient(aim: Aim, at: Tensor) -> Tensor:
+        generator.set_state(view)
+        leaf = at.detach().requires_grad_()
+        seen = augmented(plan.augment, perturb.add(x, leaf), generator)
+        return torch.autograd.grad(aim(seen, y, leaf), leaf)[0]
+
+    each = [gradient(aim, delta) for aim in aims]
+    if len(each) == 1:
+        return each[0]
+    mean, here, total = torch.stack(each).mean(0), delta, torch.zeros_like(delta)
+    for i in torch.randperm(len(each), generator=order).tolist():
+        total = total + gradient(aims[i], here) - each[i] + mean
+        here = perturb.keep_in_range(perturb.signed_step(here, total, plan.step / 255, budget), x)
+    return total

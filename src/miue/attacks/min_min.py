@@ -1,0 +1,339 @@
+"""The driver of the min-min family: an epoch of surrogate training, then K signed steps on every delta, repeated.
+
+min over theta, min over delta:  theta descends the cross-entropy on x + delta; delta descends the method's own loss
+while theta is frozen in evaluation mode. `MinMin` is the usual member of the family and needs a loss; `Alternating` is
+for those that see pictures in another way, or teach the surrogate something else.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from miue import nets
+from miue.attacks._trace import traced, watched
+from miue.core.run import Run
+from miue.core.spelling import at_least
+from miue.core.types import Budget, ImageSet, Net, Perturbation, UserError, stretch
+from miue.training import perturb
+from miue.training.batches import Batch, Batches, flip
+from miue.training.loop import check_steps, cosine, descend, refuse_diverged, restore, state
+from miue.training.views import augmented
+
+log = logging.getLogger("miue")
+
+
+View = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alternating(ABC):
+    """Hyper-parameters that all methods of the family share. A method adds its own, and what theta and delta descend.
+
+    per: one delta a picture ("image") or one a class ("class"). cells: side of the noise grid; 0 is pixel-wise.
+    step, step_end: signed step in grey levels, linear from the first to the last epoch (step_end 0: constant).
+    batch, noise_batch: pictures per step of theta and of delta, over all processes. companions: pictures of one class
+    that come together in a noise batch; 0 chooses 8 where classes are so many that a random batch would hold fewer,
+    else a plain shuffle. surrogate_steps: batches of theta in an epoch, at most a pass over the set, which is the
+    default; 0: theta is never trained. views: draws of what the surrogate sees whose gradients are summed for one step
+    of delta. start: where delta begins; "anew": uniform, and again in every epoch. stop: no further epoch once the
+    surrogate has this accuracy on the protected pictures; 0: never. noise_momentum: share of the earlier directions
+    that a step of delta keeps (the decay factor of Dong et al., CVPR 2018); 0: the plain signed step. class_gradient:
+    weight of the mean direction of its class in a batch beside a picture's own; 0: its own alone, large: nearly
+    class-wise.
+    """
+
+    surrogate: str = "resnet18"
+    epochs: int = 100
+    steps: int = 10
+    step: float = 0.2
+    step_end: float = 0.0
+    batch: int = 128
+    noise_batch: int = 512
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    per: Literal["image", "class"] = "image"
+    cells: int = 0
+    companions: int = 0
+    surrogate_steps: int | None = None
+    views: int = 1
+    start: Literal["zero", "uniform", "anew"] = "zero"
+    stop: float = 0.0
+    noise_momentum: float = 0.0
+    class_gradient: float = 0.0
+
+    def __post_init__(self) -> None:
+        at_least(self, epochs=1, steps=1, batch=2, noise_batch=2, cells=0, companions=0, views=1)
+        check_steps(self.step, self.lr, self.momentum)
+        at_least(self, weight_decay=0, step_end=0)
+        if not (0 <= self.noise_momentum < 1 and self.class_gradient >= 0):
+            raise UserError(
+                f"noise_momentum={self.noise_momentum:g}, class_gradient={self.class_gradient:g}: a share below 1 and "
+                "a weight that is not negative"
+            )
+        if not 0 <= self.stop <= 1:
+            raise UserError(f"stop={self.stop:g} is no accuracy between 0 (never) and 1")
+        if self.surrogate_steps is not None and self.surrogate_steps < 0:
+            raise UserError(f"surrogate_steps={self.surrogate_steps} is negative; None is a pass over the set, 0 none")
+
+    @abstractmethod
+    def view(self, x: Float[Tensor, "b c h w"], generator: torch.Generator) -> tuple[Float[Tensor, "b c h w"], View]:
+        """(the pictures that delta is added to, what is done to the sum before the surrogate sees it)."""
+
+    @abstractmethod
+    def learn(
+        self, net: Any, x: Float[Tensor, "v c h w"], y: Int[Tensor, "b"], generator: torch.Generator
+    ) -> Float[Tensor, ""]:
+        """What theta descends, on one batch as the surrogate sees it."""
+
+    @abstractmethod
+    def move(
+        self,
+        net: Any,
+        x: Float[Tensor, "v c h w"],
+        y: Int[Tensor, "b"],
+        delta: Float[Tensor, "b c h w"],
+        generator: torch.Generator,
+    ) -> Float[Tensor, ""]:
+        """What delta descends, on one batch as the surrogate sees it, and on delta itself; theta is frozen."""
+
+    def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation:
+        """The perturbation of the whole set. Resumes after the last finished epoch where `run` keeps state."""
+        if budget.norm != "linf":
+            raise UserError(f"{type(self).__name__} moves inside an L-infinity budget, not {budget.norm}")
+        perturb.check_cells(self.cells, max(data.shape[1:]))
+        return _Alternation(self, data, budget, run).run_all()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classifying(Alternating):
+    """The surrogate classifies; delta descends a `loss` of the pictures alone. A method adds `view` and `loss`."""
+
+    @abstractmethod
+    def loss(self, net: Net, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"]) -> Float[Tensor, ""]:
+        """What delta descends, on one batch of protected, augmented pictures; the network is frozen."""
+
+    def learn(
+        self, net: Any, x: Float[Tensor, "v c h w"], y: Int[Tensor, "b"], generator: torch.Generator
+    ) -> Float[Tensor, ""]:
+        return F.cross_entropy(net(x), y)
+
+    def move(
+        self,
+        net: Any,
+        x: Float[Tensor, "v c h w"],
+        y: Int[Tensor, "b"],
+        delta: Float[Tensor, "b c h w"],
+        generator: torch.Generator,
+    ) -> Float[Tensor, ""]:
+        return self.loss(net, x, y)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MinMin(Classifying):
+    """The usual member. A method adds a `loss`.
+
+    augment: what the surrogate sees of x + delta, drawn anew for every step; "flip-first" flips x and adds an
+    unflipped delta, as the authors' released code does.
+    """
+
+    augment: Literal["none", "flip", "flip-crop", "flip-first"] = "flip-crop"
+
+    def view(self, x: Float[Tensor, "b c h w"], generator: torch.Generator) -> tuple[Float[Tensor, "b c h w"], View]:
+        how = self.augment
+        if how == "flip-first":
+            return flip(x, generator), lambda s: s
+        return x, lambda s: augmented(how, s, generator)
+
+
+class _Alternation:
+    """One run of the driver: the surrogate, the deltas of this process, and where it stands."""
+
+    def __init__(self, plan: Alternating, data: ImageSet, budget: Budget, run: Run) -> None:
+        self.plan, self.data, self.budget, self.run = plan, data, budget, run
+        c, h, w = data.shape
+        self.mine = run.mine(len(data))
+        self.batches = Batches(data, run, self.mine)
+        with run.seeded("surrogate"):
+            self.net = run.place(nets.build(plan.surrogate, data.shape, len(data.classes)))
+        self.optimizer = torch.optim.SGD(
+            self.net.parameters(), lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay
+        )
+        # row of delta that belongs to picture i: itself among ours, or its class
+        self.owner = data.labels if plan.per == "class" else torch.zeros(len(data), dtype=torch.long)
+        if plan.per == "image":
+            self.owner[self.mine] = torch.arange(len(self.mine))
+        rows = len(data.classes) if plan.per == "class" else len(self.mine)
+        grid = (plan.cells, plan.cells) if plan.cells else (h, w)
+        self.shape = (rows, c, *grid)
+        self.velocity = run.put(torch.zeros(self.shape)) if plan.noise_momentum else None
+        self.delta = run.put(torch.zeros(self.shape)) if plan.start == "zero" else self._random(0)
+        passes = self.batches.count(plan.batch)
+        self.count = passes if plan.surrogate_steps is None else min(plan.surrogate_steps, passes)
+        per_class = plan.noise_batch / run.world / max(len(data.classes), 1)
+        self.group = plan.companions or (8 if per_class < 8 else 1)
+        self.watched = watched(data, self.mine, run)
+        self.generation: list[tuple[float, float, float]] = []  # what `traced` saw after every epoch
+        self.identity = {"plan": repr(plan), "data": data.digest, "seed": run.seed, "budget": repr(budget)}
+
+    def run_all(self) -> Perturbation:
+        plan, run = self.plan, self.run
+        first = self._resume()
+        per_epoch = self.count + self.batches.count(plan.noise_batch)
+        with run.progress(
+            f"{type(plan).__name__} on {self.data.name}", plan.epochs * per_epoch, first * per_epoch
+        ) as tick:
+            for epoch in range(first, plan.epochs):
+                if plan.stop and epoch and self._accuracy() >= plan.stop:
+                    break
+                self._train_surrogate(epoch, tick)
+                self._move_deltas(epoch, tick)
+                self._trace()
+                facts = {**self.identity, "epoch": epoch, "generation": self.generation}
+                run.save(self._slot(epoch), self._tensors(), facts)
+        if run.rank == 0:  # the same in every process
+            run.save("surrogate", self.net.state_dict(), {**self.identity, "generation": self.generation})
+        return self._finished()
+
+    def _train_surrogate(self, epoch: int, tick: Callable[..., None]) -> None:
+        """One epoch of what theta descends on x + delta."""
+        plan, run = self.plan, self.run
+        generator = run.rng("view", "train", epoch, run.rank)
+        rate = cosine(plan.lr, plan.epochs, floor=1e-6)
+
+        def loss(batch: Batch) -> Float[Tensor, ""]:
+            index, x, y = batch
+            base, view = plan.view(x, generator)
+            with torch.no_grad():
+                seen = view(perturb.add(base, self._stretched(self.delta, self.owner[index])))
+            return plan.learn(self.net, seen, y, generator)
+
+        self.net.train()
+        stream = islice(self.batches.shuffled(plan.batch, "train", epoch), self.count)
+        with run.seeded("layers", epoch, run.rank):
+            for _ in descend(
+                loss, stream, self.optimizer, lambda step: rate(step // self.count), run, epoch * self.count
+            ):
+                tick()
+        run.average(self.net.buffers())
+        refuse_diverged(self.net)
+
+    def _move_deltas(self, epoch: int, tick: Callable[..., None]) -> None:
+        """K signed steps on every delta, warm start, against the frozen surrogate in evaluation mode."""
+        plan, run = self.plan, self.run
+        share = epoch / max(plan.epochs, 1)
+        step = (plan.step + share * ((plan.step_end or plan.step) - plan.step)) / 255
+        generator = run.rng("view", "noise", epoch, run.rank)
+        if plan.start == "anew":
+            self.delta = self._random(epoch + 1)
+            self.velocity = None if self.velocity is None else torch.zeros_like(self.delta)
+        self.net.eval().requires_grad_(False)
+        for index, x, y in self.batches.shuffled(plan.noise_batch, "noise", epoch, group=self.group):
+            rows, inverse = self._rows(index)
+            for _ in range(plan.steps):
+                leaf = self.delta[run.put(rows)].requires_grad_()
+                gradient, base = torch.zeros_like(leaf), x
+                for _ in range(plan.views):
+                    base, view = plan.view(x, generator)
+                    delta = self._stretched(leaf, inverse)
+                    value = plan.move(self.net, view(perturb.add(base, delta)), y, delta, generator)
+                    gradient += torch.autograd.grad(value, leaf)[0]
+                self._step(rows, gradient, y, step, base)
+            tick()
+        self.net.requires_grad_(True)
+
+    @torch.no_grad()
+    def _accuracy(self) -> float:
+        """Share of all protected pictures, without augmentation, that the surrogate puts in their class."""
+        self.net.eval()
+        right = torch.zeros((), device=self.run.device)
+        for index, x, y in self.batches.in_order(self.plan.noise_batch):
+            seen = perturb.add(x, self._stretched(self.delta, self.owner[index]))
+            right += (self.net(seen).argmax(1) == y).sum()
+        return float(self.run.total(right)) / len(self.data)
+
+    def _trace(self) -> None:
+        """Note the surrogate's features of some protected pictures, where state is kept; nothing depends on it."""
+        if self.run.keep is None or self.run.rank:
+            return
+
+        def see(rows: Tensor) -> Tensor:
+            return perturb.add(self.batches.take(rows), self._stretched(self.delta, self.owner[rows]))
+
+        self.net.eval()
+        self.generation.append(traced(self.net, see, self.watched, self.data.labels[self.watched]))
+
+    def _random(self, epoch: int) -> Tensor:
+        """A uniform start; deltas of classes are the same in every process."""
+        rank = self.run.rank if self.plan.per == "image" else "all"
+        return self.run.put(perturb.random_start(self.shape, self.budget, self.run.rng("start", epoch, rank)))
+
+    def _rows(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows of delta that a batch moves, and which of them belongs to each of its pictures, in batch order."""
+        rows = self.owner[index]
+        return rows.unique(return_inverse=True) if self.plan.per == "class" else (rows, torch.arange(len(rows)))
+
+    def _step(self, rows: Tensor, gradient: Tensor, y: Tensor, step: float, base: Tensor) -> None:
+        plan, at = self.plan, self.run.put(rows)
+        if plan.per == "class":  # a class is shared by processes: its gradient is summed over them
+            whole = torch.zeros_like(self.delta).index_add_(0, at, gradient)
+            at, gradient = self.run.put(torch.arange(len(self.delta))), self.run.total(whole)
+        elif plan.class_gradient:
+            own = perturb.direction(gradient)
+            mean = perturb.class_mean(own, y, len(self.data.classes), self.run.total)
+            gradient = own + plan.class_gradient * perturb.direction(mean)
+        if self.velocity is not None:
+            gradient = plan.noise_momentum * self.velocity[at] + perturb.direction(gradient)
+            self.velocity[at] = gradient
+        moved = perturb.signed_step(self.delta[at], gradient, step, self.budget)
+        # at pixel level a delta keeps to what its own picture can hold; a grid or a class has no such single value
+        single = plan.per == "image" and not plan.cells
+        self.delta[at] = perturb.keep_in_range(moved, base) if single else moved
+
+    def _stretched(self, delta: Tensor, rows: Tensor) -> Tensor:
+        return stretch(delta[self.run.put(rows)], *self.data.shape[1:])
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    def _slot(self, epoch: int) -> str:
+        """One checkpoint a process; two in turn where processes may be killed an epoch apart."""
+        run = self.run
+        return "checkpoint" if run.world == 1 else f"checkpoint-{run.rank}of{run.world}-{epoch % 2}"
+
+    def _tensors(self) -> dict[str, Tensor]:
+        moving = {} if self.velocity is None else {"velocity": self.velocity}
+        return {**state(self.net, self.optimizer), "delta": self.delta, **moving}
+
+    def _resume(self) -> int:
+        """The epoch to go on with: the last one that every process finished, plus one."""
+        kept = [k for slot in {self._slot(0), self._slot(1)} if (k := self.run.load(slot, **self.identity))]
+        newest = max((meta["epoch"] for _, meta in kept), default=-1)
+        common = self.run.least(newest)
+        for tensors, meta in kept:
+            if meta["epoch"] == common:
+                restore(self.net, self.optimizer, tensors)
+                self.delta = self.run.put(tensors["delta"])
+                self.generation = [tuple(row) for row in meta.get("generation", ())]
+                if self.velocity is not None:
+                    self.velocity = self.run.put(tensors["velocity"])
+                log.info("resumed after epoch %d", common + 1)
+        return common + 1
+
+    def _finished(self) -> Perturbation:
+        """All rows in data-set order, rounded once."""
+        name = repr(self.plan)
+        if self.plan.per == "class":
+            return Perturbation.rounded(self.delta, self.budget, name, self.data.labels)
+        whole = torch.zeros(len(self.data), *self.delta.shape[1:], device=self.delta.device)
+        whole[self.run.put(self.mine)] = self.delta
+        return Perturbation.rounded(self.run.total(whole), self.budget, name)

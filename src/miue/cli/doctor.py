@@ -1,0 +1,89 @@
+"""A look at this machine: what does not fit together, and what is there."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from PIL import features
+from pydantic import BaseModel
+
+from miue.core.run import DEVICES, Run
+from miue.core.types import UserError
+
+
+class Check(BaseModel):
+    """One thing that was looked at."""
+
+    what: str
+    found: str
+    ok: bool = True
+
+
+class Report(BaseModel):
+    """Everything that was looked at."""
+
+    checks: list[Check]
+
+
+def examine() -> list[Check]:
+    """Versions, torchvision's fit, every device, picture codecs, free space."""
+    return [*_versions(), _torchvision(), _fabric(), *_devices(), *_codecs(), _space()]
+
+
+def _versions() -> list[Check]:
+    checks = []
+    for name in ("miue", "torch", "torchvision", "lightning-fabric", "timm", "numpy", "pillow", "pyarrow"):
+        try:
+            checks.append(Check(what=name, found=version(name)))
+        except PackageNotFoundError:
+            checks.append(Check(what=name, found="not installed; install miue again", ok=False))
+    return checks
+
+
+def _torchvision() -> Check:
+    """Whether torchvision fits torch: a +cpu torch beside a CUDA torchvision fails where it registers its operators."""
+    mend = "install both from one index: pip install --force-reinstall torch torchvision"
+    return _imported("torch and torchvision", "torchvision", "fit together", "do not fit together", mend)
+
+
+def _fabric() -> Check:
+    """Whether Lightning Fabric works, which starts several processes."""
+    mend = "pip install --force-reinstall lightning-fabric"
+    return _imported("several processes", "lightning_fabric", "can be started", "cannot be started", mend)
+
+
+def _imported(what: str, module: str, good: str, bad: str, mend: str) -> Check:
+    try:
+        package = importlib.import_module(module)
+    except Exception as error:  # a package that does not fit raises nearly anything
+        return Check(what=what, found=f"{bad} ({' '.join(str(error).split())}); {mend}", ok=False)
+    return Check(what=what, found=f"{good} ({getattr(package, '__version__', 'no version')})")
+
+
+def _devices() -> list[Check]:
+    checks = []
+    for name in DEVICES:
+        try:
+            run = Run(device_name=name)
+            checks.append(Check(what=f"device {name}", found=f"{run.machine['device']}, {run.machine['precision']}"))
+        except UserError:
+            checks.append(Check(what=f"device {name}", found="not here"))
+    return checks
+
+
+def _codecs() -> list[Check]:
+    checks = []
+    for key, label in (("jpg", "JPEG"), ("zlib", "PNG"), ("webp", "WebP")):
+        here = bool(features.check(key))
+        checks.append(Check(what=label, found="readable" if here else "missing from this Pillow", ok=here))
+    try:
+        return [*checks, Check(what="HEIC", found=f"readable (pillow-heif {version('pillow-heif')})")]
+    except PackageNotFoundError:
+        return [*checks, Check(what="HEIC", found='not readable; pip install "miue[heif]" adds it')]
+
+
+def _space() -> Check:
+    return Check(what="free space here", found=f"{shutil.disk_usage(Path.cwd()).free / 1e9:.0f} GB")

@@ -1,0 +1,409 @@
+"""The verbs. Parses, calls, prints; what is done is in jobs.py, proofs.py and below.
+
+Each verb imports what it needs: `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import signal
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from miue.cli import listing, streams
+from miue.cli.options import (
+    Attack,
+    Canvas,
+    Channel,
+    Config,
+    Defenses,
+    Device,
+    Download,
+    DropColumns,
+    DryRun,
+    Estimators,
+    Figures,
+    Json,
+    KeepVictims,
+    Originals,
+    Out,
+    Overwrite,
+    Quiet,
+    RecipeName,
+    Rows,
+    SameCanvas,
+    Seed,
+    Size,
+    Split,
+    Test,
+    TestSplit,
+    Threshold,
+    Victims,
+)  # fmt: skip
+from miue.core.errors import UserError
+
+FAILED_INPUTS, USAGE, FAILED_CHECKS, INTERRUPTED = 1, 2, listing.FAILED_CHECKS, 130
+
+
+def _print_version(wanted: bool) -> bool:
+    if wanted:
+        print(f"miue {metadata.version('miue')}")
+        raise typer.Exit
+    return wanted
+
+
+app = typer.Typer(
+    name="miue",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Make a labelled set of pictures unlearnable, and prove on your own data whether it works.\n\n"
+    "Start with `miue demo`. Then: `miue protect PICTURES OUT`, `miue evaluate OUT --clean PICTURES`.",
+)
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None: ...
+
+
+note_console = Console(stderr=True)
+
+
+def _say(text: str) -> None:
+    from miue.data import readable
+
+    note_console.print(readable(text), markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def protect(
+    source: Annotated[str, typer.Argument(help="A folder of class folders, parquet, .npz, or a set such as `shapes`.")],
+    out: Out,
+    attack: Attack = "mi-ue:balanced",
+    budget: Size = None,
+    canvas: Canvas = None,
+    split: Split = None,
+    format: Annotated[str, typer.Option(help="File format of the output, lossless: png or webp.")] = "png",
+    seed: Seed = 0,
+    device: Device = "auto",
+    processes: Annotated[int, typer.Option(help="Processes to share the work, one GPU each.")] = 1,
+    max_pixels: Annotated[int, typer.Option(help="Larger pictures are skipped.")] = 50_000_000,
+    frames: Annotated[str, typer.Option(help="Pictures with several frames: refuse, or first (of them).")] = "refuse",
+    drop_columns: DropColumns = None,
+    download: Download = False,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    config: Config = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Write a protected copy of a set of pictures.
+
+    Same tree, same names, lossless files; labels and order stay. Nothing of the source is changed.
+    Stopped or killed? The same command goes on where it was and ends in the same files.
+    Exit code 1 where something of SOURCE is not in OUT, a text file for instance: each is told with its reason.
+    """
+    from miue.cli import show
+    from miue.core.run import Run
+    from miue.workflows import protect as jobs
+
+    if format not in ("png", "webp"):
+        raise UserError(f"format {format!r} is not lossless here; allowed: png, webp")
+    if frames not in ("refuse", "first"):
+        raise UserError(f"frames {frames!r} is unknown; allowed: refuse, first")
+    run = Run(seed, device, quiet=quiet)
+    job = jobs.Job(
+        source=source,
+        out=out,
+        method=attack,
+        budget=budget,
+        canvas=canvas,
+        seed=seed,
+        split=split,
+        format=format,  # type: ignore[arg-type]
+        processes=processes,
+        overwrite=overwrite,
+        download=download,
+        max_pixels=max_pixels,
+        frames=frames,  # type: ignore[arg-type]
+        drop_columns=tuple(name.strip() for name in (drop_columns or "").split(",") if name.strip()),
+    )
+    say = (lambda text: None) if quiet or json else _say
+    if dry_run:
+        show.plan(job, run, json)
+        return
+    record, written = jobs.protect(job, run, say)
+    if json:
+        print(record.model_dump_json(indent=1))
+    else:
+        show.written(job, record, written, quiet)
+    unprotected = sum(n for status, n in written.counts.items() if status != "protected")
+    if unprotected:
+        raise typer.Exit(FAILED_INPUTS)
+
+
+@app.command()
+def evaluate(
+    out: Out,
+    clean: Originals,
+    test: Test = None,
+    victim: Victims = None,
+    recipe_name: RecipeName = "quick",
+    seeds: Annotated[int, typer.Option(help="Victims per role; the spread over them is shown.")] = 3,
+    threshold: Threshold = 0.25,
+    defense: Defenses = None,
+    channel: Channel = None,
+    keep_victims: KeepVictims = None,
+    split: Split = None,
+    test_split: TestSplit = None,
+    canvas: SameCanvas = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    config: Config = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Prove what a protection is worth: train victims on clean, noisy and protected pictures, test on clean ones.
+
+    What is evaluated is read back from OUT. Exit code 3 where the verdict is not "protected".
+    """
+    from miue.cli import show
+    from miue.core.run import Run
+    from miue.defenses import combination
+    from miue.evaluation.proof import Proof
+    from miue.victims.recipes import recipe
+    from miue.workflows import prove as proofs
+
+    victims = [recipe(recipe_name, net) for net in victim or [None]]
+    victims += [plain.defended(*combination(text)) for text in defense or () for plain in victims]
+    run = Run(seed, device, quiet=quiet)
+    claim = proofs.Claim(
+        out=out, clean=clean, test=test, split=split, test_split=test_split, canvas=canvas, channel=channel
+    )
+    proof = Proof(recipes=victims, seeds=seeds, threshold=threshold, keep_victims=keep_victims)
+    outcome = proofs.prove(claim, proof, run, (lambda text: None) if quiet else _say)
+    show.outcome(outcome, json)
+    raise typer.Exit(0 if outcome.verdict == "protected" else FAILED_CHECKS)
+
+
+@app.command()
+def detect(
+    out: Out,
+    clean: Originals,
+    split: Split = None,
+    canvas: SameCanvas = None,
+    channel: Channel = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Say whether a trainer would notice.
+
+    A first look: a linear and a two-layer network learn little from clean pictures and much from noise that follows the
+    labels. Both are tested on held-out pictures of the set itself.
+    """
+    from miue.cli import show
+    from miue.core.run import Run
+    from miue.workflows import prove as proofs
+
+    claim = proofs.Claim(out=out, clean=clean, split=split, canvas=canvas, channel=channel)
+    found = proofs.noticed(claim, Run(seed, device, quiet=quiet), (lambda text: None) if quiet else _say)
+    show.detection(found, json)
+
+
+@app.command()
+def analyze(
+    outs: Annotated[list[Path], typer.Argument(metavar="OUT...", help="Published folders, made from one source.")],
+    clean: Originals,
+    test: Test = None,
+    victim: Annotated[str | None, typer.Option(help="Network to train: resnet18, vit-tiny, any timm name.")] = None,
+    recipe_name: RecipeName = "quick",
+    estimator: Estimators = None,
+    rows: Rows = 2000,
+    seeds: Annotated[int, typer.Option(help="Victims of each set; the spread over them is shown.")] = 3,
+    figures_folder: Figures = None,
+    split: Split = None,
+    test_split: TestSplit = None,
+    canvas: SameCanvas = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    config: Config = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Explain why a protection works, or does not: mutual information and covariance of features, by depth.
+
+    One or several outputs of one source. Victims are trained on each, and on clean and noisy pictures as controls.
+    Stopped or killed? The same command goes on where it was.
+    """
+    from miue.analysis import figures
+    from miue.analysis.analyzer import Analyzer
+    from miue.cli import show
+    from miue.core.run import Run
+    from miue.victims.recipes import recipe
+    from miue.workflows import prove as proofs
+
+    given: dict[str, Any] = {"estimators": tuple(estimator)} if estimator else {}
+    analyzer = Analyzer(recipe=recipe(recipe_name, victim), seeds=seeds, rows=rows, **given)
+    if figures_folder:
+        figures.ready(figures_folder, [*outs, Path(clean)])
+    say = (lambda text: None) if quiet else _say
+    inquiry = proofs.Inquiry(outs=outs, clean=clean, test=test, split=split, test_split=test_split, canvas=canvas)
+    found = proofs.explain(inquiry, analyzer, Run(seed, device, quiet=quiet), say)
+    show.analysis(found, json)
+    if figures_folder:
+        drawn = figures.draw(found, figures_folder)
+        say("\n".join([*(f"drawn: {path}" for path in drawn), *figures.missing(found)]))
+
+
+@app.command()
+def verify(
+    out: Out,
+    clean: Annotated[str | None, typer.Option(help="The originals: the budget is then measured again.")] = None,
+    split: Split = None,
+    json: Json = False,
+) -> None:
+    """Check the files of OUT: present, decodable, lossless, within budget, no thumbnail, no clean twin, nothing else.
+
+    Exit code 3 where something is wrong.
+    """
+    from miue import publish
+    from miue.cli import show
+    from miue.workflows import protect as jobs
+
+    findings = publish.verify(out, jobs.RunRecord.of(out).originals(clean, split) if clean else None)
+    show.findings(findings, bool(clean), json)
+    raise typer.Exit(0 if all(finding.ok for finding in findings) else FAILED_CHECKS)
+
+
+@app.command()
+def preview(
+    out: Out,
+    clean: Annotated[str, typer.Option(help="The original pictures.")],
+    to: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("preview.png"),
+    count: Annotated[int, typer.Option("--count", "-n", help="How many pictures.")] = 8,
+    split: Split = None,
+) -> None:
+    """Draw a few pictures: original above protected above the difference, ten times amplified. Keep it private."""
+    from miue import publish
+    from miue.workflows import protect as jobs
+
+    publish.refuse_existing(to, "another --to")
+    print(publish.preview(jobs.RunRecord.of(out).originals(clean, split), out, to, count))
+
+
+@app.command()
+def shapes(
+    folder: Annotated[Path, typer.Argument(help="A new folder.")],
+    per_class: Annotated[int, typer.Option(help="Pictures of each of the ten shapes.")] = 400,
+    size: Annotated[int, typer.Option(help="Side in pixels.")] = 32,
+    split: Annotated[str, typer.Option(help="train and test have no picture in common.")] = "train",
+    seed: Seed = 0,
+) -> None:
+    """Write the embedded example set as a folder of class folders: ten shapes over photographs."""
+    from miue import data, publish
+
+    publish.refuse_existing(folder, "another folder")
+    print(publish.export(data.shapes(per_class, size, seed, split), folder))
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where to work.")] = Path("demo"),
+    seed: Seed = 0,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Show the whole way in minutes: draw pictures, protect them, train victims, print the verdict. No download."""
+    from miue.cli import show
+    from miue.core.run import Run
+    from miue.workflows.demo import demo as run_demo
+
+    outcome = run_demo(folder, Run(seed, device, quiet=quiet), (lambda text: None) if quiet else _say)
+    show.outcome(outcome, json)
+    raise typer.Exit(0 if outcome.verdict == "protected" else FAILED_CHECKS)
+
+
+@app.command(name="grid")
+def grid_command(
+    plan: Annotated[
+        Path, typer.Argument(help="TOML file: data, test, attacks, defenses, recipes, seeds (docs/grid.md).")
+    ],
+    only_show: Annotated[bool, typer.Option("--show", help="Measure nothing, print the leaderboard.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells, measure nothing.")] = False,
+    shard: Annotated[str, typer.Option(help="Only this part of the cells: 2/4 is the second of four.")] = "1/1",
+    retry: Annotated[bool, typer.Option("--retry", help="Measure cells that failed once more.")] = False,
+    ray: Annotated[bool, typer.Option("--ray", help="Share the cells among the workers of Ray.")] = False,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Measure what survives what: attacks x defenses x recipes x seeds, one record a cell.
+
+    Nothing is measured twice: stopped or killed, the same command goes on where it was. Exit code 1 if a cell failed.
+    """
+    from miue.cli import show
+    from miue.core.run import Run
+    from miue.grid import bench as grid
+
+    run, wanted = Run(device_name=device, quiet=quiet), grid.Grid.load(plan)
+    if only_show:
+        show.board(grid.standing(wanted, run), json)
+        return
+    part, bench = grid.parse_shard(shard), grid.Bench.of(wanted, run)
+    if dry_run:
+        show.cells(bench, part, json)
+        return
+    records = grid.work(bench, part, retry, ray, (lambda text: None) if quiet else _say)
+    show.board(grid.standing(wanted, run), json)
+    raise typer.Exit(FAILED_INPUTS if any(record.error for record in records) else 0)
+
+
+for verb in listing.VERBS:
+    app.command()(verb)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """The entry point: a user's mistake is one message and exit code 2, never a traceback."""
+    streams.prepare()
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    for number in (signal.SIGTERM, signal.SIGINT):  # SIGINT too: a shell's background jobs start with it ignored
+        signal.signal(number, _interrupt)
+    try:
+        app()
+    except UserError as error:
+        from miue.data import readable
+
+        print(readable(f"miue: {error}"), file=sys.stderr)
+        sys.exit(USAGE)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("miue: stopped; the same command goes on where it was", file=sys.stderr)
+        raise
+    except BrokenPipeError:  # whoever reads has seen enough
+        streams.close()
+    except OSError as error:
+        print(f"miue: {error}; the same command goes on once that is mended", file=sys.stderr)
+        closed = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG)
+        sys.exit(USAGE if error.errno in closed else FAILED_INPUTS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Options of the command line that several verbs share, or whose help takes several lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from miue.core.errors import UserError
+
+
+def _settings(ctx: Any, path: Path | None) -> Path | None:  # typer hands over a context that is no typer.Context
+    """--config: a TOML file gives defaults; what is written on the command line wins."""
+    if path is None:
+        return None
+    from miue.core.spelling import read_toml  # here: --help needs no torch
+
+    values = {k.replace("-", "_"): v for k, v in read_toml(path).items()}
+    names = {o.lstrip("-").replace("-", "_"): p.name for p in ctx.command.params for o in (p.opts or [p.name])}
+    names = {told: name for told, name in names.items() if len(told) > 1 and name != "config"}
+    if unknown := set(values) - set(names):
+        raise UserError(f"{path}: unknown key {sorted(unknown)[0]!r}; allowed: {', '.join(sorted(names))}")
+    ctx.default_map = {names[key]: value for key, value in values.items()}
+    return path
+
+
+Out = Annotated[Path, typer.Argument(help="The published folder. A private one, OUT.private, lies beside it.")]
+Config = Annotated[
+    Path | None,
+    typer.Option(callback=_settings, is_eager=True, help="TOML file with any of these options; the command line wins."),
+]
+Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda or mps.")]
+Seed = Annotated[int, typer.Option(help="The same seed on the same kind of machine gives the same result.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no remarks.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Split = Annotated[str | None, typer.Option(help="Which split, where the source has train, test and so on.")]
+Canvas = Annotated[
+    int | None,
+    typer.Option(
+        help="Side of the square that networks see [the pictures' own, if one square size up to 96; else 64]."
+    ),
+]
+SameCanvas = Annotated[int | None, typer.Option(help="Side of the square that networks see [as for `protect`].")]
+Channel = Annotated[str | None, typer.Option(help="How pictures reach the trainer: jpeg:75, webp:80, resize:24.")]
+Originals = Annotated[str, typer.Option(help="The original pictures, as they were given to `protect`.")]
+Test = Annotated[str | None, typer.Option(help="Clean pictures for testing [about a fifth of the originals].")]
+TestSplit = Annotated[str | None, typer.Option(help="Which split of --test (or of --clean) to test on.")]
+RecipeName = Annotated[
+    str,
+    typer.Option(
+        "--recipe", help="How victims train: a name that `miue recipes` lists, or with fields: `quick:epochs=30`."
+    ),
+]
+Attack = Annotated[
+    str,
+    typer.Option(
+        help="Method: `mi-ue:balanced`, `mi-ue:quick` (photographs, minutes on a CPU), `mi-ue:drawings` (the same for "
+        "flat shapes), `mi-ue:paper`, `mi-ue:official`, or others that `miue attacks` lists; with fields: "
+        "`mi-ue:quick,epochs=20,cells=8`; or `your_file.py:Method`."
+    ),
+]
+Size = Annotated[
+    str | None,
+    typer.Option(help="Largest change: 8 (grey levels of 255), l2:1.3, l0:1 (pixels), none [the method's own]."),
+]
+Download = Annotated[bool, typer.Option("--download", help="Fetch a torchvision set that is not there.")]
+DropColumns = Annotated[
+    str | None,
+    typer.Option(help="Columns of a table that are not published: `caption,url`; `*` is all but pictures and label."),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what miue wrote to OUT before.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what was found and what it would cost; write nothing.")]
+Victims = Annotated[
+    list[str] | None,
+    typer.Option(help="Network to train, may be repeated: a name that `miue networks` lists, or one of timm's."),
+]
+Threshold = Annotated[float, typer.Option(help="Largest share of the clean gain over chance that may be left.")]
+KeepVictims = Annotated[
+    bool | None,
+    typer.Option(
+        "--keep-victims/--forget-victims",
+        help="Keep the trained networks, so that `miue analyze` need not train them again [if below 100 MB].",
+    ),
+]
+Defenses = Annotated[
+    list[str] | None,
+    typer.Option(help="Train every victim with this too: `at:eps=4`, `gray+jpeg:quality=10`; may be repeated."),
+]
+Estimators = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A name that `miue estimators` lists, with fields as in `ksg:k=3`, or `your_file.py:Theirs`; may be "
+        "repeated [ksg, sliced, class-conditional]."
+    ),
+]
+Rows = Annotated[int, typer.Option(help="Pictures whose features are compared, the same share of every class.")]
+Figures = Annotated[
+    Path | None, typer.Option("--figures", help="Draw figures (SVG) into this folder. Needs miue[figures].")
+]

@@ -1,0 +1,301 @@
+"""What the command line prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from shlex import quote
+from statistics import fmean, stdev
+from textwrap import fill
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from miue import data, publish
+from miue.analysis.records import Analysis, Outcome, Record
+from miue.core.run import Run
+from miue.evaluation.detect import Detection
+from miue.grid.bench import Bench, kept
+from miue.grid.leaderboard import Board
+from miue.workflows import protect as jobs
+
+console = Console()
+
+
+def table(lines: list[dict[str, str]], *below: str) -> None:
+    """Lines that share their columns; what is named `below` is longer and stands under its line."""
+    columns = [key for key in lines[0] if key not in below]
+    widths = [max(len(line[key]) for line in [{key: key}, *lines]) for key in columns]
+    print("  ".join(key.ljust(width) for key, width in zip(columns, widths, strict=True)))
+    for line in lines:
+        print("  ".join(line[key].ljust(width) for key, width in zip(columns, widths, strict=True)).rstrip())
+        for key in filter(line.get, below):
+            print(fill(line[key], console.width, initial_indent="    ", subsequent_indent="    "))
+
+
+def listing(lines: list[dict[str, str]], json: bool, *below: str) -> None:
+    """What there is to choose from, as a table or as JSON."""
+    if json:
+        console.print_json(data=lines)
+    else:
+        table(lines, *below)
+
+
+def plan(job: jobs.Job, run: Run, json: bool) -> None:
+    """What `protect` would do."""
+    source = job.scan()
+    settings, _ = job.checked(source)
+    cost = jobs.forecast(job, source, run)
+    facts: dict[str, Any] = {
+        "source": data.readable(source.location),
+        "classes": jobs.class_sizes(source),
+        "inputs": source.summary(),
+        "notes": list(source.notes),
+        "settings": settings,
+        "out": data.readable(str(job.out)),
+        "private": data.readable(str(job.private)),
+        "seconds": round(cost.seconds),
+        "disk_mb": round(cost.disk / 1e6, 1),
+        "memory_mb": round(cost.memory / 1e6, 1),
+        "device": run.machine["device"],
+    }
+    if json:
+        console.print_json(data=facts)
+        return
+    for key, value in facts.items():
+        lines = [f"{k}: {v}" for k, v in value.items()] if isinstance(value, dict) else value
+        several = isinstance(lines, list)
+        if several and len(lines) > jobs.MOST:
+            lines = [*lines[: jobs.MOST], f"and {len(lines) - jobs.MOST} more"]
+        print("\n  ".join([f"{key}:", *map(str, lines or ["none"])]) if several else f"{key}: {lines}")
+    print("nothing was written (--dry-run)")
+
+
+def written(job: jobs.Job, record: jobs.RunRecord, written: publish.Written, quiet: bool = False) -> None:
+    """What `protect` did. quiet: without remarks on the pictures."""
+    protected = written.counts.get("protected", 0)
+    out, private, source = (data.readable(str(path)) for path in (job.out, job.private, job.source))
+    print(f"{protected} pictures protected in {out}, largest change {written.worst} grey levels (read back)")
+    if written.psnr and written.ssim:
+        print(f"PSNR at least {written.psnr.least:.1f} dB, SSIM at least {written.ssim.least:.3f}")
+    growth = written.bytes_out / max(written.bytes_in, 1)
+    print(f"{written.bytes_out / 1e6:.1f} MB written, {growth:.1f} times the size of the source")
+    for reason, count in record.source["counts"].items():
+        if reason != "ok":
+            names = data.some(record.source["examples"][reason] + [""] * (count - 5))
+            print(f"NOT protected, not in the output: {count} {reason} ({names})")
+    if len(record.source["counts"]) > 1:
+        print(f"All of them are listed in {private}/{publish.MANIFEST}")
+    if written.unchanged:
+        print(f"NOT changed, as clean in the output as before: {written.unchanged} pictures")
+    for note in () if quiet else (*record.source["notes"], *written.notes):
+        print(f"note: {note}")
+    print(f"Keep {private} private: with it anybody can undo the protection. Keep the originals safe.")
+    print("This raises the cost of training on your pictures; it does not prevent it (docs/limits.md: what breaks it).")
+    split = f" --split {quote(job.split)}" if job.split else ""
+    print(f"Next: miue evaluate {quote(out)} --clean {quote(source)}{split}")
+
+
+def outcome(outcome: Outcome, json: bool) -> None:
+    """Accuracies, verdict, and what was not tested."""
+    if json:
+        print(outcome.model_dump_json(indent=1))
+        return
+    accuracies = Table("trained on", "last epoch", "best epoch", "own training set", "seeds", box=box.SIMPLE)
+    accuracies.title = "accuracy on clean test pictures"
+    accuracies.add_column("victim", overflow="fold")
+    for victim in dict.fromkeys(r.victim for r in outcome.runs):
+        for role in ("clean", "noise", "protected"):
+            cells = [_spread(outcome.accuracies(role, victim, which)) for which in ("last", "best", "train")]
+            accuracies.add_row(role, *cells, str(len(outcome.accuracies(role, victim))), Text(victim))
+    console.print(accuracies)
+    if outcome.channel:
+        print(f"All training pictures, the clean ones too, went through {outcome.channel}.")
+    print(f"Threshold, set before: a victim may keep {outcome.threshold:.0%} of what clean pictures teach over chance.")
+    print(f"Verdict: {outcome.verdict.upper()}. {outcome.reason}")
+    for note in outcome.notes:
+        print(f"note: {note}")
+    tried = "+".join(r.defense for r in outcome.runs if r.defense)
+    usual = "compress, turn pictures grey, train adversarially, purify"
+    more = {"weights:": "start from a trained network", "tune:": "have clean copies"}
+    others = ["defend themselves in other ways" if tried else usual]
+    others += [what for name, what in more.items() if name not in tried]
+    print(f"Not tested: trainers who {'; who '.join(others)} (docs/limits.md).")
+
+
+class Findings(Record):
+    """What `verify` found, as JSON."""
+
+    checked: int
+    wrong: dict[str, str]
+
+
+def findings(found: Sequence[publish.Finding], measured: bool, json: bool) -> None:
+    """What is wrong with an output. measured: the budget was measured again."""
+    wrong = {finding.path: finding.problem for finding in found if not finding.ok}
+    if json:
+        print(Findings(checked=len(found), wrong=wrong).model_dump_json(indent=1))
+        return
+    for path, problem in wrong.items():
+        print(f"{path}: {problem}")
+    print(f"{len(found)} checked, {len(wrong)} wrong" + ("" if measured else " (budget as measured when written)"))
+
+
+def detection(found: Detection, json: bool) -> None:
+    """What simple networks reach on the protected and on the clean pictures."""
+    if json:
+        print(found.model_dump_json(indent=1))
+        return
+    table = Table("network", "pictures", "held-out pictures of the set", "own training set", box=box.SIMPLE)
+    table.title = "accuracy on the same set, protected or clean"
+    for net in found.looks:
+        for name, look in (("protected", found.looks[net]), ("clean", found.clean[net])):
+            table.add_row(net, name, f"{look.held_out:.1%}", f"{look.train:.1%}")
+    console.print(table)
+    print(("A trainer would notice: " if found.noticed else "Nothing to notice here: ") + found.reason)
+
+
+def board(board: Board, json: bool) -> None:
+    """The tables of a grid, one a recipe, what its verdicts are, and what failed."""
+    if json:
+        print(board.model_dump_json(indent=1))
+        return
+    for recipe in dict.fromkeys(line.recipe for line in board.lines):
+        lines = [line for line in board.lines if line.recipe == recipe]
+        defenses = list(dict.fromkeys(p.defense for line in lines for p in line.places))
+        n = max(p.n for line in lines for p in line.places)
+        table = Table("trained on", *map(escape, defenses), "worst case", box=box.SIMPLE)
+        table.title = escape(f"accuracy on clean test pictures, last epoch, victim {recipe}, n = {n}")
+        for line in lines:
+            places = {p.defense: p.among(n) for p in line.places}
+            worst = escape(f"{line.worst.mean:.1%} ({line.worst.defense})") if line.worst else ""
+            table.add_row(escape(line.name), *(places.get(d, "") for d in defenses), worst)
+        console.print(table)
+        for line in lines:
+            if line.size and line.size.leaves:
+                print(f"{line.name}: {line.size.leaves}")
+        for line in lines:
+            by_verdict: dict[str, list[str]] = {}
+            for place in line.places:
+                if place.verdict:
+                    by_verdict.setdefault(place.verdict, []).append(place.defense)
+            if by_verdict:
+                print(f"{line.name}: " + "; ".join(f"{v}: {', '.join(found)}" for v, found in by_verdict.items()))
+    for name, error in board.failed.items():
+        print(f"failed: {name}: {error}")
+    print(f"{board.measured} of {board.cells} cells measured, {len(board.failed)} failed")
+
+
+def cells(bench: Bench, shard: tuple[int, int], json: bool) -> None:
+    """What `grid` would do."""
+    found = [(cell, kept(bench.grid, cell)) for cell in bench.shard(*shard)]
+    lines = [
+        {"cell": str(cell), "key": cell.key, "state": ("failed" if at.error else "there") if at else "missing"}
+        for cell, at in found
+    ]
+    if json:
+        console.print_json(data=lines)
+        return
+    for line in lines:
+        print(f"{line['state']:8} {line['key']}  {line['cell']}")
+    missing = sum(line["state"] == "missing" for line in lines)
+    print(f"{len(lines)} cells, {missing} to measure; nothing was done (--dry-run)")
+
+
+def _spread(values: list[float]) -> str:
+    return f"{fmean(values):.1%}" + (f" ± {stdev(values):.1%}" if len(values) > 1 else "")
+
+
+def analysis(found: Analysis, json: bool) -> None:
+    """Mutual information and covariance by depth, with everything that they are judged by."""
+    if json:
+        print(found.model_dump_json(indent=1))
+        return
+    seeds, deepest = len(found.accuracies(found.names[0])), found.stages[-1]
+    print(f"Features of {found.rows} pictures, clean and protected, in victims ({found.victim}) of {seeds} seed(s).")
+    print("Mutual information in nats, mean ± standard deviation over seeds; 0 is independent.")
+    top = Table("victim of", "accuracy", *found.estimators, "cosine", "trace", "log det", "distance", box=box.SIMPLE)
+    top.title = f"the deepest features ({deepest}); covariance of protected features within classes, length 1"
+    for name in found.names:
+        cells = [_nats([m.nats for m in found.found(name, e, deepest)]) for e in found.estimators]
+        parts = found.covariances(name, deepest)
+        shape = [f"{fmean(getattr(p, key) for p in parts):.3f}" for key in ("cosine", "trace", "log_det", "distance")]
+        top.add_row(Text(name), _spread(found.accuracies(name)), *cells, *shape)
+    console.print(top)
+    for estimator in found.estimators:
+        depths = Table("victim of", *found.stages, box=box.SIMPLE, title=f"by depth, {estimator}, shallow to deep")
+        for name in found.names:
+            told = [_nats([m.nats for m in found.found(name, estimator, s)]) for s in found.stages]
+            depths.add_row(Text(name), *told)
+        controls = (
+            ("spread", "standard error"),
+            ("ceiling", "ceiling"),
+            ("itself", "pairs of a picture with itself"),
+            ("null", "shuffled"),
+            ("null_within", "shuffled in class"),
+        )
+        for key, text in controls:
+            of = [[getattr(m, key) for n in found.names for m in found.found(n, estimator, s)] for s in found.stages]
+            depths.add_row(Text(text, style="dim"), *(f"{min(v):.2f} to {max(v):.2f}" for v in of))
+        console.print(depths)
+    traces = Table("victim of", *found.stages, box=box.SIMPLE, title="by depth, trace of the covariance within classes")
+    for name in found.names:
+        traces.add_row(Text(name), *(_nats([c.trace for c in found.covariances(name, s)]) for s in found.stages))
+    console.print(traces)
+    _calibration(found)
+    _correlations(found)
+    _statements(found)
+    for note in found.notes:
+        print(f"note: {note}")
+    for estimator in found.estimators:
+        said: dict[str, list[str]] = {}  # a remark may end in a figure of its own; which attacks it is about says more
+        for name in found.names:
+            for note in (note for m in found.found(name, estimator, deepest) for note in m.notes):
+                said.setdefault(note.partition(": ")[0], []).append(name)
+        for text, names in said.items():
+            print(f"note: {estimator} at {deepest}: {text} ({', '.join(dict.fromkeys(names))})")
+
+
+def _calibration(found: Analysis) -> None:
+    """What the estimators say where the truth is known."""
+    known = Table("features", "truth", *found.estimators, box=box.SIMPLE)
+    known.title = f"calibration: {found.rows} samples whose mutual information is known"
+    for width, truth in dict.fromkeys((c.width, c.truth) for c in found.calibration):
+        told = [
+            c.nats
+            for e in found.estimators
+            for c in found.calibration
+            if (c.width, c.truth, c.estimator) == (width, truth, e)
+        ]
+        known.add_row(str(width), f"{truth:.2f}", *(f"{nats:.2f}" for nats in told))
+    console.print(known)
+
+
+def _correlations(found: Analysis) -> None:
+    """Rank correlations at the last depth, with their doubts."""
+    for c in found.correlations:
+        if c.stage == found.stages[-1]:
+            print(
+                f"{c.of[0]} and {c.of[1]} ({c.estimator}, {c.stage}): Spearman {c.rho:+.2f}, n = {c.n}, p = {c.p:.3f}, "
+                f"95% {c.low:+.2f} to {c.high:+.2f}, without one of them {c.least:+.2f} to {c.most:+.2f}"
+            )
+    if not found.correlations:
+        print("No rank correlation: it needs three attacks or more beside the noise control.")
+
+
+def _statements(found: Analysis) -> None:
+    """The theory on the deepest features of each victim of the first seed."""
+    for run in found.runs[: len(found.names)]:
+        failed = [s for s in run.statements if not s.holds]
+        print(f"theory on {run.name}: {len(run.statements) - len(failed)} of {len(run.statements)} statements hold")
+        for s in run.statements:
+            print(
+                f"  {'holds' if s.holds else 'DOES NOT HOLD'}: {s.text}: bound {s.bound:.3f}, measured {s.measured:.3f}"
+            )
+
+
+def _nats(values: list[float]) -> str:
+    return f"{fmean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")

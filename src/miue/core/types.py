@@ -1,0 +1,407 @@
+"""The nouns of miue. This module imports only the errors from the package, so that everything may import it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, Int8, Int16, Integer, UInt8
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from miue.core.errors import UserError
+
+Norm = Literal["linf", "l2", "l0", "none"]
+
+
+def stretch(delta: Float[Tensor, "b c g g2"], height: int, width: int) -> Float[Tensor, "b c h w"]:
+    """Stretch a noise grid to a picture: bilinear, differentiable, the identity where the sizes agree.
+
+    Every value is a convex combination of grid values, so no L-infinity budget is ever exceeded by stretching.
+    The one function for this: the attack differentiates through it, the writer calls it for the file.
+    """
+    if delta.shape[-2:] == (height, width):
+        return delta
+    return F.interpolate(delta, size=(height, width), mode="bilinear", align_corners=False)
+
+
+def _levels(delta: Float[Tensor, "*shape"], limit: int, dtype: torch.dtype) -> Integer[Tensor, "*shape"]:
+    """Round grey levels to integers and clamp them to [-limit, limit]: the only rounding in the package."""
+    return delta.round().clamp_(-limit, limit).to(dtype)
+
+
+def eight_bits(x: Float[Tensor, "n c h w"]) -> UInt8[Tensor, "n c h w"]:
+    """Float pictures as files hold them: clamped to [0,1], then the nearest of 256 values. For defenses only."""
+    return _levels(x.clamp(0, 1) * 255, 255, torch.uint8)
+
+
+def _shortened(levels: Float[Tensor, "k c g g2"], budget: Budget) -> Float[Tensor, "k c g g2"]:
+    """Grey levels whose rounded form keeps an L2 budget, which rounding by itself may exceed by about 1 %.
+
+    A row that does is multiplied by the largest factor below 1 (to 1/4096) that fits. The size of a rounded row never
+    falls while its factor grows, so bisection finds it.
+    """
+    levels = levels.clone()
+    for part in levels.split(1024):
+        long = budget.measure(_levels(part, 255, torch.int16)) > budget.eps
+        rows, low, high = part[long], torch.zeros(1), torch.ones(1)
+        for _ in range(12):
+            factor = (low + high) / 2
+            fits = budget.measure(_levels(rows * factor.reshape(-1, 1, 1, 1), 255, torch.int16)) <= budget.eps
+            low, high = torch.where(fits, factor, low), torch.where(fits, high, factor)
+        part[long] = rows * low.reshape(-1, 1, 1, 1)
+    return levels
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Labelled pictures as one uint8 tensor. Row i is source i; rows are never dropped or reordered.
+
+    images: UInt8[n c h w], c = 1 or 3, in memory or memory-mapped. labels: Int64[n], an index into `classes`.
+    sources: one identifier a row (a relative path, "row 17"). canvas: True where pictures were resized to fit.
+    """
+
+    images: UInt8[Tensor, "n c h w"]
+    labels: Int[Tensor, "n"]
+    classes: tuple[str, ...]
+    name: str
+    sources: tuple[str, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        n = len(self.images)
+        if n != len(self.labels):
+            raise ValueError(f"{n} images but {len(self.labels)} labels")
+        if self.sources and len(self.sources) != n:
+            raise ValueError(f"{n} images but {len(self.sources)} sources")
+        if self.images.shape[1] not in (1, 3):
+            raise ValueError(f"{self.images.shape[1]} channels; an image has 1 or 3")
+        if n and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
+            raise ValueError(
+                f"labels must lie in 0..{len(self.classes) - 1}, the indices of {len(self.classes)} classes"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        c, h, w = self.shape
+        return f"ImageSet({self.name!r}, {len(self)} images {c}x{h}x{w}, {len(self.classes)} classes)"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        c, h, w = self.images.shape[1:]
+        return c, h, w
+
+    @property
+    def chance(self) -> float:
+        """What guessing the largest class gets right."""
+        return float(self.labels.bincount().max()) / len(self)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (16 hex digits) over pixels, labels, shape and class names: what was really used."""
+        h = hashlib.sha256(repr((tuple(self.images.shape), self.classes)).encode())
+        h.update(self.labels.to(torch.int64).numpy().tobytes())
+        for part in self.images.split(4096):
+            h.update(part.contiguous().numpy().tobytes())
+        return h.hexdigest()[:16]
+
+    def with_images(self, images: UInt8[Tensor, "n c h w"], name: str | None = None) -> ImageSet:
+        """The same rows with other pixels."""
+        return replace(self, images=images, name=name or self.name)
+
+    def select(self, rows: Int[Tensor, "m"] | Bool[Tensor, "n"], name: str | None = None) -> ImageSet:
+        """A subset, in the order of `rows`; class indices stay as they are."""
+        index = rows.nonzero().flatten() if rows.dtype == torch.bool else rows
+        sources = tuple(self.sources[i] for i in index.tolist()) if self.sources else ()
+        return ImageSet(self.images[index], self.labels[index], self.classes, name or self.name, sources)
+
+    def first_per_class(self, count: int) -> ImageSet:
+        """The first `count` rows of every class, in data-set order."""
+        by_class, sizes = self.labels.argsort(stable=True), self.labels.bincount()
+        rank = torch.empty_like(self.labels)
+        rank[by_class] = torch.arange(len(self)) - (sizes.cumsum(0) - sizes)[self.labels[by_class]]
+        return self.select(rank < count, f"{self.name}[first {count} per class]")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Largest allowed change of one picture.
+
+    eps is in grey levels (1/255) for "linf", in [0,1] units for "l2", in pixels for "l0"; "none" has no bound.
+    """
+
+    eps: float | int = 8
+    norm: Norm = "linf"
+
+    def __post_init__(self) -> None:
+        if self.norm not in ("linf", "l2", "l0", "none"):
+            raise UserError(f"norm {self.norm!r} is unknown; allowed: linf, l2, l0, none")
+        if self.norm in ("linf", "l0") and (self.eps != int(self.eps) or not self.eps >= 1):
+            what = "grey levels, as files are 8 bit" if self.norm == "linf" else "pixels"
+            raise UserError(
+                f"a budget of {self.eps:g} ({self.norm}) is not a whole number of at least 1: it counts {what}"
+            )
+        if self.norm == "linf" and self.eps > 255:
+            raise UserError(f"a budget of {self.eps:g} grey levels is not below 256")
+        if self.norm == "l2" and not 0 < self.eps < math.inf:
+            raise UserError(f"a budget of {self.eps:g} (l2) is not positive and finite")
+
+    def __str__(self) -> str:
+        """What `parse` reads: "linf:8", "l2:1.3", "l0:1" or "none"."""
+        return "none" if self.norm == "none" else f"{self.norm}:{self.eps:.10g}"
+
+    @property
+    def unit(self) -> float:
+        """eps on the [0,1] scale of a float picture, for "linf"."""
+        return self.eps / 255
+
+    @property
+    def levels(self) -> int:
+        """The largest change of one value that is ever possible, in grey levels."""
+        return int(self.eps) if self.norm == "linf" else 255
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Read "8", "8/255" (both grey levels), "l2:1.3", "l0:1" or "none"."""
+        norm, _, number = text.rpartition(":")
+        if norm not in ("", "linf", "l2", "l0"):
+            raise UserError(f"budget {text!r} is not understood; write 8, 8/255, l2:1.3, l0:1 or none")
+        try:
+            if text == "none":
+                return cls(0, "none")
+            return cls(float(number.removesuffix("/255")), norm or "linf")  # type: ignore[arg-type]
+        except (ValueError, OverflowError):
+            raise UserError(f"budget {text!r} is not understood; write 8, 8/255, l2:1.3, l0:1 or none") from None
+
+    def measure(self, delta: Int[Tensor, "n c h w"]) -> Float[Tensor, "n"]:
+        """Size of each perturbation in the unit of `eps` (L-infinity in grey levels where there is no bound)."""
+        if self.norm == "l2":  # exact, in parts: float64 takes eight times the memory of delta
+            return torch.cat([part.double().flatten(1).norm(dim=1) for part in delta.split(1024)]).float() / 255
+        if self.norm == "l0":
+            return (delta != 0).any(1).flatten(1).sum(1).float()
+        return delta.to(torch.int16).abs().flatten(1).amax(1).float()
+
+    def allows(self, delta: Int[Tensor, "n c h w"]) -> bool:
+        """Whether no perturbation exceeds the budget. No slack; for "l2" 1e-6, the error of a float32 norm."""
+        if self.norm == "none" or not len(delta):
+            return True
+        limit = self.eps * (1 + 1e-6) if self.norm == "l2" else self.eps
+        return bool((self.measure(delta) <= limit).all())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a method is, said once beside it, as `facts: ClassVar[Facts]`; `miue attacks` and the documents print it.
+
+    passes: forward-backward passes through a network per picture, with the default fields. needs: what must be trained.
+    natural: the reference's budget; one in "l2" is that of 3 x 32 x 32 pictures. norms: what the method can keep.
+    """
+
+    title: str
+    year: int
+    reference: str
+    summary: str
+    passes: int
+    needs: Literal["nothing", "surrogate"]
+    natural: Budget = Budget()
+    norms: tuple[Norm, ...] = ("linf",)
+
+    def __post_init__(self) -> None:
+        if self.natural.norm not in self.norms:
+            raise ValueError(f"{self.title}: its own budget is in {self.natural.norm}, which is none of {self.norms}")
+
+    def budget(self, shape: tuple[int, int, int]) -> Budget:
+        """The natural budget of c x h x w pictures: in "l2" with the root of the number of values."""
+        if self.natural.norm != "l2":
+            return self.natural
+        c, h, w = shape
+        return Budget(self.natural.eps * (c * h * w / 3072) ** 0.5, "l2")
+
+    def check(self, budget: Budget) -> None:
+        """Raise UserError for a budget whose norm the method cannot keep."""
+        if budget.norm not in self.norms:
+            raise UserError(
+                f"{self.title} cannot keep a budget in {budget.norm}, only in {' or '.join(self.norms)}; "
+                "leave the budget out, and it takes its own"
+            )
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """A bounded integer perturbation, in data-set coordinates: added to the un-augmented picture.
+
+    delta: Int8[n c g g] (Int16 where a method leaves the int8 range), one row a picture, or Int8[k c g g] with
+    `labels`: Int[n], one row a class. g = side of the noise grid, stretched to each picture's own size.
+    """
+
+    delta: Int8[Tensor, "k c g g2"] | Int16[Tensor, "k c g g2"]
+    budget: Budget
+    made_by: str
+    labels: Int[Tensor, "n"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.labels is not None and len(self.labels) and int(self.labels.max()) >= len(self.delta):
+            raise ValueError(f"{self.made_by} has {len(self.delta)} rows, fewer than there are classes")
+        if not self.budget.allows(self.delta):
+            worst = float(self.budget.measure(self.delta).max())
+            raise ValueError(f"{self.made_by} left its budget: {worst:g} > {self.budget.eps:g} ({self.budget.norm})")
+
+    def __len__(self) -> int:
+        return len(self.delta) if self.labels is None else len(self.labels)
+
+    @classmethod
+    def rounded(
+        cls, delta: Float[Tensor, "k c g g2"], budget: Budget, made_by: str, labels: Int[Tensor, "n"] | None = None
+    ) -> Perturbation:
+        """From float in [0,1] units to grey levels: rounded to nearest, checked against the budget.
+
+        Rounding and not truncation: truncating shifts every value by half a grey level on average. A coarse grid is
+        rounded once more, in `stretched`, after it got a picture's own size. A row that rounding carries out of an "l2"
+        budget is shortened until its integers are in it.
+        """
+        if not delta.isfinite().all():
+            raise ValueError(f"{made_by} made values that are not finite")
+        excess = float(delta.abs().max()) * 255 - budget.levels if delta.numel() else 0.0
+        if excess > 1e-2:  # float noise is far below; anything more is a method that did not project
+            raise ValueError(f"{made_by} left its budget by {excess:g} grey levels")
+        levels = delta.detach().float().cpu() * 255
+        if budget.norm == "l2" and len(levels):
+            longest = float(torch.linalg.vector_norm(levels.flatten(1), dim=1).max()) / 255
+            if longest > budget.eps * 1.001:
+                raise ValueError(f"{made_by} left its budget: {longest:g} > {budget.eps:g} (l2)")
+            levels = _shortened(levels, budget)
+        largest = budget.levels if budget.norm == "linf" or not delta.numel() else float(levels.abs().max())
+        dtype = torch.int8 if largest < 127.5 else torch.int16
+        return cls(_levels(levels, budget.levels, dtype), budget, made_by, labels)
+
+    def rows(self, index: Int[Tensor, "b"]) -> Int[Tensor, "b"]:
+        """The rows of delta that belong to these pictures."""
+        return index if self.labels is None else self.labels[index]
+
+    def at(self, index: int, height: int, width: int) -> Int[Tensor, "c h w"]:
+        """Grey levels to add to picture `index` at its own size."""
+        return self.stretched(torch.tensor([index]), height, width)[0]
+
+    def stretched(self, index: Int[Tensor, "b"], height: int, width: int) -> Int[Tensor, "b c h w"]:
+        """Grey levels to add to these pictures at one size."""
+        grid = self.delta[self.rows(index)]
+        if grid.shape[-2:] == (height, width):
+            return grid
+        return _levels(stretch(grid.float(), height, width), self.budget.levels, grid.dtype)
+
+    def apply(self, data: ImageSet) -> ImageSet:
+        """The protected set: integer addition, clamped to [0, 255]."""
+        if len(self) != len(data):
+            raise ValueError(f"a perturbation of {len(self)} rows for {len(data)} images")
+        out = torch.empty_like(data.images)
+        for index in torch.arange(len(data)).split(4096):
+            delta = self.stretched(index, *data.shape[1:])
+            out[index] = (data.images[index].to(torch.int16) + delta).clamp_(0, 255).to(torch.uint8)
+        return data.with_images(out, f"{data.name} + {self.made_by}")
+
+    def save(self, path: Path) -> None:
+        """Write as safetensors. Keep the file private: with it anybody can subtract the protection."""
+        tensors = {"delta": self.delta.contiguous()} | (
+            {} if self.labels is None else {"labels": self.labels.contiguous()}
+        )
+        meta = {"made_by": self.made_by, "eps": repr(self.budget.eps), "norm": self.budget.norm}
+        save_file(tensors, str(path), meta)
+
+    @classmethod
+    def load(cls, path: Path) -> Perturbation:
+        """Read what `save` wrote; the budget is checked again."""
+        if not path.is_file():
+            raise UserError(f"{path}: there is no perturbation file here")
+        with safe_open(str(path), "pt") as file:  # pyright: ignore[reportGeneralTypeIssues]
+            meta, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        budget = Budget(float(meta["eps"]), meta["norm"])  # type: ignore[arg-type]
+        return cls(tensors["delta"], budget, meta["made_by"], tensors.get("labels"))
+
+
+# --- what a method is: hyper-parameters are fields of a frozen dataclass, data are arguments of its one call ---
+
+
+@runtime_checkable
+class Net(Protocol):
+    """A classifier in two halves. Pictures are float in [0,1]; normalisation happens inside."""
+
+    def embed(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]: ...
+    def head(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]: ...
+    def stages(self, x: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _"]]: ...
+    def __call__(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]: ...
+
+
+@runtime_checkable
+class Attack(Protocol):
+    """Chooses the perturbation of a whole data set."""
+
+    def __call__(self, data: ImageSet, budget: Budget, run: Any) -> Perturbation: ...
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mutual information in nats, with what is needed to judge it. `mi.measure` fills in what an estimator leaves.
+
+    kind: an estimate may err to both sides; a lower bound is below the truth, up to sampling error. ceiling: no larger
+    value can come out, whatever the truth is. parts: terms and diagnostics by name. notes: warnings for people.
+    spread: standard error from half-samples. half: mean value over them; bias shows as a difference to `nats`.
+    null, null_within: mean value after shuffling y among all rows, and among rows of one class. p: of the full shuffle.
+    """
+
+    nats: float
+    kind: Literal["estimate", "lower bound"]
+    spread: float | None = None
+    ceiling: float = math.inf
+    parts: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    half: float | None = None
+    null: float | None = None
+    null_within: float | None = None
+    p: float | None = None
+
+    def __str__(self) -> str:
+        """One line for people."""
+        sign = ">= " if self.kind == "lower bound" else ""
+        error = "" if self.spread is None else f" ± {self.spread:.3f}"
+        told = {"shuffled": self.null, "shuffled within class": self.null_within, "p": self.p}
+        told |= {"ceiling": self.ceiling if math.isfinite(self.ceiling) else None}
+        inside = ", ".join(f"{name} {value:.3f}" for name, value in told.items() if value is not None)
+        return (
+            f"{sign}{self.nats:.3f}{error} nats"
+            + (f" ({inside})" if inside else "")
+            + "".join(f"; {note}" for note in self.notes)
+        )
+
+
+@runtime_checkable
+class Estimator(Protocol):
+    """Estimates the mutual information of paired samples: row i of x belongs to row i of y.
+
+    labels: class of each row. Every estimator takes them, as data; one that needs them raises UserError without.
+    """
+
+    def __call__(
+        self, x: Float[Tensor, "n dx"], y: Float[Tensor, "n dy"], run: Any, labels: Int[Tensor, "n"] | None = None
+    ) -> Estimate: ...
+
+
+@dataclass(frozen=True)
+class KnownPairs:
+    """Paired samples whose mutual information is known: `nats`, up to a standard error of `error`."""
+
+    name: str
+    x: Float[Tensor, "n dx"]
+    y: Float[Tensor, "n dy"]
+    labels: Int[Tensor, "n"]
+    nats: float
+    error: float = 0.0

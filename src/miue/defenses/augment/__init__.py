@@ -1,0 +1,1 @@
+"""Defenses that change every training batch."""

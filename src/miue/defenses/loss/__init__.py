@@ -1,0 +1,1 @@
+"""Defenses that are the victim's loss."""

@@ -1,0 +1,1 @@
+"""Defenses that act on the network before or after its training."""

@@ -1,0 +1,72 @@
+"""Fine-tuning on clean pictures: a trainer who knows that the set was protected, and has some that were not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+
+from miue import data
+from miue.core.run import Run
+from miue.core.spelling import at_least
+from miue.core.types import ImageSet, UserError
+from miue.training.batches import Batches, FlipCrop
+from miue.training.loop import cosine, descend
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tune:
+    """After the training, go on with clean pictures of the same classes alone, at a lower rate; SGD, flip and crop.
+
+    clean: where they are, as for `--clean`; split: of them; per_class: only the first ones of every class, 0 takes all.
+    head=true trains the head alone: last-layer retraining, with SGD where the source takes LBFGS. What the clean
+    pictures teach without the protected ones is the comparison that shows whether those were worth anything.
+    """
+
+    clean: str
+    split: str | None = None
+    per_class: int = 0
+    epochs: int = 20
+    batch: int = 32
+    lr: float = 0.01
+    head: bool = False
+    content: str = field(init=False, default="")
+    """Digest of the pictures, so that others at the same place are another defense."""
+
+    slot: ClassVar[Literal["finish"]] = "finish"
+    spelling: ClassVar[str] = "tune"
+    reference: ClassVar[str] = "last-layer retraining: Sandoval-Segura et al., NeurIPS 2023, arXiv 2305.19254"
+
+    def __post_init__(self) -> None:
+        at_least(self, per_class=0, epochs=1, batch=2)
+        if not self.lr > 0:
+            raise UserError(f"tune: lr={self.lr:g} is not positive")
+        object.__setattr__(self, "content", data.scan(self.clean, split=self.split).digest)
+
+    def __call__(self, net: Any, train: Batches, run: Run) -> None:
+        batches = Batches(self.pictures(train.data), run)
+        parameters = list((net.head if self.head else net).parameters())
+        optimizer = torch.optim.SGD(parameters, self.lr, 0.9, weight_decay=5e-4, nesterov=True)
+        count, seen = batches.count(self.batch), FlipCrop()
+        rate = cosine(self.lr, self.epochs * count)
+
+        def loss(batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor], generator: torch.Generator) -> torch.Tensor:
+            x, y = seen(batch[1], F.one_hot(batch[2], len(train.data.classes)).float(), generator)
+            return F.cross_entropy(net(x), y)
+
+        with run.progress(f"fine-tuning on {batches.data.name}", self.epochs * count) as tick:
+            for epoch in range(self.epochs):
+                net.train(not self.head)
+                generator = run.rng("tune", epoch)
+                stream = batches.shuffled(self.batch, "tune", epoch)
+                with run.seeded("tune", "layers", epoch):
+                    for _ in descend(lambda b, g=generator: loss(b, g), stream, optimizer, rate, run, epoch * count):
+                        tick()
+
+    def pictures(self, train: ImageSet) -> ImageSet:
+        """The clean pictures, with the classes and the size of the training set."""
+        source = data.scan(self.clean, split=self.split)
+        found = data.read_like(source, train, self.clean, "the training set")
+        return found.first_per_class(self.per_class) if self.per_class else found

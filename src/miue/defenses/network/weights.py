@@ -1,0 +1,84 @@
+"""Weights from elsewhere: a network that was trained before on other pictures, fine-tuned or with a new head only."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from miue.core.run import Run
+from miue.core.spelling import file_digest
+from miue.core.types import UserError
+from miue.training.batches import Batches
+
+WRAPPING = re.compile(r"^(?:net\.|module\.|model\.|trunk\.)+")  # what packages put before the names of tensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Start from the weights in a file, head excepted; with probe=true only a new head is trained on their features.
+
+    file: `.safetensors`, or a state dict saved by PyTorch, of the victim's own architecture, as miue or timm name its
+    tensors. Nothing is downloaded, and nothing is unpickled but tensors. Pictures reach the network as (x - 0.5) /
+    0.25, which is nearly ImageNet's mean and deviation; weights that expect another contrast (timm's "augreg"
+    transformers: 0.5 / 0.5) start worse than they could.
+    """
+
+    file: str
+    probe: bool = False
+    content: str = field(init=False, default="")
+    """Digest of the file, so that other weights under the same name are another defense."""
+
+    slot: ClassVar[Literal["start"]] = "start"
+    spelling: ClassVar[str] = "weights"
+    reference: ClassVar[str] = "fine-tuning and linear probing; on unlearnable pictures: BAIT, arXiv 2603.04731"
+
+    def __post_init__(self) -> None:
+        if not Path(self.file).is_file():
+            raise UserError(f"weights: the file {self.file!r} does not exist; give weights:file=PATH")
+        object.__setattr__(self, "content", file_digest(Path(self.file)))
+
+    def __call__(self, net: Any, train: Batches, run: Run) -> None:
+        self.check(net)
+
+    def check(self, net: Any) -> None:
+        """Put the weights into a network. UserError where they are another one's."""
+        there, own = {WRAPPING.sub("", name): value for name, value in self._read().items()}, net.trunk.state_dict()
+        names = {name: WRAPPING.sub("", name) for name in own}
+        if missing := [n for n, short in names.items() if short not in there and not n.endswith("num_batches_tracked")]:
+            raise UserError(
+                f"{self.file}: {len(missing)} of {len(own)} tensors of the victim are not in it, the first is "
+                f"{names[missing[0]]!r}; it must hold the same architecture"
+            )
+        for name, short in names.items():
+            if short in there and there[short].shape != own[name].shape:
+                raise UserError(
+                    f"{self.file}: {short!r} is {tuple(there[short].shape)} there and {tuple(own[name].shape)} in the "
+                    "victim; below 64 pixels networks have another stem than their published weights"
+                )
+        net.trunk.load_state_dict({name: there.get(short, own[name]) for name, short in names.items()})
+
+    def _read(self) -> Mapping[str, Tensor]:
+        path = Path(self.file)
+        try:
+            if path.suffix == ".safetensors":
+                return load_file(path)
+            found: Any = torch.load(path, map_location=lambda storage, _: storage, weights_only=True)
+        except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+            why = next(iter(str(error).splitlines()), type(error).__name__)
+            raise UserError(f"{self.file} holds no weights that can be read: {why}") from None
+        except Exception as error:  # pickle's own errors have no common base
+            raise UserError(f"{self.file} holds more than tensors, and is not opened: {type(error).__name__}") from None
+        for key in ("state_dict", "model"):
+            found = found[key] if isinstance(found, dict) and isinstance(found.get(key), dict) else found
+        tensors = {k: v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, dict) else {}
+        if not tensors:
+            raise UserError(f"{self.file} holds no state dict, that is, tensors by name")
+        return tensors

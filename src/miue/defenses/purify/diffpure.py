@@ -1,0 +1,193 @@
+"""DiffPure and AVATAR: pictures are half drowned in noise, and a diffusion model draws them again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from miue.core.run import Run
+from miue.core.spelling import at_least, digest, file_digest, tensor_digest
+from miue.core.types import UserError
+from miue.training.loop import cosine, descend, resume, state
+
+TIMES = 1000  # of the diffusion, from the picture to noise alone
+PART = 256  # pictures at a time
+GROUPS = 8  # of channels that are normalised together; a width is a multiple of it
+
+
+class Denoiser(nn.Module):
+    """A U-Net of diffusers, for pictures of any size: their edges are continued up to what it can halve."""
+
+    def __init__(self, unet: Any) -> None:
+        super().__init__()
+        self.unet = unet
+        self.grid = 2 ** (len(unet.config.block_out_channels) - 1)
+        self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+    def forward(self, z: Float[Tensor, "b c h w"], times: Int[Tensor, "b"]) -> Float[Tensor, "b o h w"]:
+        height, width = z.shape[2:]
+        z = F.pad(z, (0, -width % self.grid, 0, -height % self.grid), mode="replicate")
+        with self.autocast():
+            made = self.unet(z, times).sample
+        return made.float()[..., :height, :width]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffPure:
+    """Mix noise into every picture up to a time of the diffusion, and let a diffusion model take the noise out again.
+
+    z = sqrt(a) (2x - 1) + sqrt(1 - a) noise with a = prod(1 - beta) up to `time` of 1,000; then `steps` ancestral steps
+    back to 0, evenly spaced. Both sources go to 100 and back in 100 steps. model: folder of a model for diffusers
+    (`unet` and `scheduler`, or one U-Net), best one trained on other, clean pictures; nothing is downloaded. Without
+    one a U-Net of `width` channels is trained on the training pictures themselves, up to `time` alone; it has seen the
+    perturbations and may draw them again. epochs, batch, lr: of that training, Adam with a cosine rate. Slow without a
+    GPU: `steps` networks a picture.
+    """
+
+    model: str = ""
+    time: int = 100
+    steps: int = 100
+    width: int = 64
+    epochs: int = 60
+    batch: int = 128
+    lr: float = 5e-4
+    content: str = field(init=False, default="")
+    """Digest of the folder, so that another model under the same name is another defense."""
+
+    slot: ClassVar[Literal["purify"]] = "purify"
+    spelling: ClassVar[str] = "diffpure"
+    reference: ClassVar[str] = (
+        "Nie et al., ICML 2022, arXiv 2205.07460; on unlearnable pictures: AVATAR, Dolatabadi et al., arXiv 2303.08500"
+    )
+
+    def __post_init__(self) -> None:
+        at_least(self, time=1, steps=1, width=1, epochs=1, batch=1)
+        if self.time > TIMES or self.steps > self.time or self.width % GROUPS or not self.lr > 0:
+            raise UserError(
+                f"diffpure: time={self.time}, steps={self.steps}, width={self.width}, lr={self.lr:g}: at most {TIMES}, "
+                f"at most the time, a multiple of {GROUPS}, positive"
+            )
+        if find_spec("diffusers") is None:
+            raise UserError('diffpure needs diffusers; pip install "miue[defenses]" adds it')
+        if self.model:
+            folder = Path(self.model)
+            if not _config(folder):
+                raise UserError(
+                    f"diffpure: {self.model!r} is no folder of a diffusion model: neither config.json nor "
+                    "unet/config.json is in it; give model=FOLDER, as save_pretrained of diffusers writes it"
+                )
+            files = sorted(path for path in folder.rglob("*") if path.is_file())
+            object.__setattr__(self, "content", digest(*map(file_digest, files)))
+
+    def __call__(self, x: Float[Tensor, "n c h w"], y: Int[Tensor, "n"], run: Run) -> Float[Tensor, "n c h w"]:
+        schedule = self.schedule()
+        net = self.read(x.shape[1], run) if self.model else self.trained(x, schedule, run)
+        return self.drawn(net, schedule, x, run)
+
+    def schedule(self) -> Any:
+        """The noise by time: the model's own, or the sources' linear one."""
+        from diffusers.schedulers.scheduling_ddpm import DDPMScheduler  # here: an extra, and it takes seconds to import
+
+        for folder in (Path(self.model), Path(self.model) / "scheduler") if self.model else ():
+            if (folder / "scheduler_config.json").is_file():
+                made: Any = DDPMScheduler.from_pretrained(folder)
+                if made.config.num_train_timesteps < self.time:
+                    raise UserError(
+                        f"diffpure: time={self.time} is beyond the {made.config.num_train_timesteps} of {folder}"
+                    )
+                return made
+        return DDPMScheduler(num_train_timesteps=TIMES, beta_schedule="linear")
+
+    def read(self, channels: int, run: Run) -> Denoiser:
+        """The model of the folder."""
+        from diffusers.models.unets.unet_2d import UNet2DModel
+
+        folder = _config(Path(self.model))
+        try:
+            unet: Any = UNet2DModel.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False)
+        except (OSError, ValueError, RuntimeError) as error:
+            why = next(iter(str(error).splitlines()), type(error).__name__)
+            raise UserError(f"diffpure: the model in {folder} cannot be read: {why}") from None
+        if {unet.config.in_channels, unet.config.out_channels} != {channels}:
+            raise UserError(
+                f"diffpure: the model in {folder} takes {unet.config.in_channels} channels and gives "
+                f"{unet.config.out_channels}; these pictures have {channels}"
+            )
+        return run.place(Denoiser(unet)).eval()
+
+    def trained(self, x: Float[Tensor, "n c h w"], schedule: Any, run: Run) -> Denoiser:
+        """A model fitted to these pictures. Goes on after its last finished epoch where `run` keeps state."""
+        from diffusers.models.unets.unet_2d import UNet2DModel
+
+        channels, height, width = x.shape[1:]
+        with run.seeded("diffpure"):
+            unet = UNet2DModel(
+                sample_size=(height, width),
+                in_channels=channels,
+                out_channels=channels,
+                block_out_channels=(self.width, 2 * self.width, 2 * self.width),
+                down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+                up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+                norm_num_groups=GROUPS,
+            )
+            net = run.place(Denoiser(unet)).train()
+        optimizer = torch.optim.Adam(net.parameters(), self.lr)
+        identity = {"diffpure": repr(self), "pictures": tensor_digest(x), "seed": run.seed}
+        first = resume(net, optimizer, run, "diffpure", identity)
+        count = -(-len(x) // self.batch)
+        rate = cosine(self.lr, self.epochs * count)
+
+        def noisy(epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+            generator = run.rng("diffpure", epoch)
+            for rows in torch.randperm(len(x), generator=generator).tensor_split(count):
+                times = torch.randint(self.time, (len(rows),), generator=generator)
+                noise = torch.randn(x[rows].shape, generator=generator)
+                z = schedule.add_noise(2 * x[rows] - 1, noise, times)
+                yield run.put(z), run.put(times), run.put(noise)
+
+        with run.progress("diffusion model", self.epochs * count, first * count) as tick:
+            for epoch in range(first, self.epochs):
+                for _ in descend(
+                    lambda batch: F.mse_loss(net(batch[0], batch[1]), batch[2]),
+                    noisy(epoch),
+                    optimizer,
+                    rate,
+                    run,
+                    epoch * count,
+                ):
+                    tick()
+                run.save("diffpure", state(net, optimizer), {**identity, "epoch": epoch + 1})
+        return net.eval()
+
+    @torch.no_grad()
+    def drawn(self, net: nn.Module, schedule: Any, x: Float[Tensor, "n c h w"], run: Run) -> Float[Tensor, "n c h w"]:
+        """The pictures through noise and back, in main memory."""
+        made, parts = torch.empty_like(x), torch.arange(len(x)).split(PART)
+        times = [self.time - 1 - i * (self.time - 1) // max(self.steps - 1, 1) for i in range(self.steps)]
+        schedule.set_timesteps(timesteps=times)
+        back = schedule.step
+        with run.progress("pictures redrawn", len(parts) * len(times)) as tick:
+            for number, rows in enumerate(parts):
+                generator = run.rng("diffpure", "drawn", number)
+                noise = torch.randn(x[rows].shape, generator=generator)
+                z = run.put(schedule.add_noise(2 * x[rows] - 1, noise, torch.full((len(rows),), times[0])))
+                for time in times:
+                    guess = net(z, torch.full((len(rows),), time, device=z.device))
+                    z = back(guess, time, z, generator=generator).prev_sample
+                    tick()
+                made[rows] = ((z + 1) / 2).clamp(0, 1).to(x.device)
+        return made
+
+
+def _config(folder: Path) -> Path | None:
+    """Where the U-Net lies in a folder of diffusers."""
+    return next((f for f in (folder / "unet", folder) if (f / "config.json").is_file()), None)

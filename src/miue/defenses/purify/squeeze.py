@@ -1,0 +1,66 @@
+"""Image shortcut squeezing (Liu, Zhao, Larson, ICML 2023): JPEG, greyscale, few bits; on the training set only.
+
+All of it at once is a list: `gray+jpeg:quality=10`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from miue.core.run import Run
+from miue.core.types import UserError, eight_bits
+from miue.data import recoded
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jpeg:
+    """Encode every training picture as JPEG, once, and decode it again. quality: 1 to 100."""
+
+    quality: int = 10
+
+    slot: ClassVar[Literal["purify"]] = "purify"
+    spelling: ClassVar[str] = "jpeg"
+    reference: ClassVar[str] = "ISS: Liu et al., ICML 2023, arXiv 2301.13838"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.quality <= 100:
+            raise UserError(f"jpeg: quality={self.quality} is not between 1 and 100")
+
+    def __call__(self, x: Float[Tensor, "n c h w"], y: Int[Tensor, "n"], run: Run) -> Float[Tensor, "n c h w"]:
+        return recoded(eight_bits(x), f"jpeg:{self.quality}").float().div_(255)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gray:
+    """Replace every channel by the luma, 0.2989 R + 0.587 G + 0.114 B; greyscale pictures stay as they are."""
+
+    slot: ClassVar[Literal["purify"]] = "purify"
+    spelling: ClassVar[str] = "gray"
+    reference: ClassVar[str] = "ISS: Liu et al., ICML 2023, arXiv 2301.13838"
+
+    def __call__(self, x: Float[Tensor, "n c h w"], y: Int[Tensor, "n"], run: Run) -> Float[Tensor, "n c h w"]:
+        from torchvision.transforms.v2 import functional  # here: it takes a second to import
+
+        return x if x.shape[1] == 1 else functional.rgb_to_grayscale(x, num_output_channels=3).contiguous()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Depth:
+    """Keep the top bits of every value and set the others to 0: 2 bits leave 0, 64, 128 and 192."""
+
+    bits: int = 2
+
+    slot: ClassVar[Literal["purify"]] = "purify"
+    spelling: ClassVar[str] = "depth"
+    reference: ClassVar[str] = "ISS: Liu et al., ICML 2023, arXiv 2301.13838"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.bits <= 8:
+            raise UserError(f"depth: bits={self.bits} is not between 1 and 8")
+
+    def __call__(self, x: Float[Tensor, "n c h w"], y: Int[Tensor, "n"], run: Run) -> Float[Tensor, "n c h w"]:
+        return (eight_bits(x) & (256 - 2 ** (8 - self.bits))).float().div_(255)

@@ -1,0 +1,1 @@
+"""What a protection is worth: victims, controls and a verdict."""

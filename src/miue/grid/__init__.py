@@ -1,0 +1,1 @@
+"""Many attacks, defenses and victims in one plan that is safe to stop and to repeat."""

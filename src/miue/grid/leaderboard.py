@@ -1,0 +1,136 @@
+"""What survives what: the records of a grid as tables of mean and spread, with the worst case of every attack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Literal
+
+from miue.analysis.records import CellRecord, Record, Size, Verdict
+from miue.evaluation.proof import judge_victim
+from miue.grid.partial import Partial
+
+CONTROLS = ("clean", "noise", "without")
+
+
+class Place(Record):
+    """One attack against one defense, over seeds. Accuracies are shares in [0,1], on clean test pictures."""
+
+    defense: str
+    n: int
+    mean: float | None
+    """After the last epoch; None where no seed has a result."""
+    spread: float | None
+    """Standard deviation over seeds (n - 1); None for less than two."""
+    best: float | None
+    """Mean over seeds of the best epoch, chosen on the test set."""
+    failed: int
+    verdict: Verdict | None = None
+    """By the clean and the noise control with the same defense, over the seeds that all three have."""
+    reason: str = ""
+
+    def __str__(self) -> str:
+        """For people: "20.5% ± 1.1%"."""
+        if self.mean is None:
+            return "failed" if self.failed else ""
+        return f"{self.mean:.1%}" + ("" if self.spread is None else f" ± {self.spread:.1%}")
+
+    def among(self, n: int) -> str:
+        """The same, with its own n where it has fewer seeds than the table."""
+        return f"{self} (n = {self.n})" if 0 < self.n < n else str(self)
+
+
+class Line(Record):
+    """One row of a table: one attack (or control) against every defense, and its worst case."""
+
+    recipe: str
+    attack: str
+    budget: str
+    partial: str
+    """How it is protected in part; empty for the whole set."""
+    places: Sequence[Place]
+    worst: Place | None
+    """The defense with the largest mean: no tested defense gives the trainer more."""
+    size: Size | None = None
+    """How large the perturbations of all seeds are."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.attack}{self.partial}"
+
+
+class Board(Record):
+    """What a grid has shown so far. failed: the error of every cell that ended in one, by its name."""
+
+    version: Literal[1] = 1
+    cells: int
+    measured: int
+    failed: Mapping[str, str]
+    lines: Sequence[Line]
+
+
+def board(records: Sequence[CellRecord], cells: int, threshold: float) -> Board:
+    """The records of a grid of so many cells."""
+    failed = {f"{r.attack}{_partial(r)}, {r.recipe} + {r.defense}, seed {r.seed}": r.error for r in records if r.error}
+    measured = sum(r.victim is not None for r in records)
+    return Board(cells=cells, measured=measured, failed=failed, lines=leaderboard(records, threshold))
+
+
+def _partial(record: CellRecord) -> str:
+    return str(Partial(share=record.share, which=record.which, leaked=record.leaked))
+
+
+def leaderboard(records: Iterable[CellRecord], threshold: float) -> list[Line]:
+    """Lines by recipe, the clean ones first; lines and defenses otherwise in the order of the records."""
+    groups: dict[tuple[str, str, str, str], dict[str, list[CellRecord]]] = {}
+    for record in records:
+        row = (record.recipe, record.attack, record.budget, _partial(record))
+        groups.setdefault(row, {}).setdefault(record.defense, []).append(record)
+    recipes, defenses = (
+        list(dict.fromkeys(row[0] for row in groups)),
+        dict.fromkeys(d for g in groups.values() for d in g),
+    )
+    controls = {(row[0], row[1]): cells for row, cells in groups.items() if row[1] in ("clean", "noise") and not row[3]}
+
+    def rank(row: tuple[str, str, str, str]) -> tuple[int, int]:
+        return recipes.index(row[0]), CONTROLS.index(row[1]) if row[1] in CONTROLS else len(CONTROLS)
+
+    lines = []
+    for row in sorted(groups, key=rank):
+        against = {role: controls.get((row[0], role), {}) for role in ("clean", "noise")}
+        places = [_place(d, groups[row][d], against, threshold) for d in defenses if d in groups[row]]
+        there = [p for p in places if p.mean is not None]
+        worst = max(there, key=lambda p: p.mean or 0.0) if there else None
+        crafts = {r.seed: r.craft for records in groups[row].values() for r in records if r.craft}
+        line = Line(recipe=row[0], attack=row[1], budget=row[2], partial=row[3], places=places, worst=worst)
+        lines.append(line.model_copy(update={"size": Size.over(list(crafts.values()))}))
+    return lines
+
+
+def _place(
+    defense: str,
+    records: Sequence[CellRecord],
+    controls: Mapping[str, Mapping[str, list[CellRecord]]],
+    threshold: float,
+) -> Place:
+    done = {r.seed: r.victim for r in records if r.victim}
+    last = [v.last for v in done.values()]
+    place = Place(
+        defense=defense,
+        n=len(last),
+        mean=fmean(last) if last else None,
+        spread=stdev(last) if len(last) > 1 else None,
+        best=fmean(v.best for v in done.values()) if last else None,
+        failed=sum(bool(r.error) for r in records),
+    )
+    if records[0].attack in CONTROLS:
+        return place
+    runs = {role: {r.seed: r.victim for r in cells.get(defense, []) if r.victim} for role, cells in controls.items()}
+    seeds = sorted(set(done).intersection(*runs.values()))
+    if not seeds:
+        return place
+    by_role = {role: [found[s] for s in seeds] for role, found in {**runs, "protected": done}.items()}
+    name = next(iter(done.values())).victim
+    sets = records[0].sets
+    verdict, reason = judge_victim(name, by_role, sets.chance, threshold, sets.largest)
+    return place.model_copy(update={"verdict": verdict, "reason": reason})

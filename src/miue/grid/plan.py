@@ -1,0 +1,176 @@
+"""The plan of a grid: a TOML file, and the cells that it asks for, each known by its content."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import Template
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from miue import data
+from miue.analysis.records import Record, Sets, Which
+from miue.attacks import KNOWN, attack
+from miue.core.run import Run
+from miue.core.spelling import digest, own_budget, read_toml, spell
+from miue.core.types import Budget, ImageSet, UserError
+from miue.defenses import combination
+from miue.grid.partial import Partial
+from miue.victims.fit import Recipe
+from miue.victims.recipes import recipe
+from miue.victims.slots import Defense
+from miue.workflows.protect import code_of
+from miue.workflows.prove import read_test
+
+VERSION = 1  # of what a cell means; a higher number makes kept ones void
+Texts = Annotated[tuple[str, ...], Field(min_length=1)]
+Shares = Annotated[tuple[float, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One victim of a grid. key: digest of everything that decides its result."""
+
+    key: str
+    attack: str
+    method: str
+    budget: Budget | None
+    defense: str
+    recipe: str
+    partial: Partial
+    seed: int
+    training: Recipe = field(repr=False)
+    perturbation: str = ""
+    """Digest of what decides the perturbation; empty where there is none."""
+
+    def __str__(self) -> str:
+        return f"{self.attack}{self.partial}, {self.recipe} + {self.defense}, seed {self.seed}"
+
+
+class Grid(Record):
+    """What is to be measured, as a TOML file says it. Names and paths are those of the command line.
+
+    data, test: sources; $NAME in them is a variable of the environment. per_class, test_per_class: only the first
+    pictures of every class. seeds: how many, from `seed` on; a seed is that of the attack, of what is protected and
+    of the victim. budget: of every attack and of the noise; without it each method's own. shares, leaked: see Partial.
+    """
+
+    data: str
+    test: str | None = None
+    split: str | None = None
+    test_split: str | None = None
+    per_class: int | None = Field(None, ge=1)
+    test_per_class: int | None = Field(None, ge=1)
+    canvas: int | None = Field(None, ge=8)
+    attacks: Texts
+    defenses: Texts = ("none",)
+    recipes: Texts = ("quick",)
+    seeds: int = Field(1, ge=1)
+    seed: int = Field(0, ge=0)
+    budget: str | None = None
+    shares: Shares = (1.0,)
+    which: Which = "stratified"
+    leaked: Shares = (0.0,)
+    threshold: float = Field(0.25, gt=0, lt=1)
+    out: Path
+
+    @classmethod
+    def load(cls, path: Path) -> Grid:
+        """Read a TOML file. Raises UserError that names the key and what is allowed."""
+        try:
+            grid = cls.model_validate({"out": path.with_suffix("")} | read_toml(path))
+        except ValidationError as error:
+            first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a missing key may be misspelt
+            key = ".".join(map(str, first["loc"]))
+            if first["type"] == "extra_forbidden":
+                raise UserError(f"{path}: unknown key {key!r}; allowed: {', '.join(cls.model_fields)}") from None
+            if first["type"] == "missing":
+                raise UserError(f"{path}: the key {key!r} is missing") from None
+            raise UserError(f"{path}: {key} = {first['input']!r}: {first['msg']}") from None
+        try:
+            data.check_canvas(grid.canvas)
+            grid.cells(
+                Sets(source="", name="", data="", test="", shape=(3, 32, 32), images=1, tested=1, classes=2, chance=0.5)
+            )
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        return grid
+
+    @property
+    def source(self) -> str:
+        """What the grid asks for, as text: records of the same one need not read the pictures to find each other.
+
+        Paths stand in it as they are written, without what variables in them are, which is another reader's business;
+        a digest tells those apart.
+        """
+        asked = ("data", "test", "split", "test_split", "per_class", "test_per_class", "canvas")
+        told = repr({key: value for key in asked if (value := getattr(self, key)) is not None})
+        texts = [text for text in (self.data, self.test) if text]
+        meant = [_expanded(text) for text in texts]
+        return told if meant == texts else f"{told} {digest(*meant)}"
+
+    def read(self, run: Run) -> tuple[ImageSet, ImageSet]:
+        """The clean training set and the test set; where no test set is named, a fifth of the clean one."""
+        source, named = _expanded(self.data), self.test and _expanded(self.test)
+        for folder in (Path(text) for text in (source, named) if text):
+            if folder.is_dir() and self.out.resolve().is_relative_to(folder.resolve()):
+                raise UserError(f"out = {self.out}: lies among the pictures of {folder}; give a folder outside of it")
+        clean = data.read(data.scan(source, split=self.split), self.canvas)
+        test, kept = read_test(clean, source, named, self.test_split, run)
+        clean = clean if kept is None else clean.select(kept)
+        parts = (clean, self.per_class), (test, self.test_per_class)
+        clean, test = (part.first_per_class(count) if count else part for part, count in parts)
+        return clean, test
+
+    def cells(self, sets: Sets) -> list[Cell]:
+        """All cells: seed by seed, the controls first. A content that is asked for twice is one cell."""
+        if taken := {"clean", "without"} & set(self.attacks):
+            raise UserError(f"attacks: {taken.pop()!r} is the name of a control, which is there by itself")
+        shared = [(s, leak) for s in self.shares for leak in self.leaked]
+        partials = [Partial(share=s, which=self.which if s < 1 else "stratified", leaked=leak) for s, leak in shared]
+        rows = [("clean", Partial()), ("noise", Partial())]
+        rows += [("without", partial) for partial in partials if not partial.whole]
+        rows += [(text, partial) for text in self.attacks for partial in partials]
+        # once each, not once a cell: a defense may read its pictures or weights to know its own content
+        recipes, defended = {name: recipe(name) for name in self.recipes}, {d: _parts(d) for d in self.defenses}
+        made = [
+            self._cell(
+                sets, text, partial, (name, defense), recipes[name].defended(*defended[defense]), self.seed + seed
+            )
+            for seed in range(self.seeds)
+            for text, partial in rows
+            for name in self.recipes
+            for defense in self.defenses
+        ]
+        return list({cell.key: cell for cell in reversed(made)}.values())[::-1]  # of equal ones the first
+
+    def _cell(
+        self, sets: Sets, text: str, partial: Partial, names: tuple[str, str], training: Recipe, seed: int
+    ) -> Cell:
+        method, budget, made = text, None, ""
+        if text not in ("clean", "without"):
+            chosen = attack(text)
+            method, budget = spell(chosen, KNOWN), own_budget(chosen, sets.shape)
+            if self.budget is not None:
+                budget = Budget.parse(self.budget)
+            if facts := getattr(chosen, "facts", None):
+                facts.check(budget)
+            made = digest(VERSION, method, code_of(text, chosen), str(budget), sets.data, seed)
+        key = digest(VERSION, made or text, repr(partial), repr(training), sets.data, sets.test, seed)
+        return Cell(key, text, method, budget, names[1], names[0], partial, seed, training, made)
+
+
+def _parts(defense: str) -> tuple[Defense, ...]:
+    return () if defense == "none" else combination(defense)
+
+
+def _expanded(text: str) -> str:
+    """A source with the variables of the environment in it."""
+    try:
+        return Template(text).substitute(os.environ)
+    except KeyError as error:
+        raise UserError(f"{text}: set the environment variable {error.args[0]}") from None
+    except ValueError:
+        raise UserError(f"{text}: after a $ stands the name of an environment variable") from None

@@ -1,0 +1,23 @@
+"""What goes out: protected files with their manifest, checked again as a stranger reads them."""
+
+from miue.publish.align import align
+from miue.publish.manifest import FINAL as MANIFEST
+from miue.publish.output import check_output, clear_output, refuse_existing
+from miue.publish.preview import export, preview
+from miue.publish.verify import Finding, verify
+from miue.publish.write import Written, check_sizes, write
+
+__all__ = [
+    "MANIFEST",
+    "Finding",
+    "Written",
+    "align",
+    "check_output",
+    "check_sizes",
+    "clear_output",
+    "export",
+    "preview",
+    "refuse_existing",
+    "verify",
+    "write",
+]

@@ -1,0 +1,90 @@
+"""The manifest: one line per input, private, because it leads from a published picture to its original."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from miue.analysis.records import Record
+from miue.core.run import write_atomically
+from miue.core.types import Budget, Norm, UserError
+from miue.data.source import Kind
+
+FINAL, PART, PLAN = "manifest.jsonl", "manifest.part.jsonl", "outputs.json"
+
+
+class Line(Record):
+    """What became of one input. Hashes are SHA-256; max_change is in grey levels; l2 in [0,1] units; changed: share of
+    pixels; psnr in dB (None: no change)."""
+
+    path: str
+    out: str
+    status: Literal["protected", "skipped", "failed"]
+    reason: str = ""
+    class_name: str = ""
+    mode: str = ""
+    width: int = 0
+    height: int = 0
+    bytes: int = 0
+    sha256: str = ""
+    pixels: str = ""
+    out_bytes: int = 0
+    out_sha256: str = ""
+    out_pixels: str = ""
+    max_change: int | None = None
+    l2: float | None = None
+    changed: float | None = None
+    psnr: float | None = None
+    ssim: float | None = None
+
+
+class Plan(Record):
+    """What a run writes, put down before its first file: so that it can be checked, resumed and taken away again."""
+
+    version: Literal[1] = 1
+    kind: Kind
+    files: tuple[str, ...]
+    eps: float
+    norm: Norm
+
+    @property
+    def budget(self) -> Budget:
+        return Budget(self.eps, self.norm)
+
+    def save(self, private: Path) -> None:
+        write_atomically(private / PLAN, lambda part: _write(part, self.model_dump_json(indent=1) + "\n"))
+
+    @classmethod
+    def load(cls, private: Path) -> Plan | None:
+        path = private / PLAN
+        return cls.model_validate_json(path.read_text("utf-8")) if path.is_file() else None
+
+
+def read_lines(path: Path) -> list[Line]:
+    """The lines of a manifest; a last line that was cut off by a crash is left out. No file: no lines."""
+    lines = []
+    for text in path.read_text("utf-8").splitlines() if path.is_file() else ():
+        try:
+            lines.append(Line.model_validate_json(text))
+        except ValidationError:
+            if not path.name == PART:
+                raise UserError(f"{path}: damaged; run the protection again to rebuild it") from None
+    return lines
+
+
+def write_lines(path: Path, lines: Iterable[Line]) -> None:
+    """All lines at once: the file appears complete or not at all."""
+    write_atomically(path, lambda part: _write(part, "".join(map(as_text, lines))))
+
+
+def as_text(line: Line) -> str:
+    """One line of JSON, ASCII only: a file name with a line separator in it stays on its line."""
+    return json.dumps(line.model_dump()) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, "utf-8", newline="\n")

@@ -1,0 +1,118 @@
+"""The folder that is written and the private one beside it: what may be touched there."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from miue.core.types import UserError
+from miue.data.folder import NOTICE, readable
+from miue.publish.manifest import FINAL, PART, PLAN, Plan
+
+NOTICE_TEXT = """# Protected pictures
+
+The pictures in this folder carry a small, deliberate change (made with miue) that keeps classifiers from learning
+from them. Do not use them as training data: a model trained on them fails on ordinary pictures. In particular, do not
+add them to shared collections or to the training data of anything that people's safety depends on.
+"""
+
+
+def check_output(source_location: str | Path, out: Path, private: Path, overwrite: bool, fingerprint: str) -> None:
+    """Raise UserError unless `out` may be written; with `overwrite`, unless all that is there may be deleted.
+
+    fingerprint: stands for data and settings; an output whose run.json has the same one is resumed. Changes nothing.
+    """
+    source = Path(source_location)
+    if source.exists():
+        _refuse_overlap(source.resolve(), out, private)
+    if readable(str(out.resolve())) != str(out.resolve()):
+        raise UserError(
+            f"{readable(str(out))}: its name, or that of a folder above it, is not UTF-8 (%xNN is such a byte), and "
+            "the perturbation cannot be read back from there; choose another output folder"
+        )
+    if private.resolve().is_relative_to(out.resolve()):
+        raise UserError(f"{private}: the private folder lies in the published one; put it elsewhere")
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise UserError(f"{out}: is a {'link' if out.is_symlink() else 'file'}; give a folder that is new or empty")
+    there = files_in(out)
+    if links := [p for p in there if p.is_symlink()]:
+        raise UserError(
+            f"{links[0]}: is a link, and nothing is written through links; remove it or choose another output folder"
+        )
+    found = _fingerprint(private)
+    if overwrite:
+        ours = _ours(out, private)
+        if foreign := [path for path in there if path not in ours]:
+            raise UserError(
+                f"{foreign[0]}: was not written by miue, so --overwrite does not touch it; move it away first"
+            )
+    elif found != fingerprint and not there and (private / FINAL).exists():
+        raise UserError(
+            f"{private}: holds the records of another set that was written to {out}, without which that set can be "
+            "neither verified nor evaluated; choose another output folder, or give them up with --overwrite"
+        )
+    elif there and found != fingerprint:
+        if found is None:
+            raise UserError(
+                f"{out}: is not empty and was not written by miue; choose another output folder or empty it"
+            )
+        raise UserError(
+            f"{out}: was written with other settings or from other data; choose another output folder, or replace "
+            "what was written with --overwrite"
+        )
+
+
+def refuse_existing(path: Path, instead: str) -> None:
+    """UserError where something is there already: asked before work, and again before writing."""
+    if path.exists():
+        raise UserError(f"{path}: exists already; choose {instead}")
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Every file and link below a folder, links not followed."""
+    found = []
+    for root, folders, files in os.walk(folder):
+        at = Path(root)
+        found += [at / name for name in files] + [at / name for name in folders if (at / name).is_symlink()]
+    return sorted(found)
+
+
+def _refuse_overlap(source: Path, out: Path, private: Path) -> None:
+    for what, path in (("output", out.resolve()), ("private folder", private.resolve())):
+        if path == source:
+            raise UserError(
+                f"{path}: the {what} is the input; the originals are never overwritten, choose another output folder"
+            )
+        if path.is_relative_to(source) or source.is_relative_to(path):
+            where = "in the input" if path.is_relative_to(source) else "around the input"
+            raise UserError(f"{path}: the {what} lies {where} ({source}); choose a folder beside it")
+
+
+def _fingerprint(private: Path) -> str | None:
+    path = private / "run.json"
+    try:
+        return str(json.loads(path.read_text())["fingerprint"]) if path.exists() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{path}: is no record of miue, or it is damaged; move {private} away or choose another output folder"
+        ) from None
+
+
+def _ours(out: Path, private: Path) -> set[Path]:
+    """What an earlier run wrote, or was writing, to `out`."""
+    plan = Plan.load(private)
+    ours = {out / name for name in (NOTICE, *(plan.files if plan else ()))}
+    return ours | {path.with_name(f".{path.name}.part") for path in ours}
+
+
+def clear_output(out: Path, private: Path) -> None:
+    """Delete what an earlier run wrote to `out`, and its manifest. Other files stay, and so do their folders."""
+    for path in _ours(out, private):
+        path.unlink(missing_ok=True)
+    for root, _, _ in os.walk(out, topdown=False):
+        with suppress(OSError):  # not empty
+            Path(root).rmdir()
+    for name in (FINAL, PART, PLAN):
+        (private / name).unlink(missing_ok=True)

@@ -1,0 +1,75 @@
+"""Pictures that a person looks at: original, protected and the amplified difference side by side; a set as a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from PIL import Image
+
+from miue.core.run import write_atomically
+from miue.core.types import ImageSet, UserError
+from miue.data.read import clean_picture
+from miue.data.scan import scan_output
+from miue.data.source import Source
+from miue.publish.align import align
+from miue.publish.output import refuse_existing
+
+AMPLIFIED = 10
+TILE = 128
+
+
+def preview(clean: Source, out: Path, to: Path, count: int = 8) -> Path:
+    """A PNG with `count` columns, spread over the set: original above protected above grey + 10 x difference.
+
+    It shows clean pictures: keep it private. UserError where nothing corresponds or `to` lies in one of the sets.
+    """
+    if count < 1:
+        raise UserError(f"{count} pictures: at least 1")
+    if to.suffix.lower() != ".png":
+        raise UserError(f"{to}: a preview is a .png file")
+    for folder in (out,) if clean.kind == "named" else (out, Path(clean.location)):
+        if to.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{to}: lies in {folder}; it shows clean pictures beside protected ones: put it elsewhere")
+    published = scan_output(out)
+    rows = align(clean, published)
+    shown = (rows >= 0).nonzero().flatten()
+    shown = shown[:: max(len(shown) // count, 1)][:count]
+    sheet = Image.new("RGB", (max(len(shown), 1) * TILE, 3 * TILE), "white")
+    for at, row in enumerate(shown.tolist()):
+        before = _rgb(clean_picture(clean, clean.rows[row]).pixels)
+        after = _rgb(clean_picture(published, published.rows[int(rows[row])]).pixels)
+        change = np.clip(127 + AMPLIFIED * (after.astype(int) - before), 0, 255).astype(np.uint8)
+        for line, array in enumerate((before, after, change)):
+            sheet.paste(_tile(array), (at * TILE, line * TILE))
+    write_atomically(to, lambda part: sheet.save(part, "png"))
+    return to
+
+
+def export(data: ImageSet, folder: Path) -> Path:
+    """Write a set as a folder of class folders with PNG files; the folder appears complete or not at all.
+
+    Raises UserError where the folder exists.
+    """
+    refuse_existing(folder, "another folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+        part = Path(temporary) / folder.name  # made with the usual rights, which the temporary one does not have
+        for name, image in zip(data.sources, data.images, strict=True):
+            path = part / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy()).save(path)
+        part.rename(folder)
+    return folder
+
+
+def _rgb(pixels: np.ndarray) -> np.ndarray:
+    return pixels.repeat(3, -1) if pixels.shape[-1] == 1 else pixels
+
+
+def _tile(array: np.ndarray) -> Image.Image:
+    image = Image.fromarray(array)
+    scale = TILE / max(image.size)
+    size = (max(int(image.width * scale), 1), max(int(image.height * scale), 1))
+    return image.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS)

@@ -1,0 +1,197 @@
+"""Where protected pictures go: a tree of files, parquet shards, or an .npz file. Each file appears complete or not."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from miue.core.run import flush_all, write_atomically
+from miue.core.types import UserError
+from miue.data.arrays import ArrayStore, load_npz
+from miue.data.picture import Picture, encode
+from miue.data.source import Payload, Source
+from miue.data.tables import ParquetStore
+
+Form = Literal["png", "webp"]
+GROUP = 256 * 2**20
+"""Bytes of pictures in one row group: a reader cannot take a group of more than 2 GiB, whatever the source's had."""
+
+
+@dataclass(frozen=True)
+class Sink(ABC):
+    """Writes groups of rows; the rows of a group share one file. files: what it writes, relative to `out`."""
+
+    source: Source = field(repr=False)
+    out: Path
+    form: Form
+
+    @property
+    @abstractmethod
+    def files(self) -> tuple[str, ...]: ...
+
+    @property
+    @abstractmethod
+    def groups(self) -> Sequence[range]:
+        """Rows of `source.usable`, one range per file, in order."""
+
+    def encode(self, picture: Picture) -> Payload:
+        return encode(picture, self.form)
+
+    @abstractmethod
+    def put(self, at: int, payloads: Iterator[Payload]) -> None:
+        """Write group number `at`, taking its payloads one after another."""
+
+    @abstractmethod
+    def stored(self, at: int) -> Iterator[Payload]:
+        """Read group number `at` back from disk. Raises OSError or ValueError where it is missing or damaged."""
+
+    def flush(self) -> None:  # noqa: B027 (a sink whose files are large has flushed them one by one)
+        """Bring to disk what `put` left to the system."""
+
+
+def sink_for(source: Source, out: Path, form: Form) -> Sink:
+    """The same kind as came in; a named set becomes a folder of class folders."""
+    return {"parquet": ParquetSink, "npz": NpzSink}.get(source.kind, TreeSink)(source, out, form)
+
+
+def out_name(out: str, kind: str, form: Form) -> str:
+    """Where a picture lies in the output, given its entry's `out`."""
+    return f"{out.removesuffix('.png')}.{form}" if kind in ("folder", "named") else out
+
+
+@dataclass(frozen=True)
+class TreeSink(Sink):
+    """One file per picture. They are flushed together: after a power cut, a damaged one is found and written again."""
+
+    _folders: set[Path] = field(default_factory=set, repr=False)
+    """Those that lead through no link."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return tuple(out_name(entry.out, self.source.kind, self.form) for entry in self.source.usable)
+
+    @property
+    def groups(self) -> Sequence[range]:
+        return [range(i, i + 1) for i in range(len(self.source.rows))]
+
+    def _path(self, at: int) -> Path:
+        return self.out / out_name(self.source.usable[at].out, self.source.kind, self.form)
+
+    def put(self, at: int, payloads: Iterator[Payload]) -> None:
+        path, payload = self._path(at), next(payloads)
+        if path.parent not in self._folders:
+            if path.parent.resolve() != self.out.resolve() / path.parent.relative_to(self.out):
+                raise UserError(f"{path.parent}: leads through a link; nothing is written through links")
+            self._folders.add(path.parent)
+        write_atomically(path, bytes(payload), flush=False)
+
+    def flush(self) -> None:
+        flush_all(map(self._path, range(len(self.source.rows))))
+
+    def stored(self, at: int) -> Iterator[Payload]:
+        yield self._path(at).read_bytes()
+
+
+class ParquetSink(Sink):
+    """The shards of the source, same names, columns and schema; rows without protection are left out."""
+
+    @property
+    def store(self) -> ParquetStore:
+        assert isinstance(self.source.store, ParquetStore)
+        return self.source.store
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return tuple(shard.relative_to(self.store.root).as_posix() for shard in self.store.shards)
+
+    @property
+    def groups(self) -> Sequence[range]:
+        rows = np.array(self.source.rows)
+        spans = [self.store.span(shard) for shard in self.store.shards]
+        return [range(*np.searchsorted(rows, [span.start, span.stop]).tolist()) for span in spans]
+
+    def put(self, at: int, payloads: Iterator[Payload]) -> None:
+        shard = self.store.shards[at]
+        write_atomically(self.out / self.files[at], lambda part: self._copy(shard, part, payloads))
+
+    def _copy(self, shard: Path, part: Path, payloads: Iterator[Payload]) -> None:
+        keep, column, row = set(self.source.rows), self.store.column, self.store.span(shard).start
+        names = self.store.schema.names
+        with pq.ParquetFile(shard) as file, pq.ParquetWriter(part, self.store.schema) as writer:
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group, names)
+                rows, row = [i for i in range(len(table)) if row + i in keep], row + len(table)
+                images, table = table.column(column), table.drop_columns([column]).take(rows)
+                start, cells, size = 0, list[Any](), 0
+                for at, data in zip(rows, islice(payloads, len(rows)), strict=True):
+                    if cells and size + len(data) > GROUP:
+                        writer.write_table(self._group(table.slice(start, len(cells)), cells))
+                        start, cells, size = start + len(cells), [], 0
+                    cells.append(_cell(images[at].as_py(), data, self.form))
+                    size += len(data)
+                if cells:
+                    writer.write_table(self._group(table.slice(start), cells))
+
+    def _group(self, table: pa.Table, cells: list[Any]) -> pa.Table:
+        """Rows of the source as they are published, with new pictures."""
+        schema, image = self.store.schema, self.store.column
+        arrays = [pa.array(cells, f.type) if f.name == image else table.column(f.name) for f in schema]
+        return pa.table(arrays, schema)
+
+    def stored(self, at: int) -> Iterator[Payload]:
+        with pq.ParquetFile(self.out / self.files[at]) as file:
+            for batch in file.iter_batches(64, columns=[self.store.column]):
+                for cell in batch.column(0).to_pylist():
+                    yield cell["bytes"] if isinstance(cell, dict) else cell
+
+
+def _cell(old: dict | bytes, data: Payload, form: Form) -> dict | Payload:
+    """The new value of an image column; the name in it gets the extension of what it holds now."""
+    if not isinstance(old, dict):
+        return data
+    path = old.get("path")
+    return {"bytes": data} | ({"path": f"{path.rpartition('.')[0] or path}.{form}"} if path else {})
+
+
+class NpzSink(Sink):
+    """One .npz file with the same arrays; only the pictures differ."""
+
+    @property
+    def store(self) -> ArrayStore:
+        assert isinstance(self.source.store, ArrayStore)
+        return self.source.store
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (Path(self.store.location).name,)
+
+    @property
+    def groups(self) -> Sequence[range]:
+        return [range(len(self.source.rows))]
+
+    def encode(self, picture: Picture) -> Payload:
+        return picture.array.reshape(self.store.images.shape[1:])
+
+    def put(self, at: int, payloads: Iterator[Payload]) -> None:
+        images = np.empty_like(self.store.images)
+        for i, payload in enumerate(payloads):
+            images[i] = payload
+        arrays = load_npz(Path(self.store.location)) | {self.store.key: images}
+
+        def save(part: Path) -> None:
+            with part.open("wb") as file:  # numpy would add its own extension to a name
+                np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
+
+        write_atomically(self.out / self.files[0], save)
+
+    def stored(self, at: int) -> Iterator[Payload]:
+        with np.load(self.out / self.files[0], allow_pickle=False) as file:
+            yield from file[self.store.key]

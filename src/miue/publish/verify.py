@@ -1,0 +1,148 @@
+"""Check an output against its manifest: what is there is protected, and nothing else is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from io import BytesIO
+from pathlib import Path
+
+import torch
+from PIL import ExifTags, Image
+
+from miue.core.types import Budget, UserError
+from miue.data.arrays import open_npz
+from miue.data.folder import NOTICE, begun, private_of, readable
+from miue.data.formats import bare, followed, lossless
+from miue.data.picture import ANY_SIZE, Picture, Rules, Unfit, decode, quiet
+from miue.data.read import clean_picture
+from miue.data.source import Payload, Source
+from miue.data.tables import open_parquet
+from miue.publish.manifest import FINAL, Line, Plan, read_lines
+from miue.publish.output import files_in
+
+_PUBLISHED = Rules(max_pixels=ANY_SIZE, frames="first")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One checked file or row. problem: what is wrong with it; empty where it is as it should be."""
+
+    path: str
+    problem: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return not self.problem
+
+
+def verify(out: Path, clean: Source | None = None) -> list[Finding]:
+    """One finding for every protected picture and for every file that should not be there.
+
+    clean: the scanned original; with it the budget is measured again. Raises UserError without a finished manifest.
+    """
+    private = private_of(out)
+    plan, lines = Plan.load(private), read_lines(private / FINAL)
+    if plan is None or not lines:
+        raise UserError(f"{out}: there is no finished manifest in {private}; only an output of miue can be verified")
+    known = {line.pixels: line.path for line in lines if line.pixels}
+    originals = _Originals(clean, plan.budget) if clean is not None else None
+    with quiet():
+        findings = list(_pictures(out, plan, lines, known, originals))
+        if not (out / NOTICE).is_file():
+            findings.append(Finding(NOTICE, "is missing: nobody who receives the set is told what it is"))
+        return findings + list(_others(out, set(plan.files), known))
+
+
+def _pictures(
+    out: Path, plan: Plan, lines: list[Line], known: dict[str, str], originals: _Originals | None
+) -> Iterator[Finding]:
+    get = _reader(out, plan)
+    for line in lines:
+        if line.status == "protected":
+            try:
+                problem = _problem(get(line.out), line, known, originals)
+            except (OSError, IndexError):
+                problem = "is missing or cannot be read"
+            yield Finding(line.out, problem)
+
+
+def _reader(out: Path, plan: Plan) -> Callable[[str], Payload]:
+    """A function from a line's `out` to its payload. It raises OSError or IndexError where there is none."""
+    if plan.kind in ("folder", "named"):
+        return lambda name: (out / name).read_bytes()
+    files = tuple(out / name for name in plan.files if name != NOTICE)
+    try:
+        store = open_parquet(out, files) if plan.kind == "parquet" else open_npz(files[0])
+    except UserError as error:
+        return partial(_unreadable, str(error))
+    return lambda name: store.get(int(name.removeprefix("row ")))
+
+
+def _unreadable(why: str, name: str) -> Payload:
+    raise OSError(why)
+
+
+def _problem(payload: Payload, line: Line, known: dict[str, str], originals: _Originals | None) -> str:
+    try:
+        picture = decode(payload, _PUBLISHED)
+    except Unfit as unfit:
+        return unfit.reason
+    if isinstance(payload, bytes):
+        if not lossless(payload):
+            return "is not a lossless file (PNG or lossless WebP)"
+        if followed(payload):
+            return "has something behind the end of its picture"
+        if not bare(payload) and _carries_another(payload):
+            return "carries another picture inside (preview or frame)"
+    if picture.digest in known:
+        return f"shows the unprotected {known[picture.digest]}"
+    if originals is not None and (problem := originals.compare(picture, line)):
+        return problem
+    return "" if picture.digest == line.out_pixels else "differs from the picture that was written"
+
+
+def _carries_another(payload: bytes) -> bool:
+    with Image.open(BytesIO(payload)) as im:
+        return bool(im.getexif().get_ifd(ExifTags.IFD.IFD1)) or getattr(im, "n_frames", 1) > 1
+
+
+@dataclass(frozen=True)
+class _Originals:
+    """Clean pictures by path, for measuring the budget again."""
+
+    clean: Source
+    budget: Budget
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        return {self.clean.entries[row].path: row for row in self.clean.rows}
+
+    def compare(self, picture: Picture, line: Line) -> str:
+        """What is wrong with a protected picture beside its original; nothing where all is well."""
+        if line.path not in self.rows:
+            return f"its original {line.path} is not in the clean set"
+        original = clean_picture(self.clean, self.rows[line.path])
+        if original.size != picture.size:
+            return "has another size than its original"
+        change = torch.from_numpy(picture.minus(original))[None]
+        if not self.budget.allows(change):
+            return (
+                f"leaves the budget: {float(self.budget.measure(change)):g} > {self.budget.eps:g} ({self.budget.norm})"
+            )
+        return "" if picture.same_alpha(original) else "has another alpha than its original"
+
+
+def _others(out: Path, ours: set[str], known: dict[str, str]) -> Iterator[Finding]:
+    for path in files_in(out):
+        name = path.relative_to(out).as_posix()
+        if name in ours | {NOTICE}:
+            continue
+        problem = "was not written by miue"
+        try:
+            digest = decode(begun(path)[0], _PUBLISHED).digest
+            problem = f"shows the unprotected {known[digest]}" if digest in known else problem
+        except (Unfit, OSError):
+            pass
+        yield Finding(readable(name), problem)

@@ -1,0 +1,247 @@
+"""From a perturbation to files: every picture at its own size, lossless, measured after it was written."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+import torch
+from filelock import Timeout
+
+from miue.analysis.records import Size
+from miue.core.run import Lock, write_atomically
+from miue.core.types import Budget, Perturbation, UserError
+from miue.data.picture import Rules, decode, quiet
+from miue.data.quality import Change, Spread, size, ssim
+from miue.data.read import clean_picture
+from miue.data.source import Entry, Payload, Source, ahead, sha256
+from miue.publish.manifest import FINAL, PART, Line, Plan, as_text, read_lines, write_lines
+from miue.publish.output import NOTICE, NOTICE_TEXT
+from miue.publish.sinks import Form, Sink, out_name, sink_for
+
+_WEBP_SIDE = 16383
+_FLUSH = 0.2  # seconds between flushes of the log
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written. counts: inputs by status. worst: the largest change of one value, in grey levels.
+
+    unchanged: pictures in which no value changed, so that the output has them as clean as they were.
+    size: how large the changes are as measured on the files.
+    """
+
+    counts: dict[str, int]
+    worst: int
+    unchanged: int
+    size: Size | None
+    psnr: Spread | None
+    ssim: Spread | None
+    bytes_in: int
+    bytes_out: int
+    notes: tuple[str, ...] = field(default=())
+
+
+def write(
+    source: Source,
+    perturbation: Perturbation,
+    out: Path,
+    private: Path,
+    *,
+    format: Form = "png",
+    tick: Callable[[], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Written:
+    """Write the protected set to `out` and its manifest to `private`; what an earlier call finished is kept.
+
+    tick: called after each usable picture. stop: asked between pictures; where it says True the current file is
+    finished and KeyboardInterrupt raised. Raises UserError where a source file has changed, OSError where the disk
+    does not take it; no truncated file is left.
+    """
+    if len(perturbation) != len(source.usable):
+        raise ValueError(f"a perturbation of {len(perturbation)} rows for {len(source.usable)} pictures")
+    check_sizes(source, perturbation.budget, tuple(perturbation.delta.shape[-2:]), format)
+    private.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        with Lock(private / "write.lock", timeout=0), quiet():
+            return _Writer(source, perturbation, sink_for(source, out, format), private).run(tick, stop)
+    except Timeout:
+        raise UserError(f"{out}: another run is writing there; wait for it or choose another output folder") from None
+
+
+def check_sizes(source: Source, budget: Budget, grid: tuple[int, ...], form: Form) -> None:
+    """UserError for a picture whose size the budget or the format cannot take. grid: height and width of the noise."""
+    norm = budget.norm
+    for entry in source.usable:
+        if norm in ("l2", "l0") and (entry.height, entry.width) != grid:
+            raise UserError(
+                f"{entry.path} is {entry.width} x {entry.height}, and a budget in {norm} holds only at the size of the "
+                f"noise grid ({grid[1]} x {grid[0]}); use pictures of one square size with that size as canvas, or a "
+                "method and a budget in grey levels (8)"
+            )
+        if form == "webp" and max(entry.width, entry.height) > _WEBP_SIDE:
+            raise UserError(f"{entry.path}: a WebP file has at most {_WEBP_SIDE} pixels a side; use png")
+
+
+@dataclass(frozen=True)
+class _Writer:
+    source: Source
+    perturbation: Perturbation
+    sink: Sink
+    private: Path
+
+    def run(self, tick: Callable[[], None] | None, stop: Callable[[], bool] | None) -> Written:
+        """Write what is missing, in row order; the manifest comes last."""
+        tick, stop = tick or (lambda: None), stop or (lambda: False)
+        groups, lines = self.sink.groups, self._kept()
+        todo = [at for at, rows in enumerate(groups) if not rows or rows.start not in lines]
+        self._prepare([row for at in todo for row in groups[at]])
+        write_lines(self.private / PART, lines.values())
+        flushed = monotonic()
+        for _ in lines:
+            tick()
+        rows = [row for at in todo for row in groups[at]]
+        made = ahead(self._make, rows, lambda row: self.source.usable[row].size)
+        with (self.private / PART).open("a", encoding="utf-8") as log:
+            for at in todo:
+                fresh: list[Line] = []
+                self.sink.put(at, _recorded(islice(made, len(groups[at])), fresh, tick, stop))
+                self._check(at, fresh)
+                log.write("".join(map(as_text, fresh)))
+                if monotonic() - flushed > _FLUSH:  # after a kill, what is not in the log is written again
+                    log.flush()
+                    flushed = monotonic()
+                lines |= zip(groups[at], fresh, strict=True)
+        return self._finish(lines)
+
+    def _kept(self) -> dict[int, Line]:
+        """The lines of groups that an earlier call finished and that still lie there as it left them."""
+        known = {line.path: line for name in (FINAL, PART) for line in read_lines(self.private / name)}
+        kept: dict[int, Line] = {}
+        for at, rows in enumerate(self.sink.groups):
+            old = [known.get(self.source.usable[row].path) for row in rows]
+            lines = [line for row, line in zip(rows, old, strict=True) if line and self._is_for(line, row)]
+            if rows and len(lines) == len(rows) and self._holds(at, lines):
+                kept |= zip(rows, lines, strict=True)
+        return kept
+
+    def _is_for(self, line: Line, row: int) -> bool:
+        entry = self.source.usable[row]
+        return line.status == "protected" and line.sha256 == entry.sha256 and line.out == self._out(entry)
+
+    def _out(self, entry: Entry) -> str:
+        return out_name(entry.out, self.source.kind, self.sink.form)
+
+    def _holds(self, at: int, lines: Sequence[Line]) -> bool:
+        try:
+            return [sha256(payload) for payload in self.sink.stored(at)] == [line.out_sha256 for line in lines]
+        except (OSError, ValueError):  # missing, or damaged: it is written again
+            return False
+
+    def _check(self, at: int, lines: Sequence[Line]) -> None:
+        if not self._holds(at, lines):
+            raise OSError(f"{self.sink.out / self.sink.files[at]}: what is read back differs from what was written")
+
+    def _prepare(self, rows: Sequence[int]) -> None:
+        out, budget = self.sink.out, self.perturbation.budget
+        out.mkdir(parents=True, exist_ok=True)
+        need = sum(self.source.usable[row].width * self.source.usable[row].height * 3 for row in rows) // 2
+        if (free := shutil.disk_usage(out).free) < need:
+            raise UserError(f"{out}: at least {need:,} bytes are needed there, {free:,} are free; make room")
+        files = (NOTICE, *self.sink.files)
+        Plan(kind=self.source.kind, files=files, eps=budget.eps, norm=budget.norm).save(self.private)
+        write_atomically(out / NOTICE, lambda part: _write_text(part, NOTICE_TEXT))
+        if self.source.kind in ("folder", "named"):  # a class without pictures keeps its place among the labels
+            for name in self.source.classes:
+                (out / name).mkdir(exist_ok=True)
+
+    def _make(self, row: int) -> tuple[Line, Payload]:
+        """Protect one picture, and measure what its encoded form decodes to."""
+        entry, clean = self.source.usable[row], clean_picture(self.source, self.source.rows[row])
+        delta = self.perturbation.at(row, entry.height, entry.width).to(torch.int16).numpy()
+        payload = self.sink.encode(clean.plus(delta))
+        stored = decode(payload, Rules(self.source.rules.max_pixels))
+        change = stored.minus(clean)
+        if not self.perturbation.budget.allows(torch.from_numpy(change)[None]) or not stored.same_alpha(clean):
+            raise RuntimeError(
+                f"{entry.path}: the encoded file leaves the budget or changes alpha; nothing was written"
+            )
+        before, size = np.broadcast_to(clean.pixels, stored.pixels.shape), Change.of(change)
+        line = Line(
+            **_facts(self.source, entry, self._out(entry), "protected"),
+            out_bytes=len(payload) if isinstance(payload, bytes) else payload.nbytes,
+            out_sha256=sha256(payload),
+            out_pixels=stored.digest,
+            max_change=size.linf,
+            l2=size.l2,
+            changed=size.changed,
+            psnr=size.psnr,
+            ssim=ssim(before, stored.pixels),
+        )
+        return line, payload
+
+    def _finish(self, lines: dict[int, Line]) -> Written:
+        usable = iter(lines[row] for row in range(len(lines)))
+        every = [
+            next(usable) if e.status == "ok" else Line(**_facts(self.source, e, "", e.status))
+            for e in self.source.entries
+        ]
+        self.sink.flush()
+        write_lines(self.private / FINAL, every)
+        (self.private / PART).unlink()
+        done = [line for line in every if line.status == "protected"]
+        changes = size([_change(line) for line in done])
+        return Written(
+            counts=dict(Counter(line.status for line in every)),
+            worst=max((line.max_change or 0 for line in done), default=0),
+            unchanged=sum(line.max_change == 0 for line in done),
+            size=changes,
+            psnr=Spread.over([line.psnr for line in done if line.psnr is not None]),
+            ssim=Spread.over([line.ssim for line in done if line.ssim is not None]),
+            bytes_in=sum(line.bytes for line in done),
+            bytes_out=sum(line.out_bytes for line in done),
+            notes=_notes(done, changes),
+        )
+
+
+def _recorded(
+    made: Iterator[tuple[Line, Payload]], lines: list[Line], tick: Callable[[], None], stop: Callable[[], bool]
+) -> Iterator[Payload]:
+    """Pass payloads on, and keep their lines."""
+    while True:
+        if stop():
+            raise KeyboardInterrupt
+        if (one := next(made, None)) is None:
+            return
+        lines.append(one[0])
+        tick()
+        yield one[1]
+
+
+def _facts(source: Source, entry: Entry, out: str, status: str) -> dict:
+    name = source.classes[entry.label] if entry.label >= 0 else ""
+    same = ("path", "reason", "mode", "width", "height", "bytes", "sha256", "pixels")
+    return {key: getattr(entry, key) for key in same} | {"out": out, "status": status, "class_name": name}
+
+
+def _change(line: Line) -> Change:
+    return Change(line.max_change or 0, line.l2 or 0.0, line.changed or 0.0, line.psnr)
+
+
+def _notes(lines: Sequence[Line], changes: Size | None) -> tuple[str, ...]:
+    notes = []
+    if changes and changes.leaves:
+        notes.append(changes.leaves)
+    if flat := sum(line.ssim is not None and line.ssim < 0.8 for line in lines):
+        notes.append(f"{flat} pictures with SSIM below 0.8: flat areas show the noise")
+    return tuple(notes)
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, "utf-8", newline="\n")

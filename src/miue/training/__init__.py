@@ -1,0 +1,1 @@
+"""Batches, views, bounded steps and the one training loop."""

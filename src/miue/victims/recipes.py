@@ -1,0 +1,86 @@
+"""Named recipes, with their source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from miue.core.spelling import fill, split
+from miue.core.types import UserError
+from miue.victims.fit import Recipe, Smoothed
+
+RECIPES: Mapping[str, Recipe] = {
+    "quick": Recipe(
+        net="small-resnet:width=16",
+        epochs=18,
+        batch=32,
+        warmup=0.2,
+        nesterov=True,
+        source="ours: a first answer in minutes on two CPU cores",
+    ),
+    "small": Recipe(
+        net="small-resnet",
+        epochs=30,
+        batch=64,
+        warmup=0.2,
+        nesterov=True,
+        source="ours: a few thousand pictures on two CPU cores",
+    ),
+    "papers": Recipe(source="the field's usual victim: SGD 0.1, weight decay 5e-4, cosine, 60 epochs (EM, ISS)"),
+    "papers-100": Recipe(epochs=100, source="the victims of adversarial training, but with a cosine rate"),
+    "papers-200": Recipe(epochs=200, weight_decay=1e-4, source="MI-UE's victim at learning rate 0.1"),
+    "mi-ue": Recipe(
+        epochs=200,
+        lr=0.5,
+        weight_decay=1e-4,
+        source="MI-UE's released victim: learning rate 0.5, 200 epochs; there pictures are not normalised",
+    ),
+    "fast": Recipe(
+        epochs=40,
+        batch=64,
+        warmup=0.2,
+        nesterov=True,
+        loss=Smoothed(),
+        source="ours, after the speed runs on CIFAR-10: a rise and a fall of the rate, Nesterov, smoothed labels",
+    ),
+    "early-stop": Recipe(
+        hold_out=0.1,
+        patience=10,
+        source="ours: `papers`, stopped 10 epochs after the best one on a tenth of the same set that is held out",
+    ),
+    "vit": Recipe(
+        net="vit-tiny",
+        epochs=60,
+        optimizer="adamw",
+        lr=1e-3,
+        warmup=0.1,
+        weight_decay=0.05,
+        source="ours: AdamW for transformers",
+    ),
+}
+UNNORMALISED = ("linear", "mlp2", "mlp3", "lenet5")
+
+
+def recipe(text: str, net: str | None = None) -> Recipe:
+    """A recipe from its spelling: "quick", "papers:lr=0.5,epochs=200". Raises UserError that names what is allowed.
+
+    net: another network than the recipe's, as `net=` in the spelling. It comes with the rate and the optimizer that it
+    needs; what the spelling says of them holds.
+    """
+    name, words, given = split(text)
+    if name not in RECIPES or words:
+        raise UserError(
+            f"recipe {text!r} is unknown; allowed: {', '.join(RECIPES)}, each with field=value after a colon"
+        )
+    given = given if net is None else {**given, "net": net}
+    base = _for_victim(RECIPES[name], given["net"]) if "net" in given else RECIPES[name]
+    return fill(base, given, f"recipe {name}")
+
+
+def _for_victim(base: Recipe, net: str) -> Recipe:
+    """The recipe with another network: transformers get their optimizer, nets without normalisation a lower rate."""
+    if net.partition(":")[0] in UNNORMALISED:
+        return replace(base, net=net, lr=min(base.lr, 0.01))
+    if net.startswith(("vit", "small-vit", "deit", "cait", "swin")) and base.optimizer == "sgd":
+        return replace(base, net=net, optimizer="adamw", lr=1e-3, warmup=max(base.warmup, 0.1), weight_decay=0.05)
+    return replace(base, net=net)

@@ -1,0 +1,1 @@
+"""From folders to records: what the verbs of the command line do."""

@@ -1,0 +1,309 @@
+"""From a source to a protected set with its record. Safe to repeat."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, is_dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from filelock import Timeout
+from pydantic import Field
+
+from miue import data, nets, publish
+from miue.analysis.records import Record
+from miue.attacks import KNOWN, attack
+from miue.core.run import Lock, Run, launch, write_atomically
+from miue.core.spelling import digest, file_digest, own_budget, read_record, spell
+from miue.core.types import Budget, ImageSet, Perturbation, UserError
+
+VERSION = 1
+MOST = 20  # classes that are listed by name
+SMALLEST, TRIAL = 64, 1.5  # pictures of the first trial of a forecast; seconds of one that says enough
+
+
+class RunRecord(Record):
+    """What was done to which data with which settings: everything needed to repeat it."""
+
+    version: Literal[1] = 1
+    fingerprint: str
+    status: Literal["running", "finished"]
+    miue: str
+    settings: dict[str, Any]
+    source: dict[str, Any]
+    machine: dict[str, str]
+    seconds: Mapping[str, float] = Field(default_factory=dict)
+    written: Mapping[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def of(cls, out: Path) -> RunRecord:
+        """The record beside an output. Raises UserError where there is none."""
+        path = data.private_of(out) / "run.json"
+        if not path.is_file():
+            raise UserError(f"{out}: no {path.parent.name}/run.json beside it; only an output of miue has one")
+        return read_record(cls, path)
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """By which the run that made the output looked at pictures."""
+        return self.source.get("rules", {})
+
+    def originals(self, clean: str, split: str | None) -> data.Source:
+        """Look at the clean pictures by the same rules."""
+        return data.scan(clean, split=split, **self.rules)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """The settings of one protection. budget None: the method's own. canvas None: chosen from the pictures."""
+
+    source: str
+    out: Path
+    method: str = "mi-ue:balanced"
+    budget: str | None = None
+    canvas: int | None = None
+    seed: int = 0
+    split: str | None = None
+    format: Literal["png", "webp"] = "png"
+    processes: int = 1
+    overwrite: bool = False
+    download: bool = False
+    max_pixels: int = 50_000_000
+    frames: Literal["refuse", "first"] = "refuse"
+    drop_columns: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        data.check_canvas(self.canvas)
+        if self.processes < 1:
+            raise UserError(f"{self.processes} processes: at least 1")
+
+    def scan(self) -> data.Source:
+        return data.scan(self.source, split=self.split, download=self.download, **self.rules)
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """By which pictures are looked at."""
+        return {"max_pixels": self.max_pixels, "frames": self.frames, "drop_columns": list(self.drop_columns)}
+
+    @property
+    def private(self) -> Path:
+        return data.private_of(self.out)
+
+    def settings(self, source: data.Source) -> dict[str, Any]:
+        """The settings with everything resolved. UserError for a budget that the method or the pictures cannot keep."""
+        method, canvas = attack(self.method), self.canvas or data.default_canvas(source)
+        channels = 1 if all(entry.grey for entry in source.usable) else 3
+        own = own_budget(method, (channels, canvas, canvas))
+        if isinstance(surrogate := getattr(method, "surrogate", None), str):
+            nets.tried(surrogate, (channels, canvas, canvas), len(source.classes))
+        budget = own if self.budget is None else Budget.parse(self.budget)
+        if facts := getattr(method, "facts", None):
+            facts.check(budget)
+        publish.check_sizes(source, budget, (canvas, canvas), self.format)
+        return {
+            "attack": spell(method, KNOWN),
+            "code": code_of(self.method, method),
+            "budget": str(budget),
+            "canvas": canvas,
+            "seed": self.seed,
+            "split": None if self.split is None else data.readable(self.split),
+            "format": self.format,
+            "processes": self.processes,
+            "cells": getattr(method, "cells", 0),
+        }
+
+    def checked(self, source: data.Source) -> tuple[dict[str, Any], str]:
+        """The settings and what stands for them and the data. UserError where the output cannot be written."""
+        settings = self.settings(source)
+        names = [entry.out for entry in source.usable]
+        stands = digest(VERSION, source.digest, names, sorted(settings.items()), *sorted(self.drop_columns))
+        publish.check_output(source.location, self.out, self.private, self.overwrite, stands)
+        free, need = shutil.disk_usage(_existing(self.out)).free, _disk(source)
+        if free < need and not self.out.exists():
+            raise UserError(f"{self.out}: about {need:,} bytes are needed there, {free:,} are free; make room")
+        return settings, stands
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a job would cost: seconds by a short trial, bytes on disk and in memory."""
+
+    seconds: float
+    disk: int
+    memory: int
+
+
+def forecast(job: Job, source: data.Source, run: Run) -> Forecast:
+    """Time a few batches of the real attack on the real pictures, and scale."""
+    settings = job.settings(source)
+    canvas, budget = settings["canvas"], Budget.parse(settings["budget"])
+    method, count = attack(job.method), len(source.usable)
+    seconds = _tried(method, data.read(source, canvas), budget, job, run) if trials_of(method) else 0.0
+    grid = getattr(method, "cells", 0) or canvas
+    return Forecast(seconds, _disk(source), count * 3 * (canvas**2 + 8 * grid**2))
+
+
+def _tried(method: Any, images: ImageSet, budget: Budget, job: Job, run: Run) -> float:
+    """Seconds of an attack, scaled from the largest of a few trials that grow until one of them says enough."""
+    count, rows = len(images), SMALLEST
+    largest = 2 * max(getattr(method, "noise_batch", 0), getattr(method, "batch", 0), SMALLEST)
+    while True:
+        few = images.first_per_class(max(rows // len(images.classes), 1))
+        few = few.select(torch.arange(0, len(few), max(len(few) // rows, 1)))  # of more classes than rows: some, evenly
+        taken, seconds = 0.0, 0.0
+        for short, times in trials_of(method):
+            start = time.monotonic()
+            short(few, budget, Run(job.seed, run.device_name, None, True, run.fabric))
+            taken += time.monotonic() - start
+            seconds += (time.monotonic() - start) * times * count / len(few)
+        if (rows > SMALLEST and taken > TRIAL) or rows >= min(count, largest):
+            return max(seconds, 0.0)
+        rows *= 2  # the first trial warms up, whatever it takes
+
+
+def class_sizes(source: data.Source) -> dict[str, int]:
+    """How many pictures of every class are protected."""
+    counts = Counter(entry.label for entry in source.usable)
+    return {name: counts[i] for i, name in enumerate(source.classes)}
+
+
+def trials_of(method: Any) -> list[tuple[Any, float]]:
+    """Shorter versions of an attack, and how many times the seconds of each add up to its own; empty for one that is
+    made at once. An attack whose epochs are not all of its work says it itself, by `trials`."""
+    if hasattr(method, "trials"):
+        return method.trials()
+    epochs = getattr(method, "epochs", 0)
+    return [(replace(method, epochs=1), float(epochs))] if epochs else []
+
+
+def _location(source: data.Source) -> str:
+    path = Path(source.location)
+    return str(path.resolve()) if path.exists() else source.location
+
+
+def _disk(source: data.Source) -> int:
+    """Bytes that lossless files of noisy pictures take: about those of the raw values."""
+    return sum(entry.width * entry.height * (1 if entry.grey else 3) for entry in source.usable)
+
+
+def protect(job: Job, run: Run, say: Callable[[str], None] = lambda text: None) -> tuple[RunRecord, publish.Written]:
+    """Write the protected set and its private folder. The same call continues a killed one, to the same bytes."""
+    source = job.scan()
+    settings, fingerprint = job.checked(source)
+    private = job.private
+    sizes = [f"{name} ({count})" for name, count in class_sizes(source).items()]
+    say(f"{len(sizes)} classes: {data.some(sizes, MOST)}")
+    for note in source.notes:
+        say(f"note: {note}")
+    if job.budget is None:
+        say(f"budget {settings['budget']}, the method's own")
+    private.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        with Lock(private / "run.lock", timeout=0):
+            if job.overwrite:
+                publish.clear_output(job.out, private)
+            return _protect(job, source, settings, fingerprint, run, say)
+    except Timeout:
+        raise UserError(f"{job.out}: another run is working on it; wait for it or choose another output") from None
+
+
+def _protect(
+    job: Job, source: data.Source, settings: dict[str, Any], fingerprint: str, run: Run, say: Callable[[str], None]
+) -> tuple[RunRecord, publish.Written]:
+    private, seconds = job.private, _seconds_before(job.private, fingerprint)
+    record = RunRecord(
+        fingerprint=fingerprint,
+        status="running",
+        miue=installed(),
+        settings=settings,
+        source={
+            "location": data.readable(_location(source)),
+            "kind": source.kind,
+            "digest": source.digest,
+            "classes": list(source.classes),
+            "counts": source.summary(),
+            "examples": source.examples(),
+            "rules": job.rules,
+            "notes": list(source.notes),
+        },
+        machine=run.machine,
+        seconds=seconds,
+    )
+    _write(private / "run.json", record)
+    try:
+        with _timed(seconds, "attack"):
+            perturbation = _perturbation(job, source, settings, fingerprint, run)
+    finally:  # what a stopped run took counts, too
+        _write(private / "run.json", record.model_copy(update={"seconds": seconds}))
+    say(f"writing {len(source.usable)} pictures to {job.out}")
+    with _timed(seconds, "write"), run.progress("writing", len(source.usable)) as tick:
+        written = publish.write(source, perturbation, job.out, private, format=job.format, tick=tick)
+    facts = {k: v for k, v in vars(written).items() if k != "notes"}
+    plain = {k: vars(v) if is_dataclass(v) or isinstance(v, Record) else v for k, v in facts.items()}
+    record = record.model_copy(update={"status": "finished", "seconds": seconds, "written": plain})
+    _write(private / "run.json", record)
+    return record, written
+
+
+def _perturbation(job: Job, source: data.Source, settings: dict[str, Any], fingerprint: str, run: Run) -> Perturbation:
+    """Made by the attack, or read where an earlier run had finished it."""
+    path = job.private / f"perturbation-{fingerprint}.safetensors"
+    if path.is_file():
+        return Perturbation.load(path)
+    images = data.read(source, settings["canvas"], cache=job.private / "canvas")
+    kept = replace(run, seed=job.seed, keep=job.private / "checkpoint")
+    work = partial(attacked, attack(job.method), images, Budget.parse(settings["budget"]))
+    perturbation = launch(work, kept, job.processes)
+    write_atomically(path, perturbation.save)
+    return perturbation
+
+
+def attacked(method: Any, images: ImageSet, budget: Budget, run: Run) -> Perturbation:
+    """What a spawned process calls."""
+    return method(images, budget, run)
+
+
+def code_of(spelling: str, method: object) -> str:
+    """Digest of the code of a method from a user's own file, or of what a method of ours reads; mostly empty."""
+    file, own, _ = spelling.partition(".py:")
+    return file_digest(Path(f"{file}.py")) if own else getattr(method, "content", "")
+
+
+def _write(path: Path, record: Record) -> None:
+    write_atomically(path, record.model_dump_json(indent=1).encode())
+
+
+def _seconds_before(private: Path, fingerprint: str) -> dict[str, float]:
+    """What earlier calls of the same job took."""
+    try:
+        before = read_record(RunRecord, private / "run.json")
+    except UserError:  # none yet, or of another version: what it says of the time is no loss
+        return {}
+    return dict(before.seconds) if before.fingerprint == fingerprint else {}
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds[name] = seconds.get(name, 0.0) + time.monotonic() - start
+
+
+def _existing(path: Path) -> Path:
+    """The path itself or its nearest folder that exists."""
+    return next(p for p in (path, *path.resolve().parents) if p.exists())
+
+
+def installed() -> str:
+    """The version of this package."""
+    from importlib.metadata import version
+
+    return version("miue")
