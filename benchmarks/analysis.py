@@ -20,9 +20,9 @@ from common import cifar10, record
 
 import miue
 from miue.analysis.analyzer import Analyzer, correlations, notes
-from miue.analysis.records import Size
-from miue.core.run import write_atomically
-from miue.core.spelling import own_budget
+from miue.core.files import write_atomically
+from miue.core.method import own_budget
+from miue.data.quality import Size
 
 ATTACKS = ("em:quick", "lsp", "tue:contrastive,quick", "tap:quick", "ar", "mi-ue:quick")
 DEPTHS = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import miue
-from miue.core.run import write_atomically
+from miue.core.files import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -13,7 +13,7 @@ from common import ROOT, record
 
 import miue
 from miue.workflows.demo import demo
-from miue.workflows.protect import RunRecord
+from miue.workflows.record import RunRecord
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from common import cifar10, record
 
 import miue
-from miue.evaluation.proof import train_victim
+from miue.evaluation.victim import train_victim
 
 RECIPES = ("papers-200", "fast")
 

@@ -17,9 +17,11 @@ from typing import Any
 from common import CIFAR, RESULTS, ROOT, head, record
 
 import miue
-from miue.analysis.records import CellRecord, Craft, VictimRun
-from miue.grid.bench import Bench, kept, parse_shard, standing, work
+from miue.evaluation.records import VictimRun
+from miue.grid.bench import Bench, kept, standing
 from miue.grid.plan import Cell, Grid
+from miue.grid.records import CellRecord, Craft
+from miue.grid.workers import parse_shard, work
 
 TOLD = ("attack", "defense", "recipe", "share", "which", "leaked", "seed", "error")
 

@@ -18,8 +18,9 @@ import torch
 from common import RESULTS, record
 
 import miue
-from miue.core.types import KnownPairs, UserError
+from miue.core.errors import UserError
 from miue.mi import estimator, known
+from miue.mi.estimate import KnownPairs
 
 N, SEEDS, NEURAL_SEEDS = 1000, 3, 2  # n of the whole table; of others a part is measured
 NATS = (0.0, 0.5, 2.0, 5.0)

@@ -11,8 +11,8 @@ from functools import partial
 from common import record
 
 import miue
-from miue.core.run import launch
-from miue.evaluation.proof import train_victim
+from miue.core.launch import launch
+from miue.evaluation.victim import train_victim
 from miue.workflows.protect import attacked
 
 

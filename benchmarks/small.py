@@ -16,9 +16,9 @@ import torch
 from common import cifar10, record
 
 import miue
-from miue.core.spelling import own_budget
+from miue.core.method import own_budget
 from miue.data.quality import ssim
-from miue.evaluation.proof import train_victim
+from miue.evaluation.victim import train_victim
 
 NAMES = {"cifar10": "CIFAR-10 (JPEG)", "shapes": "Shapes"}
 

@@ -20,14 +20,16 @@ from typing import Any
 from miue import MiUe
 from miue.analysis.analyzer import CLEAN, NOISE
 from miue.analysis.ranks import spearman
-from miue.analysis.records import Analysis, Size
+from miue.analysis.records import Analysis
 from miue.attacks import KNOWN
+from miue.core.method import catalogue
 from miue.core.run import Run
-from miue.core.spelling import catalogue, split
+from miue.core.spelling import split
+from miue.data.quality import Size
 from miue.defenses import combination
 from miue.grid.leaderboard import CONTROLS, Board
 from miue.nets import adapter, known
-from miue.victims.fit import Recipe
+from miue.victims.recipe import Recipe
 from miue.victims.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent

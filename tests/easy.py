@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from miue.core.types import ImageSet
 from miue.testing import tiny
-from miue.victims.fit import Recipe
+from miue.victims.recipe import Recipe
 
 FAST = Recipe(net="small-cnn:width=4", epochs=4, batch=16, augment=())
 

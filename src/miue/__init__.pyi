@@ -1,16 +1,20 @@
 from . import data, mi
 from .analysis.analyzer import Analyzer
-from .analysis.records import Analysis, Outcome
+from .analysis.records import Analysis
 from .attacks import MinMin, MiUe, Noise, attack
+from .core.errors import UserError
 from .core.run import Run
-from .core.types import Budget, ImageSet, Perturbation, UserError
+from .core.types import Budget, ImageSet, Perturbation
 from .defenses import combination, defense
 from .evaluation.detect import Detection, first_look
 from .evaluation.proof import Proof
-from .victims.fit import Recipe, fit
+from .evaluation.records import Outcome
+from .victims.fit import fit
+from .victims.recipe import Recipe
 from .victims.recipes import recipe
 from .workflows.protect import Job, protect
-from .workflows.prove import Claim, Inquiry, explain, prove
+from .workflows.prove import explain, prove
+from .workflows.published import Claim, Inquiry
 
 __all__ = [
     "Analysis",

@@ -17,18 +17,11 @@ import torch
 from torch import Tensor
 
 from miue import nets
+from miue.core.errors import UserError
+from miue.core.method import Attack, own_budget
 from miue.core.run import Run
-from miue.core.spelling import own_budget
-from miue.core.types import (
-    Attack,
-    Budget,
-    Estimator,
-    ImageSet,
-    KnownPairs,
-    Perturbation,
-    UserError,
-    eight_bits,
-)
+from miue.core.types import Budget, ImageSet, Perturbation, eight_bits
+from miue.mi.estimate import Estimator, KnownPairs
 from miue.training.batches import Batches
 from miue.victims.slots import Augment, Finish, Loss, Purify, Start
 

@@ -15,17 +15,20 @@ from easy import easy
 from miue import mi
 from miue.analysis import analyzer as analyze
 from miue.analysis import figures
-from miue.analysis.analyzer import CLEAN, NOISE, Analyzer, features, paired_stages, plane, stratified
+from miue.analysis.analyzer import CLEAN, NOISE, Analyzer
+from miue.analysis.features import features, paired_stages, plane, stratified
 from miue.analysis.ranks import spearman
 from miue.analysis.records import Analysis
 from miue.attacks import MiUe, Patterns
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import Budget, Estimate, ImageSet, UserError
-from miue.evaluation import proof as evaluate
+from miue.core.types import Budget, ImageSet
+from miue.evaluation import victim
 from miue.evaluation.proof import Proof
+from miue.mi.estimate import Estimate
 from miue.nets import build
 from miue.testing import tiny
-from miue.victims.fit import Recipe
+from miue.victims.recipe import Recipe
 
 FAST = Recipe(net="small-cnn:width=4", epochs=3, batch=16, augment=())
 SLICED = "sliced:slices=20"
@@ -170,8 +173,8 @@ def test_a_depth_comes_once(run: Run, net: str, names: list[str]):
 
 
 def test_wide_stages_become_their_leading_components(run: Run, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(analyze, "WIDEST", 16)
-    monkeypatch.setattr(analyze, "NARROWED", 8)
+    monkeypatch.setattr("miue.analysis.features.WIDEST", 16)
+    monkeypatch.setattr("miue.analysis.features.NARROWED", 8)
     ((_, x, y),) = paired_stages(run.place(build("linear", (3, 8, 8), 3)), easy(4), easy(4, seed=1), run)
     assert x.shape == y.shape == (12, 8)
     variance = torch.cat([x, y]).var(0)
@@ -254,13 +257,13 @@ def test_victims_of_an_evaluation_are_not_trained_again(keeping: Run, run: Run, 
     protected = attacks(clean)["rolled"]
     plan = replace(PLAN, rows=60, estimators=("sliced:slices=4",))
     proof = Proof(recipes=[plan.recipe], seeds=plan.seeds)
-    real, trained = evaluate.fit, []
+    real, trained = victim.fit, []
 
     def counting(*rest: Any) -> Any:
         trained.append(rest)
         return real(*rest)
 
-    monkeypatch.setattr(evaluate, "fit", counting)
+    monkeypatch.setattr(victim, "fit", counting)
     monkeypatch.setattr(analyze, "fit", counting)
     outcome = proof(clean, test, protected, Budget(8), keeping)
     assert len(trained) == len(outcome.runs) == 3 * plan.seeds

@@ -13,8 +13,10 @@ from probes import TINY, Stopping, Watching, levels
 from torch import Tensor
 
 from miue.attacks import MiUe
-from miue.core.run import Run, launch
-from miue.core.types import Budget, ImageSet, UserError, stretch
+from miue.core.errors import UserError
+from miue.core.launch import launch
+from miue.core.run import Run
+from miue.core.types import Budget, ImageSet, stretch
 from miue.testing import tiny
 from miue.training import perturb
 

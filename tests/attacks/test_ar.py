@@ -11,8 +11,9 @@ from sklearn.linear_model import RidgeClassifier
 
 from miue.attacks import Ar
 from miue.attacks.ar import apart, candidates, generated, matching, response, search, signals, stable
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import Budget, UserError
+from miue.core.types import Budget
 from miue.testing import tiny
 
 

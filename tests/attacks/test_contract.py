@@ -12,9 +12,11 @@ from probes import TINY
 from torch import Tensor
 
 from miue.attacks import KNOWN, MinMin, MiUe, Noise, Rem, attack
+from miue.core.errors import UserError
+from miue.core.method import Facts
+from miue.core.method import facts as told
 from miue.core.run import Run
-from miue.core.spelling import facts as told
-from miue.core.types import Budget, Facts, ImageSet, Perturbation, UserError
+from miue.core.types import Budget, ImageSet, Perturbation
 from miue.testing import check_attack, check_net, tiny
 
 

@@ -21,8 +21,10 @@ from miue import nets
 from miue.attacks import EntF, Hypo, Pil, Sep, Tap, attack
 from miue.attacks.crafted import _direction, _start, centres
 from miue.attacks.pil import Linear, linearity_loss
-from miue.core.run import Run, launch
-from miue.core.types import Budget, ImageSet, UserError
+from miue.core.errors import UserError
+from miue.core.launch import launch
+from miue.core.run import Run
+from miue.core.types import Budget, ImageSet
 from miue.testing import check_attack, tiny
 from miue.training.batches import Batches
 

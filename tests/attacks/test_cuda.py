@@ -9,8 +9,9 @@ from scipy.signal import correlate2d
 
 from miue.attacks import Cuda
 from miue.attacks.cuda import filtered, kernels
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import Budget, ImageSet, UserError
+from miue.core.types import Budget, ImageSet
 from miue.testing import tiny
 
 FREE = Budget(0, "none")

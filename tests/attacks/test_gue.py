@@ -13,8 +13,9 @@ from safetensors.torch import save
 
 from miue.attacks import Gue, attack
 from miue.attacks.gue import UNet, _Game, farthest, multiplier
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import Budget, ImageSet, UserError
+from miue.core.types import Budget, ImageSet
 from miue.nets import counted
 from miue.testing import tiny
 

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from miue.attacks import Lsp
 from miue.attacks.lsp import clusters
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import Budget, UserError
+from miue.core.types import Budget
 from miue.testing import tiny
 
 OWN = Lsp.facts.natural

@@ -16,8 +16,9 @@ from torch import Tensor
 from miue import nets
 from miue.attacks import Aue, Em, Rem, Tue, attack
 from miue.attacks.tue import separability_loss
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import Budget, UserError
+from miue.core.types import Budget
 from miue.testing import check_attack, tiny
 from miue.training.contrastive import contrast_loss
 

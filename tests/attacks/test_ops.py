@@ -10,8 +10,9 @@ from torch import Tensor
 
 from miue.attacks import Ops
 from miue.attacks.ops import corners, moments, scores
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import Budget, ImageSet, UserError
+from miue.core.types import Budget, ImageSet
 from miue.testing import tiny
 
 ONE = Budget(1, "l0")

@@ -7,8 +7,9 @@ import torch
 
 from miue.attacks import Patterns, attack
 from miue.attacks.patterns import far_apart
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import Budget, UserError
+from miue.core.types import Budget
 from miue.testing import tiny
 
 

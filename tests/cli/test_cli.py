@@ -16,13 +16,14 @@ import pytest
 from PIL import Image
 
 from miue import mi
-from miue.analysis.records import Analysis, Outcome
+from miue.analysis.records import Analysis
 from miue.attacks import KNOWN
 from miue.cli import main as cli
 from miue.cli import show
+from miue.core.method import facts
 from miue.core.run import Run
-from miue.core.spelling import facts
 from miue.defenses import KNOWN as DEFENSES
+from miue.evaluation.records import Outcome
 from miue.nets import known
 from miue.victims.recipes import RECIPES, recipe
 from miue.workflows import demo
@@ -204,7 +205,7 @@ def test_every_victim_is_known_before_the_first_one_trains(
     miue: Miue, protected: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(protected)
-    monkeypatch.setattr("miue.evaluation.proof.fit", lambda *a, **k: pytest.fail("a victim was trained"))
+    monkeypatch.setattr("miue.evaluation.victim.fit", lambda *a, **k: pytest.fail("a victim was trained"))
     options = ("--victim", "small-cnn:width=2", "--victim", "resnet19", "--recipe", RECIPE)
     assert "net 'resnet19' is unknown" in miue("evaluate", "out", "--clean", "in", *options).err
 

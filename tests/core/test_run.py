@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miue import mi
-from miue.core import run as module
-from miue.core.run import Run, choose_numerics, write_atomically
-from miue.core.types import UserError
+from miue.core import progress
+from miue.core.device import choose_numerics
+from miue.core.errors import UserError
+from miue.core.files import write_atomically
+from miue.core.run import Run
 from processes import Rank
 
 CPU = torch.device("cpu")
@@ -246,7 +248,7 @@ def test_a_log_file_gets_lines_with_the_time_left(
     run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     clock = iter(float(t) for t in (0, 15, 30, 35, 60))
-    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     with replace(run, quiet=False).progress("work", 5, done=1) as tick:
         for _ in range(4):
             tick("loss 2")

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miue.analysis.records import Size
 from miue.attacks import KNOWN, MiUe, Noise, attack
-from miue.core.spelling import parse, read_record, spell, split
-from miue.core.types import UserError
+from miue.core.errors import UserError
+from miue.core.files import read_record
+from miue.core.spelling import parse, spell, split
+from miue.data.quality import Size
 from miue.victims.recipes import RECIPES, recipe
 
 

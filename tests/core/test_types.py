@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 from torch import Tensor
 
-from miue.analysis.records import Outcome, VictimRun
-from miue.core.types import Budget, Facts, ImageSet, Perturbation, UserError, stretch
+from miue.core.errors import UserError
+from miue.core.method import Facts
+from miue.core.types import Budget, ImageSet, Perturbation, stretch
+from miue.evaluation.records import Outcome, VictimRun
 from miue.testing import tiny
 
 

@@ -7,9 +7,8 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from miue.analysis.records import Size
 from miue.data import measure
-from miue.data.quality import Change, size, ssim
+from miue.data.quality import Change, Size, size, ssim
 from miue.testing import tiny
 
 

@@ -12,8 +12,9 @@ import torch
 
 from making import encoded, folder, noise, pixels, put
 from miue.cli.main import main
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import ImageSet, UserError
+from miue.core.types import ImageSet
 from miue.data import default_canvas, scan, scan_output
 from miue.evaluation.detect import first_look
 from miue.publish import verify, write

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from making import encoded, noise, pixels, put
-from miue.core.types import UserError
+from miue.core.errors import UserError
 from miue.data import Source, private_of, scan
 from miue.publish import sinks, verify, write
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from making import encoded, folder, pixels, put
-from miue.core.types import UserError
+from miue.core.errors import UserError
 from miue.data import default_canvas, read, scan
 
 

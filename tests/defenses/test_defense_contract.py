@@ -10,11 +10,12 @@ from typing import Any, ClassVar, Literal
 import pytest
 import torch
 
-from miue.core.spelling import defense_lines, spell
-from miue.core.types import UserError
+from miue.core.errors import UserError
+from miue.core.method import defense_lines
+from miue.core.spelling import spell
 from miue.defenses import KNOWN, SLOTS, Cutout, Gray, Jpeg, combination, defense
 from miue.testing import check_defense
-from miue.victims.fit import CrossEntropy, Recipe, Smoothed
+from miue.victims.recipe import CrossEntropy, Recipe, Smoothed
 from miue.victims.recipes import recipe
 
 GIVEN = ("tune", "weights")  # they need a file: test_network.py

@@ -15,7 +15,8 @@ from miue.defenses import Adversarial, UEraser
 from miue.defenses.loss import ueraser
 from miue.defenses.loss.ueraser import worst
 from miue.training import perturb
-from miue.victims.fit import Recipe, fit
+from miue.victims.fit import fit
+from miue.victims.recipe import Recipe
 
 
 def some(classes: int = 3, size: int = 8) -> tuple[nets.Classifier, torch.Tensor, torch.Tensor]:

@@ -13,14 +13,16 @@ from safetensors.torch import save_file
 
 from easy import easy
 from miue import nets
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import ImageSet, UserError
+from miue.core.types import ImageSet
 from miue.defenses import SimClr, Tune, Weights, combination, defense
-from miue.evaluation.proof import train_victim
+from miue.evaluation.victim import train_victim
 from miue.testing import tiny
 from miue.training.batches import Batches
 from miue.training.contrastive import contrast_loss, contrastive
-from miue.victims.fit import Recipe, fit
+from miue.victims.fit import fit
+from miue.victims.recipe import Recipe
 
 NET = "small-cnn:width=4"
 FAST = Recipe(net=NET, epochs=3, batch=16, lr=0.05, augment=())

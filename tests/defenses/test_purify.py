@@ -14,14 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import ImageSet, UserError, eight_bits
+from miue.core.types import ImageSet, eight_bits
 from miue.defenses import Blur, ClassMean, Depth, DiffPure, Dvae, Gray, Jpeg, Projection, Resize, combination
 from miue.defenses.purify.dvae import LOUD, Autoencoder, loss
 from miue.defenses.purify.projection import project
 from miue.testing import Stopping, tiny
 from miue.training.batches import Batches
-from miue.victims.fit import Recipe, fit, prepare
+from miue.victims.fit import fit, prepare
+from miue.victims.recipe import Recipe
 
 
 def unlabelled(n: int) -> torch.Tensor:

@@ -15,18 +15,24 @@ from torch import Tensor
 
 from easy import FAST, easy
 from miue import nets
-from miue.analysis.records import VictimRun
 from miue.attacks import Noise
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import Budget, ImageSet, Perturbation, UserError
+from miue.core.types import Budget, ImageSet, Perturbation
 from miue.data import through
+from miue.data.split import holdout
 from miue.defenses import combination
+from miue.evaluation import checks, victim
 from miue.evaluation import proof as evaluate
-from miue.evaluation.proof import Proof, judge
+from miue.evaluation import verdict as judging
+from miue.evaluation.proof import Proof
+from miue.evaluation.records import VictimRun
+from miue.evaluation.verdict import judge
 from miue.testing import tiny
-from miue.training.batches import Batches, holdout
+from miue.training.batches import Batches
 from miue.training.loop import accuracy
-from miue.victims.fit import Recipe, kept_victim
+from miue.victims.fit import kept_victim
+from miue.victims.recipe import Recipe
 
 # --- verdicts ---
 
@@ -224,17 +230,17 @@ def test_too_little_training_is_inconclusive(run: Run):
 
 
 def test_the_best_epoch_is_told_where_it_matters():
-    notes = evaluate._notes(runs(seeds=2, best=0.5, protected=0.12))
+    notes = judging.notes(runs(seeds=2, best=0.5, protected=0.12))
     assert len(notes) == 1 and "50.0% in its best epoch" in notes[0]
-    assert evaluate._notes(runs(seeds=2)) == []
+    assert judging.notes(runs(seeds=2)) == []
 
 
 def test_victims_that_were_trained_are_not_trained_again(keeping: Run, monkeypatch: pytest.MonkeyPatch):
     clean, test = easy(), easy(seed=1)
     first = PROOF(clean, test, marked(clean), Budget(8), keeping)
     trained = []
-    real = evaluate.fit
-    monkeypatch.setattr(evaluate, "fit", lambda data, *a: trained.append(data.train.data.digest) or real(data, *a))
+    real = victim.fit
+    monkeypatch.setattr(victim, "fit", lambda data, *a: trained.append(data.train.data.digest) or real(data, *a))
     again = PROOF(clean, test, marked(clean), Budget(8), keeping)
     assert again == first and trained == []
     swapped = PROOF(clean, test, clean, Budget(8), keeping)  # the clean victim serves as the protected one
@@ -267,7 +273,7 @@ def test_weights_are_kept_where_they_are_small_or_asked_for(keeping: Run, monkey
 
 def test_a_kept_victim_is_the_one_that_was_trained(keeping: Run):
     data, test, run = easy(), easy(seed=1), replace(keeping, keep=keeping.keep)
-    record = evaluate.train_victim("clean", data, test, FAST, run, run.keep, weights=True)
+    record = victim.train_victim("clean", data, test, FAST, run, run.keep, weights=True)
     store = replace(run, keep=(run.keep or Path()) / "trained")
     net = kept_victim(data, FAST, store)
     assert net is not None and accuracy(net, Batches(test, run), run) == record.last
@@ -279,7 +285,7 @@ def test_a_kept_victim_is_the_one_that_was_trained(keeping: Run):
 
 def test_an_interrupted_proof_trains_only_what_is_missing(keeping: Run, run: Run, monkeypatch: pytest.MonkeyPatch):
     clean, test = easy(), easy(seed=1)
-    real, trained = evaluate.fit, []
+    real, trained = victim.fit, []
 
     def dies(data, *rest):
         trained.append(data.train.data.digest)
@@ -287,12 +293,12 @@ def test_an_interrupted_proof_trains_only_what_is_missing(keeping: Run, run: Run
             raise KeyboardInterrupt
         return real(data, *rest)
 
-    monkeypatch.setattr(evaluate, "fit", dies)
+    monkeypatch.setattr(victim, "fit", dies)
     with pytest.raises(KeyboardInterrupt):
         PROOF(clean, test, marked(clean), Budget(8), keeping)
     outcome = PROOF(clean, test, marked(clean), Budget(8), keeping)
     assert len(trained) == 4 and trained[0] not in trained[1:]
-    monkeypatch.setattr(evaluate, "fit", real)
+    monkeypatch.setattr(victim, "fit", real)
     whole = PROOF(clean, test, marked(clean), Budget(8), run)
     for a, b in zip(outcome.runs, whole.runs, strict=True):
         assert a.model_copy(update={"seconds": 0}) == b.model_copy(update={"seconds": 0})
@@ -338,7 +344,7 @@ def test_a_victim_that_learnt_anyway_is_counted_though_it_did_not_fit():
 
 def test_a_victim_that_stops_early_is_recorded_as_it_was_kept(run: Run):
     plan = replace(FAST, epochs=30, hold_out=0.25, patience=2)
-    record = evaluate.train_victim("clean", easy(), easy(seed=1), plan, run, None)
+    record = victim.train_victim("clean", easy(), easy(seed=1), plan, run, None)
     assert record.last > 0.9 and 1 <= record.best_epoch < 30 and record.best >= record.last
 
 
@@ -371,14 +377,14 @@ class Inverted:
 
 def test_a_defense_never_touches_the_test_pictures(run: Run, monkeypatch: pytest.MonkeyPatch):
     data, test, asked = easy(), easy(seed=1), []
-    plain = evaluate.accuracy
+    plain = victim.accuracy
 
     def spied(net: Any, batches: Batches, run: Run) -> float:
         asked.append(batches.take(batches.rows))
         return plain(net, batches, run)
 
-    monkeypatch.setattr(evaluate, "accuracy", spied)
-    evaluate.train_victim("clean", data, test, replace(FAST, epochs=2, purify=(Inverted(),)), run, None)
+    monkeypatch.setattr(victim, "accuracy", spied)
+    victim.train_victim("clean", data, test, replace(FAST, epochs=2, purify=(Inverted(),)), run, None)
     *tested, trained = asked
     assert len(tested) == 2 and all(torch.equal(x, test.images.float() / 255) for x in tested)
     assert torch.allclose(trained, 1 - data.images.float() / 255)
@@ -394,8 +400,8 @@ def test_the_first_epochs_are_tested_too(run: Run, monkeypatch: pytest.MonkeyPat
         epochs.extend(found)
         return net, found
 
-    monkeypatch.setattr(evaluate, "fit", fit)
-    evaluate.train_victim("clean", easy(), easy(seed=1), replace(FAST, epochs=60), run, None)
+    monkeypatch.setattr(victim, "fit", fit)
+    victim.train_victim("clean", easy(), easy(seed=1), replace(FAST, epochs=60), run, None)
     assert epochs == [1, 2, 3, *range(6, 61, 6)]
 
 
@@ -415,7 +421,7 @@ def test_clean_pictures_of_the_test_set_do_not_tune(run: Run, tmp_path: Path):
     test, other, train = (replace(part, classes=("0", "1", "2")) for part in (test, other, easy()))
     with pytest.raises(UserError, match=f"1 of {len(test)} test pictures are among those that a defense learns from"):
         replace(PROOF, recipes=[recipe])(train, test, train, Budget(8), run)
-    evaluate.check_victims([recipe], train, easy(seed=3), run)
+    checks.check_victims([recipe], train, easy(seed=3), run)
 
 
 def test_noise_goes_the_way_of_the_pictures(run: Run, monkeypatch: pytest.MonkeyPatch):
@@ -436,26 +442,26 @@ def test_noise_goes_the_way_of_the_pictures(run: Run, monkeypatch: pytest.Monkey
 
 def test_a_kept_victim_goes_by_the_name_that_was_asked_for(keeping: Run):
     data, test = easy(), easy(seed=1)
-    evaluate.train_victim("clean", data, test, FAST, keeping, keeping.keep)
+    victim.train_victim("clean", data, test, FAST, keeping, keeping.keep)
     (path,) = (keeping.keep or Path()).glob("victims/*.json")
     path.write_text(path.read_text().replace(f'"victim": "{FAST.victim}"', '"victim": "elsewhere/mine.py:D"'))
-    assert evaluate.train_victim("noise", data, test, FAST, keeping, keeping.keep).victim == FAST.victim
+    assert victim.train_victim("noise", data, test, FAST, keeping, keeping.keep).victim == FAST.victim
 
 
 def test_two_kinds_of_machine_are_told():
     mixed = [r.model_copy(update={"device": f"machine {r.seed}"}) for r in runs(seeds=2)]
-    assert evaluate._notes(mixed) == ["victims were trained on machine 0 and machine 1"]
+    assert judging.notes(mixed) == ["victims were trained on machine 0 and machine 1"]
 
 
 def test_networks_for_other_sizes_are_told_at_once(run: Run):
     with pytest.raises(UserError, match=r"mixer_s32_224.* cannot be used with pictures of 8 x 8 pixels"):
-        evaluate.check_victims([replace(FAST, net="mixer_s32_224")], easy(), easy(seed=1), run)
+        checks.check_victims([replace(FAST, net="mixer_s32_224")], easy(), easy(seed=1), run)
 
 
 def test_a_damaged_record_is_told(keeping: Run):
     data, test = easy(), easy(seed=1)
-    evaluate.train_victim("clean", data, test, FAST, keeping, keeping.keep)
+    victim.train_victim("clean", data, test, FAST, keeping, keeping.keep)
     (path,) = (keeping.keep or Path()).glob("victims/*.json")
     path.write_text("{}")
     with pytest.raises(UserError, match="no record of this version"):
-        evaluate.train_victim("clean", data, test, FAST, keeping, keeping.keep)
+        victim.train_victim("clean", data, test, FAST, keeping, keeping.keep)

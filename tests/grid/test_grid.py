@@ -17,15 +17,17 @@ import torch
 from filelock import FileLock
 
 from easy import easy
-from miue.analysis.records import CellRecord, Sets, VictimRun
 from miue.cli import main as cli
 from miue.cli import show
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import UserError
+from miue.evaluation.records import VictimRun
 from miue.grid import bench as grid
-from miue.grid.bench import Bench, in_turn, parse_shard, standing, work
+from miue.grid.bench import Bench, standing
 from miue.grid.leaderboard import board
 from miue.grid.plan import Grid
+from miue.grid.records import CellRecord, Sets
+from miue.grid.workers import in_turn, parse_shard, work
 from pictures import coloured
 
 RECIPE = "quick:net=small-cnn:width=4,epochs=2,batch=16"

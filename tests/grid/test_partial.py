@@ -9,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miue.analysis.records import Which
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import UserError
 from miue.grid.partial import Partial
+from miue.grid.records import Which
 from miue.testing import tiny
 
 RUN = Run(seed=0, device_name="cpu")

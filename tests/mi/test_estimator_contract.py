@@ -9,10 +9,11 @@ from functools import cache
 import pytest
 import torch
 
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import Estimate, KnownPairs, UserError
 from miue.mi import KNOWN, Ksg, estimator, known
 from miue.mi._critic import Critic
+from miue.mi.estimate import Estimate, KnownPairs
 from miue.testing import check_estimator
 
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 from sklearn.feature_selection import mutual_info_regression
 
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import KnownPairs, UserError
 from miue.mi import Ksg, Mine, Sliced, estimator, gaussian, gaussian_copula, known
 from miue.mi._slices import histogram_nats
 from miue.mi._tables import counts, plug_in
+from miue.mi.estimate import KnownPairs
 from miue.mi.infonce import InfoNce
 from miue.mi.ksg import ksg_ceiling, ksg_nats
 from miue.mi.smile import Smile

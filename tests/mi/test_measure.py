@@ -7,9 +7,10 @@ import math
 import pytest
 import torch
 
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import Estimate, UserError
 from miue.mi import Ksg, Sliced, covariance, independence_test, known, measure
+from miue.mi.estimate import Estimate
 from miue.mi.measure import shuffled_rows
 
 

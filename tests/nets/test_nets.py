@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from miue import nets
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import Net, UserError
+from miue.nets.base import Net
 from miue.testing import check_net
 
 

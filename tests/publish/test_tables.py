@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from making import encoded, noise, pixels, put, tree
-from miue.core.types import UserError
+from miue.core.errors import UserError
 from miue.data import private_of, read, scan
 from miue.data.formats import bits, lossless
 from miue.publish import align, verify, write

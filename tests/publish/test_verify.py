@@ -10,7 +10,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from making import encoded, folder, noise, pixels, put
-from miue.core.types import UserError
+from miue.core.errors import UserError
 from miue.data import private_of, scan
 from miue.publish import align, verify, write
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from making import encoded, folder, noise, pixels, put, tree
-from miue.core.types import Budget, Perturbation, UserError
+from miue.core.errors import UserError
+from miue.core.types import Budget, Perturbation
 from miue.data import private_of, read, scan
 from miue.data.picture import Picture, Rules, decode, encode
 from miue.publish import align, check_output, clear_output, verify, write
@@ -274,11 +275,11 @@ def test_all_pictures_are_on_disk_before_the_manifest_says_so(tmp_path: Path, mo
             if path.suffix == ".png":
                 raise OSError("the disk is gone")
 
-        patch.setattr(sys.modules["miue.core.run"], "_flush", fails)
+        patch.setattr(sys.modules["miue.core.files"], "_flush", fails)
         protect(root, out)
     assert not (private_of(out) / "manifest.jsonl").exists()
     (out / "cat/2.png").write_bytes(b"")  # what a power cut may leave
-    monkeypatch.setattr(sys.modules["miue.core.run"], "_flush", flushed.append)
+    monkeypatch.setattr(sys.modules["miue.core.files"], "_flush", flushed.append)
     protect(root, out)
     pictures = [out / name for name in tree(out) if name.endswith(".png")]
     assert set(pictures) <= set(flushed) and len(pictures) == 8

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from miue.core.run import Run
 from miue.testing import tiny
-from miue.training.batches import Batches, FlipCrop, crop, flip, order
+from miue.training.batches import Batches, order
+from miue.training.views import crop, flip
+from miue.victims.recipe import FlipCrop
 from processes import Rank
 
 

@@ -12,7 +12,8 @@ from miue import nets
 from miue.core.run import Run
 from miue.training import perturb
 from miue.training.contrastive import YIQ, contrastive
-from miue.training.views import augmented, worst
+from miue.training.perturb import worst
+from miue.training.views import augmented
 
 
 def drawn(seed: int = 0) -> torch.Generator:

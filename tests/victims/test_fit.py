@@ -11,13 +11,15 @@ import pytest
 import torch
 
 from easy import FAST, easy
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import ImageSet, UserError
+from miue.core.types import ImageSet
 from miue.defenses import defense
 from miue.testing import tiny
 from miue.training.batches import Batches
 from miue.training.loop import accuracy
-from miue.victims.fit import CrossEntropy, Recipe, Smoothed, fit, prepare
+from miue.victims.fit import fit, prepare
+from miue.victims.recipe import CrossEntropy, Recipe, Smoothed
 from miue.victims.recipes import RECIPES, recipe
 
 

@@ -17,8 +17,9 @@ import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from miue.core.run import Run, locked, write_atomically
-from miue.core.types import UserError
+from miue.core.errors import UserError
+from miue.core.files import locked, write_atomically
+from miue.core.run import Run
 from miue.data import scan
 from pictures import coloured
 

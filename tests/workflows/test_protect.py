@@ -17,16 +17,19 @@ from PIL import Image
 
 from miue import data, publish
 from miue.analysis.analyzer import Analyzer
-from miue.analysis.records import Outcome
 from miue.attacks import attack
 from miue.attacks.crafted import Crafted
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import Budget, Perturbation, UserError
+from miue.core.types import Budget, Perturbation
 from miue.evaluation.proof import Proof
-from miue.victims.fit import Recipe
+from miue.evaluation.records import Outcome
+from miue.victims.recipe import Recipe
 from miue.workflows import protect as jobs
-from miue.workflows.protect import Job, RunRecord, forecast, protect, trials_of
-from miue.workflows.prove import Claim, Inquiry, explain, generation, prove
+from miue.workflows.protect import Job, forecast, protect, trials_of
+from miue.workflows.prove import explain, generation, prove
+from miue.workflows.published import Claim, Inquiry
+from miue.workflows.record import RunRecord
 from pictures import coloured, hashes, listed
 
 TINY = "mi-ue:surrogate=small-cnn:width=4,epochs=2,steps=2,step=2.0"

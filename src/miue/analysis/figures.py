@@ -11,8 +11,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from miue.analysis.records import Analysis, Examined
-from miue.core.run import write_atomically
-from miue.core.types import UserError
+from miue.core.errors import UserError
+from miue.core.files import write_atomically
 
 CREATOR = "miue"  # written into every file, and looked for before one is replaced
 GREY = "0.45"

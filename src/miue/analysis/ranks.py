@@ -8,9 +8,25 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from miue.analysis.records import Spearman
+from miue.core.files import Record
 
 LEAST, DRAWS = 4, 2000
+
+
+class Spearman(Record):
+    """A rank correlation of `n` pairs.
+
+    p: of as large a value, either sign, when one side is permuted. low, high: 95 % of bootstrap samples of pairs.
+    least, most: range when one pair is left out.
+    """
+
+    n: int
+    rho: float
+    p: float
+    low: float
+    high: float
+    least: float
+    most: float
 
 
 def spearman(a: Sequence[float], b: Sequence[float], generator: Generator) -> Spearman | None:

@@ -21,8 +21,8 @@ from miue.attacks.rem import Rem
 from miue.attacks.sep import Sep
 from miue.attacks.tap import Tap
 from miue.attacks.tue import Tue
+from miue.core.method import Attack
 from miue.core.spelling import parse
-from miue.core.types import Attack
 
 KNOWN: Mapping[str, type[Any]] = {
     "ar": Ar,

@@ -10,7 +10,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from miue.core.run import Run
-from miue.core.types import ImageSet, Net
+from miue.core.types import ImageSet
+from miue.nets.base import Net
 
 MOST = 512  # pictures that are looked at
 

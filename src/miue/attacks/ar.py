@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from miue.core.errors import UserError
+from miue.core.method import Facts
 from miue.core.run import Run
-from miue.core.types import Budget, Facts, ImageSet, Perturbation, UserError
+from miue.core.types import Budget, ImageSet, Perturbation
 from miue.training import perturb
 
 MARGIN = 4  # first rows and columns that are cut away: two are noise, the next two are still close to it

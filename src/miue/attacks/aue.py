@@ -12,7 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.attacks.min_min import Classifying, View
-from miue.core.types import Facts, Net, UserError
+from miue.core.errors import UserError
+from miue.core.method import Facts
+from miue.nets.base import Net
 from miue.training.contrastive import contrastive
 
 

@@ -18,13 +18,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from miue import nets
+from miue.core.errors import UserError
+from miue.core.method import at_least
 from miue.core.run import Run
-from miue.core.spelling import at_least
-from miue.core.types import Budget, ImageSet, Perturbation, UserError
+from miue.core.types import Budget, ImageSet, Perturbation
 from miue.training import perturb
 from miue.training.batches import Batch, Batches
 from miue.training.loop import check_steps, cosine, descend, refuse_diverged, resume, state
-from miue.training.views import Augment, augmented, worst
+from miue.training.perturb import worst
+from miue.training.views import Augment, augmented
 
 Aim = Callable[
     [Tensor, Tensor, Tensor], Tensor

@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from miue.core.errors import UserError
+from miue.core.method import Facts
 from miue.core.run import Run
-from miue.core.types import Budget, Facts, ImageSet, Perturbation, UserError
+from miue.core.types import Budget, ImageSet, Perturbation
 from miue.training.batches import Batches
 
 

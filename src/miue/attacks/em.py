@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.attacks.min_min import MinMin
-from miue.core.types import Facts, Net
+from miue.core.method import Facts
+from miue.nets.base import Net
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,9 +17,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from miue import nets
+from miue.core.errors import UserError
+from miue.core.files import file_digest
+from miue.core.method import Facts, at_least
 from miue.core.run import Run
-from miue.core.spelling import at_least, file_digest
-from miue.core.types import Budget, Facts, ImageSet, Perturbation, UserError, stretch
+from miue.core.types import Budget, ImageSet, Perturbation, stretch
 from miue.nets.base import convolution
 from miue.training import perturb
 from miue.training.batches import Batch, Batches

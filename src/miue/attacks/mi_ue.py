@@ -12,7 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.attacks.min_min import MinMin
-from miue.core.types import Facts, Net, UserError
+from miue.core.errors import UserError
+from miue.core.method import Facts
+from miue.nets.base import Net
 
 
 def similarity_loss(z: Float[Tensor, "b d"], y: Int[Tensor, "b"], tau: float) -> Float[Tensor, ""]:

@@ -21,13 +21,15 @@ from torch import Tensor
 
 from miue import nets
 from miue.attacks._trace import traced, watched
+from miue.core.errors import UserError
+from miue.core.method import at_least
 from miue.core.run import Run
-from miue.core.spelling import at_least
-from miue.core.types import Budget, ImageSet, Net, Perturbation, UserError, stretch
+from miue.core.types import Budget, ImageSet, Perturbation, stretch
+from miue.nets.base import Net
 from miue.training import perturb
-from miue.training.batches import Batch, Batches, flip
+from miue.training.batches import Batch, Batches
 from miue.training.loop import check_steps, cosine, descend, refuse_diverged, restore, state
-from miue.training.views import augmented
+from miue.training.views import augmented, flip
 
 log = logging.getLogger("miue")
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from miue.core.errors import UserError
+from miue.core.method import Facts, at_least
 from miue.core.run import Run
-from miue.core.spelling import at_least
-from miue.core.types import Budget, Facts, ImageSet, Perturbation, UserError
+from miue.core.types import Budget, ImageSet, Perturbation
 from miue.training import perturb
 
 

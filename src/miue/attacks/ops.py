@@ -10,8 +10,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from miue.core.errors import UserError
+from miue.core.method import Facts
 from miue.core.run import Run
-from miue.core.types import Budget, Facts, ImageSet, Perturbation, UserError
+from miue.core.types import Budget, ImageSet, Perturbation
 
 FLAT = 1e-6  # added to a deviation in grey levels: a pixel that is the same everywhere has none
 

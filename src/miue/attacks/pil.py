@@ -12,8 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from miue.attacks.crafted import Aim, Crafted
+from miue.core.errors import UserError
+from miue.core.method import Facts
 from miue.core.run import Run
-from miue.core.types import Facts, UserError
 from miue.training.batches import Batches
 from miue.training.views import Augment
 

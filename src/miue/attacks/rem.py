@@ -13,8 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.attacks.min_min import Alternating, View
-from miue.core.types import Facts, UserError
-from miue.training.views import augmented, worst
+from miue.core.errors import UserError
+from miue.core.method import Facts
+from miue.training.perturb import worst
+from miue.training.views import augmented
 
 
 @dataclass(frozen=True, kw_only=True)

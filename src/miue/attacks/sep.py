@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 
 from miue.attacks.crafted import Aim, OnNet, centres
+from miue.core.method import Facts
 from miue.core.run import Run
-from miue.core.types import Budget, Facts
+from miue.core.types import Budget
 from miue.training.batches import Batches
 from miue.training.views import Augment
 

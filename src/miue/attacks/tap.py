@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Literal
 import torch.nn.functional as F
 
 from miue.attacks.crafted import Aim, OnNet
+from miue.core.method import Facts
 from miue.core.run import Run
-from miue.core.types import Facts
 from miue.training.batches import Batches
 
 

@@ -12,7 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.attacks.min_min import Alternating, View
-from miue.core.types import Facts, UserError
+from miue.core.errors import UserError
+from miue.core.method import Facts
 from miue.training.contrastive import contrast_loss, contrastive
 
 

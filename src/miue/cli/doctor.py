@@ -10,8 +10,9 @@ from pathlib import Path
 from PIL import features
 from pydantic import BaseModel
 
-from miue.core.run import DEVICES, Run
-from miue.core.types import UserError
+from miue.core.device import DEVICES
+from miue.core.errors import UserError
+from miue.core.run import Run
 
 
 class Check(BaseModel):

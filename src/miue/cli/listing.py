@@ -16,7 +16,7 @@ def attacks(json: Json = False) -> None:
     """List the attacks: year, source, budget, cost, what they need."""
     from miue.attacks import KNOWN
     from miue.cli import show
-    from miue.core.spelling import catalogue, facts
+    from miue.core.method import catalogue, facts
 
     if json:
         show.console.print_json(data={name: asdict(of) for name, of in facts(KNOWN).items()})
@@ -30,7 +30,7 @@ def attacks(json: Json = False) -> None:
 def defenses(json: Json = False) -> None:
     """List what a trainer may do to learn anyway: the defenses of `miue evaluate --defense`."""
     from miue.cli import show
-    from miue.core.spelling import defense_lines
+    from miue.core.method import defense_lines
     from miue.defenses import KNOWN
 
     show.listing(defense_lines(KNOWN), json, "what it does", "reference")

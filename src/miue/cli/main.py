@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from miue.cli import listing, streams
+from miue.cli import examples, listing, streams
 from miue.cli.options import (
     Attack,
     Canvas,
@@ -46,6 +45,7 @@ from miue.cli.options import (
     Threshold,
     Victims,
 )  # fmt: skip
+from miue.cli.streams import say_note
 from miue.core.errors import UserError
 
 FAILED_INPUTS, USAGE, FAILED_CHECKS, INTERRUPTED = 1, 2, listing.FAILED_CHECKS, 130
@@ -75,15 +75,6 @@ def _root(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None: ...
-
-
-note_console = Console(stderr=True)
-
-
-def _say(text: str) -> None:
-    from miue.data import readable
-
-    note_console.print(readable(text), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -139,7 +130,7 @@ def protect(
         frames=frames,  # type: ignore[arg-type]
         drop_columns=tuple(name.strip() for name in (drop_columns or "").split(",") if name.strip()),
     )
-    say = (lambda text: None) if quiet or json else _say
+    say = (lambda text: None) if quiet or json else say_note
     if dry_run:
         show.plan(job, run, json)
         return
@@ -184,15 +175,16 @@ def evaluate(
     from miue.evaluation.proof import Proof
     from miue.victims.recipes import recipe
     from miue.workflows import prove as proofs
+    from miue.workflows import published
 
     victims = [recipe(recipe_name, net) for net in victim or [None]]
     victims += [plain.defended(*combination(text)) for text in defense or () for plain in victims]
     run = Run(seed, device, quiet=quiet)
-    claim = proofs.Claim(
+    claim = published.Claim(
         out=out, clean=clean, test=test, split=split, test_split=test_split, canvas=canvas, channel=channel
     )
     proof = Proof(recipes=victims, seeds=seeds, threshold=threshold, keep_victims=keep_victims)
-    outcome = proofs.prove(claim, proof, run, (lambda text: None) if quiet else _say)
+    outcome = proofs.prove(claim, proof, run, (lambda text: None) if quiet else say_note)
     show.outcome(outcome, json)
     raise typer.Exit(0 if outcome.verdict == "protected" else FAILED_CHECKS)
 
@@ -217,9 +209,10 @@ def detect(
     from miue.cli import show
     from miue.core.run import Run
     from miue.workflows import prove as proofs
+    from miue.workflows import published
 
-    claim = proofs.Claim(out=out, clean=clean, split=split, canvas=canvas, channel=channel)
-    found = proofs.noticed(claim, Run(seed, device, quiet=quiet), (lambda text: None) if quiet else _say)
+    claim = published.Claim(out=out, clean=clean, split=split, canvas=canvas, channel=channel)
+    found = proofs.noticed(claim, Run(seed, device, quiet=quiet), (lambda text: None) if quiet else say_note)
     show.detection(found, json)
 
 
@@ -254,13 +247,14 @@ def analyze(
     from miue.core.run import Run
     from miue.victims.recipes import recipe
     from miue.workflows import prove as proofs
+    from miue.workflows import published
 
     given: dict[str, Any] = {"estimators": tuple(estimator)} if estimator else {}
     analyzer = Analyzer(recipe=recipe(recipe_name, victim), seeds=seeds, rows=rows, **given)
     if figures_folder:
         figures.ready(figures_folder, [*outs, Path(clean)])
-    say = (lambda text: None) if quiet else _say
-    inquiry = proofs.Inquiry(outs=outs, clean=clean, test=test, split=split, test_split=test_split, canvas=canvas)
+    say = (lambda text: None) if quiet else say_note
+    inquiry = published.Inquiry(outs=outs, clean=clean, test=test, split=split, test_split=test_split, canvas=canvas)
     found = proofs.explain(inquiry, analyzer, Run(seed, device, quiet=quiet), say)
     show.analysis(found, json)
     if figures_folder:
@@ -281,9 +275,9 @@ def verify(
     """
     from miue import publish
     from miue.cli import show
-    from miue.workflows import protect as jobs
+    from miue.workflows import record
 
-    findings = publish.verify(out, jobs.RunRecord.of(out).originals(clean, split) if clean else None)
+    findings = publish.verify(out, record.RunRecord.of(out).originals(clean, split) if clean else None)
     show.findings(findings, bool(clean), json)
     raise typer.Exit(0 if all(finding.ok for finding in findings) else FAILED_CHECKS)
 
@@ -298,43 +292,10 @@ def preview(
 ) -> None:
     """Draw a few pictures: original above protected above the difference, ten times amplified. Keep it private."""
     from miue import publish
-    from miue.workflows import protect as jobs
+    from miue.workflows import record
 
     publish.refuse_existing(to, "another --to")
-    print(publish.preview(jobs.RunRecord.of(out).originals(clean, split), out, to, count))
-
-
-@app.command()
-def shapes(
-    folder: Annotated[Path, typer.Argument(help="A new folder.")],
-    per_class: Annotated[int, typer.Option(help="Pictures of each of the ten shapes.")] = 400,
-    size: Annotated[int, typer.Option(help="Side in pixels.")] = 32,
-    split: Annotated[str, typer.Option(help="train and test have no picture in common.")] = "train",
-    seed: Seed = 0,
-) -> None:
-    """Write the embedded example set as a folder of class folders: ten shapes over photographs."""
-    from miue import data, publish
-
-    publish.refuse_existing(folder, "another folder")
-    print(publish.export(data.shapes(per_class, size, seed, split), folder))
-
-
-@app.command()
-def demo(
-    folder: Annotated[Path, typer.Argument(help="Where to work.")] = Path("demo"),
-    seed: Seed = 0,
-    device: Device = "auto",
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Show the whole way in minutes: draw pictures, protect them, train victims, print the verdict. No download."""
-    from miue.cli import show
-    from miue.core.run import Run
-    from miue.workflows.demo import demo as run_demo
-
-    outcome = run_demo(folder, Run(seed, device, quiet=quiet), (lambda text: None) if quiet else _say)
-    show.outcome(outcome, json)
-    raise typer.Exit(0 if outcome.verdict == "protected" else FAILED_CHECKS)
+    print(publish.preview(record.RunRecord.of(out).originals(clean, split), out, to, count))
 
 
 @app.command(name="grid")
@@ -358,21 +319,22 @@ def grid_command(
     from miue.cli import show
     from miue.core.run import Run
     from miue.grid import bench as grid
+    from miue.grid import workers
 
     run, wanted = Run(device_name=device, quiet=quiet), grid.Grid.load(plan)
     if only_show:
         show.board(grid.standing(wanted, run), json)
         return
-    part, bench = grid.parse_shard(shard), grid.Bench.of(wanted, run)
+    part, bench = workers.parse_shard(shard), grid.Bench.of(wanted, run)
     if dry_run:
         show.cells(bench, part, json)
         return
-    records = grid.work(bench, part, retry, ray, (lambda text: None) if quiet else _say)
+    records = workers.work(bench, part, retry, ray, (lambda text: None) if quiet else say_note)
     show.board(grid.standing(wanted, run), json)
     raise typer.Exit(FAILED_INPUTS if any(record.error for record in records) else 0)
 
 
-for verb in listing.VERBS:
+for verb in (*examples.VERBS, *listing.VERBS):
     app.command()(verb)
 
 

@@ -14,7 +14,7 @@ def _settings(ctx: Any, path: Path | None) -> Path | None:  # typer hands over a
     """--config: a TOML file gives defaults; what is written on the command line wins."""
     if path is None:
         return None
-    from miue.core.spelling import read_toml  # here: --help needs no torch
+    from miue.core.files import read_toml  # here: --help needs no torch
 
     values = {k.replace("-", "_"): v for k, v in read_toml(path).items()}
     names = {o.lstrip("-").replace("-", "_"): p.name for p in ctx.command.params for o in (p.opts or [p.name])}

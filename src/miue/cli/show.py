@@ -15,12 +15,15 @@ from rich.table import Table
 from rich.text import Text
 
 from miue import data, publish
-from miue.analysis.records import Analysis, Outcome, Record
+from miue.analysis.records import Analysis
+from miue.core.files import Record
 from miue.core.run import Run
 from miue.evaluation.detect import Detection
+from miue.evaluation.records import Outcome
 from miue.grid.bench import Bench, kept
 from miue.grid.leaderboard import Board
 from miue.workflows import protect as jobs
+from miue.workflows import record
 
 console = Console()
 
@@ -74,7 +77,7 @@ def plan(job: jobs.Job, run: Run, json: bool) -> None:
     print("nothing was written (--dry-run)")
 
 
-def written(job: jobs.Job, record: jobs.RunRecord, written: publish.Written, quiet: bool = False) -> None:
+def written(job: jobs.Job, record: record.RunRecord, written: publish.Written, quiet: bool = False) -> None:
     """What `protect` did. quiet: without remarks on the pictures."""
     protected = written.counts.get("protected", 0)
     out, private, source = (data.readable(str(path)) for path in (job.out, job.private, job.source))

@@ -10,19 +10,15 @@ import hashlib
 import importlib.util
 import math
 import sys
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from torch import Tensor
-
-from miue.analysis.records import Record
-from miue.core.types import Budget, Facts, UserError
+from miue.core.errors import UserError
+from miue.core.files import file_digest
 
 T = TypeVar("T")
-R = TypeVar("R", bound=Record)
 _OWN: set[type] = set()  # classes of users' files whose repr says which code they are
 
 
@@ -35,16 +31,6 @@ def split(text: str) -> tuple[str, list[str], dict[str, str]]:
     words = [w.strip() for w in rest.split(",") if w.strip()]
     fields = dict(w.split("=", 1) for w in words if "=" in w)
     return name, [w for w in words if "=" not in w], fields
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The values of a TOML file. Raises UserError where there is none."""
-    try:
-        return tomllib.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not TOML: {error}") from None
 
 
 def parse(text: str, known: Mapping[str, type[T]], kind: str) -> T:
@@ -96,82 +82,6 @@ def spell(method: Any, known: Mapping[str, type]) -> str:
         if f.init and getattr(method, f.name) != f.default
     ]
     return f"{name}:{','.join(changed)}" if changed else name
-
-
-def digest(*content: object) -> str:
-    """A name for what decides a result: the same for the same content, 16 hexadecimal digits."""
-    return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
-
-
-def file_digest(path: Path) -> str:
-    """A name for the content of a file, 16 hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-
-
-def tensor_digest(x: Tensor) -> str:
-    """A name for the values of a tensor, 16 hexadecimal digits."""
-    return hashlib.sha256(x.cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
-
-
-def read_record(kind: type[R], path: Path) -> R:
-    """What is kept in a JSON file. Raises UserError where it is damaged, or of another version."""
-    try:
-        return kind.model_validate_json(path.read_text("utf-8"))
-    except (ValueError, OSError):
-        raise UserError(
-            f"{path}: is no record of this version of miue, or it is damaged; move it away to have it made anew"
-        ) from None
-
-
-def at_least(method: object, **least: int) -> None:
-    """Refuse fields that are too small. Raises UserError with the first of them."""
-    for name, bound in least.items():
-        if not getattr(method, name) >= bound:  # not a number is not
-            raise UserError(f"{name}={getattr(method, name)} is too small; at least {bound}")
-
-
-def defense_lines(known: Mapping[str, type[Any]]) -> list[dict[str, str]]:
-    """Every defense as a line of a table: its name, slot, the first line of its docstring, its reference."""
-    return [
-        {"name": n, "slot": cls.slot, "what it does": str(cls.__doc__).partition("\n")[0], "reference": cls.reference}
-        for n, cls in known.items()
-    ]
-
-
-def own_budget(method: object, shape: tuple[int, int, int]) -> Budget:
-    """The budget that a method takes by itself for c x h x w pictures; 8 grey levels for one without facts."""
-    own: Facts | None = getattr(method, "facts", None)
-    return own.budget(shape) if own else Budget()
-
-
-def facts(known: Mapping[str, type[Any]]) -> dict[str, Facts]:
-    """The facts of every method by its spelling, presets that are a method by themselves (`variants`) included."""
-    made: dict[str, Facts] = {}
-    for name, cls in known.items():
-        made[name] = cls.facts
-        made |= {f"{name}:{preset}": of for preset, of in getattr(cls, "variants", {}).items()}
-    return made
-
-
-def catalogue(known: Mapping[str, type[Any]]) -> list[dict[str, str]]:
-    """The facts of every method as the lines of a table."""
-    presets = {name: getattr(cls, "presets", {}) for name, cls in known.items()}
-    return [_line(name, of, presets.get(name, ())) for name, of in facts(known).items()]
-
-
-def _line(name: str, of: Facts, presets: Iterable[str]) -> dict[str, str]:
-    own = Budget(float(f"{of.natural.eps:.4g}"), of.natural.norm)
-    others = [norm for norm in of.norms if norm != own.norm]
-    return {
-        "name": name,
-        "year": str(of.year),
-        "budget": f"{own} (or {', '.join(others)})" if others else str(own),
-        "passes": str(of.passes),
-        "needs": of.needs,
-        "what it does": of.summary,
-        "reference": of.reference,
-        "presets": ", ".join(presets),
-    }
 
 
 def _value(what: str, text: str, hint: Any) -> Any:
@@ -239,3 +149,9 @@ def _from_file(name: str, kind: str) -> type:
         _OWN.add(cls)
     cls.spelling = name  # type: ignore[attr-defined]
     return cls
+
+
+def code_of(spelling: str, method: object) -> str:
+    """Digest of the code of a method from a user's own file, or of what a method of ours reads; mostly empty."""
+    file, own, _ = spelling.partition(".py:")
+    return file_digest(Path(f"{file}.py")) if own else getattr(method, "content", "")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -199,43 +198,6 @@ class Budget:
         return bool((self.measure(delta) <= limit).all())
 
 
-@dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What a method is, said once beside it, as `facts: ClassVar[Facts]`; `miue attacks` and the documents print it.
-
-    passes: forward-backward passes through a network per picture, with the default fields. needs: what must be trained.
-    natural: the reference's budget; one in "l2" is that of 3 x 32 x 32 pictures. norms: what the method can keep.
-    """
-
-    title: str
-    year: int
-    reference: str
-    summary: str
-    passes: int
-    needs: Literal["nothing", "surrogate"]
-    natural: Budget = Budget()
-    norms: tuple[Norm, ...] = ("linf",)
-
-    def __post_init__(self) -> None:
-        if self.natural.norm not in self.norms:
-            raise ValueError(f"{self.title}: its own budget is in {self.natural.norm}, which is none of {self.norms}")
-
-    def budget(self, shape: tuple[int, int, int]) -> Budget:
-        """The natural budget of c x h x w pictures: in "l2" with the root of the number of values."""
-        if self.natural.norm != "l2":
-            return self.natural
-        c, h, w = shape
-        return Budget(self.natural.eps * (c * h * w / 3072) ** 0.5, "l2")
-
-    def check(self, budget: Budget) -> None:
-        """Raise UserError for a budget whose norm the method cannot keep."""
-        if budget.norm not in self.norms:
-            raise UserError(
-                f"{self.title} cannot keep a budget in {budget.norm}, only in {' or '.join(self.norms)}; "
-                "leave the budget out, and it takes its own"
-            )
-
-
 @dataclass(frozen=True)
 class Perturbation:
     """A bounded integer perturbation, in data-set coordinates: added to the un-augmented picture.
@@ -329,79 +291,3 @@ class Perturbation:
 
 
 # --- what a method is: hyper-parameters are fields of a frozen dataclass, data are arguments of its one call ---
-
-
-@runtime_checkable
-class Net(Protocol):
-    """A classifier in two halves. Pictures are float in [0,1]; normalisation happens inside."""
-
-    def embed(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]: ...
-    def head(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]: ...
-    def stages(self, x: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _"]]: ...
-    def __call__(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]: ...
-
-
-@runtime_checkable
-class Attack(Protocol):
-    """Chooses the perturbation of a whole data set."""
-
-    def __call__(self, data: ImageSet, budget: Budget, run: Any) -> Perturbation: ...
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mutual information in nats, with what is needed to judge it. `mi.measure` fills in what an estimator leaves.
-
-    kind: an estimate may err to both sides; a lower bound is below the truth, up to sampling error. ceiling: no larger
-    value can come out, whatever the truth is. parts: terms and diagnostics by name. notes: warnings for people.
-    spread: standard error from half-samples. half: mean value over them; bias shows as a difference to `nats`.
-    null, null_within: mean value after shuffling y among all rows, and among rows of one class. p: of the full shuffle.
-    """
-
-    nats: float
-    kind: Literal["estimate", "lower bound"]
-    spread: float | None = None
-    ceiling: float = math.inf
-    parts: Mapping[str, float] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    half: float | None = None
-    null: float | None = None
-    null_within: float | None = None
-    p: float | None = None
-
-    def __str__(self) -> str:
-        """One line for people."""
-        sign = ">= " if self.kind == "lower bound" else ""
-        error = "" if self.spread is None else f" ± {self.spread:.3f}"
-        told = {"shuffled": self.null, "shuffled within class": self.null_within, "p": self.p}
-        told |= {"ceiling": self.ceiling if math.isfinite(self.ceiling) else None}
-        inside = ", ".join(f"{name} {value:.3f}" for name, value in told.items() if value is not None)
-        return (
-            f"{sign}{self.nats:.3f}{error} nats"
-            + (f" ({inside})" if inside else "")
-            + "".join(f"; {note}" for note in self.notes)
-        )
-
-
-@runtime_checkable
-class Estimator(Protocol):
-    """Estimates the mutual information of paired samples: row i of x belongs to row i of y.
-
-    labels: class of each row. Every estimator takes them, as data; one that needs them raises UserError without.
-    """
-
-    def __call__(
-        self, x: Float[Tensor, "n dx"], y: Float[Tensor, "n dy"], run: Any, labels: Int[Tensor, "n"] | None = None
-    ) -> Estimate: ...
-
-
-@dataclass(frozen=True)
-class KnownPairs:
-    """Paired samples whose mutual information is known: `nats`, up to a standard error of `error`."""
-
-    name: str
-    x: Float[Tensor, "n dx"]
-    y: Float[Tensor, "n dy"]
-    labels: Int[Tensor, "n"]
-    nats: float
-    error: float = 0.0

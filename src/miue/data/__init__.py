@@ -1,9 +1,8 @@
 """Data sets in and out: the only place that opens an image."""
 
-from miue.analysis.records import Size
 from miue.data.channel import recoded, through
 from miue.data.folder import private_of, readable
-from miue.data.quality import measure
+from miue.data.quality import Size, measure
 from miue.data.read import check_canvas, default_canvas, read, read_like
 from miue.data.scan import scan, scan_output
 from miue.data.shapes import draw as shapes

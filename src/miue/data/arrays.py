@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from miue.core.types import UserError
+from miue.core.errors import UserError
 from miue.data.columns import LONGEST, MOST
 from miue.data.source import Item, Kind, Store
 

@@ -10,7 +10,8 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from miue.core.types import ImageSet, UserError
+from miue.core.errors import UserError
+from miue.core.types import ImageSet
 
 CHANNELS = ("jpeg:QUALITY", "webp:QUALITY", "resize:SIDE")
 

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from miue.core.types import UserError
+from miue.core.errors import UserError
 
 pc: Any = importlib.import_module("pyarrow.compute")  # its functions are made at run time: no checker knows them
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 
-from miue.core.types import UserError
+from miue.core.errors import UserError
 from miue.data.formats import EXTENSIONS, may_be_picture
 from miue.data.source import Item, Store
 from miue.data.splits import split_of

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from miue.core.types import UserError
+from miue.core.errors import UserError
 from miue.data.arrays import ArrayStore, array_store
 
 _TORCHVISION = {

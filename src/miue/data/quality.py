@@ -5,15 +5,63 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 from jaxtyping import Integer, UInt8
 from scipy.ndimage import uniform_filter
 
-from miue.analysis.records import BALL, Size
+from miue.core.files import Record
 from miue.core.types import ImageSet
 
 _TILE, _ACROSS = 128, 8  # of a picture of more than 8 x 8 tiles SSIM takes 8 x 8, in float64: all would take seconds
+
+
+BALL = 8  # grey levels: the budget of most papers, against which others are told
+
+
+class Size(Record):
+    """How large the changes of a set are, measured on pictures of 8 bit."""
+
+    pictures: int
+    outside: int
+    """Pictures with a value that changed by more than BALL grey levels."""
+    linf: int
+    """Largest change of any picture, grey levels."""
+    l2: float
+    """Mean over pictures, [0,1] units."""
+    changed: float
+    """Mean share of changed pixels."""
+    psnr: float | None
+    """Mean over pictures that changed, dB; None where nothing did."""
+
+    @classmethod
+    def over(cls, sizes: Sequence[Size]) -> Size | None:
+        """Those of several sets together; None where there is none."""
+        if not sizes:
+            return None
+        n = [size.pictures for size in sizes]
+        ratios = [size.psnr for size in sizes if size.psnr is not None]
+        return Size(
+            pictures=sum(n),
+            outside=sum(size.outside for size in sizes),
+            linf=max(size.linf for size in sizes),
+            l2=fmean((size.l2 for size in sizes), n),
+            changed=fmean((size.changed for size in sizes), n),
+            psnr=fmean(ratios) if ratios else None,
+        )
+
+    def __str__(self) -> str:
+        share = f"{self.changed:.1%}" if self.changed >= 0.01 else f"{self.changed:.2%}"
+        ratio = "" if self.psnr is None else f", PSNR {self.psnr:.1f} dB"
+        return f"largest change {self.linf} grey levels, L2 {self.l2:.3g}, {share} of the pixels{ratio} on average"
+
+    @property
+    def leaves(self) -> str:
+        """What is told of a set with pictures outside of the ball; empty for others."""
+        if not self.outside:
+            return ""
+        return f"{self.outside} of {self.pictures} pictures leave the {BALL}/255 ball: {self}"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from miue.core.types import ImageSet, UserError
+from miue.core.errors import UserError
+from miue.core.types import ImageSet
 from miue.data.picture import Picture, decode, quiet
 from miue.data.source import Source, ahead, sha256
 

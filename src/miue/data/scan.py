@@ -12,7 +12,7 @@ from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from miue.core.types import UserError
+from miue.core.errors import UserError
 from miue.data.arrays import open_npz
 from miue.data.folder import NOTICE, choose_split, every_file, follow_links, open_folder, private_of
 from miue.data.formats import EXTENSIONS

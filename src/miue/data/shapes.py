@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
-from miue.core.types import ImageSet, UserError
+from miue.core.errors import UserError
+from miue.core.types import ImageSet
 
 CLASSES = ("bar", "crescent", "cross", "disc", "half-disc", "ring", "square", "star", "three-dots", "triangle")
 Grid = Float[np.ndarray, "s s"]

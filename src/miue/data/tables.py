@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from miue.core.types import UserError
+from miue.core.errors import UserError
 from miue.data import columns
 from miue.data.arrays import numbered
 from miue.data.source import Item, Store

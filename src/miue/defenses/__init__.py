@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from miue.core.errors import UserError
 from miue.core.spelling import parse
-from miue.core.types import UserError
 from miue.defenses.augment.coin import Coin
 from miue.defenses.augment.cutout import Cutout
 from miue.defenses.augment.library import Plasma, RandAugment, Strong, TrivialAugment

@@ -8,12 +8,14 @@ from typing import Literal
 
 import torch
 
-from miue.analysis.records import Record
+from miue.core.files import Record
 from miue.core.run import Run
 from miue.core.types import ImageSet
-from miue.training.batches import Batches, holdout
+from miue.data.split import holdout
+from miue.training.batches import Batches
 from miue.training.loop import accuracy
-from miue.victims.fit import Recipe, fit
+from miue.victims.fit import fit
+from miue.victims.recipe import Recipe
 
 HELD_OUT = 0.2
 MOST = 100  # classes that are looked at

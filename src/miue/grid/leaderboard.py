@@ -6,9 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Literal
 
-from miue.analysis.records import CellRecord, Record, Size, Verdict
-from miue.evaluation.proof import judge_victim
+from miue.core.files import Record
+from miue.data.quality import Size
+from miue.evaluation.records import Verdict
+from miue.evaluation.verdict import judge_victim
 from miue.grid.partial import Partial
+from miue.grid.records import CellRecord
 
 CONTROLS = ("clean", "noise", "without")
 

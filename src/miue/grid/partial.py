@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from miue.analysis.records import Which
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import ImageSet, UserError
+from miue.core.types import ImageSet
+from miue.grid.records import Which
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,18 +11,20 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from miue import data
-from miue.analysis.records import Record, Sets, Which
 from miue.attacks import KNOWN, attack
+from miue.core.errors import UserError
+from miue.core.files import Record, digest, read_toml
+from miue.core.method import own_budget
 from miue.core.run import Run
-from miue.core.spelling import digest, own_budget, read_toml, spell
-from miue.core.types import Budget, ImageSet, UserError
+from miue.core.spelling import code_of, spell
+from miue.core.types import Budget, ImageSet
+from miue.data.split import read_test
 from miue.defenses import combination
 from miue.grid.partial import Partial
-from miue.victims.fit import Recipe
+from miue.grid.records import Sets, Which
+from miue.victims.recipe import Recipe
 from miue.victims.recipes import recipe
 from miue.victims.slots import Defense
-from miue.workflows.protect import code_of
-from miue.workflows.prove import read_test
 
 VERSION = 1  # of what a cell means; a higher number makes kept ones void
 Texts = Annotated[tuple[str, ...], Field(min_length=1)]

@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from miue.analysis.records import Covariance
 from miue.core.spelling import parse
-from miue.core.types import Estimator
 from miue.mi import known, theory
 from miue.mi.class_conditional import ClassConditional
-from miue.mi.covariance import covariance
+from miue.mi.covariance import Covariance, covariance
+from miue.mi.estimate import Estimator
 from miue.mi.gaussian import gaussian, gaussian_copula
 from miue.mi.independence import Independence, independence_test
 from miue.mi.infonce import InfoNce

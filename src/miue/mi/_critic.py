@@ -10,10 +10,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from miue.core.errors import UserError
+from miue.core.method import at_least
 from miue.core.run import Run
-from miue.core.spelling import at_least
-from miue.core.types import Estimate, UserError
 from miue.mi._features import paired, standardised
+from miue.mi.estimate import Estimate
 from miue.training.loop import descend
 
 TOGETHER = 2048  # held-out pairs that are scored against each other

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import UserError
 
 DEAD = 1e-6  # a feature whose deviation is below this share of the largest one is called dead
 

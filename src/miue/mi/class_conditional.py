@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import Estimate, UserError
 from miue.mi._decode import components, decode
 from miue.mi._features import DEAD, axes, needed, one_scale, paired, residual
 from miue.mi._tables import entropy
+from miue.mi.estimate import Estimate
 from miue.mi.gaussian import gaussian
 
 

@@ -9,10 +9,25 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from miue.analysis.records import Covariance
+from miue.core.errors import UserError
+from miue.core.files import Record
 from miue.core.run import Run
-from miue.core.types import UserError
 from miue.mi._features import axes, needed, paired
+
+
+class Covariance(Record):
+    """Summaries of features of length 1, means over classes; `trace` = 1 - `cosine` up to rounding.
+
+    trace: of a class's covariance (divisor n - 1). log_det: of the covariances within the leading subspace that all
+    classes share, `rank` dimensions, nats of 2 h; -inf where features of a class coincide. cosine: mean over pairs of
+    different rows of one class. distance: Euclidean, mean over pairs of class means.
+    """
+
+    trace: float
+    log_det: float
+    cosine: float
+    distance: float
+    rank: int
 
 
 def covariance(z: Float[Tensor, "n d"], labels: Int[Tensor, "n"], run: Run, rank: int = 8) -> Covariance:

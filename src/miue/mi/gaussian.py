@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from miue.core.types import UserError
+from miue.core.errors import UserError
 
 
 def _log_det(covariance: Float[Tensor, "d d"]) -> float:

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import UserError
 from miue.mi._features import paired, standardised
 from miue.mi.measure import shuffled_rows
 

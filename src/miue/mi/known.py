@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import KnownPairs, UserError
+from miue.mi.estimate import KnownPairs
 
 
 def gaussian_pairs(n: int, d: int, nats: float, generator: Generator, spread_over: int | None = None) -> KnownPairs:

@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import Estimate, UserError
 from miue.mi._features import leading, paired, standardised
+from miue.mi.estimate import Estimate
 
 ELEMENTS = 2**19  # of one block of distances: 4 MiB, near a processor's caches
 COINCIDE = 32  # squared distances below so many roundings of the largest squared norm are none

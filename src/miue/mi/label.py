@@ -9,10 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.core.run import Run
-from miue.core.types import Estimate
 from miue.mi._decode import components, decode
 from miue.mi._features import needed, paired
 from miue.mi._tables import counts, entropy, miller_madow, plug_in
+from miue.mi.estimate import Estimate
 
 
 def fano(error: float, classes: int, lost: float = 0.0) -> float:

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import Estimate, Estimator, UserError
+from miue.mi.estimate import Estimate, Estimator
 
 
 def measure(

@@ -10,10 +10,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import Estimate, UserError
 from miue.mi._features import paired, standardised
 from miue.mi._slices import ELEMENTS, bin_count, histogram_nats, kde_nats
+from miue.mi.estimate import Estimate
 from miue.mi.gaussian import gaussian
 from miue.mi.ksg import ksg_ceiling, ksg_nats
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from miue.core.types import UserError
+from miue.core.errors import UserError
 from miue.mi._critic import Critic, log_mean_exp_others, variance_note
 
 

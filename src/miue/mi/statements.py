@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from miue.analysis.records import Statement
+from miue.core.files import Record
 from miue.core.run import Run
 from miue.mi import theory
 from miue.mi._features import needed, one_scale, paired, residual
@@ -16,6 +16,15 @@ from miue.mi.class_conditional import ClassConditional
 from miue.mi.label import Label
 
 MOST = 512  # rows whose pairs are looked at, of a class or of all: no n x n matrix of everything
+
+
+class Statement(Record):
+    """A line of the theory on these features: what it claims (`bound`), what was measured, whether it holds."""
+
+    text: str
+    bound: float
+    measured: float
+    holds: bool
 
 
 def statements(

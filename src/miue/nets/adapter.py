@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from miue.core.errors import UserError
 from miue.core.spelling import split
-from miue.core.types import UserError
 from miue.nets.base import Classifier
 from miue.nets.plain import lenet5, linear, three_layers, two_layers
 from miue.nets.small import small_cnn, small_resnet

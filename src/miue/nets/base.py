@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+
+@runtime_checkable
+class Net(Protocol):
+    """A classifier in two halves. Pictures are float in [0,1]; normalisation happens inside."""
+
+    def embed(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]: ...
+    def head(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]: ...
+    def stages(self, x: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _"]]: ...
+    def __call__(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]: ...
 
 
 class Classifier(nn.Module):

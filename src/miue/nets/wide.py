@@ -7,7 +7,7 @@ from collections import OrderedDict
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from miue.core.types import UserError
+from miue.core.errors import UserError
 from miue.nets.base import Classifier, Pool
 
 

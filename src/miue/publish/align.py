@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from miue.core.types import UserError
+from miue.core.errors import UserError
 from miue.data.source import Source
 
 

@@ -9,9 +9,9 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from miue.analysis.records import Record
-from miue.core.run import write_atomically
-from miue.core.types import Budget, Norm, UserError
+from miue.core.errors import UserError
+from miue.core.files import Record, write_atomically
+from miue.core.types import Budget, Norm
 from miue.data.source import Kind
 
 FINAL, PART, PLAN = "manifest.jsonl", "manifest.part.jsonl", "outputs.json"

@@ -7,7 +7,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from miue.core.types import UserError
+from miue.core.errors import UserError
 from miue.data.folder import NOTICE, readable
 from miue.publish.manifest import FINAL, PART, PLAN, Plan
 

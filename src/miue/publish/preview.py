@@ -8,8 +8,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-from miue.core.run import write_atomically
-from miue.core.types import ImageSet, UserError
+from miue.core.errors import UserError
+from miue.core.files import write_atomically
+from miue.core.types import ImageSet
 from miue.data.read import clean_picture
 from miue.data.scan import scan_output
 from miue.data.source import Source

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from miue.core.run import flush_all, write_atomically
-from miue.core.types import UserError
+from miue.core.errors import UserError
+from miue.core.files import flush_all, write_atomically
 from miue.data.arrays import ArrayStore, load_npz
 from miue.data.picture import Picture, encode
 from miue.data.source import Payload, Source

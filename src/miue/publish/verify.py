@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from PIL import ExifTags, Image
 
-from miue.core.types import Budget, UserError
+from miue.core.errors import UserError
+from miue.core.types import Budget
 from miue.data.arrays import open_npz
 from miue.data.folder import NOTICE, begun, private_of, readable
 from miue.data.formats import bare, followed, lossless

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from filelock import Timeout
 
-from miue.analysis.records import Size
-from miue.core.run import Lock, write_atomically
-from miue.core.types import Budget, Perturbation, UserError
+from miue.core.errors import UserError
+from miue.core.files import Lock, write_atomically
+from miue.core.types import Budget, Perturbation
 from miue.data.picture import Rules, decode, quiet
-from miue.data.quality import Change, Spread, size, ssim
+from miue.data.quality import Change, Size, Spread, size, ssim
 from miue.data.read import clean_picture
 from miue.data.source import Entry, Payload, Source, ahead, sha256
 from miue.publish.manifest import FINAL, PART, Line, Plan, as_text, read_lines, write_lines

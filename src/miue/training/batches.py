@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.core.run import Run
-from miue.core.types import ImageSet, UserError
+from miue.core.types import ImageSet
 
 RESIDENT = 16 * 2**30  # bytes of pictures that are kept on an accelerator
 
@@ -31,22 +28,6 @@ def order(labels: Int[Tensor, "n"], generator: torch.Generator, group: int = 1) 
     by_class = shuffled[labels[shuffled].argsort(stable=True)]
     parts = [run for rows in by_class.split(labels.bincount().tolist()) for run in rows.split(group)]
     return torch.cat([parts[i] for i in torch.randperm(len(parts), generator=generator).tolist()])
-
-
-def holdout(data: ImageSet, share: float, run: Run) -> tuple[Int[Tensor, "m"], Int[Tensor, "t"]]:
-    """Rows for training and for testing: `share` of every class (at least one picture) is held out at random."""
-    if not 0 < share < 1:
-        raise UserError(f"a held-out share of {share:g} is not between 0 and 1")
-    generator, kept, held = run.rng("holdout"), [], []
-    for label in range(len(data.classes)):
-        rows = (data.labels == label).nonzero().flatten()
-        if len(rows) == 1:
-            raise UserError(f"class {data.classes[label]!r} has one picture, so none can be held out; add pictures")
-        rows = rows[torch.randperm(len(rows), generator=generator)]
-        cut = min(max(int(len(rows) * share), 1), len(rows) - 1) if len(rows) else 0
-        held.append(rows[:cut])
-        kept.append(rows[cut:])
-    return torch.cat(kept).sort().values, torch.cat(held).sort().values
 
 
 class Batches:
@@ -89,37 +70,3 @@ class Batches:
         """(index, x, y) in the set's order."""
         for part in self.rows.split(size):
             yield part, self.take(part), self.run.put(self.data.labels[part])
-
-
-def flip(x: Float[Tensor, "b c h w"], generator: torch.Generator) -> Float[Tensor, "b c h w"]:
-    """Mirror each picture left to right with probability 1/2. Differentiable."""
-    mirrored = (torch.rand(len(x), generator=generator) < 0.5).to(x.device)
-    return torch.where(mirrored[:, None, None, None], x.flip(-1), x)
-
-
-def crop(x: Float[Tensor, "b c h w"], generator: torch.Generator, share: float = 1 / 8) -> Float[Tensor, "b c h w"]:
-    """Pad with zeros by `share` of the side (4 px of 32), cut each picture out at its own place. Differentiable.
-
-    Two gathers: their backward is a plain scatter, that of an indexed unfolded view costs (2 pad + 1)^2 as much memory.
-    """
-    b, c, h, w = x.shape
-    py, px = int(h * share), int(w * share)
-    dy, dx = (torch.randint(2 * p + 1, (b, 1), generator=generator) for p in (py, px))
-    rows = (torch.arange(h) + dy).to(x.device)[:, None, :, None].expand(b, c, h, w + 2 * px)
-    columns = (torch.arange(w) + dx).to(x.device)[:, None, None, :].expand(b, c, h, w)
-    return F.pad(x, (px, px, py, py)).gather(2, rows).gather(3, columns)
-
-
-@dataclass(frozen=True)
-class FlipCrop:
-    """The field's usual augmentation: random crop after zero padding, then a random flip, per sample."""
-
-    share: float = 1 / 8
-    flip: bool = True
-    slot: ClassVar[Literal["augment"]] = "augment"
-
-    def __call__(
-        self, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], generator: torch.Generator
-    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b k"]]:
-        x = crop(x, generator, self.share)
-        return (flip(x, generator) if self.flip else x), y

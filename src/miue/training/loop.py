@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import UserError
 from miue.training.batches import Batches
 
 HUGE = 1e6  # no weight of a network that learned anything

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from miue.core.types import Budget, UserError
+from miue.core.errors import UserError
+from miue.core.types import Budget
+from miue.training import perturb
 
 
 def check_cells(cells: int, side: int) -> None:
@@ -129,3 +131,16 @@ def ascend(
         (gradient,) = torch.autograd.grad(loss(leaf), leaf)
         moved = torch.minimum(torch.maximum(leaf.detach() + step * gradient.sign(), low), high)
     return moved
+
+
+def worst(
+    net: Any, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"], radius: float, steps: int, generator: torch.Generator
+) -> Float[Tensor, "b c h w"]:
+    """x moved within `radius` grey levels to where the network, in evaluation mode, has a high cross-entropy.
+
+    Signed steps of 2 / steps of the radius, so that they cross the ball; 0 steps: uniform noise. Gradients go straight
+    through to x: the change counts as a constant.
+    """
+    step = 2 * radius / max(steps, 1) / 255
+    near = perturb.adversarial(net, x, y, radius / 255, step, steps, generator)
+    return x + (near - x.detach())

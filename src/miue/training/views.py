@@ -5,14 +5,12 @@ Each is drawn per picture from a generator, and differentiable, so that a gradie
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
-
-from miue.training import perturb
-from miue.training.batches import crop, flip
 
 Augment = Literal["none", "flip", "flip-crop"]
 
@@ -24,14 +22,20 @@ def augmented(how: Augment, x: Float[Tensor, "b c h w"], generator: torch.Genera
     return flip(crop(x, generator) if how == "flip-crop" else x, generator)
 
 
-def worst(
-    net: Any, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"], radius: float, steps: int, generator: torch.Generator
-) -> Float[Tensor, "b c h w"]:
-    """x moved within `radius` grey levels to where the network, in evaluation mode, has a high cross-entropy.
+def flip(x: Float[Tensor, "b c h w"], generator: torch.Generator) -> Float[Tensor, "b c h w"]:
+    """Mirror each picture left to right with probability 1/2. Differentiable."""
+    mirrored = (torch.rand(len(x), generator=generator) < 0.5).to(x.device)
+    return torch.where(mirrored[:, None, None, None], x.flip(-1), x)
 
-    Signed steps of 2 / steps of the radius, so that they cross the ball; 0 steps: uniform noise. Gradients go straight
-    through to x: the change counts as a constant.
+
+def crop(x: Float[Tensor, "b c h w"], generator: torch.Generator, share: float = 1 / 8) -> Float[Tensor, "b c h w"]:
+    """Pad with zeros by `share` of the side (4 px of 32), cut each picture out at its own place. Differentiable.
+
+    Two gathers: their backward is a plain scatter, that of an indexed unfolded view costs (2 pad + 1)^2 as much memory.
     """
-    step = 2 * radius / max(steps, 1) / 255
-    near = perturb.adversarial(net, x, y, radius / 255, step, steps, generator)
-    return x + (near - x.detach())
+    b, c, h, w = x.shape
+    py, px = int(h * share), int(w * share)
+    dy, dx = (torch.randint(2 * p + 1, (b, 1), generator=generator) for p in (py, px))
+    rows = (torch.arange(h) + dy).to(x.device)[:, None, :, None].expand(b, c, h, w + 2 * px)
+    columns = (torch.arange(w) + dx).to(x.device)[:, None, None, :].expand(b, c, h, w)
+    return F.pad(x, (px, px, py, py)).gather(2, rows).gather(3, columns)

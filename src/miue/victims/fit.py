@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,122 +12,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from miue import nets
+from miue.core.files import digest
 from miue.core.run import Run
-from miue.core.spelling import digest, spell
-from miue.core.types import ImageSet, UserError
-from miue.training.batches import Batch, Batches, FlipCrop, holdout
+from miue.core.types import ImageSet
+from miue.data.split import holdout
+from miue.training.batches import Batch, Batches
 from miue.training.loop import accuracy, cosine, descend, restore, state
-from miue.victims.slots import Augment, Defense, Finish, Loss, Purify, Start
+from miue.victims.recipe import Recipe
 
-LEARNT = 0.20  # a clean victim must gain this much over chance, or nothing can be concluded from it
-HARMLESS = 0.10  # plain noise that costs more than this hides the pictures by itself
 TRAINED = "trained"  # folder of victims whose weights are kept, for all that look at them
-FITTED = 0.50  # share of its own training set, over chance, that a protected victim must have learnt
-
-
-@dataclass(frozen=True)
-class CrossEntropy:
-    """Cross-entropy with (possibly soft) labels, in nats."""
-
-    slot: ClassVar[Literal["loss"]] = "loss"
-
-    def __call__(
-        self, net: Any, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], generator: torch.Generator, done: float
-    ) -> Float[Tensor, ""]:
-        return F.cross_entropy(net(x), y)
-
-
-@dataclass(frozen=True)
-class Smoothed:
-    """Cross-entropy, in nats, with a share of every label spread evenly over all classes (Szegedy, CVPR 2016)."""
-
-    smoothing: float = 0.1
-
-    slot: ClassVar[Literal["loss"]] = "loss"
-
-    def __call__(
-        self, net: Any, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], generator: torch.Generator, done: float
-    ) -> Float[Tensor, ""]:
-        return F.cross_entropy(net(x), y, label_smoothing=self.smoothing)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How a victim is trained: the network, SGD or AdamW with a cosine rate, and what is done to pictures and network.
-
-    warmup: share of all steps with a linear rise. hold_out: share of the training set that is kept back; the weights
-    of the epoch that is best on it are the victim's (0: those of the last epoch). It is a part of what was published:
-    of a protected set the held-out part is protected, too, and says little about clean pictures. What somebody with
-    clean pictures could pick is the best epoch of a record. patience: epochs without a gain there after which training
-    stops (0: never). source: where the numbers come from.
-    """
-
-    net: str = "resnet18"
-    epochs: int = 60
-    batch: int = 128
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 0.1
-    warmup: float = 0.0
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 5e-4
-    hold_out: float = 0.0
-    patience: int = 0
-    purify: tuple[Purify, ...] = ()
-    augment: tuple[Augment, ...] = (FlipCrop(),)
-    loss: Loss = CrossEntropy()
-    start: tuple[Start, ...] = ()
-    finish: tuple[Finish, ...] = ()
-    source: str = ""
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch < 2 or not self.lr > 0:
-            raise UserError(
-                f"epochs={self.epochs}, batch={self.batch}, lr={self.lr:g}: at least 1, 2 and a positive rate"
-            )
-        if not (0 <= self.momentum < 1 and 0 <= self.warmup < 1 and 0 <= self.weight_decay < float("inf")):
-            raise UserError(
-                f"momentum={self.momentum:g}, warmup={self.warmup:g}, weight_decay={self.weight_decay:g}: the first "
-                "two are shares from 0 to below 1, and the decay is not negative"
-            )
-        if self.nesterov and self.optimizer == "sgd" and not self.momentum:
-            raise UserError("momentum=0 with nesterov=true: Nesterov's rule needs a momentum; add nesterov=false")
-        if not 0 <= self.hold_out < 1 or self.patience < 0 or (self.patience and not self.hold_out):
-            raise UserError(
-                f"hold_out={self.hold_out:g}, patience={self.patience}: a share below 1, and patience only with one"
-            )
-
-    def defended(self, *defenses: Defense) -> Recipe:
-        """The same training with defenses, each in its slot: after what is there, or instead of the plain loss.
-
-        Raises UserError where two of them want to be the loss.
-        """
-        several = "purify", "augment", "start", "finish"
-        slots: dict[str, tuple[Any, ...]] = {slot: getattr(self, slot) for slot in several} | {"loss": ()}
-        for defense in defenses:
-            slots[defense.slot] += (defense,)
-        losses = (
-            slots.pop("loss") if isinstance(self.loss, CrossEntropy | Smoothed) else (self.loss, *slots.pop("loss"))
-        )
-        if len(losses) > 1:
-            raise UserError(f"{' and '.join(map(repr, losses))}: a victim has one loss; leave one of them out")
-        return replace(self, **slots, loss=losses[0] if losses else self.loss)
-
-    @property
-    def defense(self) -> str:
-        """Spelling of the defenses in it, "gray+jpeg:quality=10"; empty where there is none."""
-        parts = (*self.purify, *self.start, *self.augment, self.loss, *self.finish)
-        return "+".join(spell(part, {}) for part in parts if hasattr(type(part), "spelling"))
-
-    @property
-    def victim(self) -> str:
-        """What its runs are called: the network, and the defense where there is one."""
-        return f"{self.net} + {self.defense}" if self.defense else self.net
-
-    def described(self) -> dict[str, Any]:
-        """The recipe as plain values, for records."""
-        several = {slot: [repr(d) for d in getattr(self, slot)] for slot in ("purify", "augment", "start", "finish")}
-        return asdict(self) | several | {"loss": repr(self.loss)}
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from miue.core.errors import UserError
 from miue.core.spelling import fill, split
-from miue.core.types import UserError
-from miue.victims.fit import Recipe, Smoothed
+from miue.victims.recipe import Recipe, Smoothed
 
 RECIPES: Mapping[str, Recipe] = {
     "quick": Recipe(

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from miue import data, publish
-from miue.analysis.records import Outcome
 from miue.core.run import Run
 from miue.evaluation.proof import Proof
+from miue.evaluation.records import Outcome
 from miue.victims.recipes import recipe
 from miue.workflows.protect import Job, protect
-from miue.workflows.prove import Claim, prove
+from miue.workflows.prove import prove
+from miue.workflows.published import Claim
 
 PER_CLASS, TEST_PER_CLASS = 300, 100
 RECIPE = "quick:epochs=14"

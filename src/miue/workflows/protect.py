@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass, replace
 from functools import partial
@@ -14,49 +14,21 @@ from typing import Any, Literal
 
 import torch
 from filelock import Timeout
-from pydantic import Field
 
 from miue import data, nets, publish
-from miue.analysis.records import Record
 from miue.attacks import KNOWN, attack
-from miue.core.run import Lock, Run, launch, write_atomically
-from miue.core.spelling import digest, file_digest, own_budget, read_record, spell
-from miue.core.types import Budget, ImageSet, Perturbation, UserError
+from miue.core.errors import UserError
+from miue.core.files import Lock, Record, digest, installed, read_record, write_atomically
+from miue.core.launch import launch
+from miue.core.method import own_budget
+from miue.core.run import Run
+from miue.core.spelling import code_of, spell
+from miue.core.types import Budget, ImageSet, Perturbation
+from miue.workflows.record import RunRecord
 
 VERSION = 1
 MOST = 20  # classes that are listed by name
 SMALLEST, TRIAL = 64, 1.5  # pictures of the first trial of a forecast; seconds of one that says enough
-
-
-class RunRecord(Record):
-    """What was done to which data with which settings: everything needed to repeat it."""
-
-    version: Literal[1] = 1
-    fingerprint: str
-    status: Literal["running", "finished"]
-    miue: str
-    settings: dict[str, Any]
-    source: dict[str, Any]
-    machine: dict[str, str]
-    seconds: Mapping[str, float] = Field(default_factory=dict)
-    written: Mapping[str, Any] = Field(default_factory=dict)
-
-    @classmethod
-    def of(cls, out: Path) -> RunRecord:
-        """The record beside an output. Raises UserError where there is none."""
-        path = data.private_of(out) / "run.json"
-        if not path.is_file():
-            raise UserError(f"{out}: no {path.parent.name}/run.json beside it; only an output of miue has one")
-        return read_record(cls, path)
-
-    @property
-    def rules(self) -> dict[str, Any]:
-        """By which the run that made the output looked at pictures."""
-        return self.source.get("rules", {})
-
-    def originals(self, clean: str, split: str | None) -> data.Source:
-        """Look at the clean pictures by the same rules."""
-        return data.scan(clean, split=split, **self.rules)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,12 +241,6 @@ def attacked(method: Any, images: ImageSet, budget: Budget, run: Run) -> Perturb
     return method(images, budget, run)
 
 
-def code_of(spelling: str, method: object) -> str:
-    """Digest of the code of a method from a user's own file, or of what a method of ours reads; mostly empty."""
-    file, own, _ = spelling.partition(".py:")
-    return file_digest(Path(f"{file}.py")) if own else getattr(method, "content", "")
-
-
 def _write(path: Path, record: Record) -> None:
     write_atomically(path, record.model_dump_json(indent=1).encode())
 
@@ -300,10 +266,3 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 def _existing(path: Path) -> Path:
     """The path itself or its nearest folder that exists."""
     return next(p for p in (path, *path.resolve().parents) if p.exists())
-
-
-def installed() -> str:
-    """The version of this package."""
-    from importlib.metadata import version
-
-    return version("miue")

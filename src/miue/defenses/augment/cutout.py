@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from miue.core.types import UserError
+from miue.core.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)

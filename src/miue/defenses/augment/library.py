@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from miue.core.errors import UserError
 from miue.core.run import global_draws
-from miue.core.types import UserError
 
 GROUPS = 16
 

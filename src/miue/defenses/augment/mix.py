@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from miue.core.errors import UserError
 from miue.core.run import global_draws
-from miue.core.types import UserError
 
 
 def _mixed(

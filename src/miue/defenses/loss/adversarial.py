@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from miue.core.types import Budget, UserError
+from miue.core.errors import UserError
+from miue.core.types import Budget
 from miue.training import perturb
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from miue.core.types import UserError
+from miue.core.errors import UserError
 from miue.defenses.augment.library import Plasma, TrivialAugment
 
 

@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from miue.core.errors import UserError
+from miue.core.files import tensor_digest
+from miue.core.method import at_least
 from miue.core.run import Run
-from miue.core.spelling import at_least, tensor_digest
-from miue.core.types import UserError
 from miue.training.batches import Batches
 from miue.training.contrastive import contrast_loss, contrastive
 from miue.training.loop import cosine, descend, resume, state

@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 
 from miue import data
+from miue.core.errors import UserError
+from miue.core.method import at_least
 from miue.core.run import Run
-from miue.core.spelling import at_least
-from miue.core.types import ImageSet, UserError
-from miue.training.batches import Batches, FlipCrop
+from miue.core.types import ImageSet
+from miue.training.batches import Batches
 from miue.training.loop import cosine, descend
+from miue.victims.recipe import FlipCrop
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from miue.core.errors import UserError
+from miue.core.files import file_digest
 from miue.core.run import Run
-from miue.core.spelling import file_digest
-from miue.core.types import UserError
 from miue.training.batches import Batches
 
 WRAPPING = re.compile(r"^(?:net\.|module\.|model\.|trunk\.)+")  # what packages put before the names of tensors

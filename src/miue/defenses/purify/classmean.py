@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import UserError
 from miue.defenses.purify.smooth import Blur
 from miue.training import perturb
 

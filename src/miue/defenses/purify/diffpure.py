@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from miue.core.errors import UserError
+from miue.core.files import digest, file_digest, tensor_digest
+from miue.core.method import at_least
 from miue.core.run import Run
-from miue.core.spelling import at_least, digest, file_digest, tensor_digest
-from miue.core.types import UserError
 from miue.training.loop import cosine, descend, resume, state
 
 TIMES = 1000  # of the diffusion, from the picture to noise alone

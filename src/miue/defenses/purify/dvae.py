@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from miue.core.errors import UserError
+from miue.core.method import at_least
 from miue.core.run import Run
-from miue.core.spelling import at_least
-from miue.core.types import UserError, eight_bits
+from miue.core.types import eight_bits
 from miue.nets.base import Residual, convolution
 from miue.training.loop import cosine, descend
 

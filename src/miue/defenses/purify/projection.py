@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import UserError
 from miue.training.loop import descend
 
 

@@ -11,8 +11,9 @@ from typing import ClassVar, Literal
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import UserError, eight_bits
+from miue.core.types import eight_bits
 from miue.data import recoded
 
 

@@ -1,0 +1,56 @@
+"""What can be refused before hours of training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from miue import nets
+from miue.core.errors import UserError
+from miue.core.run import Run
+from miue.core.types import ImageSet
+from miue.victims.recipe import Recipe
+
+
+def check_victims(recipes: Sequence[Recipe], data: ImageSet, test: ImageSet, run: Run) -> int:
+    """Bytes that the weights of one victim of each recipe take. Raises UserError for victims that cannot be had.
+
+    That is asked before hours of work on others: for a network that cannot be built or takes no pictures of this size,
+    for weights that are another network's, and where a defense learns from pictures that are to test it.
+    """
+    with run.seeded("nets"):
+        sizes = {net: nets.tried(net, data.shape, len(data.classes)) for net in {recipe.net for recipe in recipes}}
+        starts = {repr((start, recipe.net)): (start, recipe.net) for recipe in recipes for start in recipe.start}
+        for start, net in starts.values():
+            if check := getattr(start, "check", None):
+                check(nets.build(net, data.shape, len(data.classes)))
+    for finish in {repr(finish): finish for recipe in recipes for finish in recipe.finish}.values():
+        if pictures := getattr(finish, "pictures", None):
+            seen = pictures(data)
+            if count := _common(test, seen):
+                raise UserError(
+                    f"{seen.name}: {count} of {len(test)} test pictures are among those that a defense learns from; "
+                    "give it pictures that are in no test set, or name a test set of other pictures"
+                )
+    return sum(sizes[recipe.net] for recipe in recipes)
+
+
+def repeated(test: ImageSet, trained: ImageSet) -> int:
+    """How many test pictures are among those to train on. UserError where most are: nothing would be tested."""
+    count = _common(test, trained)
+    if 2 * count > len(test):
+        raise UserError(
+            f"{test.name}: {count} of its {len(test)} test pictures are among those that victims train on "
+            f"({trained.name}); test on pictures that are in no training set, or leave --test out: a part is held out"
+        )
+    return count
+
+
+def _common(test: ImageSet, other: ImageSet) -> int:
+    known = {hash(image.numpy().tobytes()) for image in other.images}
+    return sum(hash(image.numpy().tobytes()) in known for image in test.images)
+
+
+def told_twice(test: ImageSet, *trained: ImageSet) -> str:
+    """What is said of test pictures that victims also train on; empty where there are none. UserError for most."""
+    count = max(repeated(test, part) for part in trained)
+    return f"{count} of {len(test)} test pictures are training pictures, too" if count else ""

@@ -1,0 +1,64 @@
+"""The records of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from miue.core.files import Record
+from miue.data.quality import Size
+
+Role = Literal["clean", "noise", "protected"]
+Verdict = Literal["protected", "not protected", "inconclusive"]
+
+
+class VictimRun(Record):
+    """One victim: trained on `role` data with one seed, tested on clean pictures. Accuracies are shares in [0,1]."""
+
+    role: Role
+    victim: str
+    """The network, and the defense where there is one: what the runs of one victim have in common."""
+    defense: str = ""
+    """Spelling of what the victim does to learn anyway ("gray+jpeg:quality=10"); empty for plain training."""
+    seed: int
+    data: str
+    """Digest of the training set as it was read."""
+    last: float
+    best: float
+    best_epoch: int
+    train: float
+    """Accuracy on its own training set, purified where it was, without augmentation, after the last epoch."""
+    seconds: float
+    device: str = ""
+    """What it was trained on, and in which precision; empty in records of an earlier time."""
+
+
+class Outcome(Record):
+    """What a protection is worth on one data set: victims, their controls and a verdict by a threshold set before."""
+
+    version: Literal[1] = 1
+    name: str
+    method: str
+    budget: str
+    channel: str | None = None
+    """What was done to all training pictures before training ("jpeg:75"), if anything."""
+    classes: int
+    chance: float
+    images: int
+    data: dict[str, str]
+    recipe: dict[str, Any]
+    threshold: float
+    """Largest share of the clean victim's gain over chance that a protected victim may keep."""
+    size: Size | None = None
+    """How far the protected pictures are from the clean ones, as victims see them."""
+    runs: Sequence[VictimRun]
+    verdict: Verdict
+    reason: str
+    notes: Sequence[str] = ()
+    machine: dict[str, str]
+
+    def accuracies(
+        self, role: Role, victim: str | None = None, which: Literal["last", "best", "train"] = "last"
+    ) -> list[float]:
+        """Accuracies of one role, in the order of seeds."""
+        return [getattr(r, which) for r in self.runs if r.role == role and victim in (None, r.victim)]

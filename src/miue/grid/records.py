@@ -1,0 +1,69 @@
+"""The records of a grid."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from miue.core.files import Record
+from miue.data.quality import Size
+from miue.evaluation.records import VictimRun
+
+Which = Literal["random", "stratified", "classes"]
+
+
+class Sets(Record):
+    """The pictures of a grid, as far as its plan and its tables need to know them."""
+
+    version: Literal[1] = 1
+    source: str
+    """What the grid asked for."""
+    name: str
+    data: str
+    test: str
+    """Digests of the clean training set and of the test set, as they were read."""
+    shape: tuple[int, int, int]
+    images: int
+    tested: int
+    classes: int
+    chance: float
+    """Share of the largest class of the test set."""
+    largest: float = 0.0
+    """That of the training set; 0 in records of an earlier time."""
+
+
+class Craft(Size):
+    """How a perturbation of a grid was made, and how large it is."""
+
+    version: Literal[1] = 1
+    seconds: float
+    """Since it was last started: of one that was killed on the way, only the last part."""
+    passes: float
+    """Forward passes with gradients, per picture, counted with the seconds."""
+
+
+class CellRecord(Record):
+    """One cell of a grid: one victim, or the error that it ended in."""
+
+    version: Literal[1] = 1
+    key: str
+    """Digest of everything that decides the result; also the name of the file."""
+    attack: str
+    """A spelling, or "clean", "noise", or "without": only the pictures that a partial protection leaves clean."""
+    method: str = ""
+    """The attack with every field that differs from its default."""
+    budget: str = ""
+    defense: str
+    recipe: str
+    share: float
+    which: Which
+    leaked: float
+    seed: int
+    sets: Sets
+    training: dict[str, Any]
+    """The recipe with its defense, as plain values."""
+    victim: VictimRun | None = None
+    craft: Craft | None = None
+    """Of its perturbation, where it has one."""
+    error: str = ""
+    machine: dict[str, str]
+    miue: str
