@@ -19,8 +19,8 @@ NUL = b"\0" * 300
 UNREAD = {
     "a.jxl": (b"\xff\x0a" + NUL, "JPEG XL"),
     "a.tga": (b"\0\0\2" + NUL, ".tga"),
-    "a.ico": (b"\0\0\1\0" + NUL, ".ico"),
-    "a.pcx": (b"\n\5\1\x08" + NUL, ".pcx"),
+    "a.ico": (b"\0\0\1\0" + NUL, "ICO"),
+    "a.pcx": (b"\n\5\1\x08" + NUL, "PCX"),
     "a.cr3": (b"\0\0\0\x18ftypcrx " + NUL, "RAW"),
     "a.raf": (b"FUJIFILMCCD-RAW " + NUL, "RAW"),
     "a.dcm": (b"\0" * 128 + b"DICM" + NUL, "DICOM"),

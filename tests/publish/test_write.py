@@ -208,7 +208,7 @@ def test_previews_and_places_stay_behind_profile_and_rights_go_along(tmp_path: P
         assert im.info["icc_profile"] and im.info["xmp"]
         profile = im.info["icc_profile"]
     notes = " | ".join(scan(tmp_path / "in").notes)
-    assert "GPS position removed (1 pictures)" in notes and "embedded preview removed" in notes
+    assert "GPS position removed (1 pictures, " in notes and "embedded preview removed" in notes
     protect(tmp_path / "in", tmp_path / "out")
     data = (tmp_path / "out/cat/photo.png").read_bytes()
     for trace in (b"THUMBNAIL", b"Editor", b"\xff\xd8\xff", b"GPS", b"xmp"):

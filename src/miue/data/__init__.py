@@ -13,6 +13,7 @@ __all__ = [
     "Size",
     "Source",
     "check_canvas",
+    "check_folders",
     "default_canvas",
     "measure",
     "private_of",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from functools import cache
 
 from PIL import Image
 
@@ -18,96 +17,42 @@ EXTENSIONS = frozenset(
         *("pbm", "pgm", "png", "pnm", "ppm", "svg", "tif", "tiff", "webp"),
     )
 )
-_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
-_RAW = frozenset(
-    (
-        *("3fr", "arw", "cr2", "cr3", "dng", "erf", "iiq", "kdc", "mef", "mos", "mrw", "nef", "nrw", "orf"),
-        *("pef", "raf", "rw2", "rwl", "sr2", "srf", "srw", "x3f"),
-    )
-)
-_SIGNATURES = (
-    (0, b"\xff\x0a", "JPEG XL"),
-    (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
-    (4, b"ftypcrx", "camera RAW"),
-    (0, b"FUJIFILMCCD-RAW", "camera RAW"),
-    (4, b"ftyp", "a video or picture container"),
-    (4, b"moov", "a video"),
-    (0, b"\x1a\x45\xdf\xa3", "a video (Matroska, WebM)"),
-    (128, b"DICM", "DICOM"),
-    (0, b"\x76\x2f\x31\x01", "OpenEXR"),
-    (0, b"\x93NUMPY", "a NumPy array"),
-    (0, b"%PDF", "PDF"),
-    (0, b"PAR1", "a parquet table"),
-    (0, b"PK", "a ZIP archive (also .npz, .pt, .docx)"),
-    (0, b"7z\xbc\xaf", "a 7z archive"),
-    (0, b"\x1f\x8b", "a gzip archive"),
-    (257, b"ustar", "a tar archive"),
-    (0, b"SQLite format 3", "a database (SQLite)"),
-    (0, b"\x89HDF", "HDF5"),
-    (0, b"RIFF", "a RIFF file (video or sound)"),
-    (0, b"gimp xcf", "a GIMP document"),
-)
+_HEIC = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"))
+_HEIF = frozenset((*_HEIC, b"mif1", b"msf1", b"miaf", b"MiHB", b"MiHE", b"avif", b"avis", b"avci", b"avcs", b"vvic"))
+_CODECS = ((b"av1C", "AVIF"), (b"hvcC", "HEIC"), (b"avcC", "HEIF with H.264"), (b"vvcC", "HEIF with VVC"))
+
+_HEADER = 2**16  # bytes in which the boxes that describe a picture lie
 
 
-def foreign(data: bytes) -> tuple[str, str] | None:
-    """(status, reason) for content that is recognised but is not a picture that can be opened; None for the rest."""
-    start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if not data:
-        return "failed", "empty file (0 bytes)"
-    brands = [data[at : at + 4] for at in range(8, min(int.from_bytes(data[:4], "big"), 512), 4)]
-    heic = data[4:8] == b"ftyp" and any(brand in _HEIC for brand in brands) and b"avif" not in brands
-    if heic and not register_heif():
-        return "skipped", 'HEIC needs one more package: pip install "miue[heif]"'
-    if start.startswith(b"<svg") or (start.startswith(b"<?xml") and b"<svg" in data[:4096].lower()):
-        return "skipped", "vector graphics (SVG): export it as PNG"
-    if start.startswith((b"<!doctype", b"<html")):
-        return "failed", "a web page (HTML), not a picture, whatever its name says"
-    if data.startswith(b"8BPS"):
-        return "skipped", "a Photoshop document: export it as PNG"
-    return None
-
-
-def raw(name: str) -> bool:
-    """Whether the extension is one of a camera's RAW format; its content may pass for a TIFF picture."""
-    return name.rpartition(".")[2].lower() in _RAW
-
-
-def unopened(data: bytes, name: str) -> str:
-    """Why a file that no reader here takes is left out: what it is, and that it may show the clean pictures.
-
-    The signature decides, then the extension. Only text without a NUL passes for text, and text can hold pictures too.
-    """
-    extension = name.rpartition("/")[2].rpartition(".")[2].lower() if "." in name else ""
-    if raw(name):
-        return f"camera RAW (.{extension}): {_MAY_SHOW}"
-    for at, mark, what in _SIGNATURES:
-        if data[at : at + len(mark)] == mark:
-            return f"{what}: {_MAY_SHOW}"
-    if b"\0" not in data[:65536]:
-        try:
-            data[:65536].decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            if error.start < 65532:  # else a letter is cut in two
-                return _binary(extension)
-        return "text: not published; look into it first, because text can name clean pictures or hold them"
-    return _binary(extension)
-
-
-_MAY_SHOW = "not opened, not published; it may show the clean pictures"
-
-
-def _binary(extension: str) -> str:
-    return f"{f'.{extension} file' if extension else 'binary file'} of a format that is not read: {_MAY_SHOW}"
+def readers(data: bytes) -> tuple[str, ...]:
+    """Pillow's names of the formats that content is tried as."""
+    return (*READABLE, "HEIF") if heif(data) not in ("", "AVIF") and register_heif() else READABLE
 
 
 def may_be_picture(start: bytes) -> bool:
-    """Whether content that begins so may be a picture that is opened, as far as Pillow's readers tell by it."""
+    """Whether content that begins so may be a picture that is opened."""
+    return bool(heif(start) or reader(start))
+
+
+def reader(start: bytes) -> str:
+    """The format of READABLE that content begins as, as far as Pillow's readers tell by it, or nothing."""
     Image.init()
-    readers = [Image.OPEN[name][1] for name in (*READABLE, "HEIF") if name in Image.OPEN]
-    heif = start[4:8] == b"ftyp" and start[8:12] in (*_HEIC, b"mif1", b"msf1")
-    return heif or any(accepts is None or accepts(start[:16]) for accepts in readers)
+    accepts = {name: Image.OPEN[name][1] for name in READABLE if name in Image.OPEN}
+    return next((name for name, accept in accepts.items() if accept is None or accept(start[:16]) is True), "")
 
 
+def heif(data: bytes) -> str:
+    """What a file of the HEIF family is (HEIC, AVIF ...), or nothing: its codec decides, then its brands."""
+    if data[4:8] != b"ftyp":
+        return ""
+    brands = {data[at : at + 4] for at in range(8, min(int.from_bytes(data[:4], "big"), 512), 4)}
+    if not brands & _HEIF:
+        return ""
+    by_brand = "AVIF" if brands & {b"avif", b"avis"} else "HEIC" if brands & _HEIC else "HEIF"
+    return next((name for mark, name in _CODECS if mark in data[:_HEADER]), by_brand)
+
+
+@cache
 def register_heif() -> bool:
     """Teach Pillow HEIC where the extra is installed."""
     try:
@@ -135,18 +80,6 @@ def bits(data: bytes, form: str) -> int:
         at = data.find(b"\xff\x51")
         return (data[at + 40] & 0x7F) + 1 if at >= 0 else 8
     return 8
-
-
-def tiff_reason(tags: Mapping[int, Any], data: bytes, bands: int) -> str:
-    """Why a TIFF file is not taken, or nothing. bands: how many Pillow makes of it: it drops those it does not know."""
-    if 50706 in tags or tags.get(254, 0) & 1 or data[8:10] == b"CR":  # DNG, a reduced first picture, Canon
-        return "camera RAW: what opens as a picture is its preview; develop it and export it as PNG"
-    stored = tags.get(277, 1)  # samples per pixel
-    if stored != bands:
-        return f"TIFF with {stored} bands of which {bands} would be read: convert it to grey, RGB or RGBA first"
-    if set(tags.get(339, (1,))) - {1}:
-        return "TIFF with signed or floating-point values: convert it to 8 bits first"
-    return ""
 
 
 def bare(data: bytes) -> bool:

@@ -35,7 +35,8 @@ def metadata(im: Image.Image, data: bytes) -> Metadata:
         old = im.getexif()
         if ExifTags.Base.GPSInfo in old:
             notes.append("GPS position removed")
-        if im.format in ("JPEG", "MPO") and old.get_ifd(ExifTags.IFD.IFD1):
+        jpeg, tiff = im.format in ("JPEG", "MPO"), im.format == "TIFF"
+        if (jpeg and old.get_ifd(ExifTags.IFD.IFD1)) or (tiff and ExifTags.Base.SubIFDs in old):
             notes.append("embedded preview removed: it shows the unprotected picture")
         new = Image.Exif()
         for tag in _KEPT:

@@ -16,8 +16,9 @@ import numpy as np
 from jaxtyping import Int16, UInt8
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from miue.data import formats
+from miue.data import formats, tiff
 from miue.data.metadata import Metadata, metadata
+from miue.data.unread import raw_name, unread
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -28,7 +29,10 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_DEEP = "more than 8 bits per channel would be clipped to 8: convert it to 8 bits first"
+
+_SEVERAL = {"TIFF": "pages", "MPO": "a second view or a gain map behind a JPEG", "HEIF": "a burst or a sequence"}
+_OTHERS = "the others would stay clean; --frames first publishes the first alone"
+_NO_PROFILE = "colour profile left out: it is damaged, or of other colours than the picture"
 
 
 class Unfit(Exception):
@@ -116,40 +120,30 @@ def decode(payload: bytes | np.ndarray, rules: Rules, expected: bool = True, nam
     """Decode a payload completely. expected: whether it claims to be a picture. name: its file's. Raises Unfit."""
     if isinstance(payload, np.ndarray):
         return _from_array(payload, Metadata(), rules)
-    if formats.raw(name):
-        raise _no_picture(payload, name)
-    if found := formats.foreign(payload):
-        raise Unfit(*found) if expected or found[0] == "skipped" else _no_picture(payload, name)  # type: ignore[arg-type]
     try:
-        more = ("HEIF",) if "HEIF" in Image.OPEN else ()
-        with Image.open(io.BytesIO(payload), formats=formats.READABLE + more) as im:
-            return _decode(im, payload, rules)
+        with Image.open(io.BytesIO(payload), formats=formats.readers(payload)) as im:
+            return _decode(im, payload, rules, name)
     except Unfit:
         raise
     except UnidentifiedImageError:
-        raise (
-            Unfit("failed", "its content is no known picture format") if expected else _no_picture(payload, name)
-        ) from None
+        raise Unfit(*unread(payload, name, expected)) from None
     except Image.DecompressionBombError:
         raise Unfit("skipped", "far more pixels than Pillow opens") from None
     except Exception as error:  # damaged files raise nearly anything; one bad file must not end the run
-        raise Unfit("failed", f"cannot be decoded: {' '.join(str(error).split())[:120]}") from None
+        what = formats.heif(payload) or formats.reader(payload)
+        raise Unfit("failed", f"cannot be decoded as {what}: {' '.join(str(error).split())[:120]}") from None
 
 
-def _no_picture(data: bytes, name: str) -> Unfit:
-    return Unfit("skipped", formats.unopened(data, name))
-
-
-def _decode(im: Image.Image, data: bytes, rules: Rules) -> Picture:
+def _decode(im: Image.Image, data: bytes, rules: Rules, name: str) -> Picture:
     _check_size(im.width, im.height, rules)
+    if im.format == "TIFF" and (reason := raw_name(name) or tiff.reason(data, len(im.getbands()))):
+        raise Unfit("skipped", reason)
     several = getattr(im, "n_frames", 1) > 1
     if several and rules.frames == "refuse":
-        raise Unfit("skipped", "more than one picture in the file (animation, pages): the others would stay clean")
-    depths = getattr(im, "tag_v2", {}).get(258, (8,)) if im.format == "TIFF" else (8,)
-    if im.mode.startswith("I") or max(formats.bits(data, im.format or ""), *depths) > 8:
-        raise Unfit("skipped", _DEEP)
-    if im.format == "TIFF" and (reason := formats.tiff_reason(im.tag_v2, data, len(im.getbands()))):  # type: ignore
-        raise Unfit("skipped", reason)
+        kind = _SEVERAL.get(im.format or "", "animation")
+        raise Unfit("skipped", f"more than one picture in the file ({kind}): {_OTHERS}")
+    if im.mode.startswith("I") or formats.bits(data, im.format or "") > 8:
+        raise Unfit("skipped", tiff.DEEP)
     if im.mode == "1":
         raise Unfit("skipped", "black and white (1 bit): there is no room for a small change")
     im.load()
@@ -164,6 +158,8 @@ def _decode(im: Image.Image, data: bytes, rules: Rules) -> Picture:
         im = im.convert("LA" if im.mode == "L" else "RGBA")
     if im.mode not in ("L", "LA", "RGB", "RGBA"):
         raise Unfit("skipped", f"colour mode {im.mode} cannot be written without loss: convert it to RGB first")
+    if meta.icc and meta.icc[16:20] != (b"GRAY" if im.mode in ("L", "LA") else b"RGB "):
+        meta = replace(meta, icc=None, notes=(*meta.notes, _NO_PROFILE))
     if meta.orientation in _TURNS:
         im = im.transpose(_TURNS[meta.orientation])
     return _from_array(np.asarray(im), meta, rules)
@@ -175,17 +171,17 @@ def _check_size(width: int, height: int, rules: Rules) -> None:
 
 
 def _from_cmyk(im: Image.Image, meta: Metadata) -> tuple[Image.Image, Metadata]:
+    profile = meta.icc
     meta = replace(meta, icc=None, notes=(*meta.notes, "CMYK converted to RGB: the budget holds for the RGB picture"))
-    profile = im.info.get("icc_profile")
-    if profile:
-        try:
-            srgb = ImageCms.createProfile("sRGB")
-            turned = ImageCms.profileToProfile(im, io.BytesIO(profile), srgb, outputMode="RGB")
-            if turned is not None:
-                return turned, meta
-        except ImageCms.PyCMSError:  # a damaged profile: Pillow's own conversion serves
-            pass
-    return im.convert("RGB"), meta
+    if not profile:
+        return im.convert("RGB"), meta
+    try:
+        srgb = ImageCms.createProfile("sRGB")
+        if turned := ImageCms.profileToProfile(im, io.BytesIO(profile), srgb, outputMode="RGB"):
+            return turned, meta
+    except (ImageCms.PyCMSError, OSError):  # damaged, or of other colours: Pillow's own conversion serves
+        pass
+    return im.convert("RGB"), replace(meta, notes=(*meta.notes, _NO_PROFILE))
 
 
 def _from_array(array: UInt8[np.ndarray, "h w *c"], meta: Metadata, rules: Rules) -> Picture:
@@ -197,14 +193,16 @@ def _from_array(array: UInt8[np.ndarray, "h w *c"], meta: Metadata, rules: Rules
     return Picture(np.ascontiguousarray(array[..., :-1]), np.ascontiguousarray(array[..., -1]), meta)
 
 
+def kept_profile(picture: Picture, form: Literal["png", "webp"]) -> bytes | None:
+    """The colour profile that is written: WebP has no grey, and a profile of other colours makes a file invalid."""
+    return None if form == "webp" and picture.pixels.shape[2] == 1 else picture.meta.icc
+
+
 def encode(picture: Picture, form: Literal["png", "webp"]) -> bytes:
     """A lossless file with the allowed metadata. WebP has no grey: there, a grey picture becomes RGB."""
     array = picture.array
     im = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
-    icc = picture.meta.icc
-    if icc and (icc[16:20] == b"GRAY") != (im.mode in ("L", "LA") and form == "png"):
-        icc = None  # a profile of another colour space makes the file invalid
-    extra = {"icc_profile": icc, "exif": picture.meta.exif}
+    extra = {"icc_profile": kept_profile(picture, form), "exif": picture.meta.exif}
     # exact: without it WebP changes colours under alpha 0, which common loaders show to a network
     webp = {"lossless": True, "exact": True, "quality": 60}
     # runs alone: searching noise for repeated strings takes eight times as long and finds hardly any

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
-import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain, count
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 from miue.core.errors import UserError
@@ -20,6 +19,7 @@ from miue.data.named import NAMES, is_named, open_named
 from miue.data.picture import ANY_SIZE, Picture, Rules, Unfit, decode, quiet
 from miue.data.source import Entry, Source, Store, ahead, sha256, some
 from miue.data.tables import has_images, open_parquet, shard_files, shards_of
+from miue.publish.output import folded, folders_of, twins
 
 _LONGEST = 240  # bytes of a file name: 255 less the temporary name's own
 
@@ -43,7 +43,8 @@ def scan(
     store, rules = _open(source, split, download, drop_columns), Rules(max_pixels, frames)
     entries, remarks = survey(store, rules)
     _refuse(store, entries)
-    notes = (*store.notes, *_notes(store, entries), *(f"{text} ({n} pictures)" for text, n in remarks.most_common()))
+    said = (f"{text} ({len(paths)} pictures, such as {paths[0]})" for text, paths in remarks.items())
+    notes = (*store.notes, *_notes(store, entries), *said)
     return Source(store, entries, notes, rules)
 
 
@@ -109,15 +110,17 @@ def _beside(folder: Path, tables: list[Path]) -> tuple[str, ...]:
     return (f"not part of the table, not in the output: {names}",) if others else ()
 
 
-def survey(store: Store, rules: Rules) -> tuple[tuple[Entry, ...], Counter[str]]:
-    """Every item as an entry, and how often each remark about metadata and conversion was made."""
-    remarks: Counter[str] = Counter()
+def survey(store: Store, rules: Rules) -> tuple[tuple[Entry, ...], dict[str, list[str]]]:
+    """Every item as an entry; and the remarks about metadata and conversion, each with the paths it is made of."""
+    remarks: dict[str, list[str]] = defaultdict(list)
     entries = []
     with quiet():
         for entry, said in ahead(lambda i: _examine(store, i, rules), range(len(store.items))):
             entries.append(entry)
-            remarks.update(said)
-    return tuple(_with_outs(store, entries)), remarks
+            for remark in said:
+                remarks[remark].append(entry.path)
+    by_count = sorted(remarks.items(), key=lambda one: -len(one[1]))
+    return tuple(_with_outs(store, entries)), dict(by_count)
 
 
 def _examine(store: Store, index: int, rules: Rules) -> tuple[Entry, tuple[str, ...]]:
@@ -162,15 +165,10 @@ def _with_outs(store: Store, entries: list[Entry]) -> list[Entry]:
     return entries
 
 
-def _folded(name: str) -> str:
-    """Equal for names that some file systems take for one: case, and composed or decomposed accents."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-
-
 def _key(path: str) -> str:
     """Equal for files of one folder that some file systems take for one. Other folders are other places."""
     folder, slash, name = path.rpartition("/")
-    return f"{folder}{slash}{_folded(name)}"
+    return f"{folder}{slash}{folded(name)}"
 
 
 def _file_names(paths: list[str]) -> list[str]:
@@ -178,19 +176,13 @@ def _file_names(paths: list[str]) -> list[str]:
     wanted = Counter(map(_key, plain))
     # names that nobody else wants, or that need no new extension, are settled before the others look for room
     easy = [wanted[_key(out)] == 1 or path == out for path, out in zip(paths, plain, strict=True)]
-    outs, taken = [""] * len(paths), set(map(_key, _folders(paths)))
+    outs, taken = [""] * len(paths), set(map(_key, folders_of(paths)))
     for i in sorted(range(len(paths)), key=lambda i: not easy[i]):
         tries = (f"{paths[i]}{mark}.png" for mark in chain([""], (f"~{k}" for k in count(2))))
         outs[i] = next(name for name in chain([plain[i]] if easy[i] else [], tries) if _key(name) not in taken)
         outs[i] = _shortened(outs[i])
         taken.add(_key(outs[i]))
     return outs
-
-
-def _folders(paths: Iterable[str]) -> set[str]:
-    """Every folder on the way to these files."""
-    nearest = {path.rpartition("/")[0] for path in paths}
-    return (nearest | {str(folder) for path in nearest for folder in PurePosixPath(path).parents}) - {".", ""}
 
 
 def _with_png(path: str) -> str:
@@ -250,8 +242,12 @@ def _notes(store: Store, entries: tuple[Entry, ...]) -> list[str]:
             if store.kind == "folder"
             else f"classes without pictures, kept: {some(empty)}"
         )
-    if store.kind == "folder":
-        notes += _merging(_folders(entry.out for entry in ok) | set(store.classes))
+    folders = folders_of(e.out for e in ok) | set(store.classes) if store.kind == "folder" else ()
+    if same := [" = ".join(group) for group in twins(folders)]:
+        notes.append(
+            f"folders that differ in case or accents only: {some(same)}; on Windows and macOS they become one, and "
+            "files of one name overwrite each other: rename them before you publish"
+        )
     if single := [store.classes[i] for i, n in sizes.items() if n == 1]:
         notes.append(f"classes with one picture: {some(single)}")
     if most >= 10 * least:
@@ -268,20 +264,6 @@ def _notes(store: Store, entries: tuple[Entry, ...]) -> list[str]:
     ):
         notes.append("looks protected already (a notice or a private folder of an earlier run): do not protect twice")
     return notes
-
-
-def _merging(folders: set[str]) -> list[str]:
-    """A note on folders that are one on Windows and macOS."""
-    same: dict[str, list[str]] = defaultdict(list)
-    for folder in sorted(folders):
-        same[f"{posixpath.dirname(folder)}/{_folded(posixpath.basename(folder))}"].append(folder)
-    groups = [" = ".join(group) for group in same.values() if len(group) > 1]
-    if not groups:
-        return []
-    return [
-        f"folders that differ in case or accents only: {some(groups)}; on Windows and macOS they become one, and "
-        "files of one name overwrite each other: rename them before you publish"
-    ]
 
 
 def _duplicates(ok: list[Entry]) -> list[str]:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 
 from miue.core.errors import UserError
 from miue.data.folder import NOTICE, readable
+from miue.data.source import Source
 from miue.publish.manifest import FINAL, PART, PLAN, Plan
 
 NOTICE_TEXT = """# Protected pictures
@@ -62,6 +67,50 @@ def check_output(source_location: str | Path, out: Path, private: Path, overwrit
             f"{out}: was written with other settings or from other data; choose another output folder, or replace "
             "what was written with --overwrite"
         )
+
+
+def check_folders(source: Source, out: Path) -> None:
+    """UserError where two folders of a set would be one on the file system of `out`, and their pictures would mix."""
+    if source.kind not in ("folder", "named"):
+        return
+    at = next(path for path in (out, *out.resolve().parents) if path.is_dir())
+    for group in twins(folders_of(e.out for e in source.usable) | set(source.classes)):
+        if _is_merged(at, [PurePosixPath(folder).name for folder in group]):
+            raise UserError(
+                f"{out}: the file system there takes the folders {' and '.join(map(repr, group))} for one, and their "
+                "pictures would mix; rename all but one of them, or choose an output on another file system"
+            )
+
+
+def _is_merged(at: Path, names: Sequence[str]) -> bool:
+    """Whether some of these names stand for one folder below `at`. It is tried, in a folder that is removed again."""
+    with TemporaryDirectory(prefix=".miue-", dir=at) as probe:
+        try:
+            for name in names:
+                (Path(probe) / name).mkdir()
+        except FileExistsError:
+            return True
+    return False
+
+
+def folders_of(paths: Iterable[str]) -> set[str]:
+    """Every folder on the way to these files."""
+    nearest = {path.rpartition("/")[0] for path in paths}
+    return (nearest | {str(folder) for path in nearest for folder in PurePosixPath(path).parents}) - {".", ""}
+
+
+def folded(name: str) -> str:
+    """Equal for names that some file systems take for one: case, and composed or decomposed accents."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def twins(folders: Iterable[str]) -> list[list[str]]:
+    """Groups of folders, of one parent each, that some file systems take for one."""
+    same: dict[str, list[str]] = defaultdict(list)
+    for folder in sorted(folders):
+        parent, _, name = folder.rpartition("/")
+        same[f"{parent}/{folded(name)}"].append(folder)
+    return [group for group in same.values() if len(group) > 1]
 
 
 def refuse_existing(path: Path, instead: str) -> None:

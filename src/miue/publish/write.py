@@ -17,12 +17,12 @@ from filelock import Timeout
 from miue.core.errors import UserError
 from miue.core.files import Lock, write_atomically
 from miue.core.types import Budget, Perturbation
-from miue.data.picture import Rules, decode, quiet
+from miue.data.picture import Rules, decode, kept_profile, quiet
 from miue.data.quality import Change, Size, Spread, size, ssim
 from miue.data.read import clean_picture
 from miue.data.source import Entry, Payload, Source, ahead, sha256
 from miue.publish.manifest import FINAL, PART, Line, Plan, as_text, read_lines, write_lines
-from miue.publish.output import NOTICE, NOTICE_TEXT
+from miue.publish.output import NOTICE, NOTICE_TEXT, check_folders
 from miue.publish.sinks import Form, Sink, out_name, sink_for
 
 _WEBP_SIDE = 16383
@@ -95,6 +95,8 @@ class _Writer:
     perturbation: Perturbation
     sink: Sink
     private: Path
+    unprofiled: list[str] = field(default_factory=list)
+    """Pictures that this run writes without the colour profile they have."""
 
     def run(self, tick: Callable[[], None] | None, stop: Callable[[], bool] | None) -> Written:
         """Write what is missing, in row order; the manifest comes last."""
@@ -151,6 +153,7 @@ class _Writer:
     def _prepare(self, rows: Sequence[int]) -> None:
         out, budget = self.sink.out, self.perturbation.budget
         out.mkdir(parents=True, exist_ok=True)
+        check_folders(self.source, out)
         need = sum(self.source.usable[row].width * self.source.usable[row].height * 3 for row in rows) // 2
         if (free := shutil.disk_usage(out).free) < need:
             raise UserError(f"{out}: at least {need:,} bytes are needed there, {free:,} are free; make room")
@@ -166,6 +169,8 @@ class _Writer:
         entry, clean = self.source.usable[row], clean_picture(self.source, self.source.rows[row])
         delta = self.perturbation.at(row, entry.height, entry.width).to(torch.int16).numpy()
         payload = self.sink.encode(clean.plus(delta))
+        if clean.meta.icc and not kept_profile(clean, self.sink.form):
+            self.unprofiled.append(entry.path)
         stored = decode(payload, Rules(self.source.rules.max_pixels))
         change = stored.minus(clean)
         if not self.perturbation.budget.allows(torch.from_numpy(change)[None]) or not stored.same_alpha(clean):
@@ -206,7 +211,7 @@ class _Writer:
             ssim=Spread.over([line.ssim for line in done if line.ssim is not None]),
             bytes_in=sum(line.bytes for line in done),
             bytes_out=sum(line.out_bytes for line in done),
-            notes=_notes(done, changes),
+            notes=_notes(done, changes, self.unprofiled),
         )
 
 
@@ -234,12 +239,17 @@ def _change(line: Line) -> Change:
     return Change(line.max_change or 0, line.l2 or 0.0, line.changed or 0.0, line.psnr)
 
 
-def _notes(lines: Sequence[Line], changes: Size | None) -> tuple[str, ...]:
+def _notes(lines: Sequence[Line], changes: Size | None, unprofiled: Sequence[str]) -> tuple[str, ...]:
     notes = []
     if changes and changes.leaves:
         notes.append(changes.leaves)
     if flat := sum(line.ssim is not None and line.ssim < 0.8 for line in lines):
         notes.append(f"{flat} pictures with SSIM below 0.8: flat areas show the noise")
+    if unprofiled:
+        notes.append(
+            f"colour profile of grey left out, because WebP has no grey ({len(unprofiled)} pictures, such as "
+            f"{min(unprofiled)}); png keeps it"
+        )
     return tuple(notes)
 
 
