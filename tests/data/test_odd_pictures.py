@@ -15,9 +15,9 @@ from PIL import Image, features
 from making import encoded, folder, noise, pixels, put, tree
 from miue.core.errors import UserError
 from miue.data import scan
+from miue.data.folder import folded
 from miue.data.picture import Picture, Rules, Unfit, decode, quiet
 from miue.publish import write
-from miue.publish.output import folded
 from miue.workflows.protect import Job
 
 NUL = b"\0" * 300

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from making import encoded, folder, pixels, put
 from PIL import Image, features
 
+from making import encoded, folder, pixels, put
 from miue.data import formats, scan
 from miue.data.metadata import Metadata
 from miue.data.picture import Picture, encode

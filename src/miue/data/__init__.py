@@ -13,7 +13,6 @@ __all__ = [
     "Size",
     "Source",
     "check_canvas",
-    "check_folders",
     "default_canvas",
     "measure",
     "private_of",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
-from collections.abc import Iterator
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from shlex import quote
 
 from miue.core.errors import UserError
@@ -87,6 +88,26 @@ def private_of(out: Path) -> Path:
     if not named.name:
         raise UserError(f"{out}: nothing can lie beside it; choose another output")
     return named.with_name(f"{named.name}.private")
+
+
+def folders_of(paths: Iterable[str]) -> set[str]:
+    """Every folder on the way to these files."""
+    nearest = {path.rpartition("/")[0] for path in paths}
+    return (nearest | {str(folder) for path in nearest for folder in PurePosixPath(path).parents}) - {".", ""}
+
+
+def folded(name: str) -> str:
+    """Equal for names that some file systems take for one: case, and composed or decomposed accents."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def twins(folders: Iterable[str]) -> list[list[str]]:
+    """Groups of folders, of one parent each, that some file systems take for one."""
+    same: dict[str, list[str]] = defaultdict(list)
+    for folder in sorted(folders):
+        parent, _, name = folder.rpartition("/")
+        same[f"{parent}/{folded(name)}"].append(folder)
+    return [group for group in same.values() if len(group) > 1]
 
 
 def follow_links(root: Path) -> str:

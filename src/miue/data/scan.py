@@ -13,13 +13,22 @@ from typing import Literal
 
 from miue.core.errors import UserError
 from miue.data.arrays import open_npz
-from miue.data.folder import NOTICE, choose_split, every_file, follow_links, open_folder, private_of
+from miue.data.folder import (
+    NOTICE,
+    choose_split,
+    every_file,
+    folded,
+    folders_of,
+    follow_links,
+    open_folder,
+    private_of,
+    twins,
+)
 from miue.data.formats import EXTENSIONS
 from miue.data.named import NAMES, is_named, open_named
 from miue.data.picture import ANY_SIZE, Picture, Rules, Unfit, decode, quiet
 from miue.data.source import Entry, Source, Store, ahead, sha256, some
 from miue.data.tables import has_images, open_parquet, shard_files, shards_of
-from miue.publish.output import folded, folders_of, twins
 
 _LONGEST = 240  # bytes of a file name: 255 less the temporary name's own
 

@@ -2,7 +2,7 @@
 
 from miue.publish.align import align
 from miue.publish.manifest import FINAL as MANIFEST
-from miue.publish.output import check_output, clear_output, refuse_existing
+from miue.publish.output import check_folders, check_output, clear_output, refuse_existing
 from miue.publish.preview import export, preview
 from miue.publish.verify import Finding, verify
 from miue.publish.write import Written, check_sizes, write
@@ -12,6 +12,7 @@ __all__ = [
     "Finding",
     "Written",
     "align",
+    "check_folders",
     "check_output",
     "check_sizes",
     "clear_output",

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import unicodedata
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from miue.core.errors import UserError
-from miue.data.folder import NOTICE, readable
+from miue.data.folder import NOTICE, folders_of, readable, twins
 from miue.data.source import Source
 from miue.publish.manifest import FINAL, PART, PLAN, Plan
 
@@ -91,26 +89,6 @@ def _is_merged(at: Path, names: Sequence[str]) -> bool:
         except FileExistsError:
             return True
     return False
-
-
-def folders_of(paths: Iterable[str]) -> set[str]:
-    """Every folder on the way to these files."""
-    nearest = {path.rpartition("/")[0] for path in paths}
-    return (nearest | {str(folder) for path in nearest for folder in PurePosixPath(path).parents}) - {".", ""}
-
-
-def folded(name: str) -> str:
-    """Equal for names that some file systems take for one: case, and composed or decomposed accents."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-
-
-def twins(folders: Iterable[str]) -> list[list[str]]:
-    """Groups of folders, of one parent each, that some file systems take for one."""
-    same: dict[str, list[str]] = defaultdict(list)
-    for folder in sorted(folders):
-        parent, _, name = folder.rpartition("/")
-        same[f"{parent}/{folded(name)}"].append(folder)
-    return [group for group in same.values() if len(group) > 1]
 
 
 def refuse_existing(path: Path, instead: str) -> None:

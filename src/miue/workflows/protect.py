@@ -96,7 +96,7 @@ class Job:
         names = [entry.out for entry in source.usable]
         stands = digest(VERSION, source.digest, names, sorted(settings.items()), *sorted(self.drop_columns))
         publish.check_output(source.location, self.out, self.private, self.overwrite, stands)
-        data.check_folders(source, self.out)
+        publish.check_folders(source, self.out)
         free, need = shutil.disk_usage(_existing(self.out)).free, _disk(source)
         if free < need and not self.out.exists():
             raise UserError(f"{self.out}: about {need:,} bytes are needed there, {free:,} are free; make room")
