@@ -39,7 +39,7 @@ def main() -> None:
     bench = Bench.of(plan, run)
     before = taken_over(bench, RESULTS / f"{options.name}.json")
     if not options.partial:
-        work(bench, options.shard, options.retry, say=print)
+        work(bench, options.shard, options.retry)
     board = standing(plan, run)
     if not options.partial and board.measured + len(board.failed) < board.cells:
         print(f"{board.measured} of {board.cells} cells measured; no record yet")

@@ -149,7 +149,7 @@ def main() -> None:
 
     data = miue.data.shapes(max(options.pictures // 10 + 1, 1)).select(torch.arange(options.pictures))
     method = miue.attack(f"mi-ue:paper,epochs=1,augment=none,batch=128,noise_batch=128,steps={STEPS}")
-    assert isinstance(method, miue.MinMin)
+    assert isinstance(method, miue.attacks.MinMin)
     ours, plain = _Alternation(method, data, miue.Budget(), run), Plain(data, run)
     tick: Callable[..., None] = lambda *_: None  # noqa: E731
 

@@ -64,8 +64,9 @@ def main() -> None:
         protected = miue.Perturbation.load(kept).apply(clean)
         quality.append(visibility(clean, protected))
         shared = miue.Run(seed, keep=options.work, quiet=False)
-        proof = miue.Proof(recipes=[recipe], seeds=1, noise=miue.Noise(cells=getattr(method, "cells", 0)))
-        outcome = proof(clean, test, protected, budget, shared, options.attack)
+        control = miue.attacks.Noise(cells=getattr(method, "cells", 0))
+        evaluation = miue.Evaluation(recipes=[recipe], seeds=1, noise=control)
+        outcome = evaluation(clean, test, protected, budget, shared, options.attack)
         found = [("png", r) for r in outcome.runs]
         for channel in options.channels:  # the noise control says nothing new here
             for role, data in (("clean", clean), ("protected", protected)):

@@ -17,11 +17,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from miue import MiUe
 from miue.analysis.analyzer import CLEAN, NOISE
 from miue.analysis.ranks import spearman
 from miue.analysis.records import Analysis
-from miue.attacks import KNOWN
+from miue.attacks import KNOWN, MiUe
 from miue.core.method import catalogue
 from miue.core.run import Run
 from miue.core.spelling import split

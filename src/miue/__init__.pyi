@@ -1,48 +1,65 @@
-from . import data, mi
+from . import attacks, data, defenses, mi, nets, publish, testing
 from .analysis.analyzer import Analyzer
 from .analysis.records import Analysis
-from .attacks import MinMin, MiUe, Noise, attack
+from .attacks import MinMin, attack, list_attacks
 from .core.errors import UserError
 from .core.run import Run
 from .core.types import Budget, ImageSet, Perturbation
-from .defenses import combination, defense
+from .defenses import combination, defense, list_defenses
 from .evaluation.detect import Detection, first_look
-from .evaluation.proof import Proof
+from .evaluation.evaluation import Evaluation
 from .evaluation.records import Outcome
+from .mi import list_estimators
+from .nets import list_networks
+from .nets.base import Net
+from .training.loop import accuracy
 from .victims.fit import fit
 from .victims.recipe import Recipe
-from .victims.recipes import recipe
-from .workflows.protect import Job, protect
-from .workflows.prove import explain, prove
-from .workflows.published import Claim, Inquiry
+from .victims.recipes import list_recipes, recipe
+from .workflows.analyze import analyze
+from .workflows.evaluate import detect, evaluate
+from .workflows.protect import protect
+from .workflows.record import RunRecord
+from .workflows.verify import preview, verify
 
 __all__ = [
     "Analysis",
     "Analyzer",
     "Budget",
-    "Claim",
     "Detection",
+    "Evaluation",
     "ImageSet",
-    "Inquiry",
-    "Job",
-    "MiUe",
     "MinMin",
-    "Noise",
+    "Net",
     "Outcome",
     "Perturbation",
-    "Proof",
     "Recipe",
     "Run",
+    "RunRecord",
     "UserError",
+    "accuracy",
+    "analyze",
     "attack",
+    "attacks",
     "combination",
     "data",
     "defense",
-    "explain",
+    "defenses",
+    "detect",
+    "evaluate",
     "first_look",
     "fit",
+    "list_attacks",
+    "list_defenses",
+    "list_estimators",
+    "list_networks",
+    "list_recipes",
     "mi",
+    "nets",
+    "preview",
     "protect",
-    "prove",
+    "publish",
     "recipe",
+    "testing",
+    "verify",
 ]

@@ -24,7 +24,7 @@ from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet
 from miue.evaluation import victim
-from miue.evaluation.proof import Proof
+from miue.evaluation.evaluation import Evaluation
 from miue.mi.estimate import Estimate
 from miue.nets import build
 from miue.testing import tiny
@@ -256,16 +256,16 @@ def test_victims_of_an_evaluation_are_not_trained_again(keeping: Run, run: Run, 
     clean, test = easy(20), easy(5, seed=1)
     protected = attacks(clean)["rolled"]
     plan = replace(PLAN, rows=60, estimators=("sliced:slices=4",))
-    proof = Proof(recipes=[plan.recipe], seeds=plan.seeds)
-    real, trained = victim.fit, []
+    evaluation = Evaluation(recipes=[plan.recipe], seeds=plan.seeds)
+    real, trained = victim.watched_fit, []
 
     def counting(*rest: Any) -> Any:
         trained.append(rest)
         return real(*rest)
 
-    monkeypatch.setattr(victim, "fit", counting)
-    monkeypatch.setattr(analyze, "fit", counting)
-    outcome = proof(clean, test, protected, Budget(8), keeping)
+    monkeypatch.setattr(victim, "watched_fit", counting)
+    monkeypatch.setattr("miue.victims.fit.watched_fit", counting)
+    outcome = evaluation(clean, test, protected, Budget(8), keeping)
     assert len(trained) == len(outcome.runs) == 3 * plan.seeds
     analysis = plan(clean, test, {"rolled": protected}, keeping, Budget(8))
     assert len(trained) == len(outcome.runs)

@@ -25,7 +25,7 @@ from miue.core.run import Run
 from miue.defenses import KNOWN as DEFENSES
 from miue.evaluation.records import Outcome
 from miue.nets import known
-from miue.victims.recipes import RECIPES, recipe
+from miue.victims.recipes import RECIPES
 from miue.workflows import demo
 from miue.workflows import protect as jobs
 from pictures import coloured, hashes, listed
@@ -74,7 +74,7 @@ def protected(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("protected")
     coloured(place / "test", seed=1)
     job = jobs.Job(source=str(coloured(place / "in")), out=place / "out", method="noise", canvas=8)
-    jobs.protect(job, Run(device_name="cpu"))
+    jobs.carry_out(job, Run(device_name="cpu"))
     return place
 
 
@@ -205,7 +205,7 @@ def test_every_victim_is_known_before_the_first_one_trains(
     miue: Miue, protected: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(protected)
-    monkeypatch.setattr("miue.evaluation.victim.fit", lambda *a, **k: pytest.fail("a victim was trained"))
+    monkeypatch.setattr("miue.evaluation.victim.watched_fit", lambda *a, **k: pytest.fail("a victim was trained"))
     options = ("--victim", "small-cnn:width=2", "--victim", "resnet19", "--recipe", RECIPE)
     assert "net 'resnet19' is unknown" in miue("evaluate", "out", "--clean", "in", *options).err
 
@@ -285,9 +285,8 @@ def test_the_demo(miue: Miue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo, "PER_CLASS", 3)
     monkeypatch.setattr(demo, "TEST_PER_CLASS", 2)
-    real = demo.Job
-    monkeypatch.setattr(demo, "Job", lambda **o: real(**o | {"method": ATTACK}))
-    monkeypatch.setattr(demo, "recipe", lambda text: recipe("quick:net=small-cnn:width=4,epochs=1"))
+    monkeypatch.setattr(demo, "ATTACK", ATTACK)
+    monkeypatch.setattr(demo, "RECIPE", "quick:net=small-cnn:width=4,epochs=1")
     ended = miue("demo", "here", "--json")
     assert ended.code == 3 and Outcome.model_validate_json(ended.out).verdict == "inconclusive"
     assert {p.name for p in Path("here").iterdir()} >= {"shapes", "protected", "protected.private"}
@@ -603,7 +602,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     coloured(place / "test", seed=1)
     source = str(coloured(place / "in", per_class=18))
     for name, method in (("flat", "noise"), ("made", ATTACK)):
-        jobs.protect(jobs.Job(source=source, out=place / name, method=method, canvas=8), Run(device_name="cpu"))
+        jobs.carry_out(jobs.Job(source=source, out=place / name, method=method, canvas=8), Run(device_name="cpu"))
     return place
 
 

@@ -81,7 +81,7 @@ def test_a_view_of_ueraser_is_plasma_and_then_a_trivial_augmentation(monkeypatch
 def test_adversarial_steps_raise_the_loss(run: Run):
     """More than a random start does, more with more steps, more in a larger ball; measured on a trained network."""
     data = easy()
-    net, _ = fit(data, Recipe(net="small-cnn:width=8", epochs=4, batch=16, augment=()), run)
+    net = fit(data, Recipe(net="small-cnn:width=8", epochs=4, batch=16, augment=()), run)
     x, y = data.images.float() / 255, torch.eye(3)[data.labels]
 
     @torch.no_grad()

@@ -98,9 +98,9 @@ def test_a_probe_trains_the_head_alone(tmp_path: Path, run: Run):
     with run.seeded("other"):
         there = run.place(nets.build(NET, data.shape, len(data.classes)))
     save_file(tensors(there), path)
-    probed, _ = fit(data, FAST.defended(Weights(file=str(path), probe=True)), run)
-    tuned, _ = fit(data, FAST.defended(Weights(file=str(path))), run)
-    fresh, _ = fit(data, FAST, run)
+    probed = fit(data, FAST.defended(Weights(file=str(path), probe=True)), run)
+    tuned = fit(data, FAST.defended(Weights(file=str(path))), run)
+    fresh = fit(data, FAST, run)
     assert same(tensors(probed, "trunk."), tensors(there))  # also what batch norm has counted
     assert not same(tensors(probed, "head."), tensors(tuned)) and not same(tensors(tuned, "trunk."), tensors(there))
     assert not same(tensors(tuned, "trunk."), tensors(fresh))
@@ -195,7 +195,7 @@ def test_tuning_is_deterministic_and_at_home_in_grey(tmp_path: Path, run: Run):
 def test_the_head_alone_and_the_first_of_every_class(tmp_path: Path, run: Run):
     data = easy(8)
     clean = written(data, tmp_path / "clean.npz")
-    net, _ = fit(data, FAST, run)
+    net = fit(data, FAST, run)
     trunk, head = tensors(net, "trunk."), tensors(net, "head.")
     Tune(clean=clean, head=True, epochs=2)(net, Batches(data, run), run)
     assert same(trunk, tensors(net)) and not same(head, tensors(net))

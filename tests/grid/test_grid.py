@@ -7,6 +7,7 @@ import json
 import pickle
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,7 +36,7 @@ MIUE = "mi-ue:surrogate=small-cnn:width=4,epochs=2,steps=1,step=2.0"
 BENCHMARK = Path(grid.__file__).parents[3] / "benchmarks" / "grid.toml"
 SETS = Sets(source="", name="s", data="d", test="t", shape=(3, 8, 8), images=9, tested=9, classes=3, chance=1 / 3)
 BROKEN = """
-from dataclasses import dataclass
+from dataclasses import replace, dataclass
 from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,10 +234,11 @@ def test_tables_say_how_far_an_attack_leaves_the_ball(
     assert told == [f"ops: {sizes['ops'].leaves}"]
 
 
-def test_a_failed_cell_is_a_record_and_the_others_go_on(place: Path, run: Run, counted: list):
+def test_a_failed_cell_is_a_record_and_the_others_go_on(place: Path, run: Run, counted: list, capsys):
     Path("their.py").write_text(BROKEN)
-    plan, said = planned(attacks=["their.py:Broken", "ops"], defenses=["none", "gray"]), []
-    records = work(Bench.of(plan, run), say=said.append)
+    plan = planned(attacks=["their.py:Broken", "ops"], defenses=["none", "gray"])
+    records = work(Bench.of(plan, replace(run, quiet=False)))
+    said = capsys.readouterr().err.splitlines()
     assert [bool(r.error) for r in records] == [False] * 4 + [True] * 2 + [False] * 2
     assert records[4].error == "RuntimeError: no luck" and records[4].victim is None
     assert Path("calls").read_text() == "x" and sum("failed: their.py:Broken" in s for s in said) == 2
@@ -286,13 +288,12 @@ def test_cells_of_another_machine_are_taken_over(place: Path, run: Run, counted:
     assert len(counted) == trained and standing(planned("here"), run) == standing(planned("there"), run)
 
 
-def test_overlaps_of_test_and_training_pictures_are_told(place: Path, run: Run, counted: list):
+def test_overlaps_of_test_and_training_pictures_are_told(place: Path, run: Run, counted: list, capsys):
     train, test = easy(6), easy(6, seed=1)
     images = torch.cat([train.images[:1], test.images]).permute(0, 2, 3, 1).numpy()
     np.savez("test.npz", images=images, labels=torch.cat([train.labels[:1], test.labels]).numpy())
-    said: list[str] = []
-    work(Bench.of(planned(), run), say=said.append)
-    assert said[0] == f"1 of {len(images)} test pictures are training pictures, too"
+    work(Bench.of(planned(), replace(run, quiet=False)))
+    assert capsys.readouterr().err.splitlines()[0] == f"1 of {len(images)} test pictures are training pictures, too"
     with pytest.raises(UserError, match="test pictures are among those that victims train on"):
         work(Bench.of(planned("same", test="train.npz"), run))
 

@@ -18,29 +18,29 @@ from miue.defenses import defense
 from miue.testing import tiny
 from miue.training.batches import Batches
 from miue.training.loop import accuracy
-from miue.victims.fit import fit, prepare
+from miue.victims.fit import fit, prepare, watched_fit
 from miue.victims.recipe import CrossEntropy, Recipe, Smoothed
 from miue.victims.recipes import RECIPES, recipe
 
 
 def test_a_victim_learns_an_easy_set(run: Run):
-    net, seen = fit(easy(), replace(FAST, epochs=8), run)
+    net, seen = watched_fit(easy(), replace(FAST, epochs=8), run)
     assert seen == {}
     assert accuracy(net, Batches(easy(), run), run) > 0.9
     assert accuracy(net, Batches(easy(seed=1), run), run) > 0.9  # pictures that it has not met
 
 
 def test_it_cannot_tell_what_there_is_nothing_in(run: Run):
-    net, _ = fit(tiny(per_class=12), FAST, run)
+    net = fit(tiny(per_class=12), FAST, run)
     assert accuracy(net, Batches(tiny(per_class=60, seed=9), run), run) < 0.5
 
 
 def test_the_same_seed_gives_the_same_victim(run: Run):
     torch.manual_seed(1)
-    first = fit(easy(), FAST, run)[0].state_dict()
+    first = fit(easy(), FAST, run).state_dict()
     torch.manual_seed(2)
-    second = fit(easy(), FAST, run)[0].state_dict()
-    third = fit(easy(), FAST, run.reseeded(2))[0].state_dict()
+    second = fit(easy(), FAST, run).state_dict()
+    third = fit(easy(), FAST, run.reseeded(2)).state_dict()
     assert all(torch.equal(first[k], second[k]) for k in first)
     assert not all(torch.equal(first[k], third[k]) for k in first)
 
@@ -72,8 +72,8 @@ class Half:
     ],
 )
 def test_every_field_of_a_recipe_counts(run: Run, change: dict):
-    plain = fit(easy(), FAST, run)[0].state_dict()
-    other = fit(easy(), replace(FAST, **change), run)[0].state_dict()
+    plain = fit(easy(), FAST, run).state_dict()
+    other = fit(easy(), replace(FAST, **change), run).state_dict()
     assert not all(torch.equal(plain[k], other[k]) for k in plain)
 
 
@@ -84,7 +84,7 @@ def test_it_is_watched_after_every_epoch(run: Run):
         trained.append(epoch)
         return epoch / 10 if epoch % 2 else None
 
-    _, seen = fit(easy(), FAST, run, watch)
+    _, seen = watched_fit(easy(), FAST, run, watch)
     assert seen == {1: 0.1, 3: 0.3} and trained == [1, 2, 3, 4]
 
 
@@ -95,7 +95,7 @@ class Stop(Exception):
 @pytest.mark.parametrize("augment", [(), Recipe().augment])
 def test_interrupted_it_ends_in_the_same_weights(keeping: Run, run: Run, augment: tuple):
     plan = replace(FAST, augment=augment, batch=10)
-    whole, expected = fit(easy(), plan, run, lambda epoch, net: float(epoch))
+    whole, expected = watched_fit(easy(), plan, run, lambda epoch, net: float(epoch))
 
     def stop(last: int, epoch: int, net: object) -> float:
         if epoch == last:
@@ -104,8 +104,8 @@ def test_interrupted_it_ends_in_the_same_weights(keeping: Run, run: Run, augment
 
     for last in (1, 2, 4):
         with pytest.raises(Stop):
-            fit(easy(), plan, keeping, partial(stop, last))
-    net, seen = fit(easy(), plan, keeping, lambda epoch, net: float(epoch))
+            watched_fit(easy(), plan, keeping, partial(stop, last))
+    net, seen = watched_fit(easy(), plan, keeping, lambda epoch, net: float(epoch))
     assert seen == expected
     assert all(torch.equal(v, net.state_dict()[k]) for k, v in whole.state_dict().items())
 
@@ -113,9 +113,9 @@ def test_interrupted_it_ends_in_the_same_weights(keeping: Run, run: Run, augment
 def test_kept_state_of_another_victim_is_not_used(keeping: Run, run: Run):
     fit(easy(), FAST, keeping)
     for data, plan, seed in ((easy(seed=4), FAST, 1), (easy(), replace(FAST, lr=0.05), 1), (easy(), FAST, 2)):
-        expected = fit(data, plan, run.reseeded(seed))[0].state_dict()
+        expected = fit(data, plan, run.reseeded(seed)).state_dict()
         kept = replace(keeping, seed=seed)
-        assert all(torch.equal(v, expected[k]) for k, v in fit(data, plan, kept)[0].state_dict().items())
+        assert all(torch.equal(v, expected[k]) for k, v in fit(data, plan, kept).state_dict().items())
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def held_out(run: Run, plan: Recipe) -> tuple[dict[int, dict], dict[int, float],
         watching(net, weights, epoch)
         shares[epoch] = accuracy(net, ready.held, run)  # type: ignore[arg-type]
 
-    net, _ = fit(ready, plan, run, watch)
+    net, _ = watched_fit(ready, plan, run, watch)
     return weights, shares, net.state_dict()
 
 
@@ -229,7 +229,7 @@ def test_what_is_held_out_is_not_trained_on(run: Run):
 
 def test_an_interrupted_one_remembers_its_best_epoch(keeping: Run, run: Run):
     plan = replace(FAST, epochs=10, lr=0.3, hold_out=0.25, patience=4)
-    expected = fit(noisy(), plan, run)[0].state_dict()
+    expected = fit(noisy(), plan, run).state_dict()
 
     def stop(last: int, epoch: int, net: object) -> None:
         if epoch == last:
@@ -237,8 +237,8 @@ def test_an_interrupted_one_remembers_its_best_epoch(keeping: Run, run: Run):
 
     for last in (2, 5):
         with pytest.raises(Stop):
-            fit(noisy(), plan, keeping, partial(stop, last))
-    assert all(torch.equal(v, expected[k]) for k, v in fit(noisy(), plan, keeping)[0].state_dict().items())
+            watched_fit(noisy(), plan, keeping, partial(stop, last))
+    assert all(torch.equal(v, expected[k]) for k, v in fit(noisy(), plan, keeping).state_dict().items())
 
 
 @pytest.mark.parametrize("change", [{"hold_out": 1.0}, {"hold_out": -0.1}, {"patience": 3}, {"patience": -1}])

@@ -22,18 +22,18 @@ from miue.attacks.crafted import Crafted
 from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.core.types import Budget, Perturbation
-from miue.evaluation.proof import Proof
+from miue.evaluation.evaluation import Evaluation
 from miue.evaluation.records import Outcome
 from miue.victims.recipe import Recipe
 from miue.workflows import protect as jobs
-from miue.workflows.protect import Job, forecast, protect, trials_of
-from miue.workflows.prove import explain, generation, prove
-from miue.workflows.published import Claim, Inquiry
+from miue.workflows.analyze import analyze, generation
+from miue.workflows.evaluate import evaluate
+from miue.workflows.protect import Job, carry_out, forecast, trials_of
 from miue.workflows.record import RunRecord
 from pictures import coloured, hashes, listed
 
 TINY = "mi-ue:surrogate=small-cnn:width=4,epochs=2,steps=2,step=2.0"
-PROOF = Proof(recipes=[Recipe(net="small-cnn:width=4", epochs=8, batch=8, augment=())], seeds=1)
+VICTIM = Recipe(net="small-cnn:width=4", epochs=8, batch=8, augment=())
 
 
 @pytest.fixture
@@ -49,13 +49,13 @@ def perturbation(job: Job) -> Perturbation:
 # --- protecting ---
 
 
-def test_protect_writes_the_set_and_a_private_folder(job: Job, run: Run):
-    job, told = replace(job, method=TINY), []
-    record, written = protect(job, run, told.append)
+def test_protect_writes_the_set_and_a_private_folder(job: Job, run: Run, capsys):
+    job = replace(job, method=TINY)
+    record, written = carry_out(job, replace(run, quiet=False))
     assert written.counts == {"protected": 12} and 0 < written.worst <= 8
     assert record.status == "finished" and set(record.seconds) == {"attack", "write"}
     assert record == RunRecord.of(job.out) and record.written["worst"] == written.worst
-    assert len(listed(job.out)) == 12 + 3 + 1 and told
+    assert len(listed(job.out)) == 12 + 3 + 1 and "3 classes: " in capsys.readouterr().err
     assert stat.S_IMODE(job.private.stat().st_mode) == 0o700
     delta = perturbation(job)
     source, out = data.read(data.scan(job.source), 8), data.read(data.scan(job.out), 8)
@@ -64,52 +64,52 @@ def test_protect_writes_the_set_and_a_private_folder(job: Job, run: Run):
 
 
 def test_settings_are_recorded_with_everything_resolved(job: Job, run: Run):
-    record, _ = protect(replace(job, canvas=None, method="noise:per=image,cells=4", budget="6/255", seed=5), run)
+    record, _ = carry_out(replace(job, canvas=None, method="noise:per=image,cells=4", budget="6/255", seed=5), run)
     assert record.settings["attack"] == "noise:cells=4" and record.settings["seed"] == 5
     assert isinstance(record.settings["canvas"], int) and record.settings["canvas"] >= 8
     assert record.source["classes"] == ["blue", "green", "red"] and record.source["counts"] == {"ok": 12}
     assert record.machine["precision"] and record.miue
     again = Job(source=job.source, out=job.out, method=record.settings["attack"], canvas=record.settings["canvas"],
                 budget=record.settings["budget"], seed=5)  # fmt: skip
-    assert protect(again, run)[0].fingerprint == record.fingerprint
+    assert carry_out(again, run)[0].fingerprint == record.fingerprint
 
 
 def test_the_same_call_again_changes_no_byte(job: Job, run: Run, monkeypatch: pytest.MonkeyPatch):
-    protect(job, run)
+    carry_out(job, run)
     before, times = hashes(job.out), {p: p.stat().st_mtime_ns for p in job.out.rglob("*.png")}
     monkeypatch.setattr(jobs, "launch", lambda *a: pytest.fail("the attack ran again"))
-    protect(job, run)
+    carry_out(job, run)
     assert hashes(job.out) == before
     assert {p: p.stat().st_mtime_ns for p in job.out.rglob("*.png")} == times
     shutil.rmtree(job.out)
-    protect(job, run)
+    carry_out(job, run)
     assert hashes(job.out) == before
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"budget": "4"}, {"method": "noise:per=class"}, {"format": "webp"}])
 def test_other_settings_do_not_touch_what_was_written(job: Job, run: Run, change: dict):
-    protect(job, run)
+    carry_out(job, run)
     before = hashes(job.out)
     other = replace(job, **change)
     with pytest.raises(UserError, match="was written with other settings"):
-        protect(other, run)
+        carry_out(other, run)
     assert hashes(job.out) == before
-    protect(replace(other, overwrite=True), run)
+    carry_out(replace(other, overwrite=True), run)
     assert hashes(job.out) != before and len(data.scan(job.out).usable) == 12
 
 
 def test_other_data_do_not_touch_what_was_written(job: Job, run: Run):
-    protect(job, run)
+    carry_out(job, run)
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(Path(job.source) / "red" / "new.png")
     with pytest.raises(UserError, match="from other data"):
-        protect(job, run)
+        carry_out(job, run)
 
 
 def test_seeds_and_budgets_show_on_the_files(job: Job, run: Run):
     deltas = []
     for seed, budget in ((0, "8"), (1, "8"), (0, "2")):
         out = job.out.with_name(f"out-{seed}-{budget}")
-        protect(replace(job, seed=seed, budget=budget, out=out), run)
+        carry_out(replace(job, seed=seed, budget=budget, out=out), run)
         change = data.read(data.scan(out), 8).images.int() - data.read(data.scan(job.source), 8).images.int()
         assert change.abs().max() == int(budget)
         deltas.append(change)
@@ -130,11 +130,11 @@ def test_somebody_elses_attack_is_known_by_its_code(job: Job, run: Run, tmp_path
     file = tmp_path / "theirs.py"
     file.write_text(PLUGIN.format(body="pass"))
     job = replace(job, method=f"{file}:Theirs:cells=4")
-    record, _ = protect(job, run)
+    record, _ = carry_out(job, run)
     assert record.settings["attack"] == f"{file}:Theirs:cells=4" and len(record.settings["code"]) == 16
     file.write_text(PLUGIN.format(body="x: int = 1"))
     with pytest.raises(UserError, match="was written with other settings"):
-        protect(job, run)
+        carry_out(job, run)
 
 
 def test_somebody_elses_attack_reaches_other_processes(tmp_path: Path):
@@ -159,15 +159,15 @@ def test_an_attack_that_leaves_the_budget_writes_no_picture(job: Job, run: Run, 
 """
     )
     with pytest.raises(ValueError, match="left its budget"):
-        protect(replace(job, method=f"{tmp_path}/bad.py:Theirs"), run)
+        carry_out(replace(job, method=f"{tmp_path}/bad.py:Theirs"), run)
     assert not job.out.exists()
 
 
 def test_two_runs_on_one_output(job: Job, run: Run):
     job.private.mkdir()
     with FileLock(job.private / "run.lock"), pytest.raises(UserError, match="another run is working on it"):
-        protect(job, run)
-    protect(job, run)
+        carry_out(job, run)
+    carry_out(job, run)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_two_runs_on_one_output(job: Job, run: Run):
 )
 def test_wrong_settings_are_refused_and_nothing_is_published(job: Job, run: Run, change: dict, told: str):
     with pytest.raises(UserError, match=told):
-        protect(replace(job, **change), run)
+        carry_out(replace(job, **change), run)
     assert not job.out.exists()
 
 
@@ -199,9 +199,9 @@ def test_wrong_settings_are_refused_and_nothing_is_published(job: Job, run: Run,
         ("cuda", "none", "100.0% of the pixels"),
     ],
 )
-def test_a_method_takes_its_own_budget_and_says_how_far_it_goes(job: Job, run: Run, method, budget, told):
-    said: list[str] = []
-    record, written = protect(replace(job, method=method), run, said.append)
+def test_a_method_takes_its_own_budget_and_says_how_far_it_goes(job: Job, run: Run, method, budget, told, capsys):
+    record, written = carry_out(replace(job, method=method), replace(run, quiet=False))
+    said = capsys.readouterr().err.splitlines()
     assert record.settings["budget"] == budget and f"budget {budget}, the method's own" in said
     assert all(f.ok for f in publish.verify(job.out, data.scan(job.source)))
     source, out = (data.read(data.scan(str(where)), 8) for where in (job.source, job.out))
@@ -210,15 +210,15 @@ def test_a_method_takes_its_own_budget_and_says_how_far_it_goes(job: Job, run: R
     assert perturbation(job).budget == Budget.parse(budget)
     assert any("8/255 ball" in note for note in written.notes) == bool(size and size.outside)
     assert not told or told in " ".join(written.notes)
-    assert protect(replace(job, method=method, budget=budget), run)[0].fingerprint == record.fingerprint
+    assert carry_out(replace(job, method=method, budget=budget), run)[0].fingerprint == record.fingerprint
 
 
 def test_a_generator_protects_other_pictures_later(job: Job, run: Run, tmp_path: Path):
-    protect(replace(job, method="gue:surrogate=small-cnn:width=4,epochs=1,width=4,inner_steps=1"), run)
+    carry_out(replace(job, method="gue:surrogate=small-cnn:width=4,epochs=1,width=4,inner_steps=1"), run)
     file = job.private / "checkpoint" / "generator.safetensors"
     new = coloured(tmp_path / "new", seed=7)
     later = Job(source=str(new), out=tmp_path / "later", method=f"gue:generator={file}")
-    record, written = protect(later, run)
+    record, written = carry_out(later, run)
     assert written.counts == {"protected": 12} and 0 < written.worst <= 8
     assert record.settings["code"] and all(f.ok for f in publish.verify(later.out, data.scan(str(new))))
 
@@ -227,8 +227,8 @@ def test_a_generator_protects_other_pictures_later(job: Job, run: Run, tmp_path:
     ("method", "note"), [("lsp", ""), ("ops", ""), ("cuda", "the noise control has a budget of l2:")]
 )
 def test_other_norms_are_proved_beside_noise_of_the_same_size(job: Job, run: Run, tmp_path: Path, method, note):
-    protect(replace(job, method=method), run)
-    outcome = prove(claim(job, test=str(coloured(tmp_path / "test", seed=1))), PROOF, run)
+    carry_out(replace(job, method=method), run)
+    outcome = evaluated(job, run, test=str(coloured(tmp_path / "test", seed=1)))
     assert (
         any(text.startswith(note) for text in outcome.notes) if note else not any("noise" in n for n in outcome.notes)
     )
@@ -240,13 +240,13 @@ def test_other_norms_are_proved_beside_noise_of_the_same_size(job: Job, run: Run
 def test_grey_pictures_in_webp_keep_an_l2_budget(job: Job, run: Run):
     for path in Path(job.source).rglob("*.png"):
         Image.open(path).convert("L").save(path)
-    _, written = protect(replace(job, method="lsp", format="webp"), run)
+    _, written = carry_out(replace(job, method="lsp", format="webp"), run)
     assert written.counts == {"protected": 12} and all(f.ok for f in publish.verify(job.out, data.scan(job.source)))
 
 
 def test_a_norm_that_does_not_survive_stretching(job: Job, run: Run):
     with pytest.raises(UserError, match="holds only at the size of the noise grid"):
-        protect(replace(job, method="lsp", canvas=16), run)
+        carry_out(replace(job, method="lsp", canvas=16), run)
     assert not job.out.exists()
 
 
@@ -292,12 +292,12 @@ def test_what_a_forecast_adds_up_is_the_whole_attack():
 
 def test_renamed_pictures_are_other_data(job: Job, run: Run):
     """The same pictures in the same order under other names would leave the old names behind."""
-    protect(job, run)
+    carry_out(job, run)
     red = Path(job.source) / "red"
     (red / "3.png").rename(red / "4.png")
     with pytest.raises(UserError, match="from other data"):
-        protect(job, run)
-    protect(replace(job, overwrite=True), run)
+        carry_out(job, run)
+    carry_out(replace(job, overwrite=True), run)
     assert all(f.ok for f in publish.verify(job.out, data.scan(job.source)))
 
 
@@ -308,20 +308,20 @@ def test_seconds_of_a_stopped_run_count(job: Job, run: Run, monkeypatch: pytest.
     with monkeypatch.context() as patch:
         patch.setattr(jobs, "launch", stopped)
         with pytest.raises(KeyboardInterrupt):
-            protect(job, run)
+            carry_out(job, run)
     before = RunRecord.of(job.out).seconds["attack"]
-    assert before > 0 and protect(job, run)[0].seconds["attack"] > before
+    assert before > 0 and carry_out(job, run)[0].seconds["attack"] > before
 
 
 def test_a_file_of_the_users_that_is_called_like_an_attack(job: Job, run: Run, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(job.out.parent)
     Path("noise.py").write_text("1 / 0")
-    assert protect(job, run)[0].settings["code"] == ""
+    assert carry_out(job, run)[0].settings["code"] == ""
 
 
 @pytest.mark.slow
 def test_two_processes_make_a_protected_folder(job: Job, run: Run):
-    protect(replace(job, method=TINY, processes=2), run)
+    carry_out(replace(job, method=TINY, processes=2), run)
     clean = data.scan(job.source)
     assert all(f.ok for f in publish.verify(job.out, clean))
     assert all(row.any() for row in perturbation(job).delta)
@@ -330,14 +330,15 @@ def test_two_processes_make_a_protected_folder(job: Job, run: Run):
 # --- proving ---
 
 
-def claim(job: Job, **change) -> Claim:
-    return replace(Claim(out=job.out, clean=job.source), **change)
+def evaluated(job: Job, run: Run, **change) -> Outcome:
+    given = {"out": job.out, "clean": job.source, "recipes": [VICTIM], "seeds": 1, "run": run}
+    return evaluate(**given | change)
 
 
 def test_what_is_evaluated_is_what_was_shipped(job: Job, run: Run, tmp_path: Path):
-    protect(job, run)
+    carry_out(job, run)
     test = coloured(tmp_path / "test", seed=1)
-    outcome = prove(claim(job, test=str(test)), PROOF, run)
+    outcome = evaluated(job, run, test=str(test))
     published = data.read(data.scan(job.out), 8)
     assert outcome.data["protected"] == published.digest != outcome.data["clean"]
     assert outcome.verdict == "not protected" and outcome.images == 12 and outcome.method == "noise"
@@ -345,21 +346,21 @@ def test_what_is_evaluated_is_what_was_shipped(job: Job, run: Run, tmp_path: Pat
     assert Outcome.model_validate_json(path.read_text()).verdict == outcome.verdict
     whatever = job.out / "red" / "0.png"  # who changes a file afterwards is evaluated on the changed file
     Image.fromarray(np.full((8, 8, 3), 7, np.uint8)).save(whatever)
-    assert prove(claim(job, test=str(test)), PROOF, run).data["protected"] == data.read(data.scan(job.out), 8).digest
+    assert evaluated(job, run, test=str(test)).data["protected"] == data.read(data.scan(job.out), 8).digest
 
 
-def test_without_a_test_set_pictures_are_held_out_in_every_form(job: Job, run: Run, monkeypatch: pytest.MonkeyPatch):
-    protect(job, run)
+def test_without_a_test_set_pictures_are_held_out_in_every_form(job: Job, run: Run, monkeypatch, capsys):
+    carry_out(job, run)
     seen = {}
-    real = Proof.__call__
+    real = Evaluation.__call__
 
     def watch(self, clean, test, protected, *rest):
         seen.update(clean=clean, test=test, protected=protected)
         return real(self, clean, test, protected, *rest)
 
-    monkeypatch.setattr(Proof, "__call__", watch)
-    told = []
-    outcome = prove(claim(job), PROOF, run, told.append)
+    monkeypatch.setattr(Evaluation, "__call__", watch)
+    outcome = evaluated(job, replace(run, quiet=False))
+    told = capsys.readouterr().err.splitlines()
     assert outcome.images == 9 and len(seen["test"]) == 3 and seen["test"].labels.tolist() == [0, 1, 2]
     assert any("3 of 12 clean pictures are held out" in text for text in told)
     delta = seen["protected"].images.int() - seen["clean"].images.int()
@@ -368,41 +369,40 @@ def test_without_a_test_set_pictures_are_held_out_in_every_form(job: Job, run: R
     assert not kept & {p.numpy().tobytes() for p in seen["test"].images}
 
 
-def test_pictures_that_were_taken_out_of_the_output(job: Job, run: Run):
-    protect(job, run)
+def test_pictures_that_were_taken_out_of_the_output(job: Job, run: Run, capsys):
+    carry_out(job, run)
     (job.out / "red" / "3.png").unlink()
-    told = []
-    outcome = prove(claim(job, test=str(coloured(job.out.parent / "test", seed=1))), PROOF, run, told.append)
-    assert outcome.images == 11 and any("1 clean pictures are not in" in text for text in told)
+    outcome = evaluated(job, replace(run, quiet=False), test=str(coloured(job.out.parent / "test", seed=1)))
+    assert outcome.images == 11 and "1 clean pictures are not in" in capsys.readouterr().err
 
 
 def test_a_channel_changes_what_victims_train_on_and_not_the_test(job: Job, run: Run, tmp_path: Path):
-    protect(job, run)
+    carry_out(job, run)
     test = str(coloured(tmp_path / "test", seed=1))
-    plain = prove(claim(job, test=test), PROOF, run)
-    jpeg = prove(claim(job, test=test, channel="jpeg:50"), PROOF, run)
+    plain = evaluated(job, run, test=test)
+    jpeg = evaluated(job, run, test=test, channel="jpeg:50")
     assert jpeg.channel == "jpeg:50" and plain.channel is None
     assert all(plain.data[k] != jpeg.data[k] for k in ("clean", "protected"))
     assert plain.data["test"] == jpeg.data["test"]
     with pytest.raises(UserError):
-        prove(claim(job, test=test, channel="pigeon"), PROOF, run)
+        evaluated(job, run, test=test, channel="pigeon")
 
 
 def test_the_control_has_the_grid_of_the_attack(job: Job, run: Run, monkeypatch: pytest.MonkeyPatch):
-    protect(replace(job, method="noise:cells=2"), run)
+    carry_out(replace(job, method="noise:cells=2"), run)
     seen = []
-    monkeypatch.setattr(Proof, "__call__", lambda self, *rest: seen.append(self.noise) or pytest.skip.Exception)
+    monkeypatch.setattr(Evaluation, "__call__", lambda self, *rest: seen.append(self.noise) or pytest.skip.Exception)
     with pytest.raises(Exception):  # noqa: B017  the stand-in returns no record
-        prove(claim(job), PROOF, run)
+        evaluated(job, run)
     assert seen[0].cells == 2
     monkeypatch.setattr(Analyzer, "__call__", lambda self, *rest: seen.append(self.noise) or pytest.skip.Exception)
     with pytest.raises(Exception):  # noqa: B017
-        explain(Inquiry(outs=[job.out], clean=job.source), Analyzer(recipe=PROOF.recipes[0]), run)
+        analyze([job.out], job.source, recipe=VICTIM, run=run)
     assert seen[1].cells == 2
-    protect(replace(job, out=job.out.with_name("fine")), run)  # its grid are the 8 x 8 pixels of its canvas
+    carry_out(replace(job, out=job.out.with_name("fine")), run)  # its grid are the 8 x 8 pixels of its canvas
     for canvas, cells in ((8, 0), (16, 8)):
         with pytest.raises(Exception):  # noqa: B017
-            prove(replace(claim(job), out=job.out.with_name("fine"), canvas=canvas), PROOF, run)
+            evaluated(job, run, out=job.out.with_name("fine"), canvas=canvas)
         assert seen[-1].cells == cells
 
 
@@ -410,23 +410,23 @@ def test_an_output_is_proved_without_the_file_of_its_attack(job: Job, run: Run, 
     """Somebody's own method need not lie where it lay when the set was protected."""
     file = tmp_path / "theirs.py"
     file.write_text(PLUGIN.format(body="x: int = 1"))
-    protect(replace(job, method=f"{file}:Theirs"), run)
+    carry_out(replace(job, method=f"{file}:Theirs"), run)
     file.unlink()
-    assert prove(claim(job), PROOF, run).method.endswith("theirs.py:Theirs")
+    assert evaluated(job, run).method.endswith("theirs.py:Theirs")
     assert generation("out", RunRecord.of(job.out), run) is None
 
 
 def test_claims_that_are_refused(job: Job, run: Run, tmp_path: Path):
     with pytest.raises(UserError, match="only an output of miue"):
-        prove(claim(job), PROOF, run)
-    protect(job, run)
+        evaluated(job, run)
+    carry_out(job, run)
     other = coloured(tmp_path / "other", per_class=2, seed=9)
     with pytest.raises(UserError, match="these are not the pictures that"):
-        prove(claim(job, clean=str(other)), PROOF, run)
+        evaluated(job, run, clean=str(other))
     shutil.rmtree(other / "red")
     with pytest.raises(UserError, match=r"its classes \(blue, green\) are not those"):
-        prove(claim(job, test=str(other)), PROOF, run)
+        evaluated(job, run, test=str(other))
     record = job.private / "run.json"
     record.write_text(json.dumps(json.loads(record.read_text()) | {"status": "running"}))
     with pytest.raises(UserError, match="was interrupted; finish it"):
-        prove(claim(job), PROOF, run)
+        evaluated(job, run)

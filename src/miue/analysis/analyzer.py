@@ -33,6 +33,7 @@ from miue.victims.fit import TRAINED, fit, keep_victim, kept_victim
 from miue.victims.recipe import Recipe
 
 VERSION = 1  # of what an examined victim means; a higher number makes kept ones void
+ESTIMATORS = ("ksg", "sliced", "class-conditional")
 CLEAN, NOISE = "clean pictures", "random noise"  # names of the controls
 LEVELS = (0, 2, 3)  # of mi.known.LEVELS: no information, some that is all in the label, more than the label has
 
@@ -48,7 +49,7 @@ class Analyzer:
 
     recipe: Recipe
     seeds: int = 3
-    estimators: tuple[str, ...] = ("ksg", "sliced", "class-conditional")
+    estimators: tuple[str, ...] = ESTIMATORS
     rows: int = 2000
     halves: int = 8
     shuffles: int = 4
@@ -168,7 +169,7 @@ class Analyzer:
         """The trained victim. own: the run of its checkpoints; run: the analysis, whose folder has trained victims."""
         store = replace(own, keep=run.keep / TRAINED if run.keep else None)
         if (net := kept_victim(data, self.recipe, store)) is None:
-            net, _ = fit(data, self.recipe, own)
+            net = fit(data, self.recipe, own)
             keep_victim(net, data, self.recipe, store)
             own.forget()
         return net

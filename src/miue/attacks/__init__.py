@@ -45,6 +45,11 @@ KNOWN: Mapping[str, type[Any]] = {
 }
 
 
+def list_attacks() -> list[str]:
+    """Names of the attacks, for `attack`."""
+    return list(KNOWN)
+
+
 def attack(text: str) -> Attack:
     """An attack from its spelling: "mi-ue", "mi-ue:paper,zeta=0", "noise:per=class", "their_file.py:Theirs"."""
     return parse(text, KNOWN, "attack")
@@ -72,4 +77,5 @@ __all__ = [
     "Tap",
     "Tue",
     "attack",
+    "list_attacks",
 ]

@@ -9,7 +9,6 @@ import typer
 
 from miue.cli.listing import FAILED_CHECKS
 from miue.cli.options import Device, Json, Quiet, Seed
-from miue.cli.streams import say_note
 
 
 def shapes(
@@ -38,7 +37,7 @@ def demo(
     from miue.core.run import Run
     from miue.workflows.demo import demo as run_demo
 
-    outcome = run_demo(folder, Run(seed, device, quiet=quiet), (lambda text: None) if quiet else say_note)
+    outcome = run_demo(folder, Run(seed, device, quiet=quiet))
     show.outcome(outcome, json)
     raise typer.Exit(0 if outcome.verdict == "protected" else FAILED_CHECKS)
 

@@ -11,10 +11,11 @@ import signal
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+import miue
 from miue.cli import examples, listing, streams
 from miue.cli.options import (
     Attack,
@@ -45,8 +46,8 @@ from miue.cli.options import (
     Threshold,
     Victims,
 )  # fmt: skip
-from miue.cli.streams import say_note
 from miue.core.errors import UserError
+from miue.core.progress import readable
 
 FAILED_INPUTS, USAGE, FAILED_CHECKS, INTERRUPTED = 1, 2, listing.FAILED_CHECKS, 130
 
@@ -113,7 +114,7 @@ def protect(
         raise UserError(f"format {format!r} is not lossless here; allowed: png, webp")
     if frames not in ("refuse", "first"):
         raise UserError(f"frames {frames!r} is unknown; allowed: refuse, first")
-    run = Run(seed, device, quiet=quiet)
+    run = Run(seed, device, quiet=quiet or json)
     job = jobs.Job(
         source=source,
         out=out,
@@ -130,11 +131,10 @@ def protect(
         frames=frames,  # type: ignore[arg-type]
         drop_columns=tuple(name.strip() for name in (drop_columns or "").split(",") if name.strip()),
     )
-    say = (lambda text: None) if quiet or json else say_note
     if dry_run:
         show.plan(job, run, json)
         return
-    record, written = jobs.protect(job, run, say)
+    record, written = jobs.carry_out(job, run)
     if json:
         print(record.model_dump_json(indent=1))
     else:
@@ -171,20 +171,23 @@ def evaluate(
     """
     from miue.cli import show
     from miue.core.run import Run
-    from miue.defenses import combination
-    from miue.evaluation.proof import Proof
     from miue.victims.recipes import recipe
-    from miue.workflows import prove as proofs
-    from miue.workflows import published
 
-    victims = [recipe(recipe_name, net) for net in victim or [None]]
-    victims += [plain.defended(*combination(text)) for text in defense or () for plain in victims]
-    run = Run(seed, device, quiet=quiet)
-    claim = published.Claim(
-        out=out, clean=clean, test=test, split=split, test_split=test_split, canvas=canvas, channel=channel
+    outcome = miue.evaluate(
+        out,
+        clean,
+        recipes=[recipe(recipe_name, net) for net in victim or [None]],
+        defenses=defense or (),
+        seeds=seeds,
+        threshold=threshold,
+        channel=channel,
+        test=test,
+        split=split,
+        test_split=test_split,
+        canvas=canvas,
+        keep_victims=keep_victims,
+        run=Run(seed, device, quiet=quiet),
     )
-    proof = Proof(recipes=victims, seeds=seeds, threshold=threshold, keep_victims=keep_victims)
-    outcome = proofs.prove(claim, proof, run, (lambda text: None) if quiet else say_note)
     show.outcome(outcome, json)
     raise typer.Exit(0 if outcome.verdict == "protected" else FAILED_CHECKS)
 
@@ -208,12 +211,9 @@ def detect(
     """
     from miue.cli import show
     from miue.core.run import Run
-    from miue.workflows import prove as proofs
-    from miue.workflows import published
 
-    claim = published.Claim(out=out, clean=clean, split=split, canvas=canvas, channel=channel)
-    found = proofs.noticed(claim, Run(seed, device, quiet=quiet), (lambda text: None) if quiet else say_note)
-    show.detection(found, json)
+    run = Run(seed, device, quiet=quiet)
+    show.detection(miue.detect(out, clean, channel=channel, split=split, canvas=canvas, run=run), json)
 
 
 @app.command()
@@ -242,24 +242,30 @@ def analyze(
     Stopped or killed? The same command goes on where it was.
     """
     from miue.analysis import figures
-    from miue.analysis.analyzer import Analyzer
     from miue.cli import show
     from miue.core.run import Run
     from miue.victims.recipes import recipe
-    from miue.workflows import prove as proofs
-    from miue.workflows import published
 
-    given: dict[str, Any] = {"estimators": tuple(estimator)} if estimator else {}
-    analyzer = Analyzer(recipe=recipe(recipe_name, victim), seeds=seeds, rows=rows, **given)
+    run, given = Run(seed, device, quiet=quiet), {"estimators": estimator} if estimator else {}
     if figures_folder:
         figures.ready(figures_folder, [*outs, Path(clean)])
-    say = (lambda text: None) if quiet else say_note
-    inquiry = published.Inquiry(outs=outs, clean=clean, test=test, split=split, test_split=test_split, canvas=canvas)
-    found = proofs.explain(inquiry, analyzer, Run(seed, device, quiet=quiet), say)
-    show.analysis(found, json)
+    analysis = miue.analyze(
+        outs,
+        clean,
+        recipe=recipe(recipe_name, victim),
+        rows=rows,
+        seeds=seeds,
+        test=test,
+        split=split,
+        test_split=test_split,
+        canvas=canvas,
+        run=run,
+        **given,
+    )
+    show.analysis(analysis, json)
     if figures_folder:
-        drawn = figures.draw(found, figures_folder)
-        say("\n".join([*(f"drawn: {path}" for path in drawn), *figures.missing(found)]))
+        drawn = figures.draw(analysis, figures_folder)
+        run.say("\n".join([*(f"drawn: {path}" for path in drawn), *figures.missing(analysis)]))
 
 
 @app.command()
@@ -291,11 +297,7 @@ def preview(
     split: Split = None,
 ) -> None:
     """Draw a few pictures: original above protected above the difference, ten times amplified. Keep it private."""
-    from miue import publish
-    from miue.workflows import record
-
-    publish.refuse_existing(to, "another --to")
-    print(publish.preview(record.RunRecord.of(out).originals(clean, split), out, to, count))
+    print(miue.preview(out, clean, to, count=count, split=split))
 
 
 @app.command(name="grid")
@@ -329,7 +331,7 @@ def grid_command(
     if dry_run:
         show.cells(bench, part, json)
         return
-    records = workers.work(bench, part, retry, ray, (lambda text: None) if quiet else say_note)
+    records = workers.work(bench, part, retry, ray)
     show.board(grid.standing(wanted, run), json)
     raise typer.Exit(FAILED_INPUTS if any(record.error for record in records) else 0)
 
@@ -351,8 +353,6 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        from miue.data import readable
-
         print(readable(f"miue: {error}"), file=sys.stderr)
         sys.exit(USAGE)
     except SystemExit as end:

@@ -26,10 +26,3 @@ def _escaped(error: UnicodeError) -> tuple[str, int]:
     """What an encoding lacks, as JSON escapes it: readable in a text, and right in JSON."""
     assert isinstance(error, UnicodeEncodeError)
     return dumps(error.object[error.start : error.end])[1:-1], error.end
-
-
-def say_note(text: str) -> None:
-    """Write a note for people on standard error."""
-    from miue.data import readable
-
-    print(readable(text), file=sys.stderr, flush=True)

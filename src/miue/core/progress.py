@@ -1,10 +1,20 @@
-"""Progress for people."""
+"""What people are told while something runs."""
 
 from __future__ import annotations
 
+import re
 import sys
 import time
-from collections.abc import Callable
+
+
+def readable(name: str) -> str:
+    """A name as it is shown, recorded and written: every byte that is not UTF-8 as %xNN, which stays as it is."""
+    return re.sub("[\ud800-\udfff]", lambda match: f"%x{ord(match[0]) - 0xDC00:02x}", name)
+
+
+def write_note(text: str) -> None:
+    """Write a line for people on standard error."""
+    print(readable(text), file=sys.stderr, flush=True)
 
 
 class Lines:
@@ -22,6 +32,3 @@ class Lines:
             left = spent / (self.done - self.first) * (self.total - self.done)
             tail = f"{left:.0f} s left" if self.done < self.total else f"took {spent:.0f} s"
             print(f"{self.text}: {self.done} of {self.total}, {tail} {self.note}".rstrip(), file=sys.stderr, flush=True)
-
-
-Say = Callable[[str], None]

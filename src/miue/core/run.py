@@ -34,7 +34,7 @@ from miue.core.device import (
 )
 from miue.core.errors import UserError
 from miue.core.files import write_atomically
-from miue.core.progress import Lines
+from miue.core.progress import Lines, write_note
 
 log = logging.getLogger("miue")
 
@@ -44,8 +44,8 @@ class Run:
     """Where and how something is computed. One object serves a whole command; methods get it as an argument.
 
     seed: every generator is derived from it and from names, so a draw added somewhere shifts nothing elsewhere.
-    keep: folder for checkpoints; None keeps nothing. quiet: no progress. fabric: Lightning's, where `launch` started
-    several processes; one process needs none.
+    keep: folder for checkpoints; None keeps nothing. quiet: neither progress nor notes. fabric: Lightning's, where
+    `launch` started several processes; one process needs none.
     """
 
     seed: int = 0
@@ -199,6 +199,11 @@ class Run:
                 self.keep.rmdir()
 
     # -- progress ------------------------------------------------------------------------------------------------
+
+    def say(self, text: str) -> None:
+        """Tell people something on standard error, once for all processes; nothing where the run is quiet."""
+        if not (self.quiet or self.rank):
+            write_note(text)
 
     @contextmanager
     def progress(self, text: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:

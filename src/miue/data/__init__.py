@@ -1,7 +1,8 @@
 """Data sets in and out: the only place that opens an image."""
 
+from miue.core.progress import readable
 from miue.data.channel import recoded, through
-from miue.data.folder import private_of, readable
+from miue.data.folder import private_of
 from miue.data.quality import Size, measure
 from miue.data.read import check_canvas, default_canvas, read, read_like
 from miue.data.scan import scan, scan_output

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from shlex import quote
 
 from miue.core.errors import UserError
+from miue.core.progress import readable
 from miue.data.formats import EXTENSIONS, may_be_picture
 from miue.data.source import Item, Store
 from miue.data.splits import split_of
@@ -75,11 +76,6 @@ def open_folder(root: Path) -> FolderStore:
         notes=notes,
         paths=paths,
     )
-
-
-def readable(name: str) -> str:
-    """A name as it is shown, recorded and written: every byte that is not UTF-8 as %xNN, which stays as it is."""
-    return re.sub("[\ud800-\udfff]", lambda match: f"%x{ord(match[0]) - 0xDC00:02x}", name)
 
 
 def private_of(out: Path) -> Path:

@@ -10,7 +10,6 @@ from jaxtyping import Int, Int64
 from torch import Tensor
 
 from miue.core.errors import UserError
-from miue.core.progress import Say
 from miue.core.run import Run
 from miue.core.types import ImageSet
 from miue.data.read import read_like
@@ -25,7 +24,6 @@ def read_test(
     test: str | None,
     split: str | None,
     run: Run,
-    say: Say = lambda text: None,
     rules: Mapping[str, Any] | None = None,
 ) -> tuple[ImageSet, Int64[Tensor, "k"] | None]:
     """The test set; where no other set or split is named, a part of `clean`, and the rows that remain to train on.
@@ -39,7 +37,7 @@ def read_test(
     scanned = scan(test or source, split=split, **seen)
     if unused := {why: count for why, count in scanned.summary().items() if why != "ok"}:
         told = ", ".join(f"{count} {why}" for why, count in unused.items())
-        say(f"{test or source}: of {len(scanned.entries)} test pictures some are not used: {told}")
+        run.say(f"{test or source}: of {len(scanned.entries)} test pictures some are not used: {told}")
     return read_like(scanned, clean, test or source, source), None
 
 

@@ -58,6 +58,11 @@ KNOWN: Mapping[str, type[Any]] = {
 SLOTS = ("start", "purify", "augment", "loss", "finish")
 
 
+def list_defenses() -> list[str]:
+    """Names of the defenses, for `defense`."""
+    return list(KNOWN)
+
+
 def defense(text: str) -> Defense:
     """A defense from its spelling: "jpeg:quality=10", "gray", "their_file.py:Theirs"."""
     made: Any = parse(text, KNOWN, "defense")
@@ -108,4 +113,5 @@ __all__ = [
     "Weights",
     "combination",
     "defense",
+    "list_defenses",
 ]

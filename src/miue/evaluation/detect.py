@@ -92,7 +92,7 @@ def look(data: ImageSet, run: Run) -> dict[str, Simple]:
     kept, held = (data.select(rows) for rows in holdout(data, HELD_OUT, run))
     found = {}
     for name, recipe in SIMPLE.items():
-        net, _ = fit(kept, recipe, run.reseeded(run.seed))
+        net = fit(kept, recipe, run.reseeded(run.seed))
         held_out, train = (accuracy(net, Batches(part, run), run) for part in (held, kept))
         found[name] = Simple(held_out=held_out, train=train)
     return found

@@ -13,7 +13,7 @@ from miue.evaluation.records import Role, VictimRun
 from miue.nets import Classifier
 from miue.training.batches import Batches
 from miue.training.loop import accuracy
-from miue.victims.fit import TRAINED, fit, keep_victim, prepare
+from miue.victims.fit import TRAINED, keep_victim, prepare, watched_fit
 from miue.victims.recipe import Recipe
 
 VERSION = 1  # of what a victim run means; a higher number makes kept ones void
@@ -59,7 +59,7 @@ def _trained(role: Role, data: ImageSet, test: ImageSet, recipe: Recipe, run: Ru
         return accuracy(net, tests, run) if epoch <= EARLY or epoch % every == 0 or epoch == recipe.epochs else None
 
     ready = prepare(data, recipe, run)
-    net, seen = fit(ready, recipe, run, watch)
+    net, seen = watched_fit(ready, recipe, run, watch)
     last = accuracy(net, tests, run) if recipe.hold_out or recipe.finish else seen[recipe.epochs]
     if recipe.finish:  # what came after the last epoch counts as a part of it
         seen[recipe.epochs] = last

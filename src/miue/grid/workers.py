@@ -10,7 +10,6 @@ from typing import Any
 from filelock import Timeout
 
 from miue.core.errors import UserError
-from miue.core.progress import Say
 from miue.core.run import Run
 from miue.core.types import ImageSet
 from miue.evaluation.checks import check_victims, told_twice
@@ -83,9 +82,7 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(number), int(count)
 
 
-def work(
-    bench: Bench, shard: tuple[int, int] = (1, 1), retry: bool = False, ray: bool = False, say: Say = lambda text: None
-) -> list[CellRecord]:
+def work(bench: Bench, shard: tuple[int, int] = (1, 1), retry: bool = False, ray: bool = False) -> list[CellRecord]:
     """Measure what is missing; the records of the shard. retry: cells that failed, too."""
     cells = bench.shard(*shard)
     there = {cell.key: record for cell in cells if (record := kept(bench.grid, cell))}
@@ -96,13 +93,13 @@ def work(
     missing = [cell for cell in cells if cell.key not in there]
     check_victims([cell.training for cell in missing], bench.clean, bench.test, bench.run)
     if twins := told_twice(bench.test, bench.clean):
-        say(twins)
-    say(f"{len(cells)} cells: {len(there)} there, {len(missing)} to measure, in {bench.grid.out}")
+        bench.run.say(twins)
+    bench.run.say(f"{len(cells)} cells: {len(there)} there, {len(missing)} to measure, in {bench.grid.out}")
     with bench.run.progress("grid", len(cells), len(there)) as tick:
         for record in (on_ray if ray else in_turn)(bench, missing):
             there[record.key] = record
             name = bench.cells[record.key]
             if record.error:
-                say(f"failed: {name}: {record.error}")
+                bench.run.say(f"failed: {name}: {record.error}")
             tick(f"{name}: " + (f"{record.victim.last:.1%}" if record.victim else "failed"))
     return [there[cell.key] for cell in cells]

@@ -30,6 +30,11 @@ KNOWN: Mapping[str, type[Any]] = {
 }
 
 
+def list_estimators() -> list[str]:
+    """Names of the estimators, for `estimator`."""
+    return list(KNOWN)
+
+
 def estimator(text: str) -> Estimator:
     """An estimator from its spelling: "ksg", "ksg:k=3,rank=None", "sliced:per=kde", "their_file.py:Theirs"."""
     return parse(text, KNOWN, "estimator")
@@ -52,6 +57,7 @@ __all__ = [
     "gaussian_copula",
     "independence_test",
     "known",
+    "list_estimators",
     "measure",
     "statements",
     "theory",

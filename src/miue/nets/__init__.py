@@ -2,6 +2,7 @@
 behind one adapter."""
 
 from miue.nets.adapter import build, known, tried
+from miue.nets.adapter import known as list_networks
 from miue.nets.base import Classifier, counted
 
-__all__ = ["Classifier", "build", "counted", "known", "tried"]
+__all__ = ["Classifier", "build", "counted", "known", "list_networks", "tried"]

@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from miue.core.errors import UserError
-from miue.data.folder import NOTICE, folders_of, readable, twins
+from miue.core.progress import readable
+from miue.data.folder import NOTICE, folders_of, twins
 from miue.data.source import Source
 from miue.publish.manifest import FINAL, PART, PLAN, Plan
 

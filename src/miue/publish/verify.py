@@ -12,9 +12,10 @@ import torch
 from PIL import ExifTags, Image
 
 from miue.core.errors import UserError
+from miue.core.progress import readable
 from miue.core.types import Budget
 from miue.data.arrays import open_npz
-from miue.data.folder import NOTICE, begun, private_of, readable
+from miue.data.folder import NOTICE, begun, private_of
 from miue.data.formats import bare, followed, lossless
 from miue.data.picture import ANY_SIZE, Picture, Rules, Unfit, decode, quiet
 from miue.data.read import clean_picture

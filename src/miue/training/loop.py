@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from miue.core.errors import UserError
 from miue.core.run import Run
+from miue.core.types import ImageSet
 from miue.training.batches import Batches
 
 HUGE = 1e6  # no weight of a network that learned anything
@@ -60,8 +61,9 @@ def cosine(peak: float, steps: int, warmup: float = 0.0, floor: float = 0.0) -> 
 
 
 @torch.no_grad()
-def accuracy(net: Any, batches: Batches, run: Run, size: int = 512) -> float:
+def accuracy(net: Any, pictures: ImageSet | Batches, run: Run, size: int = 512) -> float:
     """Share of pictures that the network, in evaluation mode, puts in their class."""
+    batches = pictures if isinstance(pictures, Batches) else Batches(pictures, run)
     net.eval()
     right = torch.zeros((), dtype=torch.long, device=run.device)
     for _, x, y in batches.in_order(size):

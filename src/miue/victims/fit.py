@@ -61,7 +61,12 @@ class _Best:
             net.load_state_dict({k.removeprefix("best."): v for k, v in self.weights.items()})
 
 
-def fit(
+def fit(data: ImageSet | Prepared, recipe: Recipe, run: Run) -> nets.Classifier:
+    """Train a network as a recipe says. Resumes after the last finished epoch where `run` keeps state."""
+    return watched_fit(data, recipe, run)[0]
+
+
+def watched_fit(
     data: ImageSet | Prepared,
     recipe: Recipe,
     run: Run,

@@ -61,6 +61,11 @@ RECIPES: Mapping[str, Recipe] = {
 UNNORMALISED = ("linear", "mlp2", "mlp3", "lenet5")
 
 
+def list_recipes() -> list[str]:
+    """Names of the recipes, for `recipe`."""
+    return list(RECIPES)
+
+
 def recipe(text: str, net: str | None = None) -> Recipe:
     """A recipe from its spelling: "quick", "papers:lr=0.5,epochs=200". Raises UserError that names what is allowed.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass, replace
 from functools import partial
@@ -20,7 +20,7 @@ from miue.attacks import KNOWN, attack
 from miue.core.errors import UserError
 from miue.core.files import Lock, Record, digest, installed, read_record, write_atomically
 from miue.core.launch import launch
-from miue.core.method import own_budget
+from miue.core.method import Attack, own_budget
 from miue.core.run import Run
 from miue.core.spelling import code_of, spell
 from miue.core.types import Budget, ImageSet, Perturbation
@@ -165,29 +165,77 @@ def _disk(source: data.Source) -> int:
     return sum(entry.width * entry.height * (1 if entry.grey else 3) for entry in source.usable)
 
 
-def protect(job: Job, run: Run, say: Callable[[str], None] = lambda text: None) -> tuple[RunRecord, publish.Written]:
+def protect(
+    source: str | Path,
+    out: str | Path,
+    attack: str | Attack = "mi-ue:balanced",
+    *,
+    budget: str | Budget | None = None,
+    canvas: int | None = None,
+    split: str | None = None,
+    format: Literal["png", "webp"] = "png",
+    processes: int = 1,
+    overwrite: bool = False,
+    download: bool = False,
+    max_pixels: int = 50_000_000,
+    frames: Literal["refuse", "first"] = "refuse",
+    drop_columns: Sequence[str] = (),
+    run: Run | None = None,
+) -> RunRecord:
+    """Write a protected copy of a set of pictures, and beside it a private folder with its record.
+
+    Same tree, same names, lossless files; labels and order stay. Nothing of the source is changed. The same call
+    continues a killed one, to the same bytes.
+
+    source: a folder of class folders, parquet, .npz, or the name of a set. attack: a spelling ("em", "mi-ue:paper",
+    "file.py:Theirs") or an attack. budget: "8", "l2:1.3" or a Budget; None: the attack's own. canvas: side of the
+    noise; None: chosen from the pictures. processes: to share the work, one GPU each. max_pixels: larger pictures are
+    skipped. frames: of pictures with several, "first" publishes the first alone. drop_columns: of a table, which are
+    left out. run: seed and device. Raises UserError.
+    """
+    run = run or Run()
+    job = Job(
+        source=str(source),
+        out=Path(out),
+        method=attack if isinstance(attack, str) else spell(attack, KNOWN),
+        budget=None if budget is None else str(budget),
+        canvas=canvas,
+        seed=run.seed,
+        split=split,
+        format=format,
+        processes=processes,
+        overwrite=overwrite,
+        download=download,
+        max_pixels=max_pixels,
+        frames=frames,
+        drop_columns=tuple(drop_columns),
+    )
+    return carry_out(job, run)[0]
+
+
+def carry_out(job: Job, run: Run) -> tuple[RunRecord, publish.Written]:
     """Write the protected set and its private folder. The same call continues a killed one, to the same bytes."""
     source = job.scan()
     settings, fingerprint = job.checked(source)
     private = job.private
     sizes = [f"{name} ({count})" for name, count in class_sizes(source).items()]
-    say(f"{len(sizes)} classes: {data.some(sizes, MOST)}")
+    run.say(f"{len(sizes)} classes: {data.some(sizes, MOST)}")
     for note in source.notes:
-        say(f"note: {note}")
+        run.say(f"note: {note}")
     if job.budget is None:
-        say(f"budget {settings['budget']}, the method's own")
+        run.say(f"budget {settings['budget']}, the method's own")
     private.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         with Lock(private / "run.lock", timeout=0):
             if job.overwrite:
                 publish.clear_output(job.out, private)
-            return _protect(job, source, settings, fingerprint, run, say)
+            return _protect(job, source, settings, fingerprint, run)
     except Timeout:
         raise UserError(f"{job.out}: another run is working on it; wait for it or choose another output") from None
 
 
 def _protect(
-    job: Job, source: data.Source, settings: dict[str, Any], fingerprint: str, run: Run, say: Callable[[str], None]
+    job: Job, source: data.Source, settings: dict[str, Any], fingerprint: str, run: Run
 ) -> tuple[RunRecord, publish.Written]:
     private, seconds = job.private, _seconds_before(job.private, fingerprint)
     record = RunRecord(
@@ -214,7 +262,7 @@ def _protect(
             perturbation = _perturbation(job, source, settings, fingerprint, run)
     finally:  # what a stopped run took counts, too
         _write(private / "run.json", record.model_copy(update={"seconds": seconds}))
-    say(f"writing {len(source.usable)} pictures to {job.out}")
+    run.say(f"writing {len(source.usable)} pictures to {job.out}")
     with _timed(seconds, "write"), run.progress("writing", len(source.usable)) as tick:
         written = publish.write(source, perturbation, job.out, private, format=job.format, tick=tick)
     facts = {k: v for k, v in vars(written).items() if k != "notes"}

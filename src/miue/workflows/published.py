@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,50 +14,35 @@ from torch import Tensor
 
 from miue import data, publish
 from miue.core.errors import UserError
-from miue.core.progress import Say
+from miue.core.files import Record, write_atomically
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet
 from miue.data.split import read_test
 from miue.workflows.record import RunRecord
 
 
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """What both ask about: the clean source of outputs, and a clean test set (None: part of the source is held out)."""
+@dataclass(frozen=True)
+class Inputs:
+    """Where clean pictures lie: the source of outputs, and what tests (nothing named: a part of it is held out)."""
 
     clean: str
-    test: str | None = None
-    split: str | None = None
-    test_split: str | None = None
-    canvas: int | None = None
+    test: str | None
+    split: str | None
+    test_split: str | None
+    canvas: int | None
 
-    def __post_init__(self) -> None:
-        data.check_canvas(self.canvas)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim(Question):
-    """What is to be proved: an output, its clean source and a clean test set (None: part of the source is held out).
-
-    channel: what happens to all training pictures on their way to a trainer ("jpeg:75", "resize:24").
-    """
-
-    out: Path
-    channel: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Inquiry(Question):
-    """What is to be explained: outputs made from one clean source, and a clean test set (None: part is held out)."""
-
-    outs: Sequence[Path]
-
-    def named(self) -> dict[str, Path]:
-        """The outputs by the names of their folders. UserError where two have the same, or one is given twice."""
-        names = [data.readable(out.resolve().name) for out in self.outs]
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise UserError(f"two outputs are called {twice[0]!r}: give each once, in folders of different names")
-        return dict(zip(names, self.outs, strict=True))
+    @classmethod
+    def of(
+        cls,
+        clean: str | Path,
+        test: str | Path | None,
+        split: str | None,
+        test_split: str | None,
+        canvas: int | None,
+    ) -> Inputs:
+        """Take paths as texts. Raises UserError for a canvas that is not allowed."""
+        data.check_canvas(canvas)
+        return cls(str(clean), None if test is None else str(test), split, test_split, canvas)
 
 
 @dataclass(frozen=True)
@@ -73,7 +60,7 @@ class Sets:
         return {name: Budget.parse(record.settings["budget"]) for name, record in self.records.items()}
 
 
-def read_back(asked: Question, outs: Mapping[str, Path], say: Say) -> Sets:
+def read_back(inputs: Inputs, outs: Mapping[str, Path], run: Run) -> Sets:
     """Read the clean source and what was published, under one size.
 
     UserError where an output is not finished, or was not made from these pictures.
@@ -82,15 +69,15 @@ def read_back(asked: Question, outs: Mapping[str, Path], say: Say) -> Sets:
     for out, record in zip(outs.values(), records.values(), strict=True):
         if record.status != "finished":
             raise UserError(f"{out}: its protection was interrupted; finish it with the same protect command")
-    source = next(iter(records.values())).originals(asked.clean, asked.split)
-    found = {name: _published(out, records[name], asked.clean, source) for name, out in outs.items()}
+    source = next(iter(records.values())).originals(inputs.clean, inputs.split)
+    found = {name: _published(out, records[name], inputs.clean, source) for name, out in outs.items()}
     used = torch.stack([rows >= 0 for _, rows in found.values()]).all(0)
     if not used.any():
         raise UserError("no clean picture is in all outputs; analyse them one by one")
     if missing := int((~used).sum()):
         where = "every output" if len(outs) > 1 else next(iter(outs.values()))
-        say(f"{missing} clean pictures are not in {where}; no victim trains on them")
-    canvas = asked.canvas or max(int(record.settings["canvas"]) for record in records.values())
+        run.say(f"{missing} clean pictures are not in {where}; no victim trains on them")
+    canvas = inputs.canvas or max(int(record.settings["canvas"]) for record in records.values())
     grey = all(entry.grey for part in (source, *(p for p, _ in found.values())) for entry in part.usable)
     clean = data.read(source, canvas, grey=grey).select(used)
     protected = {
@@ -118,14 +105,20 @@ def _published(out: Path, record: RunRecord, clean: str, source: data.Source) ->
     return published, rows
 
 
-def tested(asked: Question, sets: Sets, run: Run, say: Say) -> tuple[Sets, ImageSet]:
+def tested(inputs: Inputs, sets: Sets, run: Run) -> tuple[Sets, ImageSet]:
     """What victims train on, and what they are tested on."""
     rules = next(iter(sets.records.values())).rules
-    test, kept = read_test(sets.clean, asked.clean, asked.test, asked.test_split, run, say, rules)
+    test, kept = read_test(sets.clean, inputs.clean, inputs.test, inputs.test_split, run, rules)
     if kept is None:
         return sets, test
-    say(
+    run.say(
         f"no --test: {len(test)} of {len(sets.clean)} clean pictures are held out, no victim trains on them in any form"
     )
     protected = {name: part.select(kept) for name, part in sets.protected.items()}
     return replace(sets, clean=sets.clean.select(kept), protected=protected), test
+
+
+def write_dated(folder: Path, record: Record) -> None:
+    """Write a record under a name that says when it was made."""
+    text = record.model_dump_json(indent=1).encode()
+    write_atomically(folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{hashlib.sha256(text).hexdigest()[:8]}.json", text)

@@ -23,8 +23,8 @@ KEPT = 100_000_000  # bytes of weights of one evaluation that are kept unasked
 
 
 @dataclass(frozen=True, kw_only=True)
-class Proof:
-    """How a proof is made: the recipes (one a victim), the seeds and the threshold, all declared before the run.
+class Evaluation:
+    """How an evaluation is made: the recipes (one a victim), the seeds and the threshold, all declared before the run.
 
     threshold: largest share of the clean victim's gain over chance that a protected victim may keep; chance is the
     share of the largest class of the test set. noise: the control, on the same grid as the attack's. keep_victims:

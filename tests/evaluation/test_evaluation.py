@@ -23,9 +23,9 @@ from miue.data import through
 from miue.data.split import holdout
 from miue.defenses import combination
 from miue.evaluation import checks, victim
-from miue.evaluation import proof as evaluate
+from miue.evaluation import evaluation as module
 from miue.evaluation import verdict as judging
-from miue.evaluation.proof import Proof
+from miue.evaluation.evaluation import Evaluation
 from miue.evaluation.records import VictimRun
 from miue.evaluation.verdict import judge
 from miue.testing import tiny
@@ -186,9 +186,9 @@ def test_nothing_to_hold_out(run: Run):
             holdout(tiny(), share, run)
 
 
-# --- a whole proof ---
+# --- a whole evaluation ---
 
-PROOF = Proof(recipes=[replace(FAST, epochs=6)], seeds=1)
+EVALUATION = Evaluation(recipes=[replace(FAST, epochs=6)], seeds=1)
 
 
 def marked(data: ImageSet, eps: int = 60) -> ImageSet:
@@ -203,7 +203,7 @@ def marked(data: ImageSet, eps: int = 60) -> ImageSet:
 
 def test_a_proof_with_its_controls(run: Run):
     clean, test = easy(), easy(seed=1)
-    outcome = PROOF(clean, test, marked(clean), Budget(8), run, "marked", "jpeg:75")
+    outcome = EVALUATION(clean, test, marked(clean), Budget(8), run, "marked", "jpeg:75")
     assert outcome.verdict == "protected", outcome.reason
     assert [r.role for r in outcome.runs] == ["clean", "noise", "protected"]
     assert outcome.chance == pytest.approx(1 / 3) and outcome.threshold == 0.25 and outcome.images == len(clean)
@@ -218,14 +218,16 @@ def test_a_proof_with_its_controls(run: Run):
 def test_clean_pictures_are_not_protected(run: Run):
     clean = easy()
     noisy = Noise()(clean, Budget(8), run.reseeded(5)).apply(clean)
-    outcome = replace(PROOF, seeds=2)(clean, easy(seed=1), noisy, Budget(8), run)
+    outcome = replace(EVALUATION, seeds=2)(clean, easy(seed=1), noisy, Budget(8), run)
     assert outcome.verdict == "not protected"
     assert [r.seed for r in outcome.runs if r.role == "clean"] == [1, 2]
     assert not any("one seed" in note for note in outcome.notes)
 
 
 def test_too_little_training_is_inconclusive(run: Run):
-    outcome = replace(PROOF, recipes=[replace(FAST, epochs=1, lr=1e-6)])(easy(), easy(seed=1), easy(), Budget(8), run)
+    outcome = replace(EVALUATION, recipes=[replace(FAST, epochs=1, lr=1e-6)])(
+        easy(), easy(seed=1), easy(), Budget(8), run
+    )
     assert outcome.verdict == "inconclusive" and "reaches only" in outcome.reason
 
 
@@ -237,38 +239,40 @@ def test_the_best_epoch_is_told_where_it_matters():
 
 def test_victims_that_were_trained_are_not_trained_again(keeping: Run, monkeypatch: pytest.MonkeyPatch):
     clean, test = easy(), easy(seed=1)
-    first = PROOF(clean, test, marked(clean), Budget(8), keeping)
+    first = EVALUATION(clean, test, marked(clean), Budget(8), keeping)
     trained = []
-    real = victim.fit
-    monkeypatch.setattr(victim, "fit", lambda data, *a: trained.append(data.train.data.digest) or real(data, *a))
-    again = PROOF(clean, test, marked(clean), Budget(8), keeping)
+    real = victim.watched_fit
+    monkeypatch.setattr(
+        victim, "watched_fit", lambda data, *a: trained.append(data.train.data.digest) or real(data, *a)
+    )
+    again = EVALUATION(clean, test, marked(clean), Budget(8), keeping)
     assert again == first and trained == []
-    swapped = PROOF(clean, test, clean, Budget(8), keeping)  # the clean victim serves as the protected one
+    swapped = EVALUATION(clean, test, clean, Budget(8), keeping)  # the clean victim serves as the protected one
     assert trained == [] and swapped.verdict == "not protected"
-    PROOF(clean, easy(seed=2), marked(clean), Budget(8), keeping)
+    EVALUATION(clean, easy(seed=2), marked(clean), Budget(8), keeping)
     assert len(trained) == 3
-    replace(PROOF, recipes=[replace(FAST, epochs=2)])(clean, test, marked(clean), Budget(8), keeping)
+    replace(EVALUATION, recipes=[replace(FAST, epochs=2)])(clean, test, marked(clean), Budget(8), keeping)
     assert len(trained) == 6
     other = easy(seed=7)
-    PROOF(clean, test, other.with_images(other.images), Budget(8), keeping)
+    EVALUATION(clean, test, other.with_images(other.images), Budget(8), keeping)
     assert trained[6:] == [other.digest]
     assert keeping.keep is not None
     assert all(p.suffix == ".json" for p in (keeping.keep / "victims").iterdir())  # no checkpoints stay behind
 
 
 def test_weights_are_kept_where_they_are_small_or_asked_for(keeping: Run, monkeypatch: pytest.MonkeyPatch):
-    def weights(proof: Proof, at: str) -> int:
+    def weights(evaluation: Evaluation, at: str) -> int:
         run = replace(keeping, keep=(keeping.keep or Path()) / at)
-        proof(clean, easy(seed=1), marked(clean), Budget(8), run)
+        evaluation(clean, easy(seed=1), marked(clean), Budget(8), run)
         return len(list((run.keep or Path()).glob("trained/*.safetensors")))
 
     clean = easy()
-    assert weights(PROOF, "small") == 3 * PROOF.seeds
-    assert weights(replace(PROOF, keep_victims=False), "never") == 0
+    assert weights(EVALUATION, "small") == 3 * EVALUATION.seeds
+    assert weights(replace(EVALUATION, keep_victims=False), "never") == 0
     size = nets.tried(FAST.net, clean.shape, len(clean.classes))
-    monkeypatch.setattr(evaluate, "KEPT", 3 * PROOF.seeds * size - 1)
-    assert weights(PROOF, "large") == 0
-    assert weights(replace(PROOF, keep_victims=True), "asked") == 3 * PROOF.seeds
+    monkeypatch.setattr(module, "KEPT", 3 * EVALUATION.seeds * size - 1)
+    assert weights(EVALUATION, "large") == 0
+    assert weights(replace(EVALUATION, keep_victims=True), "asked") == 3 * EVALUATION.seeds
 
 
 def test_a_kept_victim_is_the_one_that_was_trained(keeping: Run):
@@ -285,7 +289,7 @@ def test_a_kept_victim_is_the_one_that_was_trained(keeping: Run):
 
 def test_an_interrupted_proof_trains_only_what_is_missing(keeping: Run, run: Run, monkeypatch: pytest.MonkeyPatch):
     clean, test = easy(), easy(seed=1)
-    real, trained = victim.fit, []
+    real, trained = victim.watched_fit, []
 
     def dies(data, *rest):
         trained.append(data.train.data.digest)
@@ -293,13 +297,13 @@ def test_an_interrupted_proof_trains_only_what_is_missing(keeping: Run, run: Run
             raise KeyboardInterrupt
         return real(data, *rest)
 
-    monkeypatch.setattr(victim, "fit", dies)
+    monkeypatch.setattr(victim, "watched_fit", dies)
     with pytest.raises(KeyboardInterrupt):
-        PROOF(clean, test, marked(clean), Budget(8), keeping)
-    outcome = PROOF(clean, test, marked(clean), Budget(8), keeping)
+        EVALUATION(clean, test, marked(clean), Budget(8), keeping)
+    outcome = EVALUATION(clean, test, marked(clean), Budget(8), keeping)
     assert len(trained) == 4 and trained[0] not in trained[1:]
-    monkeypatch.setattr(victim, "fit", real)
-    whole = PROOF(clean, test, marked(clean), Budget(8), run)
+    monkeypatch.setattr(victim, "watched_fit", real)
+    whole = EVALUATION(clean, test, marked(clean), Budget(8), run)
     for a, b in zip(outcome.runs, whole.runs, strict=True):
         assert a.model_copy(update={"seconds": 0}) == b.model_copy(update={"seconds": 0})
 
@@ -320,9 +324,9 @@ class Unmark:
 def test_defended_victims_stand_beside_the_others(keeping: Run):
     """Each has its own clean control, is judged by itself, and is named in the record. The weakest decides."""
     clean, test = easy(), easy(seed=1)
-    plain = PROOF.recipes[0]
-    proof = replace(PROOF, recipes=[plain, plain.defended(Unmark(by=2))])
-    outcome = proof(clean, test, marked(clean), Budget(8), keeping)
+    plain = EVALUATION.recipes[0]
+    evaluation = replace(EVALUATION, recipes=[plain, plain.defended(Unmark(by=2))])
+    outcome = evaluation(clean, test, marked(clean), Budget(8), keeping)
     name = f"{plain.net} + unmark:by=2"
     assert [(r.role, r.victim, r.defense) for r in outcome.runs] == [
         (role, victim, defense)
@@ -333,7 +337,7 @@ def test_defended_victims_stand_beside_the_others(keeping: Run):
     assert outcome.accuracies("protected", plain.net)[0] < 0.4 < 0.8 < outcome.accuracies("protected", name)[0]
     assert outcome.accuracies("protected", name, "train")[0] > 0.9  # on what it was trained on: the purified set
     assert outcome.verdict == "not protected" and outcome.reason.startswith(f"{name} keeps")
-    alone = PROOF(clean, test, marked(clean), Budget(8), keeping)
+    alone = EVALUATION(clean, test, marked(clean), Budget(8), keeping)
     assert alone.verdict == "protected" and alone.runs == outcome.runs[:3]
 
 
@@ -360,10 +364,10 @@ def test_sets_that_do_not_correspond_are_refused(run: Run):
         ((clean, test, shorter), "the same labels, row by row"),
     ):
         with pytest.raises(UserError, match=told):
-            PROOF(*sets, Budget(8), run)
+            EVALUATION(*sets, Budget(8), run)
     for change in ({"seeds": 0}, {"threshold": 0.0}, {"threshold": 1.0}):
         with pytest.raises(UserError, match=r"at least 1|lies between 0 and 1"):
-            replace(PROOF, **change)
+            replace(EVALUATION, **change)
 
 
 @dataclass(frozen=True)
@@ -400,16 +404,16 @@ def test_the_first_epochs_are_tested_too(run: Run, monkeypatch: pytest.MonkeyPat
         epochs.extend(found)
         return net, found
 
-    monkeypatch.setattr(victim, "fit", fit)
+    monkeypatch.setattr(victim, "watched_fit", fit)
     victim.train_victim("clean", easy(), easy(seed=1), replace(FAST, epochs=60), run, None)
     assert epochs == [1, 2, 3, *range(6, 61, 6)]
 
 
 def test_proofs_that_prove_nothing_are_refused():
     with pytest.raises(UserError, match="0 recipes"):
-        Proof(recipes=[])
+        Evaluation(recipes=[])
     with pytest.raises(UserError, match="two victims are called"):
-        Proof(recipes=[FAST, replace(FAST, epochs=9)])
+        Evaluation(recipes=[FAST, replace(FAST, epochs=9)])
 
 
 def test_clean_pictures_of_the_test_set_do_not_tune(run: Run, tmp_path: Path):
@@ -420,7 +424,7 @@ def test_clean_pictures_of_the_test_set_do_not_tune(run: Run, tmp_path: Path):
     recipe = FAST.defended(*combination(f"tune:clean={tmp_path / 'few.npz'},epochs=1"))
     test, other, train = (replace(part, classes=("0", "1", "2")) for part in (test, other, easy()))
     with pytest.raises(UserError, match=f"1 of {len(test)} test pictures are among those that a defense learns from"):
-        replace(PROOF, recipes=[recipe])(train, test, train, Budget(8), run)
+        replace(EVALUATION, recipes=[recipe])(train, test, train, Budget(8), run)
     checks.check_victims([recipe], train, easy(seed=3), run)
 
 
@@ -432,9 +436,9 @@ def test_noise_goes_the_way_of_the_pictures(run: Run, monkeypatch: pytest.Monkey
         seen[role] = data
         return next(r for r in runs() if r.role == role)
 
-    monkeypatch.setattr(evaluate, "train_victim", trained)
+    monkeypatch.setattr(module, "train_victim", trained)
     clean = easy()
-    outcome = PROOF(clean, easy(seed=1), marked(clean), Budget(8), run, "marked", "jpeg:30")
+    outcome = EVALUATION(clean, easy(seed=1), marked(clean), Budget(8), run, "marked", "jpeg:30")
     published = Noise()(clean, Budget(8), run.reseeded(0)).apply(clean)
     assert (seen["noise"].images == through(published, "jpeg:30").images).all()
     assert (seen["clean"].images == through(clean, "jpeg:30").images).all() and outcome.name.endswith("jpeg:30")

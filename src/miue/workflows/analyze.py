@@ -1,0 +1,90 @@
+"""From protected sets and their clean source to a record of why they work, or do not. Safe to repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from miue import data
+from miue.analysis.analyzer import ESTIMATORS, Analyzer
+from miue.analysis.records import Analysis, Generation
+from miue.attacks import attack
+from miue.core.errors import UserError
+from miue.core.run import Run
+from miue.core.types import Budget
+from miue.evaluation.checks import check_victims, told_twice
+from miue.victims.recipe import Recipe
+from miue.victims.recipes import recipe as recipe_of
+from miue.workflows.published import Inputs, cells_of, read_back, tested, write_dated
+from miue.workflows.record import RunRecord
+
+
+def analyze(
+    outs: str | Path | Sequence[str | Path],
+    clean: str | Path,
+    *,
+    recipe: str | Recipe = "quick",
+    estimators: Sequence[str] = ESTIMATORS,
+    rows: int = 2000,
+    seeds: int = 3,
+    test: str | Path | None = None,
+    split: str | None = None,
+    test_split: str | None = None,
+    canvas: int | None = None,
+    run: Run | None = None,
+) -> Analysis:
+    """Measure mutual information and covariance of clean and protected features by depth, with controls.
+
+    Victims are trained on each output, and on clean and noisy pictures. Everything is kept beside the first output:
+    the same call, or one with more outputs after it, goes on.
+
+    outs: folders that `protect` wrote, all from `clean`. recipe: how victims train. estimators: of mutual information,
+    by their spelling. rows: pictures to compare. Other arguments as for `evaluate`. Raises UserError.
+    """
+    run = run or Run()
+    chosen = recipe_of(recipe) if isinstance(recipe, str) else recipe
+    analyzer = Analyzer(recipe=chosen, seeds=seeds, rows=rows, estimators=tuple(estimators))
+    inputs, named = Inputs.of(clean, test, split, test_split, canvas), _named(outs)
+    sets, tests = tested(inputs, read_back(inputs, named, run), run)
+    twins = told_twice(tests, sets.clean, *sets.protected.values())
+    check_victims([chosen], sets.clean, tests, run)
+    budgets = list(sets.budgets.values())
+    budget = budgets[0] if len(set(budgets)) == 1 and budgets[0].norm != "none" else Budget()
+    run.say(f"training {chosen.victim} on clean, noisy and {', '.join(named)}, {seeds} seed(s) each")
+    methods = {name: record.settings["attack"] for name, record in sets.records.items()}
+    grids = {cells_of(record, sets.protected[name]) for name, record in sets.records.items()}
+    if len(grids) == 1:
+        analyzer = replace(analyzer, noise=replace(analyzer.noise, cells=grids.pop()))
+    first = data.private_of(next(iter(named.values())))
+    analysis = analyzer(sets.clean, tests, sets.protected, replace(run, keep=first), budget, methods)
+    kept = {name: replace(run, keep=data.private_of(out) / "checkpoint") for name, out in named.items()}
+    traces = [trace for name, at in kept.items() if (trace := generation(name, sets.records[name], at))]
+    others = [f"{name} has a budget of {b}" for name, b in sets.budgets.items() if b != budget]
+    notes = [f"the noise control has a budget of {budget}; {other}" for other in others]
+    notes += [twins] if twins else []
+    analysis = analysis.model_copy(update={"generation": traces, "notes": [*analysis.notes, *notes]})
+    write_dated(first / "analyses", analysis)
+    return analysis
+
+
+def generation(name: str, record: RunRecord, run: Run) -> Generation | None:
+    """Return what an attack with a surrogate noted of its features after every epoch; None where there is nothing."""
+    try:
+        plan, budget = attack(record.settings["attack"]), Budget.parse(record.settings["budget"])
+    except UserError:  # somebody's own, whose file is elsewhere today
+        return None
+    kept = run.load("surrogate", plan=repr(plan), budget=repr(budget), seed=record.settings["seed"])
+    if kept is None or not kept[1].get("generation"):
+        return None
+    cosine, between, within = zip(*kept[1]["generation"], strict=True)
+    return Generation(name=name, cosine=cosine, between=between, within=within)
+
+
+def _named(outs: str | Path | Sequence[str | Path]) -> dict[str, Path]:
+    """The outputs by the names of their folders. UserError where two have the same, or one is given twice."""
+    paths = [Path(out) for out in ([outs] if isinstance(outs, str | Path) else outs)]
+    names = [data.readable(path.resolve().name) for path in paths]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"two outputs are called {repeated[0]!r}: give each once, in folders of different names")
+    return dict(zip(names, paths, strict=True))

@@ -1,0 +1,88 @@
+"""From a protected set and its clean source to a record of what the protection is worth. Safe to repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from miue import data
+from miue.core.run import Run
+from miue.defenses import combination
+from miue.evaluation.detect import Detection, first_look
+from miue.evaluation.evaluation import Evaluation
+from miue.evaluation.records import Outcome
+from miue.victims.recipe import Recipe
+from miue.victims.recipes import recipe
+from miue.workflows.published import Inputs, cells_of, read_back, tested, write_dated
+
+
+def evaluate(
+    out: str | Path,
+    clean: str | Path,
+    *,
+    recipes: str | Sequence[str | Recipe] = "quick",
+    defenses: Sequence[str] = (),
+    seeds: int = 3,
+    threshold: float = 0.25,
+    channel: str | None = None,
+    test: str | Path | None = None,
+    split: str | None = None,
+    test_split: str | None = None,
+    canvas: int | None = None,
+    keep_victims: bool | None = None,
+    run: Run | None = None,
+) -> Outcome:
+    """Train victims on what was published, on clean and on noisy pictures, and test them on clean ones.
+
+    What is evaluated is read back from `out`; the outcome is written into its private folder, and a repeated call
+    trains nothing again. The noise control has the grid of the attack.
+
+    out: a folder that `protect` wrote. clean: its source. recipes: how victims train, one a victim ("papers",
+    "quick:net=vit-tiny"), each also with every one of `defenses` ("gray+jpeg:quality=10"). seeds: victims of each kind.
+    threshold: largest share of the clean victim's gain over chance that a protected victim may keep. channel: what
+    happens to all training pictures on their way to a trainer ("jpeg:75", "resize:24"). test, test_split: clean test
+    pictures; without them a part of the source is held out. canvas: side at which networks see the pictures.
+    keep_victims: whether trained networks stay, for `analyze`; None: below 100 MB in all. Raises UserError.
+    """
+    run = run or Run()
+    texts = [recipes] if isinstance(recipes, str) else recipes
+    plain = [recipe(each) if isinstance(each, str) else each for each in texts]
+    victims = [*plain, *(each.defended(*combination(text)) for text in defenses for each in plain)]
+    evaluation = Evaluation(recipes=victims, seeds=seeds, threshold=threshold, keep_victims=keep_victims)
+    inputs, out = Inputs.of(clean, test, split, test_split, canvas), Path(out)
+    name, private = data.readable(out.resolve().name), data.private_of(out)
+    sets, tests = tested(inputs, read_back(inputs, {name: out}, run), run)
+    record, protected = sets.records[name], sets.protected[name]
+    names = ", ".join(each.victim for each in victims)
+    run.say(f"training {names} on clean, noisy and protected pictures, {seeds} seed(s) each")
+    evaluation = replace(evaluation, noise=replace(evaluation.noise, cells=cells_of(record, protected)))
+    kept, method = replace(run, keep=private), record.settings["attack"]
+    outcome = evaluation(sets.clean, tests, protected, sets.budgets[name], kept, method, channel)
+    if channel and sets.resized:
+        side = protected.shape[1]
+        note = f"pictures went through {channel} at {side} x {side} pixels, not at the size that was published"
+        outcome = outcome.model_copy(update={"notes": [*outcome.notes, note]})
+    write_dated(private / "outcomes", outcome)
+    return outcome
+
+
+def detect(
+    out: str | Path,
+    clean: str | Path,
+    *,
+    channel: str | None = None,
+    split: str | None = None,
+    canvas: int | None = None,
+    run: Run | None = None,
+) -> Detection:
+    """Take a trainer's first look at what was published: simple networks on the protected and on the clean pictures.
+
+    Arguments as for `evaluate`. Raises UserError.
+    """
+    run, out = run or Run(), Path(out)
+    inputs = Inputs.of(clean, None, split, None, canvas)
+    sets = read_back(inputs, {data.readable(out.resolve().name): out}, run)
+    pair = (*sets.protected.values(), sets.clean)
+    protected, originals = (data.through(part, channel) for part in pair) if channel else pair
+    return first_look(protected, originals, run)

@@ -1,0 +1,36 @@
+"""What was published, checked and looked at beside its clean source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from miue import publish
+from miue.publish import Finding
+from miue.workflows.record import RunRecord
+
+
+def verify(out: str | Path, clean: str | Path | None = None, *, split: str | None = None) -> list[Finding]:
+    """Check every protected picture and every file of an output; one finding each.
+
+    clean: the source, or its `split`; with it the budget is measured again. Raises UserError without a finished
+    manifest.
+    """
+    out = Path(out)
+    return publish.verify(out, RunRecord.of(out).originals(str(clean), split) if clean is not None else None)
+
+
+def preview(
+    out: str | Path,
+    clean: str | Path,
+    to: str | Path = "preview.png",
+    *,
+    count: int = 8,
+    split: str | None = None,
+) -> Path:
+    """Draw a few pictures: original above protected above the difference, ten times amplified. Keep it private.
+
+    to: the PNG file to write; one that exists is not overwritten. Raises UserError.
+    """
+    out, to = Path(out), Path(to)
+    publish.refuse_existing(to, "another file")
+    return publish.preview(RunRecord.of(out).originals(str(clean), split), out, to, count)
