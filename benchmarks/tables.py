@@ -20,7 +20,7 @@ from typing import Any
 from miue.analysis.analyzer import CLEAN, NOISE
 from miue.analysis.ranks import spearman
 from miue.analysis.records import Analysis
-from miue.attacks import KNOWN, MiUe
+from miue.attacks import KNOWN, MIUE
 from miue.core.method import catalogue
 from miue.core.run import Run
 from miue.core.spelling import split
@@ -191,13 +191,13 @@ def scaled() -> str:
 
 def presets() -> str:
     """MI-UE's presets: the fields in which any of them differs from the defaults."""
-    default = {f.name: f.default for f in dataclasses.fields(MiUe)}
-    fields = [f for f in default if any(f in preset for preset in MiUe.presets.values())]
+    default = {f.name: f.default for f in dataclasses.fields(MIUE)}
+    fields = [f for f in default if any(f in preset for preset in MIUE.presets.values())]
     rows = [
-        (f"`{f}`", str(default[f]), *(str(preset.get(f, default[f])) for preset in MiUe.presets.values()))
+        (f"`{f}`", str(default[f]), *(str(preset.get(f, default[f])) for preset in MIUE.presets.values()))
         for f in fields
     ]
-    return grid(("field", "no preset", *(f"`{name}`" for name in MiUe.presets)), rows)
+    return grid(("field", "no preset", *(f"`{name}`" for name in MIUE.presets)), rows)
 
 
 def known_answers() -> str:

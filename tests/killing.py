@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from miue import data, publish
 from pictures import hashes
 
-ATTACK = "mi-ue:surrogate=small-cnn:width=8,epochs=8,steps=3,step=2,cells=8,noise_batch=16,batch=16"
+ATTACK = "mi-ue:surrogate=small-cnn:width=8,epochs=8,steps=3,step_size=2,cells=8,noise_batch=16,batch=16"
 
 
 @dataclass

@@ -19,7 +19,7 @@ from miue.analysis.analyzer import CLEAN, NOISE, Analyzer
 from miue.analysis.features import features, paired_stages, plane, stratified
 from miue.analysis.ranks import spearman
 from miue.analysis.records import Analysis
-from miue.attacks import MiUe, Patterns
+from miue.attacks import MIUE, Patterns
 from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet
@@ -317,7 +317,7 @@ def test_sets_that_do_not_belong_together(run: Run):
 
 # --- how features change while an attack is made ---
 
-QUICK = MiUe(surrogate="small-cnn:width=4", epochs=3, steps=2, step=2.0, noise_batch=32, batch=16)
+QUICK = MIUE(surrogate="small-cnn:width=4", epochs=3, steps=2, step_size=2.0, noise_batch=32, batch=16)
 
 
 def test_the_driver_notes_three_numbers_an_epoch(keeping: Run, run: Run):

@@ -14,7 +14,7 @@ from torch import Tensor
 from miue.attacks import MinMin
 from miue.core.run import Run
 
-TINY: dict[str, Any] = {"surrogate": "small-cnn:width=4", "epochs": 2, "steps": 2, "step": 1.5}
+TINY: dict[str, Any] = {"surrogate": "small-cnn:width=4", "epochs": 2, "steps": 2, "step_size": 1.5}
 
 
 @dataclass(frozen=True, kw_only=True)

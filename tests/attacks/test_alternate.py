@@ -12,7 +12,7 @@ import torch
 from probes import TINY, Stopping, Watching, levels
 from torch import Tensor
 
-from miue.attacks import MiUe
+from miue.attacks import MIUE
 from miue.core.errors import UserError
 from miue.core.launch import launch
 from miue.core.run import Run
@@ -60,7 +60,7 @@ def test_noise_steps_make_no_weight_gradients(run: Run, monkeypatch: pytest.Monk
 
 
 def test_steps_descend_the_methods_own_loss(run: Run):
-    method = Watching(**TINY | {"steps": 6, "step": 0.5}, augment="none")
+    method = Watching(**TINY | {"steps": 6, "step_size": 0.5}, augment="none")
     method(mid_grey(), Budget(8), run)
     for epoch in (0, 6):
         values = [s["value"] for s in method.seen[epoch : epoch + 6]]
@@ -69,7 +69,7 @@ def test_steps_descend_the_methods_own_loss(run: Run):
 
 def test_the_surrogate_learns_from_protected_pictures(run: Run):
     """With a delta that is the class, a surrogate of the second epoch tells the classes apart by it."""
-    settings = TINY | {"epochs": 8, "steps": 8, "step": 8.0, "lr": 0.02}
+    settings = TINY | {"epochs": 8, "steps": 8, "step_size": 8.0, "lr": 0.02}
     told: list[float] = []
 
     def push(net, x, y):
@@ -82,14 +82,16 @@ def test_the_surrogate_learns_from_protected_pictures(run: Run):
 
 @pytest.mark.parametrize(("epochs", "steps", "step"), [(1, 2, 1.0), (2, 2, 1.0), (1, 1, 3.0), (3, 4, 2.0)])
 def test_a_delta_moves_by_its_steps_and_no_further(run: Run, epochs: int, steps: int, step: float):
-    method = Watching(**TINY | {"epochs": epochs, "steps": steps, "step": step}, pull=left_up, augment="none")
+    method = Watching(**TINY | {"epochs": epochs, "steps": steps, "step_size": step}, pull=left_up, augment="none")
     delta = method(mid_grey(), Budget(8), run).delta
     assert levels(delta) == [-min(8, round(epochs * steps * step)), min(8, round(epochs * steps * step))]
     assert (delta[..., :4] < 0).all() and (delta[..., 4:] > 0).all()
 
 
 def test_a_step_that_grows(run: Run):
-    grown = Watching(**TINY | {"epochs": 2, "steps": 1, "step": 1.0}, step_end=5.0, pull=left_up, augment="none")
+    grown = Watching(
+        **TINY | {"epochs": 2, "steps": 1, "step_size": 1.0}, step_size_end=5.0, pull=left_up, augment="none"
+    )
     assert levels(grown(mid_grey(), Budget(8), run).delta) == [-4, 4]  # 1, then half way to 5
 
 
@@ -100,7 +102,7 @@ def test_a_step_that_grows(run: Run):
         {"steps": 0},
         {"batch": 1},
         {"noise_batch": 0},
-        {"step": 0.0},
+        {"step_size": 0.0},
         {"lr": 0.0},
         {"tau": 0.0},
         {"noise_momentum": 1.0},
@@ -108,7 +110,7 @@ def test_a_step_that_grows(run: Run):
 )
 def test_settings_that_would_do_nothing_are_refused(wrong: dict[str, float]):
     with pytest.raises(UserError, match=f"{next(iter(wrong))}="):
-        MiUe(**TINY | wrong)
+        MIUE(**TINY | wrong)
 
 
 def test_a_step_with_momentum_remembers_where_it_went(run: Run):
@@ -118,7 +120,7 @@ def test_a_step_with_momentum_remembers_where_it_went(run: Run):
         return lambda net, x, y: left_up(net, x, y) * (1.0 if not method.seen else -0.5)
 
     def moved(**options: float) -> Tensor:
-        method = Watching(**TINY | {"epochs": 1, "steps": 2, "step": 2.0}, augment="none", **options)
+        method = Watching(**TINY | {"epochs": 1, "steps": 2, "step_size": 2.0}, augment="none", **options)
         object.__setattr__(method, "pull", turning(method))
         return method(mid_grey(), Budget(8), run).delta
 
@@ -126,7 +128,7 @@ def test_a_step_with_momentum_remembers_where_it_went(run: Run):
     half = moved(noise_momentum=0.9)
     # directions are scaled: -0.9 of the old one against +1 of the new one turns, a longer memory does not
     assert not half.any()
-    third = Watching(**TINY | {"epochs": 1, "steps": 3, "step": 2.0}, augment="none", noise_momentum=0.9)
+    third = Watching(**TINY | {"epochs": 1, "steps": 3, "step_size": 2.0}, augment="none", noise_momentum=0.9)
     object.__setattr__(third, "pull", lambda net, x, y: left_up(net, x, y) * (1.0 if len(third.seen) < 2 else -0.5))
     assert (third(mid_grey(), Budget(8), run).delta.abs() == 6).all()  # 1.9 x 0.9 - 1 still points the old way
 
@@ -158,7 +160,7 @@ def test_pixel_noise_keeps_to_what_a_picture_can_hold(run: Run):
 
 def test_an_unaligned_flip_gives_another_delta_than_an_aligned_one(run: Run):
     """The loss wants the left of what it sees dark. Aligned, a mirrored view darkens the right of its picture."""
-    settings = TINY | {"epochs": 1, "steps": 1, "step": 2.0}
+    settings = TINY | {"epochs": 1, "steps": 1, "step_size": 2.0}
     data = mid_grey()
     wanted = torch.tensor([-2, -2, -2, -2, 2, 2, 2, 2], dtype=torch.int8).expand(3, 8, 8)
     first = Watching(**settings, pull=left_up, augment="flip-first")(data, Budget(8), run).delta
@@ -172,7 +174,7 @@ def test_an_unaligned_flip_gives_another_delta_than_an_aligned_one(run: Run):
 
 def test_flip_first_mirrors_the_picture_under_the_delta(run: Run):
     data = mid_grey(12)
-    settings = TINY | {"epochs": 1, "steps": 2, "step": 2.0}
+    settings = TINY | {"epochs": 1, "steps": 2, "step_size": 2.0}
     method = Watching(**settings, pull=left_up, augment="flip-first")
     method(data, Budget(8), run)
     step = torch.tensor([-2.0] * 4 + [2.0] * 4)
@@ -200,7 +202,7 @@ def test_what_the_surrogate_sees_is_drawn_anew_for_every_step(run: Run, augment:
 
 def test_one_row_a_class(run: Run):
     data = tiny(per_class=5)
-    made = MiUe(**TINY, per="class")(data, Budget(8), run)
+    made = MIUE(**TINY, per="class")(data, Budget(8), run)
     assert made.delta.shape == (3, 3, 8, 8) and made.labels is not None and made.labels.tolist() == data.labels.tolist()
     assert all(row.any() for row in made.delta)
     rows = made.stretched(torch.arange(15), 8, 8)
@@ -208,7 +210,7 @@ def test_one_row_a_class(run: Run):
 
 
 def test_one_row_a_picture(run: Run):
-    made = MiUe(**TINY)(tiny(per_class=5), Budget(8), run)
+    made = MIUE(**TINY)(tiny(per_class=5), Budget(8), run)
     assert made.delta.shape == (15, 3, 8, 8) and made.labels is None
     assert len({row.numpy().tobytes() for row in made.delta}) == 15
 
@@ -231,7 +233,9 @@ def test_row_i_is_picture_i(run: Run):
 @pytest.mark.parametrize("per", ["image", "class"])
 def test_a_coarse_grid_is_stretched_over_the_picture(run: Run, per: str):
     data = mid_grey(size=13)
-    method = Watching(**TINY | {"epochs": 1, "steps": 2, "step": 4.0}, cells=4, per=per, augment="none", pull=left_up)  # pyright: ignore
+    method = Watching(
+        **TINY | {"epochs": 1, "steps": 2, "step_size": 4.0}, cells=4, per=per, augment="none", pull=left_up
+    )  # pyright: ignore
     made = method(data, Budget(8), run)
     assert made.delta.shape == (40 if per == "image" else 4, 3, 4, 4)
     grid = torch.tensor([-4.0, -4, 4, 4]).expand(1, 3, 4, 4) / 255
@@ -243,13 +247,13 @@ def test_a_coarse_grid_is_stretched_over_the_picture(run: Run, per: str):
 def test_refusals(run: Run):
     for budget in (Budget(1.0, "l2"), Budget(1, "l0"), Budget(0, "none")):
         with pytest.raises(UserError, match=f"L-infinity budget, not {budget.norm}"):
-            MiUe(**TINY)(tiny(), budget, run)
+            MIUE(**TINY)(tiny(), budget, run)
     with pytest.raises(UserError, match="cells=-1 is too small"):
-        MiUe(**TINY, cells=-1)
+        MIUE(**TINY, cells=-1)
     with pytest.raises(UserError, match="cells=9 is not between 0"):
-        MiUe(**TINY, cells=9)(tiny(), Budget(8), run)
+        MIUE(**TINY, cells=9)(tiny(), Budget(8), run)
     with pytest.raises(UserError, match="net 'nothing' is unknown"):
-        MiUe(**TINY | {"surrogate": "nothing"})(tiny(), Budget(8), run)
+        MIUE(**TINY | {"surrogate": "nothing"})(tiny(), Budget(8), run)
 
 
 # --- companions ---
@@ -288,7 +292,7 @@ def test_few_classes_are_shuffled_plainly(run: Run):
 
 @pytest.mark.parametrize("options", [{}, {"noise_momentum": 0.9, "class_gradient": 1.0}])
 def test_resumed_after_every_epoch_it_ends_in_the_same_bytes(tmp_path: Path, run: Run, options: dict[str, float]):
-    data, method = tiny(per_class=6), MiUe(**TINY | {"epochs": 4} | options, noise_batch=9, batch=9)
+    data, method = tiny(per_class=6), MIUE(**TINY | {"epochs": 4} | options, noise_batch=9, batch=9)
     whole = method(data, Budget(8), run).delta
     per_epoch = 4  # two batches of theta, two of delta
     for epoch in range(4):
@@ -326,7 +330,7 @@ def test_what_was_kept_for_other_data_or_settings_is_ignored(keeping: Run, data,
 
 
 def test_seeds_and_data_change_the_perturbation(run: Run):
-    method = MiUe(**TINY)
+    method = MIUE(**TINY)
     first = method(tiny(), Budget(8), run).delta
     assert not torch.equal(first, method(tiny(), Budget(8), run.reseeded(2)).delta)
     assert not torch.equal(first, method(tiny(seed=3), Budget(8), run).delta)
@@ -352,7 +356,7 @@ def test_the_mean_direction_of_a_class_is_that_of_all_processes():
 @pytest.mark.parametrize("per", ["image", "class"])
 def test_two_processes_share_the_work(tmp_path: Path, per: str):
     data = tiny(per_class=7)  # 21 rows: the processes have different numbers of them
-    method = MiUe(**TINY, per=per, batch=8, noise_batch=8)  # pyright: ignore
+    method = MIUE(**TINY, per=per, batch=8, noise_batch=8)  # pyright: ignore
     run = Run(seed=1, device_name="cpu", keep=tmp_path / "kept")
     made = launch(partial(method, data, Budget(8)), run, 2)
     assert made.delta.shape == (21 if per == "image" else 3, 3, 8, 8)

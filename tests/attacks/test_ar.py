@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import RidgeClassifier
 
-from miue.attacks import Ar
+from miue.attacks import AR
 from miue.attacks.ar import apart, candidates, generated, matching, response, search, signals, stable
 from miue.core.errors import UserError
 from miue.core.run import Run
@@ -94,7 +94,7 @@ def test_channels_that_grow_are_left_out(run: Run):
 @pytest.mark.parametrize("budget", [Budget(6.0, "l2"), Budget(200.0, "l2"), Budget(255)])
 def test_a_budget_larger_than_pictures_can_hold(run: Run, budget: Budget):
     data = tiny()
-    protected = Ar(distance=0.0)(data, budget, run).apply(data)
+    protected = AR(distance=0.0)(data, budget, run).apply(data)
     assert budget.allows(protected.images.to(torch.int16) - data.images)
 
 
@@ -102,7 +102,7 @@ def test_a_budget_larger_than_pictures_can_hold(run: Run, budget: Budget):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_picture_has_the_full_budget(run: Run, budget: Budget, channels: int):
     data = tiny(4, 3, channels, 16, lone=True)
-    delta = Ar(distance=0.0)(data, budget, run).delta
+    delta = AR(distance=0.0)(data, budget, run).delta
     size = budget.measure(delta)
     assert (size <= budget.eps * (1 + 1e-6)).all() and (size >= 0.97 * budget.eps).all()
     assert len(delta.flatten(1).unique(dim=0)) == len(data)
@@ -111,7 +111,7 @@ def test_every_picture_has_the_full_budget(run: Run, budget: Budget, channels: i
 def test_on_integers_a_filter_still_tells_its_class(run: Run):
     """Rounding leaves a rest; a network with the matching filters as its first layer still reads the class."""
     data = tiny(6, 5, size=32)
-    delta = Ar(distance=5.0)(data, Budget(1.0, "l2"), run).delta.float()
+    delta = AR(distance=5.0)(data, Budget(1.0, "l2"), run).delta.float()
     processes = search(5, data.shape, 5.0, run)
     loud = F.conv2d(delta, matching(processes)).relu().sum((2, 3)) / matching(processes).flatten(1).norm(dim=1)
     assert (loud.argmin(1) == data.labels).all()
@@ -119,14 +119,14 @@ def test_on_integers_a_filter_still_tells_its_class(run: Run):
 
 def test_a_linear_probe_does_not_separate_it(run: Run):
     data = tiny(40, 5, size=16)
-    delta = Ar(distance=0.0)(data, Budget(1.0, "l2"), run).delta.flatten(1).numpy()
+    delta = AR(distance=0.0)(data, Budget(1.0, "l2"), run).delta.flatten(1).numpy()
     probe = RidgeClassifier().fit(delta[:100], data.labels[:100])
     assert probe.score(delta[100:], data.labels[100:]) < 0.6
 
 
 def test_what_is_refused(run: Run):
     with pytest.raises(UserError, match="AR cannot keep a budget in l0, only in l2 or linf"):
-        Ar()(tiny(), Budget(1, "l0"), run)
+        AR()(tiny(), Budget(1, "l0"), run)
     for wrong in (-1.0, 31.0, float("inf"), float("nan")):
         with pytest.raises(UserError, match=f"distance={wrong:g} is not between 0 and 30"):
-            Ar(distance=wrong)
+            AR(distance=wrong)

@@ -11,7 +11,7 @@ import torch
 from probes import TINY
 from torch import Tensor
 
-from miue.attacks import KNOWN, MinMin, MiUe, Noise, Rem, attack
+from miue.attacks import KNOWN, MIUE, REM, MinMin, Noise, attack
 from miue.core.errors import UserError
 from miue.core.method import Facts
 from miue.core.method import facts as told
@@ -25,7 +25,7 @@ def small(text: str) -> Any:
     made = attack(text)
     quick = (
         TINY
-        if isinstance(made, MiUe)
+        if isinstance(made, MIUE)
         else TINY | {"steps": 1, "inner_steps": 1, "views": 2, "checkpoints": 2, "distance": 0.0}
     )
     quick = quick | {"width": 4}
@@ -67,8 +67,8 @@ def test_a_surrogate_that_diverged_is_told_and_makes_no_perturbation(name: str):
         ("tap:momentum=1", "momentum=1 is not between 0 and 1"),
         ("em:weight_decay=-1", "weight_decay=-1.0 is too small"),
         ("tap:weight_decay=-1", "weight_decay=-1.0 is too small"),
-        ("em:step_end=-5", "step_end=-5.0 is too small"),
-        ("em:step=inf", "em: step=inf is not a finite number"),
+        ("em:step_size_end=-5", "step_size_end=-5.0 is too small"),
+        ("em:step_size=inf", "em: step_size=inf is not a finite number"),
         ("lsp:separation=nan", "lsp: separation=nan is not a finite number"),
         ("noise:cells=-3", "cells=-3 is too small"),
     ],
@@ -84,8 +84,8 @@ def test_more_cells_than_pixels():
 
 
 def test_the_cost_that_is_told_is_that_of_the_fields():
-    method, rem = MiUe(), Rem()
-    assert MiUe.facts.passes == method.epochs * (1 + method.steps)
+    method, rem = MIUE(), REM()
+    assert MIUE.facts.passes == method.epochs * (1 + method.steps)
     adversary = rem.inner_steps + 1  # the surrogate always meets it; SEM's noise does not
     assert FACTS["rem"].passes == rem.epochs * (adversary + rem.steps * rem.views * adversary)
     assert FACTS["rem:sem"].passes == rem.epochs * (adversary + rem.steps * rem.views)
@@ -97,7 +97,7 @@ def test_the_cost_that_is_told_is_that_of_the_fields():
     [
         "per=class,augment=none",
         "cells=4,augment=flip",
-        "per=class,cells=4,step_end=0.4",
+        "per=class,cells=4,step_size_end=0.4",
         "augment=flip-first,zeta=0",
         "augment=flip-first,per=class,per_dimension=true",
         "batch=6,noise_batch=6,companions=2",
@@ -107,7 +107,7 @@ def test_configurations(options: str):
     check_attack(small(f"mi-ue:{options}"))
 
 
-@pytest.mark.parametrize("preset", sorted(MiUe.presets))
+@pytest.mark.parametrize("preset", sorted(MIUE.presets))
 def test_every_preset(preset: str):
     check_attack(small(f"mi-ue:{preset}"))
 

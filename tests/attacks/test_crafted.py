@@ -18,7 +18,7 @@ from probes import Stopping
 from torch import Tensor
 
 from miue import nets
-from miue.attacks import EntF, Hypo, Pil, Sep, Tap, attack
+from miue.attacks import HYPO, PIL, SEP, TAP, EntF, attack
 from miue.attacks.crafted import _direction, _start, centres
 from miue.attacks.pil import Linear, linearity_loss
 from miue.core.errors import UserError
@@ -29,7 +29,7 @@ from miue.testing import check_attack, tiny
 from miue.training.batches import Batches
 
 LEARNS: dict[str, Any] = {"surrogate": "small-cnn:width=4", "epochs": 12, "batch": 8, "augment": "none"}
-FEW: dict[str, Any] = {"surrogate": "small-cnn:width=4", "epochs": 2, "steps": 2, "step": 1.5, "batch": 8}
+FEW: dict[str, Any] = {"surrogate": "small-cnn:width=4", "epochs": 2, "steps": 2, "step_size": 1.5, "batch": 8}
 
 
 def colours(per_class: int = 16) -> ImageSet:
@@ -58,7 +58,7 @@ def floats(data: ImageSet) -> Tensor:
 
 
 def test_tap_reaches_its_target_and_not_by_chance(keeping: Run):
-    data, method = colours(), Tap(**LEARNS | {"steps": 40, "step": 2.0, "surrogate": "small-cnn:width=8"})
+    data, method = colours(), TAP(**LEARNS | {"steps": 40, "step_size": 2.0, "surrogate": "small-cnn:width=8"})
     protected = method(data, Budget(48), keeping).apply(data)
     net = surrogate(method, data, keeping)
     assert (net(floats(data)).argmax(1) == data.labels).float().mean() > 0.95  # it had learnt the clean ones
@@ -67,7 +67,7 @@ def test_tap_reaches_its_target_and_not_by_chance(keeping: Run):
 
 
 def test_hypo_helps_its_surrogate(keeping: Run):
-    data, method = colours(), Hypo(**LEARNS | {"epochs": 3, "steps": 10})
+    data, method = colours(), HYPO(**LEARNS | {"epochs": 3, "steps": 10})
     protected = method(data, Budget(8), keeping).apply(data)
     net = surrogate(method, data, keeping)
     before, after = (F.cross_entropy(net(floats(d)), data.labels).item() for d in (data, protected))
@@ -86,7 +86,7 @@ def test_entf_moves_features_with_respect_to_centres(keeping: Run, how: str):
 
 
 def test_sep_moves_every_checkpoint_towards_another_class(keeping: Run):
-    data, method = colours(), Sep(**LEARNS | {"epochs": 6, "steps": 6}, checkpoints=3)
+    data, method = colours(), SEP(**LEARNS | {"epochs": 6, "steps": 6}, checkpoints=3)
     protected = method(data, Budget(8), keeping).apply(data)
     for epoch in (2, 4, 6):
         net = surrogate(method, data, keeping, epoch)
@@ -96,7 +96,7 @@ def test_sep_moves_every_checkpoint_towards_another_class(keeping: Run):
 
 
 def test_pil_leaves_a_linear_network_nothing_but_what_was_taken(keeping: Run):
-    data, method = colours(), Pil(epochs=20, batch=8, lr=0.02)
+    data, method = colours(), PIL(epochs=20, batch=8, lr=0.02)
     protected = method(data, Budget(8), keeping).apply(data)
     net = surrogate(method, data, keeping)
     taken = floats(data) - floats(protected)  # the paper's delta, in the picture minus delta
@@ -151,7 +151,7 @@ def test_gaussian_starts_have_the_budget_as_deviation_and_end_there(run: Run):
     assert made.abs().max() == 1 and at_the_edge == pytest.approx(math.erfc(1 / 2**0.5), abs=5e-3)
     inside = made[made.abs() < 1]
     assert inside.std().item() == pytest.approx(0.53956, abs=5e-3)  # of a standard normal within one deviation
-    assert Tap().start == "gaussian" and not _start("zero", (2, 3, 4, 4), budget, run.rng("x")).any()
+    assert TAP().start == "gaussian" and not _start("zero", (2, 3, 4, 4), budget, run.rng("x")).any()
 
 
 def test_noise_lies_in_the_picture_before_it_is_mirrored(run: Run):
@@ -159,7 +159,7 @@ def test_noise_lies_in_the_picture_before_it_is_mirrored(run: Run):
     x = torch.full((200, 3, 4, 4), 0.5)
     aims = [lambda seen, y, delta: seen[..., :2].sum()]
     found = _direction(
-        Tap(augment="flip"),
+        TAP(augment="flip"),
         aims,
         x,
         torch.zeros(200).long(),
@@ -177,7 +177,7 @@ def test_the_direction_of_an_ensemble_is_the_variance_reduced_walk(run: Run):
     generator = torch.Generator().manual_seed(0)
     x, corners = torch.full((2, 3, 4, 4), 0.5), torch.rand(4, 2, 3, 4, 4, generator=generator)
     aims = [lambda s, y, d, c=c: (s - c).square().sum() for c in corners]
-    method, delta = Sep(surrogate="small-cnn"), torch.zeros_like(x)
+    method, delta = SEP(surrogate="small-cnn"), torch.zeros_like(x)
     found = _direction(method, aims, x, torch.zeros(2).long(), delta, Budget(8), run.rng("a"), run.rng("b"))
     middle, here, total = corners.mean(0), x.clone(), torch.zeros_like(x)
     for _ in aims:
@@ -191,7 +191,7 @@ def test_the_direction_of_an_ensemble_is_the_variance_reduced_walk(run: Run):
 def test_all_checkpoints_of_a_step_see_one_view(run: Run):
     seen = []
     aims = [lambda s, y, d: seen.append(s.detach().clone()) or s.sum() for _ in range(3)]
-    method, x = Sep(surrogate="small-cnn", augment="flip-crop"), torch.rand(4, 3, 8, 8)
+    method, x = SEP(surrogate="small-cnn", augment="flip-crop"), torch.rand(4, 3, 8, 8)
     generator = run.rng("a")
     for _ in range(2):
         _direction(method, aims, x, torch.zeros(4).long(), torch.zeros_like(x), Budget(8), generator, run.rng("b"))
@@ -201,7 +201,7 @@ def test_all_checkpoints_of_a_step_see_one_view(run: Run):
 # --- the driver ---
 
 
-@pytest.mark.parametrize("kind", [partial(Sep, checkpoints=2), partial(Tap)])
+@pytest.mark.parametrize("kind", [partial(SEP, checkpoints=2), partial(TAP)])
 def test_resumed_it_ends_in_the_same_bytes(tmp_path: Path, run: Run, kind):
     data, method = tiny(per_class=6), kind(**FEW, noise_batch=7)
     whole = method(data, Budget(8), run).delta
@@ -213,7 +213,7 @@ def test_resumed_it_ends_in_the_same_bytes(tmp_path: Path, run: Run, kind):
 
 
 def test_nothing_is_done_twice(tmp_path: Path):
-    data, method = tiny(per_class=6), Tap(**FEW, noise_batch=7)
+    data, method = tiny(per_class=6), TAP(**FEW, noise_batch=7)
     for stop, left in ((3, 6), (7, 3), (10**6, 3)):  # an epoch; training and one batch; everything
         run = Stopping(tmp_path / str(stop), stop)
         with suppress(KeyboardInterrupt):
@@ -224,7 +224,7 @@ def test_nothing_is_done_twice(tmp_path: Path):
 
 
 def test_what_was_kept_for_other_settings_is_ignored(keeping: Run, run: Run):
-    method = Tap(**FEW)
+    method = TAP(**FEW)
     method(tiny(), Budget(8), keeping)
     for other, data, budget in (
         (replace(method, lr=0.05), tiny(), Budget(8)),
@@ -236,21 +236,21 @@ def test_what_was_kept_for_other_settings_is_ignored(keeping: Run, run: Run):
 
 def test_an_adversary_changes_the_surrogate(run: Run):
     data = tiny(per_class=6)
-    plain, hard = (Hypo(**FEW, adversary=radius)(data, Budget(8), run).delta for radius in (0.0, 8.0))
+    plain, hard = (HYPO(**FEW, adversary=radius)(data, Budget(8), run).delta for radius in (0.0, 8.0))
     assert not torch.equal(plain, hard)
 
 
 @pytest.mark.parametrize(
     ("method", "wrong"),
     [
-        (Tap, {"epochs": 0}),
-        (Tap, {"steps": 0}),
-        (Tap, {"step": 0.0}),
-        (Tap, {"lr": 0.0}),
-        (Hypo, {"adversary": -1.0}),
-        (Sep, {"checkpoints": 0}),
-        (Sep, {"checkpoints": 121}),
-        (Pil, {"share": 1.0}),
+        (TAP, {"epochs": 0}),
+        (TAP, {"steps": 0}),
+        (TAP, {"step_size": 0.0}),
+        (TAP, {"lr": 0.0}),
+        (HYPO, {"adversary": -1.0}),
+        (SEP, {"checkpoints": 0}),
+        (SEP, {"checkpoints": 121}),
+        (PIL, {"share": 1.0}),
     ],
 )
 def test_refused(method: Any, wrong: dict[str, Any]):
@@ -261,17 +261,17 @@ def test_refused(method: Any, wrong: dict[str, Any]):
 def test_budgets_and_shapes():
     check_attack(EntF(**FEW | {"epochs": 1, "steps": 1}, adversary=0.0, how="pull"), Budget(200))
     for data in (tiny(1, 100), tiny(lone=True), tiny(channels=1, classes=2)):
-        Pil(epochs=1, steps=2)(data, Budget(1), Run(seed=1, device_name="cpu"))
+        PIL(epochs=1, steps=2)(data, Budget(1), Run(seed=1, device_name="cpu"))
 
 
 def test_defaults_are_the_papers():
-    tap, hypo, entf, sep, pil = Tap(), Hypo(), EntF(), Sep(), Pil()
+    tap, hypo, entf, sep, pil = TAP(), HYPO(), EntF(), SEP(), PIL()
     assert all(m.surrogate == "resnet18" and (m.lr, m.momentum) == (0.1, 0.9) for m in (tap, hypo, entf, sep))
-    assert (tap.epochs, tap.steps, tap.step, tap.start, tap.augment) == (40, 250, 0.4, "gaussian", "flip-crop")
-    assert (hypo.epochs, hypo.adversary, hypo.steps, hypo.step) == (10, 2, 100, 0.8)
-    assert (entf.epochs, entf.adversary, entf.steps, entf.step, entf.how) == (100, 4, 300, 0.4, "push")
-    assert (sep.epochs, sep.checkpoints, sep.steps, sep.step, sep.facts.natural) == (120, 15, 30, 1, Budget(2))
-    assert (pil.epochs, pil.batch, pil.lr, pil.weight_decay, pil.steps, pil.step) == (30, 512, 0.003, 0, 30, 0.8)
+    assert (tap.epochs, tap.steps, tap.step_size, tap.start, tap.augment) == (40, 250, 0.4, "gaussian", "flip-crop")
+    assert (hypo.epochs, hypo.adversary, hypo.steps, hypo.step_size) == (10, 2, 100, 0.8)
+    assert (entf.epochs, entf.adversary, entf.steps, entf.step_size, entf.how) == (100, 4, 300, 0.4, "push")
+    assert (sep.epochs, sep.checkpoints, sep.steps, sep.step_size, sep.facts.natural) == (120, 15, 30, 1, Budget(2))
+    assert (pil.epochs, pil.batch, pil.lr, pil.weight_decay, pil.steps, pil.step_size) == (30, 512, 0.003, 0, 30, 0.8)
     assert (pil.share, pil.start, pil.augment) == (0.1, "uniform", "none")
     assert attack("entf:pull") == EntF(how="pull")
     for method in (tap, hypo, entf):
@@ -283,7 +283,7 @@ def test_defaults_are_the_papers():
 @pytest.mark.slow
 def test_two_processes_share_the_work(tmp_path: Path):
     data, run = tiny(per_class=7), Run(seed=1, device_name="cpu", keep=tmp_path / "kept")
-    method = Sep(**FEW, noise_batch=8, checkpoints=2)
+    method = SEP(**FEW, noise_batch=8, checkpoints=2)
     made = launch(partial(method, data, Budget(8)), run, 2)
     assert made.delta.shape == (21, 3, 8, 8) and all(row.any() for row in made.delta)
     assert torch.equal(launch(partial(method, data, Budget(8)), run, 2).delta, made.delta)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.signal import correlate2d
 
-from miue.attacks import Cuda
+from miue.attacks import CUDA
 from miue.attacks.cuda import filtered, kernels
 from miue.core.errors import UserError
 from miue.core.run import Run
@@ -38,7 +38,7 @@ def test_kernels():
 @pytest.mark.parametrize(("channels", "size", "classes"), [(3, 8, 2), (1, 13, 3), (3, 33, 100)])
 def test_it_is_the_plain_convolution_of_every_picture(run: Run, channels: int, size: int, classes: int):
     data = tiny(1 if classes == 100 else 3, classes, channels, size)
-    protected = Cuda()(data, FREE, run).apply(data).images
+    protected = CUDA()(data, FREE, run).apply(data).images
     kernel = kernels(classes, 0.3, run.rng("kernels")).double().numpy()
     for x, label, found in zip(data.images.double().numpy() / 255, data.labels.tolist(), protected, strict=True):
         y = np.stack([correlate2d(channel, kernel[label], "same") for channel in x])
@@ -48,7 +48,7 @@ def test_it_is_the_plain_convolution_of_every_picture(run: Run, channels: int, s
 def test_changes_beyond_eight_bits_survive_and_black_stays_black(run: Run):
     images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
     images[0, 0, 4, 4] = 255
-    made = Cuda(blur=1.0)(ImageSet(images, torch.tensor([0, 0]), ("a", "b"), "dot"), FREE, Run(seed=5))
+    made = CUDA(blur=1.0)(ImageSet(images, torch.tensor([0, 0]), ("a", "b"), "dot"), FREE, Run(seed=5))
     assert made.delta.dtype == torch.int16 and made.delta.abs().max() > 127
     assert not made.delta[1].any()
 
@@ -56,7 +56,7 @@ def test_changes_beyond_eight_bits_survive_and_black_stays_black(run: Run):
 def test_the_kernel_of_a_class_can_be_read_from_its_pictures(run: Run):
     """A linear fit of a protected picture from the nine neighbours of the clean one gives the class's kernel."""
     data = tiny(5, 10, 1, 16)
-    protected = Cuda()(data, FREE, run).apply(data).images
+    protected = CUDA()(data, FREE, run).apply(data).images
     known = kernels(10, 0.3, run.rng("kernels")).flatten(1).double()
     neighbours = torch.nn.functional.unfold(data.images.double(), 3, padding=1).mT
     fitted = torch.linalg.lstsq(neighbours, protected.double().flatten(2).mT).solution.squeeze(-1)
@@ -66,7 +66,7 @@ def test_the_kernel_of_a_class_can_be_read_from_its_pictures(run: Run):
 
 def test_what_is_refused(run: Run):
     with pytest.raises(UserError, match=r"CUDA cannot keep a budget in linf, only in none; leave the budget out"):
-        Cuda()(tiny(), Budget(8), run)
+        CUDA()(tiny(), Budget(8), run)
     for blur in (0.0, 1.5, float("nan")):
         with pytest.raises(UserError, match="not above 0"):
-            Cuda(blur=blur)
+            CUDA(blur=blur)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from probes import Stopping
 from safetensors.torch import save
 
-from miue.attacks import Gue, attack
+from miue.attacks import GUE, attack
 from miue.attacks.gue import UNet, _Game, farthest, multiplier
 from miue.core.errors import UserError
 from miue.core.run import Run
@@ -49,7 +49,7 @@ def test_the_multiplier(f: list[float], expected: float):
 
 def test_a_step_goes_in_the_direction_of_the_game(run: Run):
     """grad f + lambda grad q for theta, 10 lambda grad q for the generator, with theta* after two steps of Adam."""
-    data, plan = tiny(per_class=3), Gue(**TINY)
+    data, plan = tiny(per_class=3), GUE(**TINY)
     data.images.clamp_(60, 190)  # no picture is clamped
     game = _Game(plan, data, Budget(8), run)
     game.players.train()
@@ -75,7 +75,7 @@ def test_a_step_goes_in_the_direction_of_the_game(run: Run):
 
 def test_the_generator_is_kept_and_protects_in_one_pass(keeping: Run):
     data = tiny(per_class=6)
-    made = Gue(**TINY)(data, Budget(8), keeping)
+    made = GUE(**TINY)(data, Budget(8), keeping)
     kept = keeping.load("generator")
     assert kept and made.delta.any()
     generator = keeping.place(UNet(3, 4))
@@ -91,7 +91,7 @@ def test_the_generator_is_kept_and_protects_in_one_pass(keeping: Run):
 def test_a_kept_generator_protects_pictures_that_it_has_not_seen(keeping: Run, run: Run):
     """Of another size and other classes, too; without a step of training."""
     data = tiny(per_class=6)
-    made = Gue(**TINY)(data, Budget(8), keeping)
+    made = GUE(**TINY)(data, Budget(8), keeping)
     assert keeping.keep is not None
     again = attack(f"gue:generator={keeping.keep / 'generator.safetensors'},batch=9")
     with counted() as passes:
@@ -111,7 +111,7 @@ NAN = save(
 
 def test_a_file_that_is_no_generator(tmp_path: Path, run: Run):
     with pytest.raises(UserError, match="'none' is no file; give generator=PATH"):
-        Gue(generator="none")
+        GUE(generator="none")
     for name, content in (
         ("text", b"no tensors"),
         ("other", save({"x": torch.zeros(2)})),
@@ -120,7 +120,7 @@ def test_a_file_that_is_no_generator(tmp_path: Path, run: Run):
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=f"{name} holds no generator of GUE"):
-            Gue(generator=str(tmp_path / name))(tiny(), Budget(8), run)
+            GUE(generator=str(tmp_path / name))(tiny(), Budget(8), run)
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 13, 13), (3, 9, 16)])
@@ -132,7 +132,7 @@ def test_the_generator_takes_any_size(run: Run, shape: tuple[int, int, int]):
 
 
 def test_resumed_it_ends_in_the_same_bytes(tmp_path: Path, run: Run):
-    data, method = tiny(per_class=6), Gue(**TINY)
+    data, method = tiny(per_class=6), GUE(**TINY)
     whole = method(data, Budget(8), run).delta
     for stop in (1, 3):  # of four batches
         with pytest.raises(KeyboardInterrupt):
@@ -146,14 +146,14 @@ def test_refused(run: Run):
     wrongs: list[dict[str, Any]] = [{"epochs": 0}, {"batch": 1}, {"inner_steps": 0}, {"width": 0}, {"lr": 0.0}]
     for wrong in (*wrongs, {"generator_lr": 0.0}, {"inner_lr": 0.0}, {"eta": 0.0}):
         with pytest.raises(UserError, match=f"{next(iter(wrong))}="):
-            Gue(**wrong)
+            GUE(**wrong)
     one = ImageSet(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.long), ("a",), "one")
     with pytest.raises(UserError, match="at least two classes"):
-        Gue(**TINY)(one, Budget(8), run)
+        GUE(**TINY)(one, Budget(8), run)
 
 
 def test_defaults_are_the_papers():
-    gue = Gue()
+    gue = GUE()
     assert (gue.surrogate, gue.epochs, gue.batch, gue.lr, gue.generator_lr) == ("resnet18", 50, 256, 0.01, 0.1)
     assert (gue.inner_steps, gue.inner_lr, gue.eta) == (10, 1e-4, 1.5)
     assert gue.facts.passes == gue.epochs * (gue.inner_steps + 3)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from miue import nets
-from miue.attacks import MiUe, attack
+from miue.attacks import MIUE, attack
 from miue.attacks.mi_ue import distance_loss, similarity_loss
 from miue.core.run import Run
 from miue.core.types import Budget
@@ -113,9 +113,9 @@ class Given(torch.nn.Module):
 def test_the_whole_loss_of_four_vectors():
     x = Z[:, :, None, None]
     for per_dimension, expected in ((True, 0.0759025), (False, 0.0267461 + 0.1 * 1.0598)):
-        method = MiUe(zeta=0.1, per_dimension=per_dimension)
+        method = MIUE(zeta=0.1, per_dimension=per_dimension)
         assert method.loss(Given(), x, Y).item() == pytest.approx(expected, abs=1e-6)  # pyright: ignore
-    assert MiUe(zeta=0.0).loss(Given(), x, Y).item() == pytest.approx(0.0267461, abs=1e-6)  # pyright: ignore
+    assert MIUE(zeta=0.0).loss(Given(), x, Y).item() == pytest.approx(0.0267461, abs=1e-6)  # pyright: ignore
 
 
 TABLE = [
@@ -233,7 +233,7 @@ def test_the_loss_of_a_protected_picture_falls_along_its_gradient():
     with run.seeded("net"):
         net = run.place(nets.build("small-cnn:width=4", (3, 8, 8), 3)).eval()
     data = tiny()
-    x, method = data.images.float().div(255), MiUe()
+    x, method = data.images.float().div(255), MIUE()
     value, gradient = with_gradient(lambda v: method.loss(net, v, data.labels), x)
     step = 0.002 * gradient.sign()
     with torch.no_grad():
@@ -246,12 +246,18 @@ def test_the_loss_of_a_protected_picture_falls_along_its_gradient():
 
 def test_presets_are_what_they_say():
     paper, official = attack("mi-ue:paper"), attack("mi-ue:official")
-    assert isinstance(paper, MiUe) and isinstance(official, MiUe)
+    assert isinstance(paper, MIUE) and isinstance(official, MIUE)
     for method in (paper, official):
-        assert (method.epochs, method.steps, method.step, method.batch, method.noise_batch) == (100, 10, 0.2, 128, 512)
+        assert (method.epochs, method.steps, method.step_size, method.batch, method.noise_batch) == (
+            100,
+            10,
+            0.2,
+            128,
+            512,
+        )
         assert (method.tau, method.lr, method.momentum, method.weight_decay) == (0.1, 0.1, 0.9, 1e-4)
         assert method.surrogate == "resnet18" and method.cells == 0 and method.per == "image"
-    assert paper.zeta == 0.1 and not paper.per_dimension and paper.step_end in (0.0, 0.2)
+    assert paper.zeta == 0.1 and not paper.per_dimension and paper.step_size_end in (0.0, 0.2)
     assert official.zeta == 0 and official.per_dimension and official.augment == "flip-first"
 
 

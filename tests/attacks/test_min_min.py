@@ -14,7 +14,7 @@ from probes import TINY, Stopping, Watching
 from torch import Tensor
 
 from miue import nets
-from miue.attacks import Aue, Em, Rem, Tue, attack
+from miue.attacks import AUE, EM, REM, TUE, attack
 from miue.attacks.tue import separability_loss
 from miue.core.errors import UserError
 from miue.core.run import Run
@@ -30,7 +30,7 @@ def still(net, x: Tensor, y: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told(Em):
+class Told(EM):
     """EM that remembers its losses."""
 
     values: list[float] = field(default_factory=list, repr=False, hash=False, compare=False)
@@ -60,7 +60,7 @@ def test_a_start_inside_the_ball_once_or_in_every_epoch(run: Run):
 
 def test_views_are_drawn_apart_and_count_together(run: Run):
     data = tiny(per_class=6)
-    method = Watching(**CHEAP | {"step": 2.0}, views=4, augment="flip", pull=lambda net, x, y: x[..., :4].sum())
+    method = Watching(**CHEAP | {"step_size": 2.0}, views=4, augment="flip", pull=lambda net, x, y: x[..., :4].sum())
     delta = method(data, Budget(8), run).delta
     assert len(method.seen) == 4 and len({s["x"].numpy().tobytes() for s in method.seen}) == 4
     # the left half is pushed down in unmirrored views, the right half in mirrored ones: the more of them, the sign
@@ -78,7 +78,7 @@ def test_batches_of_the_surrogate_in_an_epoch(run: Run, monkeypatch: pytest.Monk
 
 def test_rounds_end_once_the_surrogate_knows_the_protected_pictures(tmp_path, run: Run):
     data, budget = tiny(per_class=6), Budget(32)
-    settings = TINY | {"epochs": 60, "steps": 4, "step": 8.0, "lr": 0.05}
+    settings = TINY | {"epochs": 60, "steps": 4, "step_size": 8.0, "lr": 0.05}
     whole = Told(**settings, batch=6, stop=1.0, surrogate_steps=None)
     made = whole(data, budget, run)
     rounds = len(whole.values) // 4
@@ -95,14 +95,14 @@ def test_rounds_end_once_the_surrogate_knows_the_protected_pictures(tmp_path, ru
 @pytest.mark.parametrize("wrong", [{"views": 0}, {"stop": 1.5}, {"stop": -0.1}, {"surrogate_steps": -1}])
 def test_settings_that_would_do_nothing_are_refused(wrong: dict[str, float]):
     with pytest.raises(UserError, match=f"{next(iter(wrong))}="):
-        Em(**TINY | wrong)
+        EM(**TINY | wrong)
 
 
 # --- EM ---
 
 
 def test_em_drives_the_loss_of_its_surrogate_down(run: Run):
-    method = Told(**TINY | {"epochs": 8, "steps": 6, "step": 2.0, "lr": 0.05}, stop=0.0, batch=6)
+    method = Told(**TINY | {"epochs": 8, "steps": 6, "step_size": 2.0, "lr": 0.05}, stop=0.0, batch=6)
     method(tiny(per_class=6), Budget(16), run)
     for epoch in range(8):
         values = method.values[6 * epoch : 6 * epoch + 6]
@@ -114,7 +114,7 @@ def test_class_wise_em_steps_against_the_sum_over_a_class(run: Run):
     """One round, one step: every class's delta is a step against the sign of its pictures' summed gradients."""
     data = tiny(per_class=6)
     data.images.clamp_(60, 190)
-    method = Em(**CHEAP | {"step": 3.0}, per="class", augment="none", surrogate_steps=0, noise_batch=18)
+    method = EM(**CHEAP | {"step_size": 3.0}, per="class", augment="none", surrogate_steps=0, noise_batch=18)
     made = method(data, Budget(8), run)
     with run.seeded("surrogate"):
         net = run.place(nets.build(method.surrogate, data.shape, 3)).eval()
@@ -135,11 +135,11 @@ def test_the_loss_of_em_is_the_cross_entropy(run: Run):
         net = run.place(nets.build("small-cnn:width=4", (3, 8, 8), 3)).eval()
     logits = net(x).detach().double()
     plain = sum(-(row[k] - row.exp().sum().log()) for row, k in zip(logits, data.labels, strict=True)) / len(x)
-    assert Em().loss(net, x, data.labels).item() == pytest.approx(float(plain), rel=1e-5)
+    assert EM().loss(net, x, data.labels).item() == pytest.approx(float(plain), rel=1e-5)
 
 
 def test_noise_of_both_signs_is_kept(run: Run):
-    delta = Em(**TINY, stop=0.0)(tiny(per_class=6), Budget(8), run).delta
+    delta = EM(**TINY, stop=0.0)(tiny(per_class=6), Budget(8), run).delta
     assert 0.3 < (delta > 0).float().mean() < 0.7 and 0.3 < (delta < 0).float().mean() < 0.7
 
 
@@ -153,24 +153,24 @@ def test_the_adversary_of_rem_makes_its_loss_larger(run: Run):
         net = run.place(nets.build("small-cnn:width=4", (3, 8, 8), 3)).eval()
 
     def value(inner: str) -> float:
-        method = Rem(inner=inner)  # pyright: ignore
+        method = REM(inner=inner)  # pyright: ignore
         return method.move(net, x, data.labels, torch.zeros_like(x), run.rng("adversary")).item()
 
     assert value("none") == pytest.approx(F.cross_entropy(net(x), data.labels).item())
     assert value("pgd") > value("none") and value("pgd") - value("none") > 2 * abs(value("uniform") - value("none"))
     net.train()
-    robust = Rem(inner="uniform").learn(net, x, data.labels, run.rng("adversary")).item()
+    robust = REM(inner="uniform").learn(net, x, data.labels, run.rng("adversary")).item()
     net.train()
-    plain = Rem(inner="none").learn(net, x, data.labels, run.rng("adversary")).item()
+    plain = REM(inner="none").learn(net, x, data.labels, run.rng("adversary")).item()
     assert net.training and robust > plain  # SEM's surrogate is trained against PGD, too
 
 
 def test_sem_is_rem_with_uniform_noise(run: Run):
-    assert attack("rem:sem") == Rem(inner="uniform") and attack("rem:sem,quick") != attack("rem:quick")
+    assert attack("rem:sem") == REM(inner="uniform") and attack("rem:sem,quick") != attack("rem:quick")
     data = tiny()
 
     def made(**options: Any) -> Tensor:
-        return Rem(**CHEAP | {"views": 2, "inner_steps": 2} | options)(data, Budget(8), run).delta
+        return REM(**CHEAP | {"views": 2, "inner_steps": 2} | options)(data, Budget(8), run).delta
 
     assert not torch.equal(made(inner="uniform"), made()) and not torch.equal(made(radius=1.0), made())
     assert torch.equal(made(inner="none", radius=1.0), made(inner="none", radius=8.0))
@@ -233,7 +233,7 @@ def test_separability_is_finite_where_deltas_coincide(classes: int):
 
 def test_tue_needs_no_network_and_separates_classes(run: Run):
     data = tiny(per_class=8)
-    method = Tue(**TINY | {"epochs": 10, "steps": 4, "surrogate": "small-cnn:width=4"})
+    method = TUE(**TINY | {"epochs": 10, "steps": 4, "surrogate": "small-cnn:width=4"})
     made = method(data, Budget(8), run)
     other = replace(method, surrogate="small-cnn:width=2")(data, Budget(8), run)
     assert torch.equal(made.delta, other.delta)
@@ -244,8 +244,8 @@ def test_tue_needs_no_network_and_separates_classes(run: Run):
 
 
 def test_the_contrastive_part_of_tue():
-    check_attack(Tue(**CHEAP, ssl=1.0, csd=1.0, surrogate_steps=1))
-    assert attack("tue:contrastive") == Tue(epochs=200, steps=5, csd=1.0, ssl=1.0, surrogate_steps=None)
+    check_attack(TUE(**CHEAP, ssl=1.0, csd=1.0, surrogate_steps=1))
+    assert attack("tue:contrastive") == TUE(epochs=200, steps=5, csd=1.0, ssl=1.0, surrogate_steps=None)
 
 
 # --- settings ---
@@ -254,16 +254,16 @@ def test_the_contrastive_part_of_tue():
 @pytest.mark.parametrize(
     ("method", "wrong"),
     [
-        (Aue, {"strength": 0.0}),
-        (Aue, {"strength": 1.1}),
-        (Rem, {"radius": 0.0}),
-        (Rem, {"inner_steps": 0}),
-        (Tue, {"csd": 0.0}),
-        (Tue, {"csd": -1.0}),
-        (Tue, {"tau": 0.0}),
-        (Tue, {"ssl": 1.0}),
-        (Tue, {"surrogate_steps": 5}),
-        (Tue, {"start": "zero"}),
+        (AUE, {"strength": 0.0}),
+        (AUE, {"strength": 1.1}),
+        (REM, {"radius": 0.0}),
+        (REM, {"inner_steps": 0}),
+        (TUE, {"csd": 0.0}),
+        (TUE, {"csd": -1.0}),
+        (TUE, {"tau": 0.0}),
+        (TUE, {"ssl": 1.0}),
+        (TUE, {"surrogate_steps": 5}),
+        (TUE, {"start": "zero"}),
     ],
 )
 def test_refused(method: Any, wrong: dict[str, Any]):
@@ -281,12 +281,19 @@ def test_one_row_a_class(text: str, run: Run):
 
 
 def test_defaults_are_the_papers():
-    em, rem, aue, tue = Em(), Rem(), Aue(), Tue()
+    em, rem, aue, tue = EM(), REM(), AUE(), TUE()
     assert all(m.surrogate == "resnet18" and (m.lr, m.momentum) == (0.1, 0.9) for m in (em, rem, aue, tue))
-    assert (em.surrogate_steps, em.steps, em.step, em.stop, em.start, em.augment) == (10, 20, 0.8, 0.99, "zero", "none")
-    assert (rem.steps, rem.step, rem.views, rem.radius, rem.inner_steps, rem.start) == (10, 1.6, 5, 4, 10, "anew")
-    assert (aue.epochs, aue.steps, aue.step, aue.strength, aue.weight_decay) == (60, 5, 0.8, 0.6, 1e-4)
-    assert (tue.epochs, tue.steps, tue.step, tue.csd, tue.ssl) == (40, 20, 0.8, 0.1, 0)
-    assert Aue.facts.passes == aue.epochs * (1 + aue.steps)
-    assert Rem.facts.passes == rem.epochs * ((rem.steps * rem.views + 1) * (rem.inner_steps + 1))
+    assert (em.surrogate_steps, em.steps, em.step_size, em.stop, em.start, em.augment) == (
+        10,
+        20,
+        0.8,
+        0.99,
+        "zero",
+        "none",
+    )
+    assert (rem.steps, rem.step_size, rem.views, rem.radius, rem.inner_steps, rem.start) == (10, 1.6, 5, 4, 10, "anew")
+    assert (aue.epochs, aue.steps, aue.step_size, aue.strength, aue.weight_decay) == (60, 5, 0.8, 0.6, 1e-4)
+    assert (tue.epochs, tue.steps, tue.step_size, tue.csd, tue.ssl) == (40, 20, 0.8, 0.1, 0)
+    assert AUE.facts.passes == aue.epochs * (1 + aue.steps)
+    assert REM.facts.passes == rem.epochs * ((rem.steps * rem.views + 1) * (rem.inner_steps + 1))
     assert em.weight_decay == rem.weight_decay == 5e-4

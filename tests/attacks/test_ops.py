@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from miue.attacks import Ops
+from miue.attacks import OPS
 from miue.attacks.ops import corners, moments, scores
 from miue.core.errors import UserError
 from miue.core.run import Run
@@ -55,7 +55,7 @@ def test_scores_from_moments_are_the_plain_ones(seed: int, channels: int, count:
 )
 def test_one_pixel_at_one_place_with_one_colour_a_class(run: Run, channels: int, size: int, classes: int):
     data = tiny(3, classes, channels, size, lone=True)
-    protected = Ops()(data, ONE, run).apply(data).images
+    protected = OPS()(data, ONE, run).apply(data).images
     changed = (protected != data.images).any(1)
     assert (changed.flatten(1).sum(1) <= 1).all()
     marks = set()
@@ -76,7 +76,7 @@ def test_the_best_place_wins_and_the_next_class_takes_another(run: Run):
     images = torch.randint(256, (8, 3, 4, 4), generator=run.rng("x"), dtype=torch.uint8)
     images[:, :, 2, 1] = 3  # the same in all: any bright colour there has no deviation
     data = ImageSet(images, torch.arange(8) % 2, ("a", "b"), "flat")
-    delta = Ops()(data, ONE, run).delta
+    delta = OPS()(data, ONE, run).delta
     assert delta.dtype == torch.int16 and (delta[0, :, 2, 1] == 255).all()
     assert (delta[1] != 0).any(0).sum() == 1 and not delta[1, :, 2, 1].any()
 
@@ -84,14 +84,14 @@ def test_the_best_place_wins_and_the_next_class_takes_another(run: Run):
 def test_more_pixels_and_classes_without_pictures(run: Run):
     data = tiny(4, 3)
     data = ImageSet(data.images, data.labels, (*data.classes, "empty"), "x")
-    made = Ops()(data, Budget(5, "l0"), run)
+    made = OPS()(data, Budget(5, "l0"), run)
     assert (made.delta != 0).any(1).flatten(1).sum(1).tolist() == [5, 5, 5, 0]
     assert ((made.delta != 0).any(1).sum(0) <= 1).all()
 
 
 def test_a_nearest_colour_reads_the_class(run: Run):
     data = tiny(10, 6, size=16)
-    made = Ops()(data, ONE, run)
+    made = OPS()(data, ONE, run)
     protected = made.apply(data).images.float()
     wanted, mask = made.delta.clamp(0, 255).float(), made.delta != 0
     error = torch.stack([((protected - w).abs() * m).sum((1, 2, 3)) for w, m in zip(wanted, mask, strict=True)], 1)
@@ -100,8 +100,8 @@ def test_a_nearest_colour_reads_the_class(run: Run):
 
 def test_what_is_refused(run: Run):
     with pytest.raises(UserError, match="100 classes of 3 pixels need more places"):
-        Ops()(tiny(1, 100, 1, 8), Budget(3, "l0"), run)
+        OPS()(tiny(1, 100, 1, 8), Budget(3, "l0"), run)
     with pytest.raises(UserError, match="need more places"):
-        Ops()(tiny(2, 2, 1, 8), Budget(65, "l0"), run)
+        OPS()(tiny(2, 2, 1, 8), Budget(65, "l0"), run)
     with pytest.raises(UserError, match="OPS cannot keep a budget in linf"):
-        Ops()(tiny(), Budget(8), run)
+        OPS()(tiny(), Budget(8), run)

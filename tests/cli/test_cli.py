@@ -30,7 +30,7 @@ from miue.workflows import demo
 from miue.workflows import protect as jobs
 from pictures import coloured, hashes, listed
 
-ATTACK = "mi-ue:surrogate=small-cnn:width=4,epochs=2,steps=2,step=2.0"
+ATTACK = "mi-ue:surrogate=small-cnn:width=4,epochs=2,steps=2,step_size=2.0"
 RECIPE = "quick:net=small-cnn:width=4,epochs=8,batch=8"
 VERBS = sorted(command.name or command.callback.__name__ for command in cli.app.registered_commands)  # type: ignore
 

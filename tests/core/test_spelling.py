@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miue.attacks import KNOWN, MiUe, Noise, attack
+from miue.attacks import KNOWN, MIUE, Noise, attack
 from miue.core.errors import UserError
 from miue.core.files import read_record
 from miue.core.spelling import parse, spell, split
@@ -142,7 +142,7 @@ AUGMENT = st.sampled_from(["none", "flip", "flip-crop", "flip-first"])
 
 @given(
     method=st.builds(
-        MiUe,
+        MIUE,
         tau=st.floats(1e-3, 10),
         zeta=st.floats(0, 10, allow_subnormal=False),
         per_dimension=st.booleans(),
@@ -153,14 +153,14 @@ AUGMENT = st.sampled_from(["none", "flip", "flip-crop", "flip-first"])
         cells=st.integers(0, 64),
     )
 )
-def test_what_is_spelled_is_parsed_to_the_same(method: MiUe):
+def test_what_is_spelled_is_parsed_to_the_same(method: MIUE):
     text = spell(method, KNOWN)
     assert attack(text) == method and spell(attack(text), KNOWN) == text
 
 
 def test_every_preset_is_spelled_by_its_fields():
     assert spell(attack("mi-ue"), KNOWN) == "mi-ue"
-    for preset in MiUe.presets:
+    for preset in MIUE.presets:
         method = attack(f"mi-ue:{preset}")
         assert attack(spell(method, KNOWN)) == method
     assert spell(attack("noise:per=class"), KNOWN) == "noise:per=class"

@@ -13,7 +13,7 @@ import torch
 from miue.core.errors import UserError
 from miue.core.method import defense_lines
 from miue.core.spelling import spell
-from miue.defenses import KNOWN, SLOTS, Cutout, Gray, Jpeg, combination, defense
+from miue.defenses import JPEG, KNOWN, SLOTS, Cutout, Gray, combination, defense
 from miue.testing import check_defense
 from miue.victims.recipe import CrossEntropy, Recipe, Smoothed
 from miue.victims.recipes import recipe
@@ -46,7 +46,7 @@ def test_every_exported_defense(name: str):
         "coin:reach=30",
         "randaugment:ops=1,magnitude=30,groups=1000",
         "plasma:p=1,shuffle=1",
-        "at:eps=2,steps=1,step=4",
+        "at:eps=2,steps=1,step_size=4",
         "ueraser:mode=lite",
         "ueraser:mode=standard,views=2",
         "dvae:epochs=1,width=2,latent=1,batch=3",
@@ -79,7 +79,7 @@ def test_every_defense_has_its_facts(name: str):
 def test_spelling_and_back():
     for text in ("jpeg:quality=30", "gray", "at:eps=4", "ueraser:mode=lite", "cutmix:alpha=0.5"):
         assert spell(defense(text), KNOWN) == spell(defense(text), {}) == text
-    assert combination("gray+jpeg:quality=30") == (Gray(), Jpeg(quality=30))
+    assert combination("gray+jpeg:quality=30") == (Gray(), JPEG(quality=30))
     assert combination("noise:sigma=1e+1+gray") == (defense("noise:sigma=10"), Gray())
 
 
@@ -139,15 +139,15 @@ def test_defenses_take_their_places_in_a_recipe():
 
 def test_somebody_elses_defense(tmp_path: Path):
     file = tmp_path / "theirs.py"
-    body = "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Mine:\n    k: int = 1\n    slot = {!r}\n"
+    body = "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass MINE:\n    k: int = 1\n    slot = {!r}\n"
     file.write_text(body.format("augment") + "    def __call__(self, x, y, generator):\n        return x, y\n")
-    (made,) = combination(f"{file}:Mine:k=3")
+    (made,) = combination(f"{file}:MINE:k=3")
     check_defense(made)
-    assert recipe("quick").defended(made).defense == f"{file}:Mine:k=3"
+    assert recipe("quick").defended(made).defense == f"{file}:MINE:k=3"
     other = tmp_path / "other.py"
     other.write_text(body.format("elsewhere"))
     with pytest.raises(UserError, match="must be one of start, purify, augment, loss, finish"):
-        defense(f"{other}:Mine")
+        defense(f"{other}:MINE")
 
 
 def test_kornia_is_asked_for_once(monkeypatch: pytest.MonkeyPatch):

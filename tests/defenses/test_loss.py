@@ -32,7 +32,7 @@ def some(classes: int = 3, size: int = 8) -> tuple[nets.Classifier, torch.Tensor
 @given(eps=st.sampled_from([1, 2, 4, 8, 64]), steps=st.integers(1, 4), step=st.sampled_from([0.0, 0.5, 100.0]))
 def test_adversarial_steps_stay_in_their_ball(eps: int, steps: int, step: float):
     net, x, y = some()
-    made = Adversarial(eps=eps, steps=steps, step=step).attacked(net, x, y, torch.Generator().manual_seed(1))
+    made = Adversarial(eps=eps, steps=steps, step_size=step).attacked(net, x, y, torch.Generator().manual_seed(1))
     assert (made - x).abs().max() <= eps / 255 + 1e-6
     assert made.min() >= 0 and made.max() <= 1
     assert not made.requires_grad and net.training

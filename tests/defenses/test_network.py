@@ -16,7 +16,7 @@ from miue import nets
 from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.core.types import ImageSet
-from miue.defenses import SimClr, Tune, Weights, combination, defense
+from miue.defenses import SimCLR, Tune, Weights, combination, defense
 from miue.evaluation.victim import train_victim
 from miue.testing import tiny
 from miue.training.batches import Batches
@@ -112,7 +112,7 @@ def test_a_probe_trains_the_head_alone(tmp_path: Path, run: Run):
 
 def test_contrast_is_learnt_without_labels(run: Run):
     data = easy(12, size=16)
-    plan = SimClr(epochs=30, batch=12, width=8, lr=1e-2)
+    plan = SimCLR(epochs=30, batch=12, width=8, lr=1e-2)
     made = []
     for labels in (data.labels, data.labels.flip(0)):
         net = network(run, size=16)
@@ -137,7 +137,7 @@ class Stop(Exception):
 
 
 def test_interrupted_it_ends_in_the_same_features(keeping: Run, run: Run, monkeypatch: pytest.MonkeyPatch):
-    plan, data = SimClr(epochs=3, batch=6, width=4), tiny(4, size=16)
+    plan, data = SimCLR(epochs=3, batch=6, width=4), tiny(4, size=16)
     whole = network(run, size=16)
     plan(whole, Batches(data, run), run)
     real = Run.save

@@ -17,7 +17,7 @@ from PIL import Image
 from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.core.types import ImageSet, eight_bits
-from miue.defenses import Blur, ClassMean, Depth, DiffPure, Dvae, Gray, Jpeg, Projection, Resize, combination
+from miue.defenses import DVAE, JPEG, Blur, ClassMean, Depth, DiffPure, Gray, Projection, Resize, combination
 from miue.defenses.purify.dvae import LOUD, Autoencoder, loss
 from miue.defenses.purify.projection import project
 from miue.testing import Stopping, tiny
@@ -49,7 +49,7 @@ def test_eight_bits_rounds_to_the_nearest_and_clamps():
 
 def test_jpeg_is_what_pillow_writes(run: Run):
     data = tiny(per_class=2, size=16)
-    made = eight_bits(Jpeg(quality=20)(floats(data), data.labels, run))
+    made = eight_bits(JPEG(quality=20)(floats(data), data.labels, run))
     for mine, image in zip(made, data.images, strict=True):
         buffer = BytesIO()
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "JPEG", quality=20)
@@ -59,7 +59,7 @@ def test_jpeg_is_what_pillow_writes(run: Run):
 
 def test_jpeg_quality_reaches_the_pixels(run: Run):
     x = smooth()
-    errors = [float((Jpeg(quality=q)(x, unlabelled(len(x)), run) - x).square().mean()) for q in (5, 10, 30, 70, 95)]
+    errors = [float((JPEG(quality=q)(x, unlabelled(len(x)), run) - x).square().mean()) for q in (5, 10, 30, 70, 95)]
     assert errors == sorted(errors, reverse=True) and errors[0] > 20 * errors[-1] > 0
 
 
@@ -227,7 +227,7 @@ def test_the_autoencoder_takes_out_what_a_class_has_in_common(run: Run):
     clean = 0.15 + 0.7 * torch.nn.functional.interpolate(coarse, 16, mode="bilinear")
     y = torch.arange(120) % 4
     pattern = 16 / 255 * (torch.randint(2, (4, 3, 16, 16), generator=generator) * 2 - 1)[y]
-    made = Dvae(epochs=60, width=8, latent=32, batch=16, second=30.0)(clean + pattern, y, run)
+    made = DVAE(epochs=60, width=8, latent=32, batch=16, second=30.0)(clean + pattern, y, run)
     kept = ((made - clean) * pattern).sum() / pattern.square().sum()
     alike = torch.corrcoef(torch.stack([made.flatten(), clean.flatten()]))[0, 1]
     assert abs(float(kept)) < 0.2 and float(alike) > 0.85

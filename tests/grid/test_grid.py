@@ -32,7 +32,7 @@ from miue.grid.workers import in_turn, parse_shard, work
 from pictures import coloured
 
 RECIPE = "quick:net=small-cnn:width=4,epochs=2,batch=16"
-MIUE = "mi-ue:surrogate=small-cnn:width=4,epochs=2,steps=1,step=2.0"
+MIUE = "mi-ue:surrogate=small-cnn:width=4,epochs=2,steps=1,step_size=2.0"
 BENCHMARK = Path(grid.__file__).parents[3] / "benchmarks" / "grid.toml"
 SETS = Sets(source="", name="s", data="d", test="t", shape=(3, 8, 8), images=9, tested=9, classes=3, chance=1 / 3)
 BROKEN = """

@@ -11,7 +11,7 @@ import torch
 
 from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.mi import KNOWN, Ksg, estimator, known
+from miue.mi import KNOWN, KSG, estimator, known
 from miue.mi._critic import Critic
 from miue.mi.estimate import Estimate, KnownPairs
 from miue.testing import check_estimator
@@ -65,7 +65,7 @@ def test_settings_that_make_no_sense_are_refused(text: str, told: str):
 
 
 def test_spellings():
-    assert estimator("ksg:k=3,rank=None") == Ksg(k=3, rank=None)
+    assert estimator("ksg:k=3,rank=None") == KSG(k=3, rank=None)
 
 
 @pytest.mark.parametrize("name", ["label", "class-conditional"])
@@ -81,7 +81,7 @@ def test_labels_are_asked_for(name: str, run: Run):
 
 
 @dataclass(frozen=True)
-class Wrong(Ksg):
+class Wrong(KSG):
     """The default, going wrong in one way."""
 
     way: str = ""

@@ -10,13 +10,13 @@ from sklearn.feature_selection import mutual_info_regression
 
 from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.mi import Ksg, Mine, Sliced, estimator, gaussian, gaussian_copula, known
+from miue.mi import KSG, MINE, Sliced, estimator, gaussian, gaussian_copula, known
 from miue.mi._slices import histogram_nats
 from miue.mi._tables import counts, plug_in
 from miue.mi.estimate import KnownPairs
-from miue.mi.infonce import InfoNce
+from miue.mi.infonce import InfoNCE
 from miue.mi.ksg import ksg_ceiling, ksg_nats
-from miue.mi.smile import Smile
+from miue.mi.smile import SMILE
 from miue.mi.theory import isotropic_sliced
 
 
@@ -39,13 +39,13 @@ def test_ksg_is_that_of_scikit_learn(run: Run, nats: float):
 @pytest.mark.parametrize(("nats", "tolerance"), [(0.0, 0.08), (0.5, 0.08), (2.0, 0.12)])
 def test_ksg_in_one_dimension(run: Run, nats: float, tolerance: float):
     p = pairs(run, nats)
-    assert Ksg()(p.x, p.y, run).nats == pytest.approx(nats, abs=tolerance)
+    assert KSG()(p.x, p.y, run).nats == pytest.approx(nats, abs=tolerance)
     warped = known.warped(p)
-    assert Ksg()(warped.x, warped.y, run).nats == pytest.approx(nats, abs=tolerance + 0.05)
+    assert KSG()(warped.x, warped.y, run).nats == pytest.approx(nats, abs=tolerance + 0.05)
 
 
 def test_ksg_errs_downwards_with_dimension_and_truth(run: Run):
-    found = [Ksg(rank=None)(p.x, p.y, run).nats for p in (pairs(run, 2.0, d) for d in (1, 10, 64))]
+    found = [KSG(rank=None)(p.x, p.y, run).nats for p in (pairs(run, 2.0, d) for d in (1, 10, 64))]
     assert found[0] > 1.8 and 0.7 < found[1] < 1.1 and found[2] < 0.4
     assert found == sorted(found, reverse=True)
 
@@ -53,7 +53,7 @@ def test_ksg_errs_downwards_with_dimension_and_truth(run: Run):
 def test_ksg_has_a_ceiling(run: Run):
     """A pair of equal sides has no finite value; what comes out is the sample size."""
     x = torch.randn(500, 3, generator=run.rng("x"))
-    made = Ksg()(x, x, run)
+    made = KSG()(x, x, run)
     assert made.nats <= made.ceiling == ksg_ceiling(500, 5) == pytest.approx(math.log(500) - 1.506, abs=0.01)
     assert made.nats > 0.9 * made.ceiling
 
@@ -76,11 +76,11 @@ def test_ksg_blocks_change_nothing(run: Run, monkeypatch: pytest.MonkeyPatch, k:
 def test_invariances(run: Run):
     """Order of rows, swap of the sides, scale, shift and sign of features."""
     p = pairs(run, 1.0, d=3, n=300)
-    whole = Ksg()(p.x, p.y, run).nats
+    whole = KSG()(p.x, p.y, run).nats
     order = torch.randperm(300, generator=run.rng("order"))
     scale = torch.tensor([1e-2, 1.0, 1e2], dtype=torch.float64)
     for x, y in ((p.x[order], p.y[order]), (p.y, p.x), (p.x * scale + 7, p.y), (p.x, -p.y)):
-        assert Ksg()(x, y, run).nats == pytest.approx(whole, abs=1e-9)
+        assert KSG()(x, y, run).nats == pytest.approx(whole, abs=1e-9)
 
 
 # --- Gaussians ---
@@ -207,20 +207,20 @@ def test_label_is_a_floor_with_a_line(run: Run):
 
 def test_infonce_cannot_exceed_log_k(run: Run):
     p = pairs(run, 5.0, n=200)
-    made = InfoNce(width=32, steps=150)(p.x, p.y, run)
+    made = InfoNCE(width=32, steps=150)(p.x, p.y, run)
     assert made.nats <= made.ceiling == pytest.approx(math.log(40)) and made.ceiling < 5
     scores = 1e3 * torch.eye(8, dtype=torch.float64)  # a critic that knows everything
-    assert float(InfoNce().bound(scores)) == pytest.approx(math.log(8))
+    assert float(InfoNCE().bound(scores)) == pytest.approx(math.log(8))
 
 
 def test_the_bounds_of_given_scores():
     """Two pairs: scores a for true ones, b for others."""
     a, b = 1.5, -0.5
     scores = torch.tensor([[a, b], [b, a]], dtype=torch.float64)
-    assert float(InfoNce().bound(scores)) == pytest.approx(a - math.log(math.exp(a) + math.exp(b)) + math.log(2))
-    assert float(Mine().bound(scores)) == pytest.approx(a - b)
-    assert float(Smile(tau=0.2).bound(scores)) == pytest.approx(a + 0.2)
-    assert float(Smile().objective(scores)) == pytest.approx(-math.log1p(math.exp(-a)) - math.log1p(math.exp(b)))
+    assert float(InfoNCE().bound(scores)) == pytest.approx(a - math.log(math.exp(a) + math.exp(b)) + math.log(2))
+    assert float(MINE().bound(scores)) == pytest.approx(a - b)
+    assert float(SMILE(tau=0.2).bound(scores)) == pytest.approx(a + 0.2)
+    assert float(SMILE().objective(scores)) == pytest.approx(-math.log1p(math.exp(-a)) - math.log1p(math.exp(b)))
 
 
 @pytest.mark.parametrize("name", ["infonce", "mine"])

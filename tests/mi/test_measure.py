@@ -9,37 +9,37 @@ import torch
 
 from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.mi import Ksg, Sliced, covariance, independence_test, known, measure
+from miue.mi import KSG, Sliced, covariance, independence_test, known, measure
 from miue.mi.estimate import Estimate
 from miue.mi.measure import shuffled_rows
 
 
 def test_a_measurement_of_pairs_that_share_only_the_label(run: Run):
     p = known.ClassMixture(separation_x=6.0, classes=4).sample(400, 4, run.rng("p"))
-    made = measure(Ksg(), p.x, p.y, run, p.labels, halves=8, shuffles=9)
+    made = measure(KSG(), p.x, p.y, run, p.labels, halves=8, shuffles=9)
     assert made.spread is not None and 0.005 < made.spread < 0.1
     assert made.null is not None and abs(made.null) < 0.05
     assert made.null_within is not None and abs(made.null_within - made.nats) < 3 * made.spread
     assert made.p == 0.1 and made.half is not None
-    assert made == measure(Ksg(), p.x, p.y, run, p.labels, halves=8, shuffles=9)
+    assert made == measure(KSG(), p.x, p.y, run, p.labels, halves=8, shuffles=9)
     line = str(made)
     assert "±" in line and "shuffled within class" in line and "ceiling 4." in line and "\n" not in line
 
 
 def test_information_within_classes_is_lost_by_shuffling_within_them(run: Run):
     p = known.gaussian_pairs(300, 1, 1.5, run.rng("p"))
-    made = measure(Ksg(), p.x, p.y, run, p.labels, halves=3, shuffles=3)
+    made = measure(KSG(), p.x, p.y, run, p.labels, halves=3, shuffles=3)
     assert made.null_within is not None and abs(made.null_within) < 0.15 < made.nats
-    bare = measure(Ksg(), p.x, p.y, run, halves=3, shuffles=3)
+    bare = measure(KSG(), p.x, p.y, run, halves=3, shuffles=3)
     assert bare.null_within is None and bare.nats == made.nats
 
 
 def test_a_saturated_measurement_says_so(run: Run):
     x = torch.randn(200, 2, generator=run.rng("x"))
-    made = measure(Ksg(), x, x, run, halves=3, shuffles=1)
+    made = measure(KSG(), x, x, run, halves=3, shuffles=1)
     assert any("saturated" in note for note in made.notes) and any("not converged" in note for note in made.notes)
     with pytest.raises(UserError, match="halves=1"):
-        measure(Ksg(), x, x, run, halves=1)
+        measure(KSG(), x, x, run, halves=1)
 
 
 def test_the_spread_falls_with_the_root_of_n(run: Run):
@@ -54,7 +54,7 @@ def test_a_bootstrap_would_lie(run: Run):
     """Rows that come twice look like information to nearest neighbours: the reason for half-samples."""
     p = known.gaussian_pairs(400, 2, 0.0, run.rng("p"))
     rows = torch.randint(400, (400,), generator=run.rng("boot"))
-    assert Ksg()(p.x[rows], p.y[rows], run).nats > 0.15 > abs(Ksg()(p.x, p.y, run).nats)
+    assert KSG()(p.x[rows], p.y[rows], run).nats > 0.15 > abs(KSG()(p.x, p.y, run).nats)
 
 
 def test_shuffles(run: Run):

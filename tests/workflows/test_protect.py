@@ -32,7 +32,7 @@ from miue.workflows.protect import Job, carry_out, forecast, trials_of
 from miue.workflows.record import RunRecord
 from pictures import coloured, hashes, listed
 
-TINY = "mi-ue:surrogate=small-cnn:width=4,epochs=2,steps=2,step=2.0"
+TINY = "mi-ue:surrogate=small-cnn:width=4,epochs=2,steps=2,step_size=2.0"
 VICTIM = Recipe(net="small-cnn:width=4", epochs=8, batch=8, augment=())
 
 
@@ -60,7 +60,7 @@ def test_protect_writes_the_set_and_a_private_folder(job: Job, run: Run, capsys)
     delta = perturbation(job)
     source, out = data.read(data.scan(job.source), 8), data.read(data.scan(job.out), 8)
     assert (delta.apply(source).images == out.images).all()
-    assert delta.budget == Budget(8) and "MiUe" in delta.made_by
+    assert delta.budget == Budget(8) and "MIUE" in delta.made_by
 
 
 def test_settings_are_recorded_with_everything_resolved(job: Job, run: Run):

@@ -3,45 +3,45 @@
 from collections.abc import Mapping
 from typing import Any
 
-from miue.attacks.ar import Ar
-from miue.attacks.aue import Aue
-from miue.attacks.cuda import Cuda
-from miue.attacks.em import Em
+from miue.attacks.ar import AR
+from miue.attacks.aue import AUE
+from miue.attacks.cuda import CUDA
+from miue.attacks.em import EM
 from miue.attacks.entf import EntF
-from miue.attacks.gue import Gue
-from miue.attacks.hypo import Hypo
-from miue.attacks.lsp import Lsp
-from miue.attacks.mi_ue import MiUe
+from miue.attacks.gue import GUE
+from miue.attacks.hypo import HYPO
+from miue.attacks.lsp import LSP
+from miue.attacks.mi_ue import MIUE
 from miue.attacks.min_min import Alternating, MinMin
 from miue.attacks.noise import Noise
-from miue.attacks.ops import Ops
+from miue.attacks.ops import OPS
 from miue.attacks.patterns import Patterns
-from miue.attacks.pil import Pil
-from miue.attacks.rem import Rem
-from miue.attacks.sep import Sep
-from miue.attacks.tap import Tap
-from miue.attacks.tue import Tue
+from miue.attacks.pil import PIL
+from miue.attacks.rem import REM
+from miue.attacks.sep import SEP
+from miue.attacks.tap import TAP
+from miue.attacks.tue import TUE
 from miue.core.method import Attack
 from miue.core.spelling import parse
 
 KNOWN: Mapping[str, type[Any]] = {
-    "ar": Ar,
-    "aue": Aue,
-    "cuda": Cuda,
-    "em": Em,
+    "ar": AR,
+    "aue": AUE,
+    "cuda": CUDA,
+    "em": EM,
     "entf": EntF,
-    "gue": Gue,
-    "hypo": Hypo,
-    "lsp": Lsp,
-    "mi-ue": MiUe,
+    "gue": GUE,
+    "hypo": HYPO,
+    "lsp": LSP,
+    "mi-ue": MIUE,
     "noise": Noise,
-    "ops": Ops,
+    "ops": OPS,
     "patterns": Patterns,
-    "pil": Pil,
-    "rem": Rem,
-    "sep": Sep,
-    "tap": Tap,
-    "tue": Tue,
+    "pil": PIL,
+    "rem": REM,
+    "sep": SEP,
+    "tap": TAP,
+    "tue": TUE,
 }
 
 
@@ -56,26 +56,26 @@ def attack(text: str) -> Attack:
 
 
 __all__ = [
+    "AR",
+    "AUE",
+    "CUDA",
+    "EM",
+    "GUE",
+    "HYPO",
     "KNOWN",
+    "LSP",
+    "MIUE",
+    "OPS",
+    "PIL",
+    "REM",
+    "SEP",
+    "TAP",
+    "TUE",
     "Alternating",
-    "Ar",
-    "Aue",
-    "Cuda",
-    "Em",
     "EntF",
-    "Gue",
-    "Hypo",
-    "Lsp",
-    "MiUe",
     "MinMin",
     "Noise",
-    "Ops",
     "Patterns",
-    "Pil",
-    "Rem",
-    "Sep",
-    "Tap",
-    "Tue",
     "attack",
     "list_attacks",
 ]

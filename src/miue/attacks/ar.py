@@ -126,7 +126,7 @@ def search(classes: int, shape: tuple[int, int, int], distance: float, run: Run)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ar:
+class AR:
     """Every class has a linear process of 3 x 3 windows; every picture gets its own signal of its class's process.
 
     Scaled to the full L2 budget, or to the largest value in an L-infinity one. distance: how different processes must

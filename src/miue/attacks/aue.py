@@ -19,7 +19,7 @@ from miue.training.contrastive import contrastive
 
 
 @dataclass(frozen=True, kw_only=True)
-class Aue(Classifying):
+class AUE(Classifying):
     """Error-minimising noise through a contrastive augmentation: L = cross-entropy of f(T_s(x + delta)) to y, in nats.
 
     T_s is SimCLR's augmentation at `strength` s in (0, 1], for theta and for delta; the paper takes 0.6 for ten classes
@@ -29,7 +29,7 @@ class Aue(Classifying):
 
     epochs: int = 60
     steps: int = 5
-    step: float = 0.8
+    step_size: float = 0.8
     noise_batch: int = 128
     strength: float = 0.6
 
@@ -47,7 +47,7 @@ class Aue(Classifying):
             "surrogate": "small-cnn:width=16",
             "epochs": 12,
             "steps": 3,
-            "step": 3.0,
+            "step_size": 3.0,
             "batch": 32,
         },
     }

@@ -41,8 +41,8 @@ class Crafted(ABC):
 
     epochs, batch, lr, momentum, weight_decay: training of the surrogate. adversary: radius in grey levels of the PGD
     with 10 steps that it is trained against; 0 trains plainly. checkpoints: networks kept on the way, evenly spaced,
-    the last one included. steps, step: signed steps on delta, in grey levels. noise_batch: pictures per step, over all
-    processes. start: where delta begins. augment: what networks see in both parts, drawn anew for every step.
+    the last one included. steps, step_size: signed steps on delta, in grey levels. noise_batch: pictures per step, over
+    all processes. start: where delta begins. augment: what networks see in both parts, drawn anew for every step.
     """
 
     epochs: int = 40
@@ -53,14 +53,14 @@ class Crafted(ABC):
     adversary: float = 0.0
     checkpoints: int = 1
     steps: int = 100
-    step: float = 0.8
+    step_size: float = 0.8
     noise_batch: int = 512
     start: Literal["zero", "uniform", "gaussian"] = "zero"
     augment: Augment = "flip-crop"
 
     def __post_init__(self) -> None:
         at_least(self, epochs=1, steps=1, batch=2, noise_batch=1, adversary=0, weight_decay=0)
-        check_steps(self.step, self.lr, self.momentum)
+        check_steps(self.step_size, self.lr, self.momentum)
         if not 1 <= self.checkpoints <= self.epochs:
             raise UserError(f"checkpoints={self.checkpoints} is not between 1 and the {self.epochs} epochs of training")
 
@@ -179,7 +179,7 @@ def _crafted(
     delta = run.put(_start(plan.start, tuple(x.shape), budget, generator))
     for _ in range(plan.steps):
         gradient = _direction(plan, aims, x, y, delta, budget, generator, order)
-        delta = perturb.keep_in_range(perturb.signed_step(delta, gradient, plan.step / 255, budget), x)
+        delta = perturb.keep_in_range(perturb.signed_step(delta, gradient, plan.step_size / 255, budget), x)
     return delta
 
 
@@ -221,5 +221,5 @@ def _direction(
     mean, here, total = torch.stack(each).mean(0), delta, torch.zeros_like(delta)
     for i in torch.randperm(len(each), generator=order).tolist():
         total = total + gradient(aims[i], here) - each[i] + mean
-        here = perturb.keep_in_range(perturb.signed_step(here, total, plan.step / 255, budget), x)
+        here = perturb.keep_in_range(perturb.signed_step(here, total, plan.step_size / 255, budget), x)
     return total

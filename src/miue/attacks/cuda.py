@@ -37,7 +37,7 @@ def filtered(x: Float[Tensor, "b c h w"], kernel: Float[Tensor, "b 3 3"]) -> Flo
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cuda:
+class CUDA:
     """Every picture is blurred by the kernel of its class: delta = filtered(x) - x. No bound on the change.
 
     blur: largest side entry of a kernel. Rounded and not truncated, unlike the reference. On pictures of another size

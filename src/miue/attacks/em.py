@@ -16,7 +16,7 @@ from miue.nets.base import Net
 
 
 @dataclass(frozen=True, kw_only=True)
-class Em(MinMin):
+class EM(MinMin):
     """Delta descends the surrogate's own training loss: L = cross-entropy of f(x + delta) to y, in nats.
 
     A round is 10 batches of the surrogate and 20 steps on every delta; rounds end once the surrogate knows 99 % of the
@@ -28,7 +28,7 @@ class Em(MinMin):
 
     epochs: int = 100
     steps: int = 20
-    step: float = 0.8
+    step_size: float = 0.8
     weight_decay: float = 5e-4
     surrogate_steps: int | None = 10
     stop: float = 0.99
@@ -48,7 +48,7 @@ class Em(MinMin):
             "surrogate": "small-resnet:width=4",
             "epochs": 12,
             "steps": 3,
-            "step": 3.0,
+            "step_size": 3.0,
             "batch": 32,
             "surrogate_steps": None,
             "stop": 0.0,

@@ -27,7 +27,7 @@ class EntF(OnNet):
     epochs: int = 100
     adversary: float = 4.0
     steps: int = 300
-    step: float = 0.4
+    step_size: float = 0.4
     how: Literal["push", "pull"] = "push"
 
     facts: ClassVar[Facts] = Facts(
@@ -40,7 +40,7 @@ class EntF(OnNet):
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "pull": {"how": "pull"},
-        "quick": {"surrogate": "small-cnn:width=16", "epochs": 8, "batch": 32, "steps": 20, "step": 1.0},  # ours
+        "quick": {"surrogate": "small-cnn:width=16", "epochs": 8, "batch": 32, "steps": 20, "step_size": 1.0},  # ours
     }
 
     def aim(self, net: Any, batches: Batches, run: Run) -> Aim:

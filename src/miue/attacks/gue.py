@@ -61,7 +61,7 @@ def multiplier(f: Sequence[Tensor], q: Sequence[Tensor], eta: float) -> Float[Te
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gue:
+class GUE:
     """delta = eps tanh(G_a(x)), where G leads a game: the classifier that follows it should fail on clean pictures.
 
     minimise f(theta) over a and theta while q(a, theta) = g(a, theta) - g(a, theta*) <= 0: g is the cross-entropy on
@@ -110,7 +110,7 @@ class Gue:
                 raise UserError(f"gue: {self.generator!r} is no file; give generator=PATH")
             object.__setattr__(self, "content", file_digest(file))
 
-    def trials(self) -> list[tuple[Gue, float]]:
+    def trials(self) -> list[tuple[GUE, float]]:
         """A short version, and how many times its seconds make those of this one (for a forecast)."""
         return [(self, 1.0)] if self.generator else [(replace(self, epochs=1), float(self.epochs))]
 
@@ -128,7 +128,7 @@ class Gue:
         identity = {"plan": repr(self), "data": data.digest, "seed": run.seed, "budget": repr(budget)}
         first = resume(game.players, optimizer, run, "checkpoint", identity)
         count = batches.count(self.batch)
-        with run.progress(f"Gue on {data.name}", self.epochs * count, first * count) as tick:
+        with run.progress(f"GUE on {data.name}", self.epochs * count, first * count) as tick:
             for epoch in range(first, self.epochs):
                 game.players.train()
                 with run.seeded("layers", epoch, run.rank):
@@ -173,7 +173,7 @@ def _deltas(net: Any, batches: Batches, size: int, budget: Budget, run: Run) -> 
 class _Game:
     """The generator, the classifier that follows it, and a copy of the classifier that looks ahead."""
 
-    def __init__(self, plan: Gue, data: ImageSet, budget: Budget, run: Run) -> None:
+    def __init__(self, plan: GUE, data: ImageSet, budget: Budget, run: Run) -> None:
         self.plan, self.run, self.eps = plan, run, budget.unit
         with run.seeded("surrogate"):
             self.net, self.ahead = (

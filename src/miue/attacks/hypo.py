@@ -15,7 +15,7 @@ from miue.training.batches import Batches
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hypo(OnNet):
+class HYPO(OnNet):
     """Helpful noise from a weakly robust network: L = cross-entropy of f(T(x + delta)) to the true class y, in nats.
 
     f is trained for 10 epochs against PGD of 2 grey levels. A weak baseline against plain victims, published for
@@ -37,7 +37,7 @@ class Hypo(OnNet):
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "plain": {"adversary": 0.0, "epochs": 40},
-        "quick": {"surrogate": "small-cnn:width=16", "epochs": 6, "batch": 32, "steps": 40, "step": 1.0},  # ours
+        "quick": {"surrogate": "small-cnn:width=16", "epochs": 6, "batch": 32, "steps": 40, "step_size": 1.0},  # ours
     }
 
     def aim(self, net: Any, batches: Batches, run: Run) -> Aim:

@@ -38,7 +38,7 @@ def clusters(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lsp:
+class LSP:
     """Every picture gets a point of its class's cluster, drawn as flat squares: separable by a plane, without a model.
 
     patch: side of a square in pixels, at most; pictures below 4 patches get smaller ones, 4 to a side. separation:

@@ -48,7 +48,7 @@ def distance_loss(z: Float[Tensor, "b d"], y: Int[Tensor, "b"], per_dimension: b
 SMALL: Mapping[str, Any] = {  # what our own presets share; docs/log.md has the trials
     "surrogate": "small-resnet:width=8",
     "steps": 3,
-    "step": 3.0,
+    "step_size": 3.0,
     "batch": 32,
     "noise_momentum": 0.9,
     "class_gradient": 10.0,
@@ -56,7 +56,7 @@ SMALL: Mapping[str, Any] = {  # what our own presets share; docs/log.md has the 
 
 
 @dataclass(frozen=True, kw_only=True)
-class MiUe(MinMin):
+class MIUE(MinMin):
     """Raise the cosine similarity of same-class features, which shrinks their conditional covariance.
 
     L = similarity + zeta * distance. Source: the paper; `official` follows what the authors' released command computes
@@ -77,8 +77,14 @@ class MiUe(MinMin):
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"augment": "flip"},
-        "official": {"augment": "flip-first", "zeta": 0.0, "step_end": 0.4, "per_dimension": True, "companions": 1},
-        "balanced": {**SMALL, "epochs": 24, "step": 2.0},
+        "official": {
+            "augment": "flip-first",
+            "zeta": 0.0,
+            "step_size_end": 0.4,
+            "per_dimension": True,
+            "companions": 1,
+        },
+        "balanced": {**SMALL, "epochs": 24, "step_size": 2.0},
         "quick": {**SMALL, "epochs": 12},
         "drawings": {**SMALL, "surrogate": "small-cnn:width=8", "epochs": 40, "steps": 2, "class_gradient": 4.0},
     }

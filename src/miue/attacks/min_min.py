@@ -42,7 +42,7 @@ class Alternating(ABC):
     """Hyper-parameters that all methods of the family share. A method adds its own, and what theta and delta descend.
 
     per: one delta a picture ("image") or one a class ("class"). cells: side of the noise grid; 0 is pixel-wise.
-    step, step_end: signed step in grey levels, linear from the first to the last epoch (step_end 0: constant).
+    step_size, step_size_end: signed step in grey levels, linear from the first to the last epoch (end 0: constant).
     batch, noise_batch: pictures per step of theta and of delta, over all processes. companions: pictures of one class
     that come together in a noise batch; 0 chooses 8 where classes are so many that a random batch would hold fewer,
     else a plain shuffle. surrogate_steps: batches of theta in an epoch, at most a pass over the set, which is the
@@ -57,8 +57,8 @@ class Alternating(ABC):
     surrogate: str = "resnet18"
     epochs: int = 100
     steps: int = 10
-    step: float = 0.2
-    step_end: float = 0.0
+    step_size: float = 0.2
+    step_size_end: float = 0.0
     batch: int = 128
     noise_batch: int = 512
     lr: float = 0.1
@@ -76,8 +76,8 @@ class Alternating(ABC):
 
     def __post_init__(self) -> None:
         at_least(self, epochs=1, steps=1, batch=2, noise_batch=2, cells=0, companions=0, views=1)
-        check_steps(self.step, self.lr, self.momentum)
-        at_least(self, weight_decay=0, step_end=0)
+        check_steps(self.step_size, self.lr, self.momentum)
+        at_least(self, weight_decay=0, step_size_end=0)
         if not (0 <= self.noise_momentum < 1 and self.class_gradient >= 0):
             raise UserError(
                 f"noise_momentum={self.noise_momentum:g}, class_gradient={self.class_gradient:g}: a share below 1 and "
@@ -234,7 +234,7 @@ class _Alternation:
         """K signed steps on every delta, warm start, against the frozen surrogate in evaluation mode."""
         plan, run = self.plan, self.run
         share = epoch / max(plan.epochs, 1)
-        step = (plan.step + share * ((plan.step_end or plan.step) - plan.step)) / 255
+        step = (plan.step_size + share * ((plan.step_size_end or plan.step_size) - plan.step_size)) / 255
         generator = run.rng("view", "noise", epoch, run.rank)
         if plan.start == "anew":
             self.delta = self._random(epoch + 1)

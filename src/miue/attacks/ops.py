@@ -54,7 +54,7 @@ def scores(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ops:
+class OPS:
     """One pixel of every picture takes one colour, at a place and in a corner colour of its class's own.
 
     The place and colour with the highest score (`scores`), class by class; with a budget of m pixels, the best m

@@ -43,7 +43,7 @@ def linearity_loss(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pil(Crafted):
+class PIL(Crafted):
     """What is taken from a picture is its class to a linear network h, and what is left tells h nothing.
 
     L = (1 - share) CE(h(-delta), y) + share KL(uniform || softmax h(x + delta)). The paper writes d = -delta and

@@ -20,7 +20,7 @@ from miue.training.views import augmented
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rem(Alternating):
+class REM(Alternating):
     """Error-minimising noise against an adversarially trained victim.
 
     min over theta, min over delta, E_T max over |rho| <= radius of CE(f(T(x + delta) + rho), y), in nats; T crops and
@@ -34,7 +34,7 @@ class Rem(Alternating):
     """
 
     epochs: int = 13
-    step: float = 1.6
+    step_size: float = 1.6
     noise_batch: int = 128
     weight_decay: float = 5e-4
     views: int = 5
@@ -67,7 +67,7 @@ class Rem(Alternating):
             "surrogate": "small-cnn:width=16",
             "epochs": 8,
             "steps": 3,
-            "step": 3.0,
+            "step_size": 3.0,
             "batch": 32,
             "views": 2,
             "inner_steps": 2,

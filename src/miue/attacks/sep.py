@@ -17,7 +17,7 @@ from miue.training.views import Augment
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sep(OnNet):
+class SEP(OnNet):
     """Features go to another class's centre, for many checkpoints of one training at once.
 
     Per checkpoint: L = MSE(g(x + delta), c_(y + C // 2 mod C)), c_k the mean feature of the clean pictures of class k.
@@ -29,7 +29,7 @@ class Sep(OnNet):
     epochs: int = 120
     checkpoints: int = 15
     steps: int = 30
-    step: float = 1.0
+    step_size: float = 1.0
     augment: Augment = "none"
 
     facts: ClassVar[Facts] = Facts(

@@ -16,7 +16,7 @@ from miue.training.batches import Batches
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tap(OnNet):
+class TAP(OnNet):
     """Adversarial examples of a clean network, to the next class: L = cross-entropy of f(T(x + delta)) to y + 1 mod C.
 
     The label stays y. T crops and mirrors. Targeted only: the authors call the untargeted variant brittle.
@@ -25,7 +25,7 @@ class Tap(OnNet):
     """
 
     steps: int = 250
-    step: float = 0.4
+    step_size: float = 0.4
     start: Literal["zero", "uniform", "gaussian"] = "gaussian"
 
     facts: ClassVar[Facts] = Facts(
@@ -37,7 +37,7 @@ class Tap(OnNet):
         needs="surrogate",
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "quick": {"surrogate": "small-cnn:width=16", "epochs": 15, "batch": 32, "steps": 40, "step": 1.0},  # ours
+        "quick": {"surrogate": "small-cnn:width=16", "epochs": 15, "batch": 32, "steps": 40, "step_size": 1.0},  # ours
     }
 
     def aim(self, net: Any, batches: Batches, run: Run) -> Aim:

@@ -41,7 +41,7 @@ def separability_loss(delta: Float[Tensor, "b d"], y: Int[Tensor, "b"]) -> Float
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tue(Alternating):
+class TUE(Alternating):
     """Perturbations whose classes are linearly apart: L = csd * separability(delta) + ssl * NT-Xent(g(T(x + delta))).
 
     With ssl = 0, the released recipe for SimCLR, no network is used (surrogate_steps is 0) and deltas start at random:
@@ -54,7 +54,7 @@ class Tue(Alternating):
 
     epochs: int = 40
     steps: int = 20
-    step: float = 0.8
+    step_size: float = 0.8
     surrogate_steps: int | None = 0
     start: Literal["zero", "uniform", "anew"] = "uniform"
     csd: float = 0.1
@@ -71,7 +71,7 @@ class Tue(Alternating):
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "contrastive": {"epochs": 200, "steps": 5, "csd": 1.0, "ssl": 1.0, "surrogate_steps": None},
-        "quick": {"surrogate": "small-cnn:width=16", "epochs": 6, "steps": 4, "step": 3.0, "batch": 64},  # ours
+        "quick": {"surrogate": "small-cnn:width=16", "epochs": 6, "steps": 4, "step_size": 3.0, "batch": 64},  # ours
     }
 
     def __post_init__(self) -> None:

@@ -16,15 +16,15 @@ from miue.defenses.augment.mix import CutMix, MixUp
 from miue.defenses.augment.noise import GaussianNoise
 from miue.defenses.loss.adversarial import Adversarial
 from miue.defenses.loss.ueraser import UEraser
-from miue.defenses.network.simclr import SimClr
+from miue.defenses.network.simclr import SimCLR
 from miue.defenses.network.tune import Tune
 from miue.defenses.network.weights import Weights
 from miue.defenses.purify.classmean import ClassMean
 from miue.defenses.purify.diffpure import DiffPure
-from miue.defenses.purify.dvae import Dvae
+from miue.defenses.purify.dvae import DVAE
 from miue.defenses.purify.projection import Projection
 from miue.defenses.purify.smooth import Blur, Resize
-from miue.defenses.purify.squeeze import Depth, Gray, Jpeg
+from miue.defenses.purify.squeeze import JPEG, Depth, Gray
 from miue.victims.slots import Defense
 
 KNOWN: Mapping[str, type[Any]] = {
@@ -38,16 +38,16 @@ KNOWN: Mapping[str, type[Any]] = {
         Cutout,
         Depth,
         DiffPure,
-        Dvae,
+        DVAE,
         GaussianNoise,
         Gray,
-        Jpeg,
+        JPEG,
         MixUp,
         Plasma,
         Projection,
         RandAugment,
         Resize,
-        SimClr,
+        SimCLR,
         Strong,
         TrivialAugment,
         Tune,
@@ -87,6 +87,8 @@ def combination(text: str) -> tuple[Defense, ...]:
 
 
 __all__ = [
+    "DVAE",
+    "JPEG",
     "KNOWN",
     "Adversarial",
     "Blur",
@@ -96,16 +98,14 @@ __all__ = [
     "Cutout",
     "Depth",
     "DiffPure",
-    "Dvae",
     "GaussianNoise",
     "Gray",
-    "Jpeg",
     "MixUp",
     "Plasma",
     "Projection",
     "RandAugment",
     "Resize",
-    "SimClr",
+    "SimCLR",
     "Strong",
     "TrivialAugment",
     "Tune",

@@ -10,22 +10,22 @@ from miue.mi.covariance import Covariance, covariance
 from miue.mi.estimate import Estimator
 from miue.mi.gaussian import gaussian, gaussian_copula
 from miue.mi.independence import Independence, independence_test
-from miue.mi.infonce import InfoNce
-from miue.mi.ksg import Ksg
+from miue.mi.infonce import InfoNCE
+from miue.mi.ksg import KSG
 from miue.mi.label import Label
 from miue.mi.measure import measure
-from miue.mi.mine import Mine
+from miue.mi.mine import MINE
 from miue.mi.sliced import Sliced
-from miue.mi.smile import Smile
+from miue.mi.smile import SMILE
 from miue.mi.statements import statements
 
 KNOWN: Mapping[str, type[Any]] = {
-    "ksg": Ksg,
+    "ksg": KSG,
     "sliced": Sliced,
     "class-conditional": ClassConditional,
-    "infonce": InfoNce,
-    "mine": Mine,
-    "smile": Smile,
+    "infonce": InfoNCE,
+    "mine": MINE,
+    "smile": SMILE,
     "label": Label,
 }
 
@@ -42,15 +42,15 @@ def estimator(text: str) -> Estimator:
 
 __all__ = [
     "KNOWN",
+    "KSG",
+    "MINE",
+    "SMILE",
     "ClassConditional",
     "Covariance",
     "Independence",
-    "InfoNce",
-    "Ksg",
+    "InfoNCE",
     "Label",
-    "Mine",
     "Sliced",
-    "Smile",
     "covariance",
     "estimator",
     "gaussian",

@@ -12,7 +12,7 @@ from miue.mi._critic import Critic
 
 
 @dataclass(frozen=True, kw_only=True)
-class InfoNce(Critic):
+class InfoNCE(Critic):
     """log K + mean_i[T_ii - log sum_j exp T_ij] over K held-out pairs: a lower bound in expectation, at most log K."""
 
     def bound(self, scores: Float[Tensor, "b b"]) -> Float[Tensor, ""]:

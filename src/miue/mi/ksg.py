@@ -53,7 +53,7 @@ def ksg_nats(x: Float[Tensor, "n dx"], y: Float[Tensor, "n dy"], k: int) -> floa
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ksg:
+class KSG:
     """The default: z-scores, the first `rank` principal components of each side, KSG with k neighbours.
 
     rank=None keeps all dimensions. Errs downwards, the more so the larger the truth and the more dimensions carry it;

@@ -12,7 +12,7 @@ from miue.mi._critic import Critic, log_mean_exp_others, variance_note
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mine(Critic):
+class MINE(Critic):
     """mean_i T_ii - log mean_{i != j} exp T_ij on held-out pairs.
 
     A lower bound for infinitely many pairs; for few the logarithm of a sample mean errs upwards. Gradients come from

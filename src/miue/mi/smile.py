@@ -14,10 +14,10 @@ from miue.mi._critic import Critic, log_mean_exp_others, variance_note
 
 
 @dataclass(frozen=True, kw_only=True)
-class Smile(Critic):
+class SMILE(Critic):
     """mean_i T_ii - log mean_{i != j} exp clip(T_ij, -tau, tau) on held-out pairs.
 
-    Less variance than `Mine`, paid with bias upwards once true scores exceed tau: then it is no bound any more. The
+    Less variance than `MINE`, paid with bias upwards once true scores exceed tau: then it is no bound any more. The
     critic is trained on the Jensen-Shannon objective, as in the paper; the clipped value itself would grow without end.
     """
 

@@ -92,7 +92,7 @@ def restore(net: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[s
 def check_steps(step: float | int, lr: float | int, momentum: float | int) -> None:
     """Raise UserError for steps of the noise, or of the surrogate's SGD, that cannot be taken."""
     if not (step > 0 and lr > 0):
-        raise UserError(f"step={step:g}, lr={lr:g}: both must be positive")
+        raise UserError(f"step_size={step:g}, lr={lr:g}: both must be positive")
     if not 0 <= momentum < 1:
         raise UserError(f"momentum={momentum:g} is not between 0 and 1")
 

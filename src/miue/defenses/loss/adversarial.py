@@ -19,14 +19,14 @@ from miue.training import perturb
 class Adversarial:
     """min over weights, max over |delta| <= eps: cross-entropy on x + delta, delta by projected signed steps.
 
-    eps: grey levels. step: grey levels; 0 is a quarter of eps, which is the literature's 2 for its 8 (with smaller
+    eps: grey levels. step_size: grey levels; 0 is a quarter of eps, which is the literature's 2 for its 8 (with smaller
     radii some keep 2). The attack starts at random and sees the network in evaluation mode; the weights then learn in
     training mode.
     """
 
     eps: int = 8
     steps: int = 10
-    step: float = 0.0
+    step_size: float = 0.0
 
     slot: ClassVar[Literal["loss"]] = "loss"
     spelling: ClassVar[str] = "at"
@@ -34,8 +34,10 @@ class Adversarial:
 
     def __post_init__(self) -> None:
         Budget(self.eps)
-        if self.steps < 1 or self.step < 0:
-            raise UserError(f"at: steps={self.steps}, step={self.step:g}: at least one step, of a positive size")
+        if self.steps < 1 or self.step_size < 0:
+            raise UserError(
+                f"at: steps={self.steps}, step_size={self.step_size:g}: at least one step, of a positive size"
+            )
 
     def __call__(
         self, net: Any, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], generator: torch.Generator, done: float
@@ -46,5 +48,5 @@ class Adversarial:
         self, net: Any, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], generator: torch.Generator
     ) -> Float[Tensor, "b c h w"]:
         """Pictures within eps of x, and in [0,1] as x is, on which the network is wrong as far as it can be made."""
-        radius, step = Budget(self.eps).unit, (self.step or self.eps / 4) / 255
+        radius, step = Budget(self.eps).unit, (self.step_size or self.eps / 4) / 255
         return perturb.adversarial(net, x, y, radius, step, self.steps, generator)

@@ -32,7 +32,7 @@ class _Projected(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimClr:
+class SimCLR:
     """Learn features by contrast on the training pictures without their labels, then train the head on them.
 
     NT-Xent at temperature tau of two views of each picture, through a projection head with one hidden layer. probe:

@@ -90,7 +90,7 @@ def loss(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dvae:
+class DVAE:
     """Train an autoencoder that separates what a class has in common, take that out, and redraw with a second one.
 
     x <- clamp(x - p), rounded to 8 bits (the source truncates); then, with a second one trained on these, its picture

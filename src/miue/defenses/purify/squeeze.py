@@ -18,7 +18,7 @@ from miue.data import recoded
 
 
 @dataclass(frozen=True, kw_only=True)
-class Jpeg:
+class JPEG:
     """Encode every training picture as JPEG, once, and decode it again. quality: 1 to 100."""
 
     quality: int = 10
