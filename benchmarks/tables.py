@@ -27,7 +27,7 @@ from miue.core.spelling import split
 from miue.data.quality import Size
 from miue.defenses import combination
 from miue.grid.leaderboard import CONTROLS, Board
-from miue.nets import adapter, known
+from miue.nets import adapter, facts, list_networks
 from miue.victims.recipe import Recipe
 from miue.victims.recipes import RECIPES
 
@@ -362,10 +362,11 @@ def recipes() -> str:
 
 def networks() -> str:
     """The networks that have a short name."""
-    ours = {name: str(made.__doc__).partition("\n")[0] for name, made in adapter.OURS.items()}
+    ours = {name: str(of.build.__doc__).partition("\n")[0] for name, of in adapter.OURS.items()}
     meant = ours | {name: f"`{text}`" for name, text in adapter.SHORT.items()}
-    told = {name: meant.get(name, f"timm's `{adapter.ALIASES.get(name, name)}`") for name in known()}
-    return grid(("network", "what it is"), [(f"`{name}`", text) for name, text in told.items()])
+    told = {name: meant.get(name, f"timm's `{adapter.ALIASES.get(name, name)}`") for name in list_networks()}
+    lines = [(f"`{name}`", text, facts(name).optimizer, facts(name).rate) for name, text in told.items()]
+    return grid(("network", "what it is", "optimizer", "rate"), lines)
 
 
 # I(Z; Z') of the paper, histogram estimator, ResNet-18, all of CIFAR-10; on a scale of its own, only ranks compare

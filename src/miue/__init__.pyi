@@ -10,7 +10,7 @@ from .evaluation.detect import Detection, first_look
 from .evaluation.evaluation import Evaluation
 from .evaluation.records import Outcome
 from .mi import list_estimators
-from .nets import list_networks
+from .nets import NetFacts, list_networks
 from .nets.base import Net
 from .training.loop import accuracy
 from .victims.fit import fit
@@ -31,6 +31,7 @@ __all__ = [
     "ImageSet",
     "MinMin",
     "Net",
+    "NetFacts",
     "Outcome",
     "Perturbation",
     "Recipe",

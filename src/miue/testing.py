@@ -5,8 +5,9 @@ Each check raises AssertionError with a sentence. The sets are tiny; give your m
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from miue import nets
@@ -181,24 +183,79 @@ def _moved(defense: Any, x: Tensor, y: Tensor, labels: Tensor, run: Run) -> Tens
     return torch.cat([value.detach().flatten().float() for value in net.state_dict().values()])
 
 
-def check_net(name: str, size: int = 32, channels: int = 3) -> None:
-    """embed and head agree with forward, stages end in embed, gradients reach the picture, weights follow the seed."""
+def check_net(name: str | Path, sizes: Sequence[int] = (32, 48), channels: int = 3) -> None:
+    """Logits, features, depth, gradients, both modes, seeds, state, numbers of classes, sizes of pictures.
+
+    name: as for `--victim`: one that `miue networks` lists, one of timm's, or "path/to/file.py:Net".
+    """
+    for size, classes in itertools.product(sizes, (5, 2)):
+        try:
+            nets.tried(str(name), (channels, size, size), classes)
+            _check_net(str(name), (channels, size, size), classes)
+        except UserError as error:
+            raise AssertionError(str(error)) from None
+
+
+def _check_net(name: str, shape: tuple[int, int, int], classes: int) -> None:
     run = Run(seed=1)
-    with run.seeded("net"):
-        net = run.place(nets.build(name, (channels, size, size), 5)).eval()
-    with run.seeded("net"):
-        twin = run.place(nets.build(name, (channels, size, size), 5)).eval()
-    x = run.put(torch.rand(3, channels, size, size, generator=run.rng("x"))).requires_grad_()
-    z = net.embed(x)
+
+    def build(seed: int = 1) -> nets.Classifier:
+        with Run(seed=seed).seeded("net"):
+            return run.place(nets.build(name, shape, classes)).eval()
+
+    net, twin = build(), build()
+    torch.manual_seed(98)
+    state = torch.get_rng_state()
+    x = run.put(torch.rand(3, *shape, generator=run.rng("x"))).requires_grad_()
+    z, logits = net.embed(x), net(x)
+    assert torch.equal(state, torch.get_rng_state()), "in evaluation mode it draws random numbers"
     assert z.ndim == 2 and len(z) == 3, f"embed gives {tuple(z.shape)}, not one vector a picture"
-    assert torch.equal(net(x), net.head(z)), "forward is not head of embed"
-    assert net(x).shape == (3, 5), f"the head gives {tuple(net(x).shape)} for 5 classes"
-    assert torch.equal(net(x), twin(x)), "weights do not follow the seed"
+    assert logits.shape == (3, classes), f"the head gives {tuple(logits.shape)} for {classes} classes"
+    assert z.dtype == logits.dtype == torch.float32, f"features are {z.dtype}, logits {logits.dtype}; float32 is needed"
+    assert logits.isfinite().all(), "logits are not finite"
+    assert torch.equal(logits, net.head(z)), "forward is not head of embed, or the same pictures gave something else"
+    assert torch.equal(logits, twin(x)), "weights do not follow the seed: the same one gave others"
+    other = build(2)
+    assert not (torch.equal(z, other.embed(x)) and torch.equal(logits, other(x))), (
+        "weights do not follow the seed: another one gave the same"
+    )
+    fewer, tolerance = net(x[:2]), 0.05 * float(logits.detach().abs().max())
+    assert torch.allclose(fewer, logits[:2], atol=tolerance), (
+        "in evaluation mode the logits of a picture depend on the others in its batch"
+    )
     stages = net.stages(x)
-    assert len(stages) > 1 and torch.equal(stages[-1], z), "stages do not end in embed"
+    assert torch.equal(stages[-1], z), "stages do not end in embed"
     assert all(s.ndim == 2 and len(s) == 3 for s in stages), "a stage is not one vector a picture"
-    (gradient,) = torch.autograd.grad(net(x).logsumexp(1).sum(), x)
-    assert gradient.isfinite().all() and gradient.abs().sum() > 0, "no gradient reaches the picture"
+    (gradient,) = torch.autograd.grad(logits.logsumexp(1).sum(), x, allow_unused=True)
+    assert gradient is not None and gradient.isfinite().all() and gradient.any(), "no gradient reaches the picture"
+    _check_training(net, other, x.detach(), classes, run)
+    assert torch.equal(logits, twin(x)), "two networks of it share weights, or something else"
+    assert len(stages) > 1, "there are no features by depth: name modules of it in `points`"
+
+
+def _check_training(net: nets.Classifier, other: nets.Classifier, x: Tensor, classes: int, run: Run) -> None:
+    """Train `net` for a step, and give what it learned to `other`."""
+    net.train()
+    assert all(module.training for module in net.modules()), "train() does not reach all of its modules"
+    with run.seeded("layers"):
+        logits = net(x)
+    assert logits.shape == (len(x), classes), f"in training mode it gives {tuple(logits.shape)}"
+    parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    loss = F.cross_entropy(logits, run.put(torch.arange(len(x)) % classes))
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    before = set(net.trunk.parameters())  # none in a linear network
+    reached = {p for p, g in zip(parameters, gradients, strict=True) if g is not None and g.any()}
+    assert not before or before & reached, "no gradient reaches the weights before its head"
+    with torch.no_grad():
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            if gradient is not None:
+                parameter -= 0.01 * gradient
+    net.eval()
+    assert not any(module.training for module in net.modules()), "eval() does not reach all of its modules"
+    other.load_state_dict(net.state_dict())
+    assert torch.equal(net(x), other(x)), (
+        "its state_dict is not all of it: some of its weights are in no parameter or buffer (layers in a plain list?)"
+    )
 
 
 def check_estimator(

@@ -293,7 +293,7 @@ def test_a_net_that_breaks_its_contract(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(nets, "build", wrong)
     with pytest.raises(AssertionError, match="forward is not head of embed"):
-        check_net("small-cnn", 8)
+        check_net("small-cnn", (8,))
     count = iter(range(100))
 
     def other_weights(*a):
@@ -302,4 +302,4 @@ def test_a_net_that_breaks_its_contract(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(nets, "build", other_weights)
     with pytest.raises(AssertionError, match="weights do not follow the seed"):
-        check_net("small-cnn", 8)
+        check_net("small-cnn", (8,))

@@ -24,10 +24,11 @@ from miue.core.method import facts
 from miue.core.run import Run
 from miue.defenses import KNOWN as DEFENSES
 from miue.evaluation.records import Outcome
-from miue.nets import known
+from miue.nets import list_networks
 from miue.victims.recipes import RECIPES
 from miue.workflows import demo
 from miue.workflows import protect as jobs
+from miue.workflows.record import RunRecord
 from pictures import coloured, hashes, listed
 
 ATTACK = "mi-ue:surrogate=small-cnn:width=4,epochs=2,steps=2,step_size=2.0"
@@ -298,7 +299,7 @@ def test_the_demo(miue: Miue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     "verb, key, names",
     [
         ("recipes", "recipe", RECIPES),
-        ("networks", "network", known()),
+        ("networks", "network", list_networks()),
         ("estimators", "estimator", mi.KNOWN),
         ("defenses", "name", DEFENSES),
     ],
@@ -309,6 +310,78 @@ def test_what_there_is_to_choose_from(miue: Miue, verb: str, key: str, names: It
     table = miue(verb)
     assert table.code == 0 and all(value for line in lines for value in line.values())
     assert {line[key] for line in lines} <= set(table.out.split())
+
+
+OWN = """
+import torch
+
+
+class Net(torch.nn.Module):
+    def __init__(self, classes, image_shape):
+        super().__init__()
+        self.body = torch.nn.Conv2d(image_shape[0], 4, 3, 2)
+        self.fc = torch.nn.Linear(4, classes)
+
+    def forward(self, x):
+        return self.fc(self.body(x).relu().mean((2, 3)))
+"""
+
+
+def test_a_network_of_ones_own_is_surrogate_and_victim(miue: Miue, folder: Path):
+    Path("mine.py").write_text(OWN)
+    own = "mi-ue:surrogate=mine.py:Net,epochs=1,steps=1,step_size=2.0"
+    assert miue("protect", folder, "out", "--attack", own, "--quiet").code == 0
+    record = RunRecord.of(Path("out")).settings
+    assert "surrogate=mine.py:Net" in record["attack"] and len(record["code"]) == 17
+    assert miue("protect", folder, "out", "--attack", own, "--quiet").code == 0  # the same again
+    asked = ("--clean", folder, "--recipe", "quick:epochs=1,batch=8", "--quiet", "--json")
+    ended = miue("evaluate", "out", *asked, "--victim", "mine.py:Net", "--seeds", 1)
+    assert ended.code == 3
+    outcome = Outcome.model_validate_json(ended.out)
+    assert {run.victim for run in outcome.runs} == {"mine.py:Net"}
+    assert len(outcome.recipe["mine.py:Net"]["net_code"]) == 16
+    named = miue("evaluate", "out", "--clean", folder, "--recipe", "quick:net=mine.py:Net,epochs=1,batch=8", *asked[4:])
+    assert [run.last for run in Outcome.model_validate_json(named.out).runs][:3] == [run.last for run in outcome.runs]
+    victims = set(Path("out.private/victims").iterdir())
+    Path("mine.py").write_text(OWN.replace("relu", "tanh"))  # another network: nothing old is taken
+    assert miue("evaluate", "out", *asked, "--victim", "mine.py:Net", "--seeds", 1).code == 3
+    assert len(set(Path("out.private/victims").iterdir()) - victims) >= 3
+    refused = miue("protect", folder, "out", "--attack", own, "--quiet")
+    assert refused.code == 2 and refused.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "net", "told"),
+    [
+        (None, "mine.py:Net", "net file mine.py does not exist"),
+        ("import nothing_like_it", "mine.py:Net", "mine.py does not load: ModuleNotFoundError"),
+        (OWN, "mine.py:Nets", "there is no 'Nets' in the file; in it are: Net"),
+        (OWN, "mine.py", "in it are: Net"),
+        ("Net = 3", "mine.py:Net", "Net is an int, not a class or function"),
+        (OWN.replace(", image_shape)", ")"), "mine.py:Net", "got an unexpected keyword argument 'image_shape'"),
+        (OWN.replace("Linear(4, classes)", "Linear(4, 9)"), "mine.py:Net", "gives (2, 9); 2 pictures of"),
+    ],
+)
+def test_a_broken_network_is_one_message(
+    miue: Miue,
+    protected: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    source: str | None,
+    net: str,
+    told: str,
+):
+    monkeypatch.chdir(tmp_path)
+    if source:
+        Path("mine.py").write_text(source)
+    asked = ("evaluate", protected / "out", "--clean", protected / "in", "--quiet")
+    for ended in (
+        miue(*asked, "--victim", net),
+        miue(*asked, "--recipe", f"quick:net={net}"),
+        miue("protect", protected / "in", "new", "--attack", f"em:surrogate={net}", "--quiet"),
+    ):
+        assert ended.code == 2 and told in ended.err and ended.err.count("\n") == 1
+    assert not Path("new").exists()
 
 
 def test_the_doctor(miue: Miue):

@@ -17,13 +17,13 @@ from miue.testing import check_net
 @pytest.mark.parametrize("channels", [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize("name", ["resnet18", "vit-tiny"])
 def test_the_contract_of_usual_ones(name: str, channels: int):
-    check_net(name, 32, channels)
+    check_net(name, (32,), channels)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", ["small-cnn", "small-cnn:width=4", "small-resnet"])
 def test_the_contract(name: str, channels: int):
-    check_net(name, 32, channels)
+    check_net(name, (32,), channels)
 
 
 @pytest.mark.parametrize(
@@ -31,14 +31,14 @@ def test_the_contract(name: str, channels: int):
     [("small-cnn", 8), ("small-resnet", 13), ("vit-tiny", 28), ("vit-tiny", 8), ("small-vit:width=32,depth=2", 16)],
 )
 def test_the_contract_at_other_sizes(name: str, size: int):
-    check_net(name, size, 1)
+    check_net(name, (size,), 1)
 
 
 @pytest.mark.parametrize("size", [8, 32])
 @pytest.mark.parametrize("name", ["linear", "mlp2", "mlp3:width=16", "lenet5", "wrn:depth=10,width=1"])
 def test_the_contract_of_plain_victims(name: str, size: int):
-    check_net(name, size, 3)
-    check_net(name, size, 1)
+    check_net(name, (size,), 3)
+    check_net(name, (size,), 1)
 
 
 def test_pictures_are_counted_where_gradients_flow():
@@ -63,7 +63,7 @@ VICTIMS = ["vgg19", "densenet121", "mobilenetv2", "wrn-28-10", "wrn-34-10", "cai
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VICTIMS)
 def test_the_contract_of_the_papers_victims(name: str):
-    check_net(name, 32, 3)
+    check_net(name, (32,), 3)
 
 
 def sizes(name: str, module: str, size: int = 32) -> tuple[int, ...]:
@@ -124,7 +124,7 @@ def test_channels_and_not_positions_are_kept_by_depth():
     ("name", "size"), [("resnet50", 32), ("resnet18", 96), ("vit-small", 64), ("mobilenetv3_small_050", 64)]
 )
 def test_the_contract_of_larger_ones(name: str, size: int):
-    check_net(name, size, 3)
+    check_net(name, (size,), 3)
 
 
 @pytest.mark.parametrize(("size", "positions"), [(32, 32), (63, 63), (64, 16)])
@@ -195,6 +195,6 @@ def test_refusals(name: str, told: str):
 
 
 def test_known_names_can_be_built():
-    for name in nets.known():
+    for name in nets.list_networks():
         if name not in VICTIMS:  # slow to fill with random weights; in the slow contract
             assert nets.build(name, (3, 32, 32), 2).head.out_features == 2

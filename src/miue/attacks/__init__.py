@@ -1,8 +1,10 @@
 """Attacks: methods that choose the perturbation. Adding one: a file here, a line in `KNOWN`, a line in the docs."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from miue import nets
 from miue.attacks.ar import AR
 from miue.attacks.aue import AUE
 from miue.attacks.cuda import CUDA
@@ -21,8 +23,9 @@ from miue.attacks.rem import REM
 from miue.attacks.sep import SEP
 from miue.attacks.tap import TAP
 from miue.attacks.tue import TUE
+from miue.core.files import file_digest
 from miue.core.method import Attack
-from miue.core.spelling import parse
+from miue.core.spelling import parse, split
 
 KNOWN: Mapping[str, type[Any]] = {
     "ar": AR,
@@ -55,6 +58,18 @@ def attack(text: str) -> Attack:
     return parse(text, KNOWN, "attack")
 
 
+def code_of(spelling: str, method: object) -> str:
+    """Digest of the code of a method, and of its surrogate, from users' files, or of what a method of ours reads.
+
+    Empty for most.
+    """
+    file, own, _ = split(spelling)[0].partition(".py:")
+    code = file_digest(Path(f"{file}.py").expanduser()) if own else getattr(method, "content", "")
+    surrogate = getattr(method, "surrogate", None)
+    net = nets.code(nets.named(surrogate)) if isinstance(surrogate, str) else ""
+    return f"{code}+{net}" if net else code
+
+
 __all__ = [
     "AR",
     "AUE",
@@ -77,5 +92,6 @@ __all__ = [
     "Noise",
     "Patterns",
     "attack",
+    "code_of",
     "list_attacks",
 ]

@@ -106,6 +106,10 @@ class OnNet(Crafted):
 
     surrogate: str = "resnet18"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "surrogate", nets.named(self.surrogate))
+
     def network(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         return nets.build(self.surrogate, shape, classes)
 

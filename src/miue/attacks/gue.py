@@ -100,6 +100,7 @@ class GUE:
     }
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "surrogate", nets.named(self.surrogate))
         at_least(self, epochs=1, batch=2, inner_steps=1, width=1)
         for name in ("lr", "generator_lr", "inner_lr", "eta"):
             if not getattr(self, name) > 0:

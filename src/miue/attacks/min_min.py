@@ -75,6 +75,7 @@ class Alternating(ABC):
     class_gradient: float = 0.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "surrogate", nets.named(self.surrogate))
         at_least(self, epochs=1, steps=1, batch=2, noise_batch=2, cells=0, companions=0, views=1)
         check_steps(self.step_size, self.lr, self.momentum)
         at_least(self, weight_decay=0, step_size_end=0)

@@ -49,11 +49,17 @@ def recipes(json: Json = False) -> None:
 
 
 def networks(json: Json = False) -> None:
-    """List the networks that have a short name, for `--victim`; every other name is looked up in timm."""
-    from miue.cli import show
-    from miue.nets import known
+    """List the networks that have a short name, for `--victim`, and the optimizer and rate that each brings.
 
-    show.listing([{"network": name} for name in known()], json)
+    Every other name is looked up in timm; `your_file.py:Net` is a network of your own.
+    """
+    from miue.cli import show
+    from miue.nets import facts, list_networks
+
+    lines = [
+        {"network": name, "optimizer": facts(name).optimizer, "rate": facts(name).rate} for name in list_networks()
+    ]
+    show.listing(lines, json)
 
 
 def estimators(json: Json = False) -> None:

@@ -221,7 +221,9 @@ def analyze(
     outs: Annotated[list[Path], typer.Argument(metavar="OUT...", help="Published folders, made from one source.")],
     clean: Originals,
     test: Test = None,
-    victim: Annotated[str | None, typer.Option(help="Network to train: resnet18, vit-tiny, any timm name.")] = None,
+    victim: Annotated[
+        str | None, typer.Option(help="Network to train: resnet18, any timm name, `your_file.py:Net`.")
+    ] = None,
     recipe_name: RecipeName = "quick",
     estimator: Estimators = None,
     rows: Rows = 2000,

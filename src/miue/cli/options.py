@@ -73,7 +73,9 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what miue 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what was found and what it would cost; write nothing.")]
 Victims = Annotated[
     list[str] | None,
-    typer.Option(help="Network to train, may be repeated: a name that `miue networks` lists, or one of timm's."),
+    typer.Option(
+        help="Network to train, may be repeated: one of `miue networks`, one of timm's, or `your_file.py:Net`."
+    ),
 ]
 Threshold = Annotated[float, typer.Option(help="Largest share of the clean gain over chance that may be left.")]
 KeepVictims = Annotated[

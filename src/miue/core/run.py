@@ -94,7 +94,10 @@ class Run:
     def place(self, net: nn.Module) -> Any:
         """A network on the run's device, convolutions in its memory layout, its trunk in the run's precision."""
         net.autocast = self.autocast  # pyright: ignore[reportArgumentType]
-        return net.to(self.device).to(memory_format=self.numerics.layout)  # pyright: ignore[reportCallIssue]
+        net = net.to(self.device)
+        if getattr(net, "plain", False):  # somebody's code, which may say `view` where `reshape` is needed
+            return net
+        return net.to(memory_format=self.numerics.layout)  # pyright: ignore[reportCallIssue]
 
     def autocast(self) -> torch.autocast:
         """Lower precision inside trunks where the hardware has it. Features, losses and deltas stay float32."""

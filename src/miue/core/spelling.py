@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.machinery
 import importlib.util
 import math
 import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from types import NoneType, UnionType
+from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import torch
 
 from miue.core.errors import UserError
 from miue.core.files import file_digest
@@ -123,35 +127,87 @@ def _again(place: str, name: str, kind: str, given: dict[str, Any]) -> Any:
 def _from_file(name: str, kind: str) -> type:
     """Somebody else's method: "path/to/their_file.py:Theirs"."""
     file, _, attribute = name.partition(":")
-    path = Path(file)
-    if not path.is_file():
-        raise UserError(f"{kind} file {file} does not exist")
-    module_name = f"miue_file_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    module = sys.modules.get(module_name)
-    if module is None:
-        found = importlib.util.spec_from_file_location(module_name, path)
-        assert found is not None and found.loader is not None  # a .py file always has a loader
-        module = importlib.util.module_from_spec(found)
-        sys.modules[module_name] = module
-        try:
-            found.loader.exec_module(module)
-        except Exception as error:
-            del sys.modules[module_name]
-            raise UserError(f"{file} does not load: {type(error).__name__}: {error}") from error
-    cls = getattr(module, attribute, None)
+    source = UserFile.read(file, kind)
+    cls = getattr(source.load(), attribute, None)
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise UserError(f"{file} has no dataclass {attribute!r}; a method is a frozen dataclass with one call")
-    if cls.__module__ == module_name and cls not in _OWN:
+    if cls.__module__ == source.module and cls not in _OWN:
         # results are kept under what a method's repr says, and another file may have a class of the same name
-        plain, code = cls.__repr__, file_digest(path)
-        cls.__repr__ = lambda self: f"{plain(self)} of {code}"
-        cls.__reduce__ = lambda self: (_again, (f"{path.resolve()}:{attribute}", name, kind, _given(self)))
+        plain = cls.__repr__
+        cls.__repr__ = lambda self: f"{plain(self)} of {source.code}"
+        cls.__reduce__ = lambda self: (_again, (f"{source.path}:{attribute}", name, kind, _given(self)))
         _OWN.add(cls)
     cls.spelling = name  # type: ignore[attr-defined]
     return cls
 
 
-def code_of(spelling: str, method: object) -> str:
-    """Digest of the code of a method from a user's own file, or of what a method of ours reads; mostly empty."""
-    file, own, _ = spelling.partition(".py:")
-    return file_digest(Path(f"{file}.py")) if own else getattr(method, "content", "")
+@dataclasses.dataclass(frozen=True)
+class UserFile:
+    """A Python file of the user's, by its content: another content is another module."""
+
+    name: str
+    """The path as the user wrote it."""
+    path: Path
+    code: str
+    """Digest of the content, 16 hexadecimal digits."""
+
+    @classmethod
+    def read(cls, name: str, kind: str) -> UserFile:
+        """Raises UserError where there is no such file. kind: what is looked for in it, for the message."""
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise UserError(f"{kind} file {name} does not exist")
+        try:
+            return cls(name, path.resolve(), file_digest(path))
+        except OSError as error:
+            raise UserError(f"{kind} file {name} cannot be read: {error.strerror}") from None
+
+    @property
+    def module(self) -> str:
+        """The name of its module in this process."""
+        return f"miue_file_{hashlib.sha256(str(self.path).encode()).hexdigest()[:12]}_{self.code}"
+
+    def load(self) -> ModuleType:
+        """Execute the file once a process, without moving torch's global generator.
+
+        Raises UserError for a file that does not load, or whose content is another one by now.
+        """
+        if self.module in sys.modules:
+            return sys.modules[self.module]
+        content = self.path.read_bytes() if self.path.is_file() else b""
+        if hashlib.sha256(content).hexdigest()[:16] != self.code:
+            raise UserError(f"{self.name} was changed while it was in use; start again")
+        loader = _Loader(self.module, str(self.path), content)
+        spec = importlib.util.spec_from_loader(self.module, loader)
+        assert spec is not None  # a loader was given
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[self.module] = module
+        try:
+            with torch.random.fork_rng(devices=[]):
+                loader.exec_module(module)
+        except (Exception, SystemExit) as error:  # a script may end itself, for want of arguments
+            del sys.modules[self.module]
+            raise UserError(f"{self.name} does not load: {self.explain(error)}") from error
+        return module
+
+    def explain(self, error: BaseException) -> str:
+        """One line of an error, with the last line of this file that it came through."""
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(self.path)]
+        text = " ".join(str(error).split())
+        told = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        return f"{told} (line {lines[-1]})" if lines else told
+
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    """Executes the bytes that were digested. Keeps no bytecode, which could be that of an earlier edit."""
+
+    def __init__(self, module: str, path: str, content: bytes) -> None:
+        super().__init__(module, path)
+        self.content = content
+
+    def get_data(self, path: str) -> bytes:
+        return self.content
+
+    def path_stats(self, path: str) -> Mapping[str, Any]:
+        raise OSError  # no date: no bytecode is looked for, or written

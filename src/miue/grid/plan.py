@@ -11,12 +11,12 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from miue import data
-from miue.attacks import KNOWN, attack
+from miue.attacks import KNOWN, attack, code_of
 from miue.core.errors import UserError
 from miue.core.files import Record, digest, read_toml
 from miue.core.method import own_budget
 from miue.core.run import Run
-from miue.core.spelling import code_of, spell
+from miue.core.spelling import spell
 from miue.core.types import Budget, ImageSet
 from miue.data.split import read_test
 from miue.defenses import combination

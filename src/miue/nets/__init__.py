@@ -1,8 +1,9 @@
-"""Networks by name: (shape, classes) -> a module with `embed`, `head` and `stages`. Our own, and timm's
-behind one adapter."""
+"""Networks by name: (shape, classes) -> a module with `embed`, `head` and `stages`. Our own, timm's behind one adapter,
+and those of users' files. `facts` says how each trains."""
 
-from miue.nets.adapter import build, known, tried
-from miue.nets.adapter import known as list_networks
+from miue.nets.adapter import build, facts, list_networks, tried
 from miue.nets.base import Classifier, counted
+from miue.nets.facts import NetFacts
+from miue.nets.files import code, named
 
-__all__ = ["Classifier", "build", "counted", "known", "list_networks", "tried"]
+__all__ = ["Classifier", "NetFacts", "build", "code", "counted", "facts", "list_networks", "named", "tried"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from miue.core.errors import UserError
 from miue.core.spelling import split
 from miue.nets.base import Classifier
+from miue.nets.facts import ADAMW, PLAIN, USUAL, NetFacts, of_timm
+from miue.nets.files import FileName, facts_of, from_file, named
 from miue.nets.plain import lenet5, linear, three_layers, two_layers
 from miue.nets.small import small_cnn, small_resnet
 from miue.nets.wide import wide_resnet
@@ -26,15 +28,22 @@ def small_vit(shape: tuple[int, int, int], classes: int, width: int = 64, depth:
     return _from_timm(ALIASES["vit-tiny"], shape, classes, **sizes)
 
 
-OURS: dict[str, Callable[..., Classifier]] = {
-    "small-cnn": small_cnn,
-    "small-resnet": small_resnet,
-    "linear": linear,
-    "mlp2": two_layers,
-    "mlp3": three_layers,
-    "lenet5": lenet5,
-    "wrn": wide_resnet,
-    "small-vit": small_vit,
+class Ours(NamedTuple):
+    """A network of ours: (shape, classes, options) -> it, and how it trains."""
+
+    build: Callable[..., Classifier]
+    facts: NetFacts = USUAL
+
+
+OURS: Mapping[str, Ours] = {
+    "small-cnn": Ours(small_cnn),
+    "small-resnet": Ours(small_resnet),
+    "linear": Ours(linear, PLAIN),
+    "mlp2": Ours(two_layers, PLAIN),
+    "mlp3": Ours(three_layers, PLAIN),
+    "lenet5": Ours(lenet5, PLAIN),
+    "wrn": Ours(wide_resnet),
+    "small-vit": Ours(small_vit, ADAMW),
 }
 SHORT = {"wrn-28-10": "wrn:depth=28,width=10", "wrn-34-10": "wrn:depth=34,width=10"}
 ALIASES = {
@@ -46,39 +55,61 @@ ALIASES = {
     "swin": "swin_tiny_patch4_window7_224",
 }
 CIFAR_STEM_BELOW = 64
+# families of timm, by the beginnings of their names, that are told the size of the pictures: plain transformers, whose
+# patches are chosen for it, and others
+PATCHED = "vit_", "deit", "cait", "eva", "beit", "convit", "flexivit", "aimv2"
+SIZED = "maxvit", "maxxvit", "coatnet", "coatnext", "pit_", "gcvit", "hiera_"
 
 
-def known() -> list[str]:
+def list_networks() -> list[str]:
     """The names that have a short spelling; every other name is looked up in timm."""
     return [*OURS, *SHORT, "resnet18", "resnet50", "densenet121", *ALIASES]
+
+
+def facts(name: str) -> NetFacts:
+    """How a network trains, by any name that `build` takes. Raises UserError for one in a file that does not load."""
+    name = named(name)
+    if isinstance(name, FileName):
+        return facts_of(name)
+    short = split(SHORT.get(name, name))[0]
+    return OURS[short].facts if short in OURS else of_timm(ALIASES.get(short, short))
 
 
 def build(name: str, shape: tuple[int, int, int], classes: int) -> Classifier:
     """A network with random weights for pictures of `shape` = (channels, height, width).
 
-    name: "small-cnn", "small-resnet" (with ":width=16", say), "vit-tiny", or any timm model. Nothing is downloaded.
-    Weights come from torch's global generator: call inside `run.seeded(...)`.
+    name: "small-cnn", "small-resnet" (with ":width=16", say), "vit-tiny", any timm model, or "path/to/file.py:Net".
+    Nothing is downloaded. Weights come from torch's global generator: call inside `run.seeded(...)`.
     """
+    name = named(name)
+    if isinstance(name, FileName):
+        return from_file(name, shape, classes)
     short, _, options = split(SHORT.get(name, name))
     if short in OURS:
-        allowed = list(inspect.signature(OURS[short]).parameters)[2:]
+        make = OURS[short].build
+        allowed = list(inspect.signature(make).parameters)[2:]
         if set(options) - set(allowed) or not all(v.isdecimal() and int(v) for v in options.values()):
             told = " and ".join(f"{option}=<whole number>" for option in allowed)
             raise UserError(f"net {name!r}: its options are {told or 'none at all'}")
-        return OURS[short](shape, classes, **{k: int(v) for k, v in options.items()})
+        return make(shape, classes, **{k: int(v) for k, v in options.items()})
     return _from_timm(ALIASES.get(short, short), shape, classes)
 
 
 def tried(name: str, shape: tuple[int, int, int], classes: int) -> int:
     """Bytes of a network's weights. Raises UserError if it cannot be built or takes no pictures of this shape."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        net = build(name, shape, classes).eval()
         try:
-            assert net(torch.zeros(2, *shape)).shape == (2, classes)
+            net = build(name, shape, classes)
+            for training in (True, False):
+                logits = net.train(training)(torch.zeros(2, *shape))
+                assert logits.shape == (2, classes), f"{tuple(logits.shape)} for 2 pictures of {classes} classes"
+            assert next(net.parameters(), None) is not None, "it has no weights"
+        except UserError:
+            raise
         except Exception as error:  # whatever a network says of a size that it was not made for
             size, why = f"{shape[1]} x {shape[2]}", str(error) or type(error).__name__
             raise UserError(
-                f"net {name!r} cannot be used with pictures of {size} pixels ({why}); give another one"
+                f"net {str(name)!r} cannot be used with pictures of {size} pixels ({why}); give another one"
             ) from None
     return sum(tensor.nbytes for tensor in net.state_dict().values())
 
@@ -101,13 +132,15 @@ def _from_timm(name: str, shape: tuple[int, int, int], classes: int, **sizes: in
     if not timm.is_model(name):
         close = timm.list_models(f"*{name.split('_')[0]}*")[:8]
         raise UserError(
-            f"net {name!r} is unknown; allowed: {', '.join(known())}, or a timm model {close or ''}".rstrip()
+            f"net {name!r} is unknown; allowed: {', '.join(list_networks())}, or a timm model {close or ''}".rstrip()
         )
     channels, height, width = shape
     side = max(height, width)
     extra: dict[str, Any] = sizes | _sizes(name, height, width)
     model: Any = timm.create_model(name, pretrained=False, num_classes=classes, in_chans=channels, **extra)
     head = model.get_classifier()
+    if isinstance(head, tuple):  # of a distilled network; the second one is for its teacher
+        head = head[0]
     if side < CIFAR_STEM_BELOW:
         _keep_small(model, channels)
         if name.startswith("vgg"):
@@ -120,7 +153,9 @@ def _from_timm(name: str, shape: tuple[int, int, int], classes: int, **sizes: in
 def _sizes(name: str, height: int, width: int) -> dict[str, Any]:
     """What transformers must be told of a size: below 224 pixels 64 tokens, or 256 where they are merged by depth."""
     side = max(height, width)
-    if not name.startswith(("vit_", "deit", "cait", "eva", "swin")):
+    if name.startswith(SIZED):
+        return {"img_size": (height, width)}
+    if not name.startswith((*PATCHED, "swin")):
         return {}
     if side >= 224:  # their own patches
         return {"img_size": (height, width)}

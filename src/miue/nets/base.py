@@ -27,20 +27,28 @@ class Classifier(nn.Module):
     """head(trunk(normalised x)). Pictures are float in [0,1]; (x - 0.5) / 0.25 happens inside.
 
     points: names of the trunk's modules whose outputs are the features by depth, shallow to deep. positions: the axes
-    of such an output that are places and no channels, where it has four.
+    of such an output that are places and no channels, where it has four. plain: the trunk is code that knows nothing of
+    miue: it gets pictures in [0,1] as they are, in the memory layout that `view` needs.
     """
 
     def __init__(
-        self, trunk: nn.Module, head: nn.Module, points: Sequence[str] = (), positions: tuple[int, int] = (2, 3)
+        self,
+        trunk: nn.Module,
+        head: nn.Module,
+        points: Sequence[str] = (),
+        positions: tuple[int, int] = (2, 3),
+        plain: bool = False,
     ) -> None:
         super().__init__()
         self.trunk, self.head, self.points, self.positions = trunk, head, tuple(points), positions
+        self.plain = plain
         self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def embed(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         """Penultimate features, float32; the trunk alone runs in the precision of `Run.place`."""
         with self.autocast():
-            z = self.trunk((x - 0.5) * 4)
+            # flattened for its strides: those of one channel in another layout pass as contiguous, and spread
+            z = self.trunk(x.flatten().view(x.shape) if self.plain else (x - 0.5) * 4)
         return z.float()
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
@@ -95,9 +103,10 @@ def _pooled(x: Tensor, positions: tuple[int, int]) -> Float[Tensor, "b d"]:
     return x.mean(positions) if x.ndim == 4 else x.mean(1) if x.ndim == 3 else x
 
 
-def _collect(seen: list[Tensor], positions: tuple[int, int]) -> Callable[[nn.Module, object, Tensor], None]:
-    def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-        seen.append(_pooled(output.float(), positions))
+def _collect(seen: list[Tensor], positions: tuple[int, int]) -> Callable[[nn.Module, object, Any], None]:
+    def hook(_module: nn.Module, _inputs: object, output: Any) -> None:
+        features = output[0] if isinstance(output, tuple) else output  # some hand on class tokens beside them
+        seen.append(_pooled(features.float(), positions))
 
     return hook
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from miue import nets
 from miue.core.errors import UserError
 from miue.core.spelling import spell
 from miue.training.views import crop, flip
@@ -61,6 +62,7 @@ class Smoothed:
 class Recipe:
     """How a victim is trained: the network, SGD or AdamW with a cosine rate, and what is done to pictures and network.
 
+    net: any name that `nets.build` takes; of one in a user's file the repr, and so every digest, says which code it is.
     warmup: share of all steps with a linear rise. hold_out: share of the training set that is kept back; the weights
     of the epoch that is best on it are the victim's (0: those of the last epoch). It is a part of what was published:
     of a protected set the held-out part is protected, too, and says little about clean pictures. What somebody with
@@ -87,6 +89,7 @@ class Recipe:
     source: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "net", nets.named(self.net))
         if self.epochs < 1 or self.batch < 2 or not self.lr > 0:
             raise UserError(
                 f"epochs={self.epochs}, batch={self.batch}, lr={self.lr:g}: at least 1, 2 and a positive rate"
@@ -128,9 +131,10 @@ class Recipe:
     @property
     def victim(self) -> str:
         """What its runs are called: the network, and the defense where there is one."""
-        return f"{self.net} + {self.defense}" if self.defense else self.net
+        return f"{self.net} + {self.defense}" if self.defense else str(self.net)
 
     def described(self) -> dict[str, Any]:
         """The recipe as plain values, for records."""
         several = {slot: [repr(d) for d in getattr(self, slot)] for slot in ("purify", "augment", "start", "finish")}
-        return asdict(self) | several | {"loss": repr(self.loss)}
+        own = {"net": str(self.net)} | ({"net_code": code} if (code := nets.code(self.net)) else {})
+        return asdict(self) | several | {"loss": repr(self.loss)} | own

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from miue import nets
 from miue.core.errors import UserError
 from miue.core.spelling import fill, split
 from miue.victims.recipe import Recipe, Smoothed
@@ -58,7 +59,6 @@ RECIPES: Mapping[str, Recipe] = {
         source="ours: AdamW for transformers",
     ),
 }
-UNNORMALISED = ("linear", "mlp2", "mlp3", "lenet5")
 
 
 def list_recipes() -> list[str]:
@@ -83,9 +83,10 @@ def recipe(text: str, net: str | None = None) -> Recipe:
 
 
 def _for_victim(base: Recipe, net: str) -> Recipe:
-    """The recipe with another network: transformers get their optimizer, nets without normalisation a lower rate."""
-    if net.partition(":")[0] in UNNORMALISED:
-        return replace(base, net=net, lr=min(base.lr, 0.01))
-    if net.startswith(("vit", "small-vit", "deit", "cait", "swin")) and base.optimizer == "sgd":
-        return replace(base, net=net, optimizer="adamw", lr=1e-3, warmup=max(base.warmup, 0.1), weight_decay=0.05)
-    return replace(base, net=net)
+    """The recipe with another network, and with the optimizer and the rate that this network needs."""
+    own = nets.facts(net)
+    lr = base.lr if own.lr is None else own.lr
+    if own.optimizer == "sgd" or base.optimizer == own.optimizer:
+        return replace(base, net=net, lr=min(base.lr, lr))
+    decay = base.weight_decay if own.weight_decay is None else own.weight_decay
+    return replace(base, net=net, optimizer="adamw", lr=lr, warmup=max(base.warmup, own.warmup), weight_decay=decay)

@@ -16,13 +16,13 @@ import torch
 from filelock import Timeout
 
 from miue import data, nets, publish
-from miue.attacks import KNOWN, attack
+from miue.attacks import KNOWN, attack, code_of
 from miue.core.errors import UserError
 from miue.core.files import Lock, Record, digest, installed, read_record, write_atomically
 from miue.core.launch import launch
 from miue.core.method import Attack, own_budget
 from miue.core.run import Run
-from miue.core.spelling import code_of, spell
+from miue.core.spelling import spell
 from miue.core.types import Budget, ImageSet, Perturbation
 from miue.workflows.record import RunRecord
 
