@@ -345,7 +345,7 @@ def test_a_loaded_perturbation_is_checked_again(tmp_path: Path):
 
     meta = {"made_by": "theirs", "eps": "8", "norm": "linf"}
     save_file({"delta": torch.full((1, 3, 2, 2), 9, dtype=torch.int8)}, str(tmp_path / "bad.safetensors"), meta)
-    with pytest.raises(ValueError, match="theirs left its budget"):
+    with pytest.raises(UserError, match="theirs left its budget"):
         Perturbation.load(tmp_path / "bad.safetensors")
     with pytest.raises(UserError, match="no perturbation"):
         Perturbation.load(tmp_path / "none.safetensors")

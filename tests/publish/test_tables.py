@@ -199,7 +199,7 @@ def test_npz_there_and_back(tmp_path: Path, shape):
         ({"x": np.zeros((2, 3, 4, 9), np.uint8), "y": [0, 1]}, "channels last"),
         ({"x": np.zeros((2, 4, 4), np.uint8), "y": [0, -1]}, "at least 0"),
         ({"x": np.zeros((2, 4, 4), np.uint8), "y": [0, 10**12]}, "from 0 upwards"),
-        ({"x": np.zeros((2, 4, 4), np.uint8), "y": np.array([{}, None])}, "pickled"),
+        ({"x": np.zeros((2, 4, 4), np.uint8), "y": np.array([{}, None])}, "Python objects"),
         (
             {"x": np.zeros((2, 4, 4), np.uint8), "y": [0, 1], "data": np.zeros((2, 4, 4), np.uint8)},
             "array 'data' .uint8",

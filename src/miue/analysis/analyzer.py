@@ -133,7 +133,7 @@ class Analyzer:
         key = digest(VERSION, replace(self, seeds=1), digests, run.seed, seed)
         record = keep / f"{key}.json" if keep else None
         with locked(run.keep, f"analysis-{victim}") if run.keep else nullcontext():
-            if record and record.is_file():
+            if record and record.exists():
                 return read_record(Examined, record)
             own, start = replace(run, seed=run.seed + seed, keep=keep), time.monotonic()
             net = self._victim(trained, own, run)

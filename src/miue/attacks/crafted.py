@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import prod
 from typing import Any, Literal
 
 import torch
@@ -78,6 +79,12 @@ class Crafted(ABC):
         steps = (self.steps - 1) / PROBE
         return [(plain, self.epochs / self.checkpoints - steps), (replace(plain, steps=1 + PROBE), steps)]
 
+    def kept_bytes(self, count: int, shape: tuple[int, int, int], classes: int, processes: int) -> int:
+        """What a run of so many pictures keeps on disk at most, while the state of training is replaced."""
+        with torch.random.fork_rng(devices=[]):
+            net = nets.weight(self.network(shape, classes))
+        return net * ((4 if self.momentum else 2) + self.checkpoints) + 4 * count * prod(shape)
+
     def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation:
         """The perturbation of the whole set, one row a picture."""
         if budget.norm != "linf":
@@ -127,12 +134,13 @@ def _trained(
     plan: Crafted, batches: Batches, run: Run, identity: Mapping[str, Any], tick: Callable[[], None]
 ) -> list[Any]:
     """The checkpoints of one training, frozen, in evaluation mode. Process 0 keeps the state, all of them read it."""
-    net = _fresh(plan, batches.data, run)
-    optimizer = torch.optim.SGD(net.parameters(), plan.lr, plan.momentum, weight_decay=plan.weight_decay)
-    first = resume(net, optimizer, run, "training", identity)
     ends = [(i + 1) * plan.epochs // plan.checkpoints for i in range(plan.checkpoints)]
-    done = {end: run.load(f"surrogate-{end}", **identity) for end in ends if end <= first}
+    done = {end: run.load(f"surrogate-{end}", **identity) for end in ends}
     weights = {end: part[0] for end, part in done.items() if part}
+    net, optimizer = _started(plan, batches.data, run)
+    first = resume(net, optimizer, run, "training", identity)
+    if any(end <= first and end not in weights for end in ends):  # one was lost: it comes again on the same way
+        (net, optimizer), first = _started(plan, batches.data, run), 0
     count = batches.count(plan.batch)
     rate = cosine(plan.lr, plan.epochs * count)
     for epoch in range(first, plan.epochs):
@@ -152,6 +160,11 @@ def _trained(
                 run.save(f"surrogate-{end}", weights[end], identity)
             run.save("training", state(net, optimizer), {**identity, "epoch": end})
     return [_frozen(_fresh(plan, batches.data, run), weights[end]) for end in ends]
+
+
+def _started(plan: Crafted, data: ImageSet, run: Run) -> tuple[Any, torch.optim.Optimizer]:
+    net = _fresh(plan, data, run)
+    return net, torch.optim.SGD(net.parameters(), plan.lr, plan.momentum, weight_decay=plan.weight_decay)
 
 
 def _fresh(plan: Crafted, data: ImageSet, run: Run) -> Any:

@@ -115,6 +115,14 @@ class GUE:
         """A short version, and how many times its seconds make those of this one (for a forecast)."""
         return [(self, 1.0)] if self.generator else [(replace(self, epochs=1), float(self.epochs))]
 
+    def kept_bytes(self, count: int, shape: tuple[int, int, int], classes: int, processes: int) -> int:
+        """What a run keeps on disk at most, while a checkpoint is replaced by the next one."""
+        if self.generator:
+            return 0
+        with torch.random.fork_rng(devices=[]):
+            generator = nets.weight(UNet(shape[0], self.width))
+        return 2 * nets.tried(self.surrogate, shape, classes) + 3 * generator
+
     def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation:
         """The perturbation of the whole set. Resumes after the last finished epoch where `run` keeps state."""
         self.facts.check(budget)

@@ -117,6 +117,15 @@ class Alternating(ABC):
         perturb.check_cells(self.cells, max(data.shape[1:]))
         return _Alternation(self, data, budget, run).run_all()
 
+    def kept_bytes(self, count: int, shape: tuple[int, int, int], classes: int, processes: int) -> int:
+        """What a run of so many pictures keeps on disk at most, while a checkpoint is replaced by the next one."""
+        c, h, w = shape
+        net = nets.tried(self.surrogate, shape, classes)
+        rows = processes * classes if self.per == "class" else count
+        delta = 4 * rows * c * (self.cells**2 or h * w) * (2 if self.noise_momentum else 1)
+        state = processes * net * (2 if self.momentum else 1) + delta
+        return (2 if processes == 1 else 3) * state + net
+
 
 @dataclass(frozen=True, kw_only=True)
 class Classifying(Alternating):

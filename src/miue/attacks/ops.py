@@ -62,6 +62,7 @@ class OPS:
     by a change of +255 or -255 that clamps to it, so there is one row a class.
     """
 
+    per: ClassVar[str] = "class"
     facts: ClassVar[Facts] = Facts(
         title="OPS",
         year=2023,

@@ -52,6 +52,7 @@ class Patterns:
 
     regions: int = 16
 
+    per: ClassVar[str] = "class"
     facts: ClassVar[Facts] = Facts(
         title="patterns",
         year=2022,

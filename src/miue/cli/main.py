@@ -365,7 +365,7 @@ def main() -> None:
         streams.close()
     except OSError as error:
         print(f"miue: {error}; the same command goes on once that is mended", file=sys.stderr)
-        closed = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG)
+        closed = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EISDIR, errno.EEXIST)
         sys.exit(USAGE if error.errno in closed else FAILED_INPUTS)
 
 

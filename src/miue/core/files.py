@@ -7,9 +7,9 @@ import hashlib
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from torch import Tensor
 
-from miue.core.errors import UserError
+from miue.core.errors import Damaged, UserError, refuse_folder
 
 
 class Record(BaseModel):
@@ -28,6 +28,17 @@ class Record(BaseModel):
 
 
 _FLUSHING = 16  # threads that wait for the disk
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """For what writes a file: an error of the disk that tells no file, as a full disk does, tells this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def write_atomically(path: Path, content: bytes | Callable[[Path], None], flush: bool = True) -> None:
@@ -40,9 +51,10 @@ def write_atomically(path: Path, content: bytes | Callable[[Path], None], flush:
     try:
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content) if isinstance(content, bytes) else content(part)
-        if flush:
-            _flush(part)
+        with named(path):
+            part.write_bytes(content) if isinstance(content, bytes) else content(part)
+            if flush:
+                _flush(part)
         part.replace(path)
     except BaseException as error:
         with suppress(OSError):
@@ -128,14 +140,16 @@ def tensor_digest(x: Tensor) -> str:
     return hashlib.sha256(x.cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
 
 
-def read_record(kind: type[R], path: Path) -> R:
-    """What is kept in a JSON file. Raises UserError where it is damaged, or of another version."""
+def read_record(kind: type[R], path: Path, mend: str = "move it away, and the same command makes it anew") -> R:
+    """What is kept in a JSON file. Raises Damaged, with the way to mend it, if it is damaged or of another version."""
+    refuse_folder(path)
     try:
         return kind.model_validate_json(path.read_text("utf-8"))
-    except (ValueError, OSError):
-        raise UserError(
-            f"{path}: is no record of this version of miue, or it is damaged; move it away to have it made anew"
-        ) from None
+    except OSError as error:
+        why = f"cannot be read ({error.strerror})"
+    except ValueError:
+        why = "is no record of this version of miue, or it is damaged"
+    raise Damaged(f"{path}: {why}; {mend}")
 
 
 def installed() -> str:

@@ -10,9 +10,10 @@ from tempfile import TemporaryDirectory
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from miue.core.device import accelerated
-from miue.core.errors import UserError
+from miue.core.errors import UserError, of_process
 from miue.core.run import Run
 
 S = TypeVar("S", bound="Storable")
@@ -48,7 +49,10 @@ def launch(task: Callable[[Run], S], run: Run, processes: int) -> S:
         run.keep.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=run.keep) as folder:
         path = Path(folder) / "result"
-        return fabric.launch(_Task(task, run.seed, run.device_name, run.keep, run.quiet, path)).load(path)
+        try:
+            return fabric.launch(_Task(task, run.seed, run.device_name, run.keep, run.quiet, path)).load(path)
+        except ProcessRaisedException as error:
+            raise of_process(str(error)) or error from None
 
 
 @dataclass

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -32,7 +32,7 @@ from miue.core.device import (
     exact_device,
     global_draws,
 )
-from miue.core.errors import UserError
+from miue.core.errors import UserError, refuse_folder
 from miue.core.files import write_atomically
 from miue.core.progress import Lines, write_note
 
@@ -182,16 +182,24 @@ class Run:
         )
 
     def load(self, name: str, **expected: object) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """What was kept under a name, or None where nothing was or where it belongs to other data or settings."""
+        """What was kept under a name; None where nothing was, where it is damaged or of other data or settings.
+
+        A damaged file is told and then like none: all that is kept can be made again.
+        """
         path = None if self.keep is None else self.keep / f"{name}.safetensors"
-        if path is None or not path.is_file():
+        if path is None or not path.exists():
             return None
-        with safe_open(str(path), "pt") as file:  # pyright: ignore[reportGeneralTypeIssues]
-            meta = json.loads((file.metadata() or {}).get("meta", "{}"))
-            if any(meta.get(k) != v for k, v in expected.items()):
-                log.info("%s belongs to other data or settings and is not used", path.name)
-                return None
-            return {k: file.get_tensor(k) for k in file.keys()}, meta  # noqa: SIM118
+        refuse_folder(path)
+        try:
+            with safe_open(str(path), "pt") as file:  # pyright: ignore[reportGeneralTypeIssues]
+                meta = json.loads((file.metadata() or {}).get("meta", "{}"))
+                if any(meta.get(k) != v for k, v in expected.items()):
+                    log.info("%s belongs to other data or settings and is not used", path.name)
+                    return None
+                return {k: file.get_tensor(k) for k in file.keys()}, meta  # noqa: SIM118
+        except (SafetensorError, ValueError) as error:
+            log.warning("%s: damaged (%s) and not used; what it held is made again, or left out", path, error)
+            return None
 
     def forget(self) -> None:
         """Remove what was kept: the work it belongs to is recorded."""

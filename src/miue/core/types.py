@@ -12,11 +12,11 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Int8, Int16, Integer, UInt8
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from miue.core.errors import UserError
+from miue.core.errors import Damaged, UserError, refuse_folder
 
 Norm = Literal["linf", "l2", "l0", "none"]
 
@@ -169,6 +169,11 @@ class Budget:
         """The largest change of one value that is ever possible, in grey levels."""
         return int(self.eps) if self.norm == "linf" else 255
 
+    @property
+    def bytes_a_value(self) -> int:
+        """Of the integers that hold a perturbation, at most."""
+        return 1 if self.norm == "linf" and self.levels < 128 else 2
+
     @classmethod
     def parse(cls, text: str) -> Budget:
         """Read "8", "8/255" (both grey levels), "l2:1.3", "l0:1" or "none"."""
@@ -281,13 +286,21 @@ class Perturbation:
 
     @classmethod
     def load(cls, path: Path) -> Perturbation:
-        """Read what `save` wrote; the budget is checked again."""
-        if not path.is_file():
+        """Read what `save` wrote; the budget is checked again. Raises UserError if it is missing or damaged."""
+        if not path.exists():
             raise UserError(f"{path}: there is no perturbation file here")
-        with safe_open(str(path), "pt") as file:  # pyright: ignore[reportGeneralTypeIssues]
-            meta, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        budget = Budget(float(meta["eps"]), meta["norm"])  # type: ignore[arg-type]
-        return cls(tensors["delta"], budget, meta["made_by"], tensors.get("labels"))
+        refuse_folder(path)
+        try:
+            with safe_open(str(path), "pt") as file:  # pyright: ignore[reportGeneralTypeIssues]
+                meta = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            budget = Budget(float(meta["eps"]), meta["norm"])  # type: ignore[arg-type]
+            return cls(tensors["delta"], budget, meta["made_by"], tensors.get("labels"))
+        except (SafetensorError, ValueError, KeyError) as error:
+            raise Damaged(
+                f"{path}: is no perturbation, or it is damaged ({error}); move it away, and the command that made it "
+                "makes it anew"
+            ) from None
 
 
 # --- what a method is: hyper-parameters are fields of a frozen dataclass, data are arguments of its one call ---

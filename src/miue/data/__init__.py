@@ -4,7 +4,7 @@ from miue.core.progress import readable
 from miue.data.channel import recoded, through
 from miue.data.folder import private_of
 from miue.data.quality import Size, measure
-from miue.data.read import check_canvas, default_canvas, read, read_like
+from miue.data.read import cached, check_canvas, default_canvas, read, read_like
 from miue.data.scan import scan, scan_output
 from miue.data.shapes import draw as shapes
 from miue.data.source import Entry, Source, some
@@ -13,6 +13,7 @@ __all__ = [
     "Entry",
     "Size",
     "Source",
+    "cached",
     "check_canvas",
     "default_canvas",
     "measure",

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import os
+import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.lib.format as npy
 from jaxtyping import UInt8
 
 from miue.core.errors import UserError
@@ -44,21 +49,68 @@ def array_store(
 
 
 def load_npz(path: Path) -> dict[str, np.ndarray]:
-    """Every array of an .npz file; pickled objects are refused, and members that are no arrays."""
+    """Every array of an .npz file; UserError, before anything is read into memory, for what does not fit or is none."""
     try:
-        file = np.load(path, allow_pickle=False)
-        if isinstance(file, np.ndarray):
-            raise UserError(f"{path}: is a single array (.npy); save pictures and labels together with numpy.savez")
-        with file:
-            arrays = {key: file[key] for key in file.files}
+        with path.open("rb") as stream:  # of a damaged archive numpy would leave its own one open
+            if stream.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX:
+                raise UserError(f"{path}: is a single array (.npy); save pictures and labels together with numpy.savez")
+            with zipfile.ZipFile(stream) as archive:
+                _check_members(path, archive)
+            stream.seek(0)
+            file = np.load(stream, allow_pickle=False)
+            return {key: file[key] for key in file.files}
     except UserError:
         raise
     except Exception as error:  # damaged archives raise nearly anything: zlib's errors, end of file, no memory
         why = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: not readable as .npz without pickled objects: {why}") from None
-    if others := [key for key, array in arrays.items() if not isinstance(array, np.ndarray)]:
-        raise UserError(f"{path}: the member {others[0]!r} is no array; save the file with numpy.savez, without it")
-    return arrays
+
+
+def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
+    """UserError where the headers of an archive announce what cannot be read or is not there."""
+    whole = 0
+    if twice := [name for name, count in Counter(archive.namelist()).items() if count > 1]:
+        raise UserError(f"{path}: has two members called {twice[0]!r}; save the file again with numpy.savez")
+    for info in archive.infolist():
+        name = info.filename.removesuffix(".npy")
+        if info.flag_bits & 1:
+            raise UserError(f"{path}: the member {name!r} is encrypted; unpack it and save it with numpy.savez")
+        shape, dtype, there = _header(path, archive, info)
+        size = math.prod(shape) * dtype.itemsize
+        if dtype.hasobject:
+            raise UserError(
+                f"{path}: the array {name!r} holds Python objects, which could run code when they are read; "
+                "save numbers (pictures of different sizes: a folder of class folders)"
+            )
+        if size > there:
+            raise UserError(
+                f"{path}: the array {name!r} announces {size:,} bytes ({dtype} of shape {shape}), but {there:,} "
+                "are there; the file is damaged, save it again"
+            )
+        whole += size
+    if whole > (memory := _memory()):
+        raise UserError(
+            f"{path}: its arrays announce {whole:,} bytes, and this machine has {memory:,} of memory; save the "
+            "pictures as a folder of class folders or as parquet, which are read one by one"
+        )
+
+
+def _header(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype, int]:
+    """Shape and type of an array by the start of its member, and how many bytes follow there."""
+    readers = {b"\x01\x00": npy.read_array_header_1_0, b"\x02\x00": npy.read_array_header_2_0}
+    with archive.open(info) as member:
+        start = member.read(npy.MAGIC_LEN)
+        if not start.startswith(npy.MAGIC_PREFIX) or start[-2:] not in readers:
+            raise UserError(
+                f"{path}: the member {info.filename!r} is no array; save the file with numpy.savez, without it"
+            )
+        shape, _, dtype = readers[start[-2:]](member)
+        return shape, dtype, info.file_size - member.tell()
+
+
+def _memory() -> int:
+    """Bytes of main memory; no limit where the system does not tell."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**63
 
 
 def open_npz(path: Path) -> ArrayStore:
@@ -76,11 +128,7 @@ def open_npz(path: Path) -> ArrayStore:
             f"{path}: {image!r} is {images.dtype} of shape {images.shape}; allowed: uint8 of shape (N, H, W) or "
             "(N, H, W, C) with 1, 3 or 4 channels (0 to 255, channels last)"
         )
-    if labels.dtype.kind not in "iu" or labels.shape != (len(images),) or (len(labels) and int(labels.min()) < 0):
-        raise UserError(
-            f"{path}: {label!r} is {labels.dtype} of shape {labels.shape}; allowed: one integer of at least 0 for "
-            f"each of the {len(images)} pictures"
-        )
+    _refuse_labels(f"{path}: {label!r}", labels, len(images))
     _refuse_others(path, arrays, image)
     count = int(labels.max()) + 1 if len(labels) else 0
     named = next((arrays[k] for k in NAME_KEYS if k in arrays and arrays[k].dtype.kind == "U"), None)
@@ -91,6 +139,19 @@ def open_npz(path: Path) -> ArrayStore:
         )
     names = tuple(map(str, named)) if named is not None else numbered(f"{path}: {label!r}", count, len(images))
     return array_store("npz", str(path), path.stem, images, labels.tolist(), names, image)
+
+
+def _refuse_labels(where: str, labels: np.ndarray, count: int) -> None:
+    allowed = f"allowed: one integer of at least 0 for each of the {count} pictures"
+    if labels.dtype.kind not in "iuf" or labels.shape != (count,):
+        raise UserError(f"{where} is {labels.dtype} of shape {labels.shape}; {allowed}")
+    with np.errstate(invalid="ignore"):  # of what is no number neither holds
+        right = (labels >= 0) & (labels % 1 == 0)
+    if not right.all():
+        row = right.argmin()
+        raise UserError(f"{where} has {labels[row]} in row {row}; {allowed} (leave pictures without a class out)")
+    if labels.dtype.kind == "f":
+        raise UserError(f"{where} is {labels.dtype}, although its values are whole; save labels.astype(int)")
 
 
 def _refuse_others(path: Path, arrays: dict[str, np.ndarray], image: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from miue.core.errors import UserError
+from miue.core.files import named
 from miue.core.types import ImageSet
 from miue.data.picture import Picture, decode, quiet
 from miue.data.source import Source, ahead, sha256
@@ -42,8 +45,8 @@ def read(source: Source, canvas: int | None = None, *, grey: bool | None = None,
     side = default_canvas(source) if canvas is None else canvas
     if side < 1:
         raise UserError(f"a canvas of {side} pixels is too small; it is at least 1")
-    single = all(entry.grey for entry in source.usable) if grey is None else grey
-    if single and not all(entry.grey for entry in source.usable):
+    single = _grey(source) if grey is None else grey
+    if single and not _grey(source):
         coloured = next(entry.path for entry in source.usable if not entry.grey)
         raise UserError(f"{source.location}: grey pictures are asked for, but {coloured} has colour")
     shape = (len(source.rows), 1 if single else 3, side, side)
@@ -57,6 +60,12 @@ def read(source: Source, canvas: int | None = None, *, grey: bool | None = None,
             images[i] = torch.from_numpy(np.moveaxis(_fitted(picture, side), 2, 0).copy())
     labels = torch.tensor([entry.label for entry in source.usable])
     return ImageSet(images, labels, source.classes, source.name, tuple(entry.path for entry in source.usable))
+
+
+def cached(source: Source, canvas: int) -> int:
+    """Bytes that `read` puts into its cache; 0 where the pixels stay in memory."""
+    size = len(source.rows) * (1 if _grey(source) else 3) * canvas**2
+    return size if size > _IN_MEMORY else 0
 
 
 def read_like(source: Source, model: ImageSet, name: str, of: str) -> ImageSet:
@@ -80,6 +89,10 @@ def clean_picture(source: Source, row: int) -> Picture:
     return decode(payload, source.rules)
 
 
+def _grey(source: Source) -> bool:
+    return all(entry.grey for entry in source.usable)
+
+
 def _fitted(picture: Picture, side: int) -> UInt8[np.ndarray, "s s c"]:
     if picture.size == (side, side):
         return picture.pixels
@@ -92,4 +105,12 @@ def _fitted(picture: Picture, side: int) -> UInt8[np.ndarray, "s s c"]:
 def _mapped(shape: tuple[int, int, int, int], file: Path) -> UInt8[Tensor, "n c h w"]:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.unlink(missing_ok=True)  # a set that was read before keeps its own pixels
-    return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))
+    try:
+        with named(file), file.open("wb") as new:
+            if hasattr(os, "posix_fallocate"):  # on a full disk a mapped file would end the process, without a word
+                os.posix_fallocate(new.fileno(), 0, math.prod(shape))
+            new.truncate(math.prod(shape))
+    except OSError:
+        file.unlink(missing_ok=True)
+        raise
+    return torch.from_numpy(np.memmap(file, np.uint8, "r+", shape=shape))

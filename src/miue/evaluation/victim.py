@@ -39,7 +39,7 @@ def train_victim(
     key = digest(VERSION, recipe, data.digest, test.digest, run.seed)
     record = keep / "victims" / f"{key}.json"
     with locked(keep, f"victim-{key}"):
-        if record.is_file():
+        if record.exists():
             names = {"role": role, "victim": recipe.victim, "defense": recipe.defense}
             return read_record(VictimRun, record).model_copy(update=names)
         run = replace(run, keep=keep / "victims" / key)

@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from miue.attacks import attack
+from miue.core.errors import Damaged
 from miue.core.files import installed, locked, read_record, write_atomically
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet, Perturbation
@@ -21,13 +22,13 @@ from miue.grid.plan import Cell, Grid
 from miue.grid.records import CellRecord, Craft, Sets
 from miue.nets import counted
 
-PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
 def kept(grid: Grid, cell: Cell) -> CellRecord | None:
     """The record of a cell, under the names by which this grid calls it."""
     path = record_path(grid, cell)
-    if not path.is_file():
+    if not path.exists():
         return None
     names = {"attack": cell.attack, "defense": cell.defense, "recipe": cell.recipe}
     return read_record(CellRecord, path).model_copy(update=names)
@@ -121,7 +122,7 @@ class Bench:
             return self.broken.get(cell.perturbation, "")
         path = self._perturbation(cell)
         with locked(self.grid.out, cell.perturbation, wait):
-            if path.is_file():
+            if path.exists() and path.with_suffix(".json").exists():
                 return ""
             run = replace(self.run.reseeded(cell.seed), keep=path.with_suffix(""), quiet=True)
             start = time.monotonic()
@@ -172,7 +173,7 @@ class Bench:
             **vars(cell.partial),
             seed=cell.seed,
             sets=self.sets,
-            craft=read_record(Craft, craft) if craft and craft.is_file() else None,
+            craft=read_record(Craft, craft) if craft and craft.exists() else None,
             training=cell.training.described(),
             machine=self.run.machine,
             miue=installed(),
@@ -183,6 +184,6 @@ class Bench:
 
 
 def _raise_passing(error: Exception) -> None:
-    """Raise what says nothing of a cell: another process is at it, or the disk takes no more."""
-    if isinstance(error, Timeout) or (isinstance(error, OSError) and error.errno in PASSING):
+    """Raise what says nothing of a cell: another process is at it, the disk is full, a file of ours is damaged."""
+    if isinstance(error, Timeout | Damaged) or (isinstance(error, OSError) and error.errno in PASSING):
         raise error

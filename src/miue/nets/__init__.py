@@ -2,8 +2,8 @@
 and those of users' files. `facts` says how each trains."""
 
 from miue.nets.adapter import build, facts, list_networks, tried
-from miue.nets.base import Classifier, counted
+from miue.nets.base import Classifier, counted, weight
 from miue.nets.facts import NetFacts
 from miue.nets.files import code, named
 
-__all__ = ["Classifier", "NetFacts", "build", "code", "counted", "facts", "list_networks", "named", "tried"]
+__all__ = ["Classifier", "NetFacts", "build", "code", "counted", "facts", "list_networks", "named", "tried", "weight"]

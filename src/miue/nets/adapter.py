@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from miue.core.errors import UserError
 from miue.core.spelling import split
-from miue.nets.base import Classifier
+from miue.nets.base import Classifier, weight
 from miue.nets.facts import ADAMW, PLAIN, USUAL, NetFacts, of_timm
 from miue.nets.files import FileName, facts_of, from_file, named
 from miue.nets.plain import lenet5, linear, three_layers, two_layers
@@ -95,6 +96,7 @@ def build(name: str, shape: tuple[int, int, int], classes: int) -> Classifier:
     return _from_timm(ALIASES.get(short, short), shape, classes)
 
 
+@cache
 def tried(name: str, shape: tuple[int, int, int], classes: int) -> int:
     """Bytes of a network's weights. Raises UserError if it cannot be built or takes no pictures of this shape."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -111,7 +113,7 @@ def tried(name: str, shape: tuple[int, int, int], classes: int) -> int:
             raise UserError(
                 f"net {str(name)!r} cannot be used with pictures of {size} pixels ({why}); give another one"
             ) from None
-    return sum(tensor.nbytes for tensor in net.state_dict().values())
+    return weight(net)
 
 
 class _TimmTrunk(nn.Module):

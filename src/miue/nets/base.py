@@ -99,6 +99,11 @@ def counted() -> Iterator[Passes]:
             hook.remove()
 
 
+def weight(net: nn.Module) -> int:
+    """Bytes of a network's weights and buffers."""
+    return sum(tensor.nbytes for tensor in net.state_dict().values())
+
+
 def _pooled(x: Tensor, positions: tuple[int, int]) -> Float[Tensor, "b d"]:
     return x.mean(positions) if x.ndim == 4 else x.mean(1) if x.ndim == 3 else x
 

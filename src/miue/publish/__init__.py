@@ -5,7 +5,7 @@ from miue.publish.manifest import FINAL as MANIFEST
 from miue.publish.output import check_folders, check_output, clear_output, refuse_existing
 from miue.publish.preview import export, preview
 from miue.publish.verify import Finding, verify
-from miue.publish.write import Written, check_sizes, write
+from miue.publish.write import Written, check_sizes, room, write
 
 __all__ = [
     "MANIFEST",
@@ -19,6 +19,7 @@ __all__ = [
     "export",
     "preview",
     "refuse_existing",
+    "room",
     "verify",
     "write",
 ]

@@ -9,11 +9,12 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from miue.core.errors import UserError
-from miue.core.files import Record, write_atomically
+from miue.core.errors import Damaged, UserError
+from miue.core.files import Record, read_record, write_atomically
 from miue.core.types import Budget, Norm
 from miue.data.source import Kind
 
+AGAIN = "run the protect command that made it once more, without --overwrite"
 FINAL, PART, PLAN = "manifest.jsonl", "manifest.part.jsonl", "outputs.json"
 
 
@@ -50,6 +51,8 @@ class Plan(Record):
     files: tuple[str, ...]
     eps: float
     norm: Norm
+    inputs: int = 0
+    """Lines of the finished manifest; 0 in plans of an earlier time."""
 
     @property
     def budget(self) -> Budget:
@@ -60,20 +63,31 @@ class Plan(Record):
 
     @classmethod
     def load(cls, private: Path) -> Plan | None:
+        """What is put down in a private folder; None where nothing is. Raises UserError where it is damaged."""
         path = private / PLAN
-        return cls.model_validate_json(path.read_text("utf-8")) if path.is_file() else None
+        return read_record(cls, path, f"{AGAIN}, which writes it anew") if path.exists() else None
 
 
-def read_lines(path: Path) -> list[Line]:
-    """The lines of a manifest; a last line that was cut off by a crash is left out. No file: no lines."""
-    lines = []
-    for text in path.read_text("utf-8").splitlines() if path.is_file() else ():
+def read_lines(path: Path) -> tuple[list[Line], int]:
+    """The lines of a manifest, and how many others are damaged, as the last one of a killed run. No file: no lines."""
+    lines, damaged = list[Line](), 0
+    for text in path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else ():
         try:
             lines.append(Line.model_validate_json(text))
         except ValidationError:
-            if not path.name == PART:
-                raise UserError(f"{path}: damaged; run the protection again to rebuild it") from None
-    return lines
+            damaged += 1
+    return lines, damaged
+
+
+def finished(private: Path) -> tuple[Plan, list[Line]]:
+    """The plan and the whole manifest of a finished run. Raises UserError where there is none, or a damaged one."""
+    plan, path = Plan.load(private), private / FINAL
+    if plan is None or not path.exists():
+        raise UserError(f"{private}: holds no finished manifest; only an output of miue can be verified")
+    lines, damaged = read_lines(path)
+    if damaged or not lines or len(lines) < plan.inputs:
+        raise Damaged(f"{path}: is damaged, only {len(lines)} lines of it can be read; {AGAIN}, which rebuilds it")
+    return plan, lines
 
 
 def write_lines(path: Path, lines: Iterable[Line]) -> None:

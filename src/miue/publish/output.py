@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
-from miue.core.errors import UserError
+from miue.core.errors import UserError, refuse_folder
 from miue.core.progress import readable
 from miue.data.folder import NOTICE, folders_of, twins
 from miue.data.source import Source
@@ -45,6 +45,8 @@ def check_output(source_location: str | Path, out: Path, private: Path, overwrit
         raise UserError(
             f"{links[0]}: is a link, and nothing is written through links; remove it or choose another output folder"
         )
+    for name in ("run.json", FINAL, PART, PLAN):
+        refuse_folder(private / name)
     found = _fingerprint(private)
     if overwrite:
         ours = _ours(out, private)
@@ -124,7 +126,7 @@ def _fingerprint(private: Path) -> str | None:
         return str(json.loads(path.read_text())["fingerprint"]) if path.exists() else None
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
-            f"{path}: is no record of miue, or it is damaged; move {private} away or choose another output folder"
+            f"{path}: is no record of miue, or it is damaged; bring it back from a copy or choose another output folder"
         ) from None
 
 

@@ -51,7 +51,7 @@ class Sink(ABC):
 
     @abstractmethod
     def stored(self, at: int) -> Iterator[Payload]:
-        """Read group number `at` back from disk. Raises OSError or ValueError where it is missing or damaged."""
+        """Read group number `at` back from disk. Raises OSError, ValueError or UserError if it is damaged."""
 
     def flush(self) -> None:  # noqa: B027 (a sink whose files are large has flushed them one by one)
         """Bring to disk what `put` left to the system."""
@@ -193,5 +193,4 @@ class NpzSink(Sink):
         write_atomically(self.out / self.files[0], save)
 
     def stored(self, at: int) -> Iterator[Payload]:
-        with np.load(self.out / self.files[0], allow_pickle=False) as file:
-            yield from file[self.store.key]
+        yield from load_npz(self.out / self.files[0]).get(self.store.key, ())

@@ -21,7 +21,7 @@ from miue.data.picture import ANY_SIZE, Picture, Rules, Unfit, decode, quiet
 from miue.data.read import clean_picture
 from miue.data.source import Payload, Source
 from miue.data.tables import open_parquet
-from miue.publish.manifest import FINAL, Line, Plan, read_lines
+from miue.publish.manifest import Line, Plan, finished
 from miue.publish.output import files_in
 
 _PUBLISHED = Rules(max_pixels=ANY_SIZE, frames="first")
@@ -44,10 +44,7 @@ def verify(out: Path, clean: Source | None = None) -> list[Finding]:
 
     clean: the scanned original; with it the budget is measured again. Raises UserError without a finished manifest.
     """
-    private = private_of(out)
-    plan, lines = Plan.load(private), read_lines(private / FINAL)
-    if plan is None or not lines:
-        raise UserError(f"{out}: there is no finished manifest in {private}; only an output of miue can be verified")
+    plan, lines = finished(private_of(out))
     known = {line.pixels: line.path for line in lines if line.pixels}
     originals = _Originals(clean, plan.budget) if clean is not None else None
     with quiet():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ import torch
 from filelock import Timeout
 
 from miue.core.errors import UserError
-from miue.core.files import Lock, write_atomically
+from miue.core.files import Lock, named, write_atomically
 from miue.core.types import Budget, Perturbation
 from miue.data.picture import Rules, decode, kept_profile, quiet
 from miue.data.quality import Change, Size, Spread, size, ssim
@@ -25,6 +26,8 @@ from miue.publish.manifest import FINAL, PART, Line, Plan, as_text, read_lines, 
 from miue.publish.output import NOTICE, NOTICE_TEXT, check_folders
 from miue.publish.sinks import Form, Sink, out_name, sink_for
 
+log = logging.getLogger("miue")
+BLOCK = 4096  # bytes
 _WEBP_SIDE = 16383
 _FLUSH = 0.2  # seconds between flushes of the log
 
@@ -75,6 +78,17 @@ def write(
         raise UserError(f"{out}: another run is writing there; wait for it or choose another output folder") from None
 
 
+def room(source: Source, out: Path, format: Form, anew: bool = False) -> int:
+    """Bytes on disk of the pictures whose file is not in `out` yet, or of all of them.
+
+    Lossless files of noisy pictures take about their raw values, in blocks of the disk.
+    """
+    sink = sink_for(source, out, format)
+    todo = [rows for rows, name in zip(sink.groups, sink.files, strict=True) if anew or not (out / name).exists()]
+    entries = (source.usable[row] for rows in todo for row in rows)
+    return sum((entry.size * (1 if entry.grey else 3) // BLOCK + 1) * BLOCK for entry in entries)
+
+
 def check_sizes(source: Source, budget: Budget, grid: tuple[int, ...], form: Form) -> None:
     """UserError for a picture whose size the budget or the format cannot take. grid: height and width of the noise."""
     norm = budget.norm
@@ -110,7 +124,8 @@ class _Writer:
             tick()
         rows = [row for at in todo for row in groups[at]]
         made = ahead(self._make, rows, lambda row: self.source.usable[row].size)
-        with (self.private / PART).open("a", encoding="utf-8") as log:
+        path = self.private / PART
+        with named(path), path.open("a", encoding="utf-8") as log:
             for at in todo:
                 fresh: list[Line] = []
                 self.sink.put(at, _recorded(islice(made, len(groups[at])), fresh, tick, stop))
@@ -124,7 +139,12 @@ class _Writer:
 
     def _kept(self) -> dict[int, Line]:
         """The lines of groups that an earlier call finished and that still lie there as it left them."""
-        known = {line.path: line for name in (FINAL, PART) for line in read_lines(self.private / name)}
+        known = dict[str, Line]()
+        for name in (FINAL, PART):
+            lines, damaged = read_lines(self.private / name)
+            known |= {line.path: line for line in lines}
+            if damaged and name == FINAL:  # of a killed run the last line may be cut off
+                log.warning("%s: damaged; what is not in it is written again", self.private / name)
         kept: dict[int, Line] = {}
         for at, rows in enumerate(self.sink.groups):
             old = [known.get(self.source.usable[row].path) for row in rows]
@@ -143,7 +163,7 @@ class _Writer:
     def _holds(self, at: int, lines: Sequence[Line]) -> bool:
         try:
             return [sha256(payload) for payload in self.sink.stored(at)] == [line.out_sha256 for line in lines]
-        except (OSError, ValueError):  # missing, or damaged: it is written again
+        except (OSError, ValueError, UserError):  # missing, or damaged: it is written again
             return False
 
     def _check(self, at: int, lines: Sequence[Line]) -> None:
@@ -158,7 +178,8 @@ class _Writer:
         if (free := shutil.disk_usage(out).free) < need:
             raise UserError(f"{out}: at least {need:,} bytes are needed there, {free:,} are free; make room")
         files = (NOTICE, *self.sink.files)
-        Plan(kind=self.source.kind, files=files, eps=budget.eps, norm=budget.norm).save(self.private)
+        inputs = len(self.source.entries)
+        Plan(kind=self.source.kind, files=files, eps=budget.eps, norm=budget.norm, inputs=inputs).save(self.private)
         write_atomically(out / NOTICE, lambda part: _write_text(part, NOTICE_TEXT))
         if self.source.kind in ("folder", "named"):  # a class without pictures keeps its place among the labels
             for name in self.source.classes:

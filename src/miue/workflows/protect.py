@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass, replace
 from functools import partial
@@ -24,6 +23,7 @@ from miue.core.method import Attack, own_budget
 from miue.core.run import Run
 from miue.core.spelling import spell
 from miue.core.types import Budget, ImageSet, Perturbation
+from miue.workflows import room
 from miue.workflows.record import RunRecord
 
 VERSION = 1
@@ -93,14 +93,26 @@ class Job:
     def checked(self, source: data.Source) -> tuple[dict[str, Any], str]:
         """The settings and what stands for them and the data. UserError where the output cannot be written."""
         settings = self.settings(source)
-        names = [entry.out for entry in source.usable]
-        stands = digest(VERSION, source.digest, names, sorted(settings.items()), *sorted(self.drop_columns))
+        stands = self.stands_for(source, settings)
         publish.check_output(source.location, self.out, self.private, self.overwrite, stands)
         publish.check_folders(source, self.out)
-        free, need = shutil.disk_usage(_existing(self.out)).free, _disk(source)
-        if free < need and not self.out.exists():
-            raise UserError(f"{self.out}: about {need:,} bytes are needed there, {free:,} are free; make room")
+        room.check(self.disk(source, settings))
         return settings, stands
+
+    def stands_for(self, source: data.Source, settings: Mapping[str, Any]) -> str:
+        """A name for settings and data: the same for the same output."""
+        names = [entry.out for entry in source.usable]
+        return digest(VERSION, source.digest, names, sorted(settings.items()), *sorted(self.drop_columns))
+
+    def disk(self, source: data.Source, settings: Mapping[str, Any]) -> room.Parts:
+        """Bytes that the run still takes on disk, by folder and part."""
+        made = perturbation_of(self.private, self.stands_for(source, settings))
+        return room.needed(source, attack(self.method), settings, self.out, self.private, made, self.overwrite)
+
+
+def perturbation_of(private: Path, stands: str) -> Path:
+    """Where the finished perturbation of these settings and data lies."""
+    return private / f"perturbation-{stands}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -119,7 +131,8 @@ def forecast(job: Job, source: data.Source, run: Run) -> Forecast:
     method, count = attack(job.method), len(source.usable)
     seconds = _tried(method, data.read(source, canvas), budget, job, run) if trials_of(method) else 0.0
     grid = getattr(method, "cells", 0) or canvas
-    return Forecast(seconds, _disk(source), count * 3 * (canvas**2 + 8 * grid**2))
+    disk = sum(size for parts in job.disk(source, settings).values() for size in parts.values())
+    return Forecast(seconds, disk, count * 3 * (canvas**2 + 8 * grid**2))
 
 
 def _tried(method: Any, images: ImageSet, budget: Budget, job: Job, run: Run) -> float:
@@ -158,11 +171,6 @@ def trials_of(method: Any) -> list[tuple[Any, float]]:
 def _location(source: data.Source) -> str:
     path = Path(source.location)
     return str(path.resolve()) if path.exists() else source.location
-
-
-def _disk(source: data.Source) -> int:
-    """Bytes that lossless files of noisy pictures take: about those of the raw values."""
-    return sum(entry.width * entry.height * (1 if entry.grey else 3) for entry in source.usable)
 
 
 def protect(
@@ -274,8 +282,8 @@ def _protect(
 
 def _perturbation(job: Job, source: data.Source, settings: dict[str, Any], fingerprint: str, run: Run) -> Perturbation:
     """Made by the attack, or read where an earlier run had finished it."""
-    path = job.private / f"perturbation-{fingerprint}.safetensors"
-    if path.is_file():
+    path = perturbation_of(job.private, fingerprint)
+    if path.exists():
         return Perturbation.load(path)
     images = data.read(source, settings["canvas"], cache=job.private / "canvas")
     kept = replace(run, seed=job.seed, keep=job.private / "checkpoint")
@@ -310,8 +318,3 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
         yield
     finally:
         seconds[name] = seconds.get(name, 0.0) + time.monotonic() - start
-
-
-def _existing(path: Path) -> Path:
-    """The path itself or its nearest folder that exists."""
-    return next(p for p in (path, *path.resolve().parents) if p.exists())

@@ -30,9 +30,9 @@ class RunRecord(Record):
     def of(cls, out: Path) -> RunRecord:
         """The record beside an output. Raises UserError where there is none."""
         path = data.private_of(out) / "run.json"
-        if not path.is_file():
+        if not path.exists():
             raise UserError(f"{out}: no {path.parent.name}/run.json beside it; only an output of miue has one")
-        return read_record(cls, path)
+        return read_record(cls, path, "bring it back from a copy, or protect again to another output folder")
 
     @property
     def rules(self) -> dict[str, Any]:

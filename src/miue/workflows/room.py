@@ -1,0 +1,74 @@
+"""What a run keeps on disk, counted before it starts: a disk that fills up after hours costs those hours."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from miue import data, publish
+from miue.core.errors import UserError
+from miue.core.types import Budget
+
+LINES, MARGIN = 4096, 2**20  # bytes: what the manifest takes of an input, also while it is replaced, and of the rest
+
+Parts = dict[Path, dict[str, int]]
+"""Bytes by folder and by what they are for."""
+
+
+def needed(
+    source: data.Source, method: Any, settings: Mapping[str, Any], out: Path, private: Path, made: Path, anew: bool
+) -> Parts:
+    """What a run still takes of the disks of its folders at most, beside what an earlier one has left there.
+
+    made: the file of the finished perturbation, after which nothing of the attack is written. anew: whether all of
+    `out` is deleted first.
+    """
+    pictures = publish.room(source, out, settings["format"], anew)
+    parts = {out: {"pictures": max(pictures - taken(out), 0) if anew else pictures}, private: dict[str, int]()}
+    if not made.exists():
+        side, classes, budget = settings["canvas"], len(source.classes), Budget.parse(settings["budget"])
+        shape = 1 if all(entry.grey for entry in source.usable) else 3, side, side
+        count, grid = len(source.usable), settings["cells"] or side
+        rows = classes if getattr(method, "per", "") == "class" else count
+        kept_bytes = getattr(method, "kept_bytes", None)
+        state = kept_bytes(count, shape, classes, settings["processes"]) if kept_bytes else 0
+        parts[private] = {
+            "perturbation": rows * shape[0] * grid**2 * budget.bytes_a_value + 8 * count,
+            "canvas": max(data.cached(source, side) - taken(private / "canvas"), 0),
+            "checkpoints": max(state - taken(private / "checkpoint"), 0),
+        }
+    parts[private]["manifest and margin"] = LINES * len(source.entries) + MARGIN
+    return parts
+
+
+def check(parts: Parts) -> None:
+    """Raise UserError where a disk has less room than is needed on it."""
+    disks: dict[int, list[Path]] = {}
+    for folder in parts:
+        disks.setdefault(_device(folder), []).append(folder)
+    for folders in disks.values():
+        sizes = {name: size for folder in folders for name, size in parts[folder].items() if size}
+        need, free = sum(sizes.values()), shutil.disk_usage(existing(folders[0])).free
+        if free < need:
+            text = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
+            raise UserError(
+                f"{' and '.join(data.readable(str(folder)) for folder in folders)}: about {need:,} bytes are needed "
+                f"there ({text}), {free:,} are free; make room, or choose an output on another disk"
+            )
+
+
+def taken(folder: Path) -> int:
+    """Bytes of the files in a folder and below."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def existing(path: Path) -> Path:
+    """The path itself or its nearest folder that exists."""
+    return next(p for p in (path, *path.resolve().parents) if p.exists())
+
+
+def _device(folder: Path) -> int:
+    """The disk that a folder lies on, or will."""
+    return existing(folder).stat().st_dev
