@@ -347,8 +347,8 @@ def test_a_limit_on_files_is_told_with_the_file(tmp_path: Path, size: int):
     """What the system refuses to take, a canvas in a mapped file included, is one message."""
     coloured(tmp_path / "in", size=64)
     code = (
-        f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size})); from miue.cli import main as cli\n"
-        "import miue.data; sys.modules['miue.data.read']._IN_MEMORY = 0; cli.main()"
+        f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))\n"
+        "from miue.cli import main as cli; import miue.data; sys.modules['miue.data.read']._IN_MEMORY = 0; cli.main()"
     )
     words = ["protect", "in", "out", "--attack", "noise", "--quiet"]
     ended = subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True)
