@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.testing import tiny
 from miue.training.batches import Batches
-from miue.training.loop import accuracy, cosine, descend, restore, state
+from miue.training.loop import Training, accuracy, cosine, descend, restore, state
 
 
 def line() -> tuple[nn.Parameter, torch.optim.Optimizer]:
@@ -108,3 +111,144 @@ def test_state_put_back_goes_on_as_if_nothing_happened(run: Run, kind: str):
     train(other, optimizer, 3, 6)
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name]), name
+
+
+# --- epochs ---
+
+
+class Weight(nn.Module):
+    """A number, and a buffer beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([4.0]))
+        self.register_buffer("beside", torch.tensor([0.5]))
+
+
+def training(run: Run, lr: float = 0.5, identity: str = "this", own: bool = False) -> Training:
+    net = Weight()
+    return Training(net, torch.optim.SGD(net.parameters(), lr), run, "a number", "kept", {"what": identity}, own)
+
+
+def pull(part: Training, batches: int = 2, factor: float = 1.0) -> None:
+    """The gradient is the factor in every step."""
+    part.learn(lambda batch: (part.net.weight * batch).sum(), [factor] * batches)  # pyright: ignore
+
+
+def value(part: Training) -> float:
+    return next(part.net.parameters()).item()
+
+
+def test_epochs_count_on_and_the_rate_goes_by_steps(run: Run):
+    part, rates, seen = training(run), [], []
+    for epoch in part.epochs(3, 2, lambda step: rates.append(step) or 0.1):
+        seen.append((epoch, part.done))
+        pull(part)
+    assert seen == [(0, 0), (1, 1), (2, 2)] and part.done == 3 and rates == [0, 1, 2, 3, 4, 5]
+    assert value(part) == pytest.approx(4 - 6 * 0.1)
+
+
+def test_the_rate_is_a_cosine_from_that_of_the_optimizer_unless_said(run: Run):
+    part, rate = training(run, lr=0.5), cosine(0.5, 6)
+    for _ in part.epochs(3, 2):
+        pull(part)
+    assert value(part) == pytest.approx(4 - sum(map(rate, range(6))))
+
+
+def test_what_is_kept_goes_on_with_the_next_epoch(keeping: Run):
+    part = training(keeping)
+    for epoch in part.epochs(5, 2):
+        pull(part)
+        part.tensors, part.facts = {"delta": torch.full((2,), float(epoch))}, {"seen": [epoch]}
+        if epoch == 2:
+            break  # before it is kept
+    again = training(keeping)
+    assert again.done == 2 and [*again.epochs(5, 2)] == [2, 3, 4]
+    assert again.tensors["delta"].tolist() == [1, 1] and again.facts == {"seen": [1]}
+    assert training(keeping, identity="that").done == 0
+    assert training(keeping).done == 5 and not [*training(keeping).epochs(5, 2)]
+
+
+def test_state_of_another_layout_is_not_read(keeping: Run):
+    part = training(keeping)
+    keeping.save("kept", state(part.net, part.optimizer), {"what": "this", "epoch": 1})
+    assert training(keeping).done == 0
+
+
+def test_random_layers_draw_from_name_and_epoch_or_what_is_said(run: Run):
+    part, drawn = training(run), []
+
+    def loss(batch: int) -> torch.Tensor:
+        drawn.append(torch.rand(1).item())
+        return next(part.net.parameters()).sum()
+
+    for epoch in part.epochs(2, 1):
+        part.learn(loss, [0])
+        part.learn(loss, [0], "mine", epoch, 7)
+    expected = []
+    for epoch in range(2):
+        for seeds in (("kept", "layers", epoch), ("mine", epoch, 7)):
+            with run.seeded(*seeds):
+                expected.append(torch.rand(1).item())
+    assert drawn == expected and len({*drawn}) == 4
+
+
+def test_buffers_are_averaged_once_an_epoch(run: Run, monkeypatch: pytest.MonkeyPatch):
+    seen = []
+    monkeypatch.setattr(Run, "average", lambda self, tensors: seen.append([t.item() for t in tensors]))
+    part = training(run)
+    for _ in part.epochs(2, 3):
+        pull(part, batches=3)
+    assert seen == [[1], [1], [1], [0.5]] * 2  # three gradients, then the buffer
+
+
+@pytest.mark.parametrize("factor", [float("nan"), 1e30])
+def test_what_diverged_is_refused_and_not_kept(keeping: Run, factor: float):
+    part = training(keeping)
+    with pytest.raises(UserError, match=r"^a number: .* diverged in epoch 2, .*; a smaller lr than 0.5 helps$"):
+        for epoch in part.epochs(3, 1, lambda step: 0.5):
+            pull(part, 1, factor if epoch else 1.0)
+    assert training(keeping).done == 1 and value(training(keeping)) == 3.5
+
+
+class Two(Run):
+    """One of two processes, without the other; `others` is what that one has finished."""
+
+    def __init__(self, keep: Path, rank: int, others: int = 99) -> None:
+        super().__init__(seed=1, device_name="cpu", keep=keep)
+        self.number, self.others = rank, others
+
+    @property
+    def rank(self) -> int:
+        return self.number
+
+    @property
+    def world(self) -> int:
+        return 2
+
+    def average(self, tensors: object) -> None:
+        pass
+
+    def least(self, value: int) -> int:
+        return min(value, self.others)
+
+
+def test_processes_with_a_state_of_their_own_go_on_together(tmp_path: Path):
+    """One was killed an epoch later than the other: both go on after the epoch that both have finished."""
+    for rank, last in ((0, 4), (1, 3)):
+        part = training(Two(tmp_path, rank), own=True)
+        for epoch in part.epochs(9, 1, lambda step: 0.5):
+            if epoch == last:
+                break
+            pull(part, 1)
+    for rank, others in ((0, 3), (1, 4)):
+        part = training(Two(tmp_path, rank, others), own=True)
+        assert part.done == 3 and value(part) == 4 - 3 * 0.5
+
+
+def test_of_processes_with_the_same_state_the_first_keeps_it(tmp_path: Path):
+    for rank, kept in ((1, 0), (0, 2)):
+        for _ in training(Two(tmp_path, rank)).epochs(2, 1):
+            pass
+        assert training(Two(tmp_path, rank)).done == kept
+    assert training(Two(tmp_path, 1)).done == 2

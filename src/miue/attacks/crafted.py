@@ -25,7 +25,7 @@ from miue.core.run import Run
 from miue.core.types import Budget, ImageSet, Perturbation
 from miue.training import perturb
 from miue.training.batches import Batch, Batches
-from miue.training.loop import check_steps, cosine, descend, refuse_diverged, resume, state
+from miue.training.loop import Training, check_steps
 from miue.training.perturb import worst
 from miue.training.views import Augment, augmented
 
@@ -93,9 +93,8 @@ class Crafted(ABC):
         identity = {"plan": repr(self), "data": data.digest, "seed": run.seed, "budget": repr(budget)}
         parts = list(enumerate(batches.rows.split(max(self.noise_batch // run.world, 1))))
         whole = torch.zeros(data.images.shape)
-        total = self.epochs * batches.count(self.batch) + len(parts)
-        with run.progress(f"{type(self).__name__} on {data.name}", total) as tick:
-            aims = [self.aim(net, batches, run) for net in _trained(self, batches, run, identity, tick)]
+        aims = [self.aim(net, batches, run) for net in _trained(self, batches, run, identity)]
+        with run.progress(f"{type(self).__name__} on {data.name}, noise", len(parts)) as tick:
             for number, rows in parts:
                 slot = f"noise-{run.rank}of{run.world}-{number}"
                 kept = run.load(slot, **identity)
@@ -130,35 +129,25 @@ def centres(net: Any, batches: Batches, run: Run, size: int = 512) -> Float[Tens
     return run.total(total) / run.total(count).clamp_min(1)[:, None]
 
 
-def _trained(
-    plan: Crafted, batches: Batches, run: Run, identity: Mapping[str, Any], tick: Callable[[], None]
-) -> list[Any]:
+def _trained(plan: Crafted, batches: Batches, run: Run, identity: Mapping[str, Any]) -> list[Any]:
     """The checkpoints of one training, frozen, in evaluation mode. Process 0 keeps the state, all of them read it."""
-    ends = [(i + 1) * plan.epochs // plan.checkpoints for i in range(plan.checkpoints)]
-    done = {end: run.load(f"surrogate-{end}", **identity) for end in ends}
-    weights = {end: part[0] for end, part in done.items() if part}
     net, optimizer = _started(plan, batches.data, run)
-    first = resume(net, optimizer, run, "training", identity)
-    if any(end <= first and end not in weights for end in ends):  # one was lost: it comes again on the same way
-        (net, optimizer), first = _started(plan, batches.data, run), 0
-    count = batches.count(plan.batch)
-    rate = cosine(plan.lr, plan.epochs * count)
-    for epoch in range(first, plan.epochs):
+    text = f"{type(plan).__name__} on {batches.data.name}, surrogate"
+    training = Training(net, optimizer, run, text, "training", identity)
+    ends = [(i + 1) * plan.epochs // plan.checkpoints for i in range(plan.checkpoints)]
+    done = {end: run.load(f"surrogate-{end}", **identity) for end in ends if end <= training.done}
+    weights = {end: part[0] for end, part in done.items() if part}
+    if len(weights) < len(done):  # one was lost: it comes again on the same way
+        net, optimizer = _started(plan, batches.data, run)
+        training.net, training.optimizer, training.done = net, optimizer, 0
+    for epoch in training.epochs(plan.epochs, batches.count(plan.batch)):
         loss = partial(_loss, plan, net, run.rng("view", "train", epoch, run.rank))
         net.train()
-        with run.seeded("layers", epoch, run.rank):
-            stream = batches.shuffled(plan.batch, "train", epoch)
-            for _ in descend(loss, stream, optimizer, rate, run, epoch * count):
-                tick()
-        run.average(net.buffers())
-        refuse_diverged(net)
-        end = epoch + 1
-        if end in ends:
+        training.learn(loss, batches.shuffled(plan.batch, "train", epoch), "layers", epoch, run.rank)
+        if (end := epoch + 1) in ends:
             weights[end] = {name: value.clone() for name, value in net.state_dict().items()}
-        if run.rank == 0:
-            if end in ends:
+            if run.rank == 0:
                 run.save(f"surrogate-{end}", weights[end], identity)
-            run.save("training", state(net, optimizer), {**identity, "epoch": end})
     return [_frozen(_fresh(plan, batches.data, run), weights[end]) for end in ends]
 
 

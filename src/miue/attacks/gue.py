@@ -25,7 +25,7 @@ from miue.core.types import Budget, ImageSet, Perturbation, stretch
 from miue.nets.base import convolution
 from miue.training import perturb
 from miue.training.batches import Batch, Batches
-from miue.training.loop import descend, refuse_diverged, resume, state
+from miue.training.loop import Training, descend, diverged
 
 
 class UNet(nn.Module):
@@ -135,20 +135,12 @@ class GUE:
         game = _Game(self, data, budget, run)
         optimizer = torch.optim.SGD(game.players.parameters(), self.lr)
         identity = {"plan": repr(self), "data": data.digest, "seed": run.seed, "budget": repr(budget)}
-        first = resume(game.players, optimizer, run, "checkpoint", identity)
-        count = batches.count(self.batch)
-        with run.progress(f"GUE on {data.name}", self.epochs * count, first * count) as tick:
-            for epoch in range(first, self.epochs):
-                game.players.train()
-                with run.seeded("layers", epoch, run.rank):
-                    stream = batches.shuffled(self.batch, "train", epoch)
-                    for _ in descend(game.value, stream, optimizer, lambda _: self.lr, run):
-                        tick()
-                run.average(game.players.buffers())
-                refuse_diverged(game.players)
-                if run.rank == 0:  # the same in every process
-                    run.save("checkpoint", state(game.players, optimizer), {**identity, "epoch": epoch + 1})
-        if run.rank == 0:
+        text = f"{type(self).__name__} on {data.name}"
+        training = Training(game.players, optimizer, run, text, "checkpoint", identity)
+        for epoch in training.epochs(self.epochs, batches.count(self.batch), lambda _: self.lr):
+            game.players.train()
+            training.learn(game.value, batches.shuffled(self.batch, "train", epoch), "layers", epoch, run.rank)
+        if run.rank == 0:  # the same in every process
             run.save("generator", game.generator.state_dict(), identity)
         made = _deltas(game.generator, batches, self.batch, budget, run)
         return Perturbation.rounded(run.total(made), budget, repr(self))
@@ -161,8 +153,9 @@ def _read(file: Path, channels: int) -> UNet:
         there, width = tensors["last.weight"].shape[:2]
         net = UNet(there, width)
         net.load_state_dict(tensors)
-        refuse_diverged(net)
-    except (SafetensorError, OSError, KeyError, RuntimeError, ValueError, UserError):
+        if diverged(net):
+            raise ValueError
+    except (SafetensorError, OSError, KeyError, RuntimeError, ValueError):
         raise UserError(f"{file} holds no generator of GUE; it is kept as checkpoint/generator.safetensors") from None
     if there != channels:
         raise UserError(f"{file} is a generator for pictures of {there} channels; these have {channels}")

@@ -7,7 +7,6 @@ for those that see pictures in another way, or teach the surrogate something els
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,11 +27,8 @@ from miue.core.types import Budget, ImageSet, Perturbation, stretch
 from miue.nets.base import Net
 from miue.training import perturb
 from miue.training.batches import Batch, Batches
-from miue.training.loop import check_steps, cosine, descend, refuse_diverged, restore, state
+from miue.training.loop import Training, check_steps, cosine
 from miue.training.views import augmented, flip
-
-log = logging.getLogger("miue")
-
 
 View = Callable[[Tensor], Tensor]
 
@@ -188,40 +184,39 @@ class _Alternation:
         rows = len(data.classes) if plan.per == "class" else len(self.mine)
         grid = (plan.cells, plan.cells) if plan.cells else (h, w)
         self.shape = (rows, c, *grid)
-        self.velocity = run.put(torch.zeros(self.shape)) if plan.noise_momentum else None
-        self.delta = run.put(torch.zeros(self.shape)) if plan.start == "zero" else self._random(0)
         passes = self.batches.count(plan.batch)
         self.count = passes if plan.surrogate_steps is None else min(plan.surrogate_steps, passes)
         per_class = plan.noise_batch / run.world / max(len(data.classes), 1)
         self.group = plan.companions or (8 if per_class < 8 else 1)
         self.watched = watched(data, self.mine, run)
-        self.generation: list[tuple[float, float, float]] = []  # what `traced` saw after every epoch
         self.identity = {"plan": repr(plan), "data": data.digest, "seed": run.seed, "budget": repr(budget)}
+        text = f"{type(plan).__name__} on {data.name}"
+        self.training = Training(self.net, self.optimizer, run, text, "checkpoint", self.identity, own=True)
+        zeros, kept = run.put(torch.zeros(self.shape)), self.training.tensors
+        self.velocity = kept.get("velocity", zeros.clone()) if plan.noise_momentum else None
+        self.delta = kept.get("delta", zeros if plan.start == "zero" else self._random(0))
+        # what `traced` saw after every epoch
+        self.generation: list[tuple[float, float, float]] = self.training.facts.setdefault("generation", [])
 
     def run_all(self) -> Perturbation:
-        plan, run = self.plan, self.run
-        first = self._resume()
-        per_epoch = self.count + self.batches.count(plan.noise_batch)
-        with run.progress(
-            f"{type(plan).__name__} on {self.data.name}", plan.epochs * per_epoch, first * per_epoch
-        ) as tick:
-            for epoch in range(first, plan.epochs):
-                if plan.stop and epoch and self._accuracy() >= plan.stop:
-                    break
-                self._train_surrogate(epoch, tick)
-                self._move_deltas(epoch, tick)
-                self._trace()
-                facts = {**self.identity, "epoch": epoch, "generation": self.generation}
-                run.save(self._slot(epoch), self._tensors(), facts)
+        plan, run, rate = self.plan, self.run, cosine(self.plan.lr, self.plan.epochs, floor=1e-6)
+        moves = self.batches.count(plan.noise_batch)
+        for epoch in self.training.epochs(plan.epochs, self.count, lambda step: rate(step // self.count), moves):
+            if plan.stop and epoch and self._accuracy() >= plan.stop:
+                break
+            self._train_surrogate(epoch)
+            self._move_deltas(epoch)
+            self._trace()
+            moving = {} if self.velocity is None else {"velocity": self.velocity}
+            self.training.tensors = {"delta": self.delta, **moving}
         if run.rank == 0:  # the same in every process
             run.save("surrogate", self.net.state_dict(), {**self.identity, "generation": self.generation})
         return self._finished()
 
-    def _train_surrogate(self, epoch: int, tick: Callable[..., None]) -> None:
+    def _train_surrogate(self, epoch: int) -> None:
         """One epoch of what theta descends on x + delta."""
         plan, run = self.plan, self.run
         generator = run.rng("view", "train", epoch, run.rank)
-        rate = cosine(plan.lr, plan.epochs, floor=1e-6)
 
         def loss(batch: Batch) -> Float[Tensor, ""]:
             index, x, y = batch
@@ -232,15 +227,9 @@ class _Alternation:
 
         self.net.train()
         stream = islice(self.batches.shuffled(plan.batch, "train", epoch), self.count)
-        with run.seeded("layers", epoch, run.rank):
-            for _ in descend(
-                loss, stream, self.optimizer, lambda step: rate(step // self.count), run, epoch * self.count
-            ):
-                tick()
-        run.average(self.net.buffers())
-        refuse_diverged(self.net)
+        self.training.learn(loss, stream, "layers", epoch, run.rank)
 
-    def _move_deltas(self, epoch: int, tick: Callable[..., None]) -> None:
+    def _move_deltas(self, epoch: int) -> None:
         """K signed steps on every delta, warm start, against the frozen surrogate in evaluation mode."""
         plan, run = self.plan, self.run
         share = epoch / max(plan.epochs, 1)
@@ -261,7 +250,7 @@ class _Alternation:
                     value = plan.move(self.net, view(perturb.add(base, delta)), y, delta, generator)
                     gradient += torch.autograd.grad(value, leaf)[0]
                 self._step(rows, gradient, y, step, base)
-            tick()
+            self.training.tick()
         self.net.requires_grad_(True)
 
     @torch.no_grad()
@@ -314,32 +303,6 @@ class _Alternation:
 
     def _stretched(self, delta: Tensor, rows: Tensor) -> Tensor:
         return stretch(delta[self.run.put(rows)], *self.data.shape[1:])
-
-    # -- state ---------------------------------------------------------------------------------------------------
-
-    def _slot(self, epoch: int) -> str:
-        """One checkpoint a process; two in turn where processes may be killed an epoch apart."""
-        run = self.run
-        return "checkpoint" if run.world == 1 else f"checkpoint-{run.rank}of{run.world}-{epoch % 2}"
-
-    def _tensors(self) -> dict[str, Tensor]:
-        moving = {} if self.velocity is None else {"velocity": self.velocity}
-        return {**state(self.net, self.optimizer), "delta": self.delta, **moving}
-
-    def _resume(self) -> int:
-        """The epoch to go on with: the last one that every process finished, plus one."""
-        kept = [k for slot in {self._slot(0), self._slot(1)} if (k := self.run.load(slot, **self.identity))]
-        newest = max((meta["epoch"] for _, meta in kept), default=-1)
-        common = self.run.least(newest)
-        for tensors, meta in kept:
-            if meta["epoch"] == common:
-                restore(self.net, self.optimizer, tensors)
-                self.delta = self.run.put(tensors["delta"])
-                self.generation = [tuple(row) for row in meta.get("generation", ())]
-                if self.velocity is not None:
-                    self.velocity = self.run.put(tensors["velocity"])
-                log.info("resumed after epoch %d", common + 1)
-        return common + 1
 
     def _finished(self) -> Perturbation:
         """All rows in data-set order, rounded once."""

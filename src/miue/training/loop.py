@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -11,11 +13,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from miue.core.errors import UserError
+from miue.core.files import digest, tensor_digest
 from miue.core.run import Run
 from miue.core.types import ImageSet
 from miue.training.batches import Batches
 
+log = logging.getLogger("miue")
 HUGE = 1e6  # no weight of a network that learned anything
+LAYOUT = 2  # of kept state: another one is not read
 B = TypeVar("B")
 
 
@@ -97,15 +102,93 @@ def check_steps(step: float | int, lr: float | int, momentum: float | int) -> No
         raise UserError(f"momentum={momentum:g} is not between 0 and 1")
 
 
-def refuse_diverged(net: nn.Module) -> None:
-    """Raise UserError where training has left weights of no use: perturbations made with them would do nothing."""
-    if not all((p.abs() < HUGE).all() for p in net.parameters()):
-        raise UserError("the training of the network diverged, its weights are no numbers or huge; a smaller lr helps")
+def diverged(net: nn.Module) -> bool:
+    """Whether training has left weights of no use, no numbers or huge: what is made with them would mean nothing."""
+    return not all((p.abs() < HUGE).all() for p in net.parameters())
 
 
-def resume(net: nn.Module, optimizer: torch.optim.Optimizer, run: Run, name: str, identity: Mapping[str, Any]) -> int:
-    """Put back what the run kept under a name; how many epochs are done, 0 where nothing of this identity was kept."""
-    if not (kept := run.load(name, **identity)):
-        return 0
-    restore(net, optimizer, kept[0])
-    return kept[1]["epoch"]
+def weights_digest(net: nn.Module) -> str:
+    """A name for the weights and buffers of a network."""
+    return digest(*((name, tensor_digest(value)) for name, value in net.state_dict().items()))
+
+
+@dataclass
+class Training:
+    """A network on its way: progress, seeds of random layers, averaged buffers, divergence, and state that is kept.
+
+        training = Training(net, optimizer, run, "SimCLR on shapes", "simclr", identity)
+        for epoch in training.epochs(total, steps):
+            training.learn(loss, stream(epoch))
+
+    What `run` keeps under the name, of this identity, is put back at once; `epochs` goes on after the last finished
+    one. text: what people call the training. own: every process has a state of its own; else they are the same, and
+    process 0 keeps one for all. tensors, facts: what else is kept with every epoch; the caller sets them. done: number
+    of finished epochs. tick: moves the progress on, inside `epochs`.
+    """
+
+    net: nn.Module
+    optimizer: torch.optim.Optimizer
+    run: Run
+    text: str
+    name: str
+    identity: Mapping[str, Any]
+    own: bool = False
+    tensors: dict[str, Tensor] = field(init=False, default_factory=dict)
+    facts: dict[str, Any] = field(init=False, default_factory=dict)
+    done: int = field(init=False)
+    tick: Callable[..., None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.identity = {**self.identity, "layout": LAYOUT}
+        slots = {self._slot(0), self._slot(1)}
+        found = [kept for slot in slots if (kept := self.run.load(slot, **self.identity))]
+        self.done = self.run.least(max((meta["epoch"] for _, meta in found), default=0))
+        for tensors, meta in found:
+            if meta["epoch"] == self.done:
+                restore(self.net, self.optimizer, tensors)
+                more = {k.removeprefix("more."): v for k, v in tensors.items() if k.startswith("more.")}
+                self.tensors, self.facts = {k: self.run.put(v) for k, v in more.items()}, meta["facts"]
+                log.info("%s: resumed after epoch %d", self.text, self.done)
+
+    def epochs(
+        self, total: int, steps: int, rate: Callable[[int], float] | None = None, more: int = 0
+    ) -> Iterator[int]:
+        """Yield the epochs that are left of `total`, from 0; each is kept when the caller asks for the next.
+
+        steps: batches of an epoch. rate: that of a step; None is a half cosine from the optimizer's own rate to 0.
+        more: ticks of an epoch beside its batches.
+        """
+        self._steps, self._rate, ticks = steps, rate or cosine(self._peak, total * steps), steps + more
+        with self.run.progress(self.text, total * ticks, self.done * ticks) as self.tick:
+            for epoch in range(self.done, total):
+                yield epoch
+                self.done = epoch + 1
+                if self.own or self.run.rank == 0:
+                    kept = state(self.net, self.optimizer) | {f"more.{k}": v for k, v in self.tensors.items()}
+                    self.run.save(self._slot(epoch), kept, {**self.identity, "epoch": self.done, "facts": self.facts})
+
+    def learn(
+        self, loss: Callable[[B], Float[Tensor, ""]], stream: Iterable[B], *seeds: object, clip: float = math.inf
+    ) -> None:
+        """A step a batch, then buffers are averaged over processes. Raises UserError where the weights diverged.
+
+        seeds: what random layers draw from; by default the name and the epoch. clip: as for `descend`.
+        """
+        with self.run.seeded(*(seeds or (self.name, "layers", self.done))):
+            for _ in descend(loss, stream, self.optimizer, self._rate, self.run, self.done * self._steps, clip):
+                self.tick()
+        self.run.average(self.net.buffers())
+        if diverged(self.net):
+            raise UserError(
+                f"{self.text}: the training of the network diverged in epoch {self.done + 1}, its weights are no "
+                f"numbers or huge; a smaller lr than {self._peak:g} helps"
+            )
+
+    @property
+    def _peak(self) -> float:
+        return self.optimizer.defaults["lr"]
+
+    def _slot(self, epoch: int) -> str:
+        """One name for all processes, or two a process, in turn: they may be killed an epoch apart."""
+        run = self.run
+        return f"{self.name}-{run.rank}of{run.world}-{epoch % 2}" if self.own and run.world > 1 else self.name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from miue.core.run import Run
 from miue.core.types import ImageSet
 from miue.data.split import holdout
 from miue.training.batches import Batch, Batches
-from miue.training.loop import accuracy, cosine, descend, restore, state
+from miue.training.loop import Training, accuracy, cosine
 from miue.victims.recipe import Recipe
 
 TRAINED = "trained"  # folder of victims whose weights are kept, for all that look at them
@@ -54,11 +55,11 @@ class _Best:
     def offer(self, epoch: int, accuracy: float, net: torch.nn.Module) -> None:
         if accuracy > self.accuracy:
             self.epoch, self.accuracy = epoch, accuracy
-            self.weights = {f"best.{k}": v.detach().clone() for k, v in net.state_dict().items()}
+            self.weights = {k: v.detach().clone() for k, v in net.state_dict().items()}
 
     def put_into(self, net: torch.nn.Module) -> None:
         if self.weights:
-            net.load_state_dict({k.removeprefix("best."): v for k, v in self.weights.items()})
+            net.load_state_dict(self.weights)
 
 
 def fit(data: ImageSet | Prepared, recipe: Recipe, run: Run) -> nets.Classifier:
@@ -83,52 +84,31 @@ def watched_fit(
         net: Any = run.place(nets.build(recipe.net, data.shape, len(data.classes)))
     probe = any(start.probe for start in recipe.start)
     optimizer = _optimizer(net.head if probe else net, recipe)
-    identity = _identity(data, recipe, run)
-    first, seen, best = 0, dict[int, float](), _Best()
-    if kept := run.load("victim", **identity):
-        restore(net, optimizer, kept[0])
-        first = kept[1]["epoch"]
-        best = _Best(
-            kept[1]["best_epoch"], kept[1]["best"], {k: run.put(v) for k, v in kept[0].items() if k.startswith("best.")}
-        )
-        seen = {int(epoch): value for epoch, value in kept[1]["seen"].items()}
-    else:
+    identity, text = _identity(data, recipe, run), f"{recipe.net} on {data.name}"
+    training = Training(net, optimizer, run, text, "victim", identity)
+    seen: list[tuple[int, float]] = training.facts.setdefault("seen", [])
+    best = _Best(*training.facts.get("best", ()), weights=training.tensors)
+    if not training.done:
         for start in recipe.start:
             start(net, batches, run)
     net.trunk.requires_grad_(not probe)
     count = batches.count(recipe.batch)
-    rate = cosine(recipe.lr, recipe.epochs * count, recipe.warmup)
-    text = f"{recipe.net} on {data.name}"
-    with run.progress(text, recipe.epochs * count, first * count) as tick:
-        for epoch in range(first, recipe.epochs):
-            if recipe.patience and epoch - best.epoch >= recipe.patience:
-                break
-            net.train(not probe)
-            generator = run.rng("augment", epoch)
-            losses = descend(
-                lambda batch, g=generator, done=epoch / recipe.epochs: _loss(
-                    net, recipe, batch, len(data.classes), g, done
-                ),
-                batches.shuffled(recipe.batch, "victim", epoch),
-                optimizer,
-                rate,
-                run,
-                epoch * count,
-            )
-            with run.seeded("layers", epoch):
-                for _ in losses:
-                    tick()
-            if watch and (value := watch(epoch + 1, net)) is not None:
-                seen[epoch + 1] = value
-            if ready.held:
-                best.offer(epoch + 1, accuracy(net, ready.held, run), net)
-            facts = {**identity, "epoch": epoch + 1, "seen": seen, "best": best.accuracy, "best_epoch": best.epoch}
-            run.save("victim", state(net, optimizer) | best.weights, facts)
+    for epoch in training.epochs(recipe.epochs, count, cosine(recipe.lr, recipe.epochs * count, recipe.warmup)):
+        if recipe.patience and epoch - best.epoch >= recipe.patience:
+            break
+        net.train(not probe)
+        loss = partial(_loss, net, recipe, len(data.classes), run.rng("augment", epoch), epoch / recipe.epochs)
+        training.learn(loss, batches.shuffled(recipe.batch, "victim", epoch), "layers", epoch)
+        if watch and (value := watch(epoch + 1, net)) is not None:
+            seen.append((epoch + 1, value))
+        if ready.held:
+            best.offer(epoch + 1, accuracy(net, ready.held, run), net)
+            training.tensors, training.facts["best"] = best.weights, (best.epoch, best.accuracy)
     best.put_into(net)
     net.requires_grad_(True)
     for finish in recipe.finish:
         finish(net, batches, run)
-    return net, seen
+    return net, dict(seen)
 
 
 def keep_victim(net: nets.Classifier, data: ImageSet, recipe: Recipe, run: Run) -> None:
@@ -153,7 +133,7 @@ def _identity(data: ImageSet, recipe: Recipe, run: Run) -> dict[str, Any]:
 
 
 def _loss(
-    net: nets.Classifier, recipe: Recipe, batch: Batch, classes: int, generator: torch.Generator, done: float
+    net: nets.Classifier, recipe: Recipe, classes: int, generator: torch.Generator, done: float, batch: Batch
 ) -> Float[Tensor, ""]:
     x, y = batch[1], F.one_hot(batch[2], classes).float()
     for augment in recipe.augment:

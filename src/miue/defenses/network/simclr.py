@@ -16,7 +16,7 @@ from miue.core.method import at_least
 from miue.core.run import Run
 from miue.training.batches import Batches
 from miue.training.contrastive import contrast_loss, contrastive
-from miue.training.loop import cosine, descend, resume, state
+from miue.training.loop import Training, weights_digest
 
 
 class _Projected(nn.Module):
@@ -66,24 +66,14 @@ class SimCLR:
             whole = run.place(_Projected(net, width, self.width))
         optimizer = torch.optim.Adam(whole.parameters(), self.lr)
         pictures = tensor_digest(train.images)  # as purified
-        shapes = [tuple(value.shape) for value in net.state_dict().values()]
-        identity = {"simclr": repr(self), "pictures": pictures, "network": repr(shapes), "seed": run.seed}
-        first = resume(whole, optimizer, run, "simclr", identity)
-        count = train.count(self.batch)
-        rate = cosine(self.lr, self.epochs * count)
+        identity = {"simclr": repr(self), "pictures": pictures, "network": weights_digest(net), "seed": run.seed}
+        training = Training(whole, optimizer, run, f"SimCLR on {train.data.name}", "simclr", identity)
 
         def views(epoch: int) -> Iterator[Float[Tensor, "v c h w"]]:
             generator = run.rng("simclr", epoch)
             for _, x, _ in train.shuffled(self.batch, "simclr", epoch):
                 yield torch.cat([contrastive(x, generator, self.strength) for _ in range(2)])
 
-        with run.progress(f"SimCLR on {train.data.name}", self.epochs * count, first * count) as tick:
-            for epoch in range(first, self.epochs):
-                whole.train()
-                with run.seeded("simclr", "layers", epoch):
-                    step = epoch * count
-                    for _ in descend(
-                        lambda x: contrast_loss(whole(x), self.tau), views(epoch), optimizer, rate, run, step
-                    ):
-                        tick()
-                run.save("simclr", state(whole, optimizer), {**identity, "epoch": epoch + 1})
+        for epoch in training.epochs(self.epochs, train.count(self.batch)):
+            whole.train()
+            training.learn(lambda x: contrast_loss(whole(x), self.tau), views(epoch))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,8 +14,8 @@ from miue.core.errors import UserError
 from miue.core.method import at_least
 from miue.core.run import Run
 from miue.core.types import ImageSet
-from miue.training.batches import Batches
-from miue.training.loop import cosine, descend
+from miue.training.batches import Batch, Batches
+from miue.training.loop import Training, weights_digest
 from miue.victims.recipe import FlipCrop
 
 
@@ -51,21 +52,17 @@ class Tune:
         batches = Batches(self.pictures(train.data), run)
         parameters = list((net.head if self.head else net).parameters())
         optimizer = torch.optim.SGD(parameters, self.lr, 0.9, weight_decay=5e-4, nesterov=True)
-        count, seen = batches.count(self.batch), FlipCrop()
-        rate = cosine(self.lr, self.epochs * count)
+        pictures = batches.data.digest
+        identity = {"tune": repr(self), "pictures": pictures, "network": weights_digest(net), "seed": run.seed}
+        training = Training(net, optimizer, run, f"fine-tuning on {batches.data.name}", "tune", identity)
 
-        def loss(batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor], generator: torch.Generator) -> torch.Tensor:
-            x, y = seen(batch[1], F.one_hot(batch[2], len(train.data.classes)).float(), generator)
+        def loss(generator: torch.Generator, batch: Batch) -> torch.Tensor:
+            x, y = FlipCrop()(batch[1], F.one_hot(batch[2], len(train.data.classes)).float(), generator)
             return F.cross_entropy(net(x), y)
 
-        with run.progress(f"fine-tuning on {batches.data.name}", self.epochs * count) as tick:
-            for epoch in range(self.epochs):
-                net.train(not self.head)
-                generator = run.rng("tune", epoch)
-                stream = batches.shuffled(self.batch, "tune", epoch)
-                with run.seeded("tune", "layers", epoch):
-                    for _ in descend(lambda b, g=generator: loss(b, g), stream, optimizer, rate, run, epoch * count):
-                        tick()
+        for epoch in training.epochs(self.epochs, batches.count(self.batch)):
+            net.train(not self.head)
+            training.learn(partial(loss, run.rng("tune", epoch)), batches.shuffled(self.batch, "tune", epoch))
 
     def pictures(self, train: ImageSet) -> ImageSet:
         """The clean pictures, with the classes and the size of the training set."""

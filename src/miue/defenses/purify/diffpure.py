@@ -18,7 +18,7 @@ from miue.core.errors import UserError
 from miue.core.files import digest, file_digest, tensor_digest
 from miue.core.method import at_least
 from miue.core.run import Run
-from miue.training.loop import cosine, descend, resume, state
+from miue.training.loop import Training
 
 TIMES = 1000  # of the diffusion, from the picture to noise alone
 PART = 256  # pictures at a time
@@ -143,9 +143,8 @@ class DiffPure:
             net = run.place(Denoiser(unet)).train()
         optimizer = torch.optim.Adam(net.parameters(), self.lr)
         identity = {"diffpure": repr(self), "pictures": tensor_digest(x), "seed": run.seed}
-        first = resume(net, optimizer, run, "diffpure", identity)
+        training = Training(net, optimizer, run, "diffusion model", "diffpure", identity)
         count = -(-len(x) // self.batch)
-        rate = cosine(self.lr, self.epochs * count)
 
         def noisy(epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
             generator = run.rng("diffpure", epoch)
@@ -155,18 +154,12 @@ class DiffPure:
                 z = schedule.add_noise(2 * x[rows] - 1, noise, times)
                 yield run.put(z), run.put(times), run.put(noise)
 
-        with run.progress("diffusion model", self.epochs * count, first * count) as tick:
-            for epoch in range(first, self.epochs):
-                for _ in descend(
-                    lambda batch: F.mse_loss(net(batch[0], batch[1]), batch[2]),
-                    noisy(epoch),
-                    optimizer,
-                    rate,
-                    run,
-                    epoch * count,
-                ):
-                    tick()
-                run.save("diffpure", state(net, optimizer), {**identity, "epoch": epoch + 1})
+        def loss(batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+            z, times, noise = batch
+            return F.mse_loss(net(z, times), noise)
+
+        for epoch in training.epochs(self.epochs, count):
+            training.learn(loss, noisy(epoch))
         return net.eval()
 
     @torch.no_grad()

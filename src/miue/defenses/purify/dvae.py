@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,11 +14,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from miue.core.errors import UserError
+from miue.core.files import tensor_digest
 from miue.core.method import at_least
 from miue.core.run import Run
 from miue.core.types import eight_bits
 from miue.nets.base import Residual, convolution
-from miue.training.loop import cosine, descend
+from miue.training.loop import Training
 
 CLIP = 5.0  # largest norm of a gradient
 QUIET = 11  # epochs before the size of the perturbation enters the loss
@@ -126,28 +128,26 @@ class DVAE:
     def trained(
         self, x: Float[Tensor, "n c h w"], y: Int[Tensor, "n"], floor: float, run: Run, name: str
     ) -> Autoencoder:
-        """An autoencoder fitted to these pictures."""
+        """An autoencoder fitted to these pictures. Goes on after its last finished epoch where `run` keeps state."""
         with run.seeded("dvae", name):
             net = run.place(Autoencoder(tuple(x.shape[1:]), int(y.max()) + 1, self.width, self.latent)).train()
         count = -(-len(x) // self.batch)
         optimizer = torch.optim.Adam(net.parameters(), self.lr)
+        identity = {"dvae": repr(self), "pictures": tensor_digest(x), "labels": tensor_digest(y), "seed": run.seed}
+        training = Training(net, optimizer, run, f"D-VAE, {name} of two", f"dvae-{name}", identity)
 
-        def stream() -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-            for epoch in range(self.epochs):
-                generator = run.rng("dvae", name, epoch)
-                for rows in torch.randperm(len(x), generator=generator).tensor_split(count):
-                    noise = self._noise(net, len(rows), generator)
-                    yield epoch, run.put(x[rows]), run.put(y[rows]), run.put(noise)
+        def stream(epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+            generator = run.rng("dvae", name, epoch)
+            for rows in torch.randperm(len(x), generator=generator).tensor_split(count):
+                noise = self._noise(net, len(rows), generator)
+                yield run.put(x[rows]), run.put(y[rows]), run.put(noise)
 
-        def value(batch: tuple[int, Tensor, Tensor, Tensor]) -> Tensor:
-            epoch, seen, labels, noise = batch
-            picture, perturbation, divergence = net(seen, labels, noise)
-            return loss(seen, picture, perturbation, divergence, floor, epoch < QUIET)
+        def value(quiet: bool, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+            picture, perturbation, divergence = net(*batch)
+            return loss(batch[0], picture, perturbation, divergence, floor, quiet)
 
-        steps = self.epochs * count
-        with run.progress(f"D-VAE, {name} of two", steps) as tick:
-            for _ in descend(value, stream(), optimizer, cosine(self.lr, steps), run, clip=CLIP):
-                tick()
+        for epoch in training.epochs(self.epochs, count):
+            training.learn(partial(value, epoch < QUIET), stream(epoch), clip=CLIP)
         return net.eval()
 
     @torch.no_grad()
