@@ -82,7 +82,7 @@ LINES: dict[str, Line] = {
     "20,000 pictures of 16 x 16": (lambda at: small(at, 10, 2000, 16), [PROTECT, VERIFY]),
     "three films of 1.5 GB": (films, [PROTECT, VERIFY]),
     "2,000 classes of 3": (
-        lambda at: small(at, 2000, 3, 32),
+        lambda at: small(at, 2000, 3, 100),
         [DRY, PROTECT, DETECT],
     ),
 }
