@@ -182,6 +182,33 @@ def survival() -> str:
     return grid(("saved as", "pixel-wise: kept / largest change", "4 x 4 blocks: kept / largest change"), rows)
 
 
+def inputs() -> str:
+    """What unusual inputs cost, at an earlier commit and today."""
+    r = load("inputs")
+    found = {(line["line"], line["verb"], line["side"]): line for line in r["lines"]}
+
+    def cell(line: str, verb: str, side: str) -> str:
+        run = found[line, verb, side]
+        seconds = f"over {r['limit']}" if run["stopped"] else f"{run['seconds']:.0f}"
+        return f"{seconds} s" + (f", {run['megabytes']:.0f} MB" if run["megabytes"] else "")
+
+    pairs = dict.fromkeys((line["line"], line["verb"]) for line in r["lines"])
+    rows = [(line, f"`{verb}`", cell(line, verb, "before"), cell(line, verb, "after")) for line, verb in pairs]
+    earlier = next(line["commit"] for line in r["lines"] if line["side"] == "before")
+    return grid(("input", "verb", f"at {earlier[:7]}", "today"), rows) + f"\n\n{where(r)}."
+
+
+def startup() -> str:
+    """What starting costs, at an earlier commit and today."""
+    r = load("startup")
+    sides: dict[str, list[str]] = {}
+    for line in r["lines"]:
+        sides.setdefault(line["line"], []).append(f"{line['seconds']:.2f} s, {line['megabytes']:.0f} MB")
+    rows = [(f"`{name}`", *values) for name, values in sides.items()]
+    before, after = (r["commits"][side][:7] for side in ("before", "after"))
+    return grid(("", f"at {before}", f"at {after}"), rows) + f"\n\nProcessor time and peak memory. {where(r)}."
+
+
 def scaled() -> str:
     """RMS of a pattern, in grey levels, after a 256 x 256 picture is scaled down."""
     rows = load("survival")["scaled"]
@@ -549,6 +576,8 @@ TABLES: dict[str, Callable[[], str]] = {
         known_answers,
         survival,
         scaled,
+        inputs,
+        startup,
         presets,
         attacks,
         methods,
