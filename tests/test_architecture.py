@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -227,3 +228,20 @@ def test_there_is_no_stray_marker_or_print():
     for name, path in FILES.items():
         for marker in ("TODO", "FIXME", "XXX", "breakpoint("):
             assert marker not in path.read_text(), name
+
+
+def test_the_page_names_every_room_and_no_other():
+    page = (ROOT / "docs/architecture.md").read_text()
+    rooms = {path.stem for path in SRC.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
+    rooms |= {path.stem for path in SRC.glob("*.py") if path.stem != "__init__"}
+    table = page.partition("## The rooms")[2].partition("## The way")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == rooms
+    assert (
+        set(re.findall(r"\b(\w+)\b(?= -->| &|$)", table.partition("```mermaid")[2].partition("```")[0], re.M)) >= rooms
+    )
+
+
+def test_the_files_of_the_page_exist():
+    page = (ROOT / "docs/architecture.md").read_text()
+    named = {name for name in re.findall(r"`([\w/]+\.py)`", page) if not name.startswith("benchmarks/")}
+    assert named and not [name for name in named if name not in FILES]
