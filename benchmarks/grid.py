@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--partial", action="store_true", help="write the record of what is there, and measure nothing")
     options = parser.parse_args()
     os.environ.setdefault("MIUE_CIFAR10", str(CIFAR))
-    run, plan = miue.Run(quiet=False), Grid.load(options.plan)
+    run, plan = miue.Run(quiet=False), Grid.from_file(options.plan)
     bench = Bench.of(plan, run)
     before = taken_over(bench, RESULTS / f"{options.name}.json")
     if not options.partial:

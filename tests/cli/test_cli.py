@@ -332,7 +332,7 @@ def test_a_network_of_ones_own_is_surrogate_and_victim(miue: Miue, folder: Path)
     own = "mi-ue:surrogate=mine.py:Net,epochs=1,steps=1,step_size=2.0"
     assert miue("protect", folder, "out", "--attack", own, "--quiet").code == 0
     record = RunRecord.of(Path("out")).settings
-    assert "surrogate=mine.py:Net" in record["attack"] and len(record["code"]) == 17
+    assert "surrogate=mine.py:Net" in record.attack and len(record.code) == 17
     assert miue("protect", folder, "out", "--attack", own, "--quiet").code == 0  # the same again
     asked = ("--clean", folder, "--recipe", "quick:epochs=1,batch=8", "--quiet", "--json")
     ended = miue("evaluate", "out", *asked, "--victim", "mine.py:Net", "--seeds", 1)

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from miue.attacks import KNOWN, MIUE, Noise, attack
 from miue.core.errors import UserError
-from miue.core.files import read_record
 from miue.core.spelling import parse, spell, split
 from miue.data.quality import Size
 from miue.victims.recipes import RECIPES, recipe
@@ -195,4 +194,4 @@ def test_a_record_that_cannot_be_read_is_told(tmp_path: Path):
     (tmp_path / "x.json").write_bytes(b"\xff")
     for path in (tmp_path / "x.json", tmp_path / "none.json"):
         with pytest.raises(UserError, match=rf"{path.name}: (is no record|cannot be read)"):
-            read_record(Size, path)
+            Size.load(path)

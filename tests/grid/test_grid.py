@@ -153,19 +153,19 @@ def test_a_wrong_file_is_refused(tmp_path: Path, text: str, told: str):
     path = tmp_path / "wrong.toml"
     path.write_text(text)
     with pytest.raises(UserError, match=told) as refused:
-        Grid.load(path)
+        Grid.from_file(path)
     assert str(refused.value).startswith(str(path))
 
 
 def test_a_file_is_read(place: Path):
     path = place / "plan.toml"
     path.write_text(TOML + "per_class = 2\ntest_per_class = 1\nseeds = 2")
-    plan = Grid.load(path)
+    plan = Grid.from_file(path)
     assert (plan.out, plan.seeds, plan.defenses) == (place / "plan", 2, ("none",))
     clean, test = plan.read(Run(device_name="cpu"))
     assert (len(clean), len(test), clean.shape) == (6, 3, (3, 8, 8))
     with pytest.raises(UserError, match=r"nothing\.toml: No such file"):
-        Grid.load(place / "nothing.toml")
+        Grid.from_file(place / "nothing.toml")
 
 
 def test_where_the_pictures_are(place: Path, monkeypatch: pytest.MonkeyPatch, run: Run):
@@ -181,7 +181,7 @@ def test_where_the_pictures_are(place: Path, monkeypatch: pytest.MonkeyPatch, ru
 
 def test_the_benchmark_is_a_plan():
     """6 attacks and 2 controls x 9 defenses x 2 victims; no path of a machine."""
-    plan = Grid.load(BENCHMARK)
+    plan = Grid.from_file(BENCHMARK)
     assert len(plan.cells(SETS)) == (6 + 2) * 9 * 2
     assert plan.data.startswith("$") and plan.test and plan.test.startswith("$") and not plan.out.is_absolute()
 
@@ -464,7 +464,7 @@ def test_the_command(place: Path, miue: Callable, counted: list):
     assert code == 0 and shown == out
     code, shown, _ = miue("grid", "plan.toml", "--show", "--json")
     assert code == 0 and json.loads(shown) == json.loads(
-        standing(Grid.load(Path("plan.toml")), Run()).model_dump_json()
+        standing(Grid.from_file(Path("plan.toml")), Run()).model_dump_json()
     )
     code, _, err = miue("grid", "plan.toml")
     assert code == 2 and "train.npz" in err
@@ -592,7 +592,7 @@ def test_plans_that_cannot_be_meant(place: Path, changes: dict, told: str):
     lines = {"data": "train.npz", "attacks": ["noise"], "out": "out"} | changes
     Path("plan.toml").write_text("\n".join(f"{key} = {json.dumps(value)}" for key, value in lines.items()))
     with pytest.raises(UserError, match=told):
-        Grid.load(Path("plan.toml"))
+        Grid.from_file(Path("plan.toml"))
 
 
 def test_a_network_that_does_not_exist_is_told_before_anything_is_made(place: Path, run: Run):

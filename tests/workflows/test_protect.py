@@ -51,10 +51,11 @@ def perturbation(job: Job) -> Perturbation:
 
 def test_protect_writes_the_set_and_a_private_folder(job: Job, run: Run, capsys):
     job = replace(job, method=TINY)
-    record, written = carry_out(job, replace(run, quiet=False))
+    record = carry_out(job, replace(run, quiet=False))
+    written = record.written
     assert written.counts == {"protected": 12} and 0 < written.worst <= 8
     assert record.status == "finished" and set(record.seconds) == {"attack", "write"}
-    assert record == RunRecord.of(job.out) and record.written["worst"] == written.worst
+    assert record == RunRecord.of(job.out) and record.written.worst == written.worst
     assert len(listed(job.out)) == 12 + 3 + 1 and "3 classes: " in capsys.readouterr().err
     assert stat.S_IMODE(job.private.stat().st_mode) == 0o700
     delta = perturbation(job)
@@ -65,13 +66,13 @@ def test_protect_writes_the_set_and_a_private_folder(job: Job, run: Run, capsys)
 
 def test_settings_are_recorded_with_everything_resolved(job: Job, run: Run):
     record, _ = carry_out(replace(job, canvas=None, method="noise:per=image,cells=4", budget="6/255", seed=5), run)
-    assert record.settings["attack"] == "noise:cells=4" and record.settings["seed"] == 5
-    assert isinstance(record.settings["canvas"], int) and record.settings["canvas"] >= 8
-    assert record.source["classes"] == ["blue", "green", "red"] and record.source["counts"] == {"ok": 12}
+    assert record.settings.attack == "noise:cells=4" and record.settings.seed == 5
+    assert isinstance(record.settings.canvas, int) and record.settings.canvas >= 8
+    assert record.source.classes == ["blue", "green", "red"] and record.source.counts == {"ok": 12}
     assert record.machine["precision"] and record.miue
-    again = Job(source=job.source, out=job.out, method=record.settings["attack"], canvas=record.settings["canvas"],
-                budget=record.settings["budget"], seed=5)  # fmt: skip
-    assert carry_out(again, run)[0].fingerprint == record.fingerprint
+    again = Job(source=job.source, out=job.out, method=record.settings.attack, canvas=record.settings.canvas,
+                budget=record.settings.budget, seed=5)  # fmt: skip
+    assert carry_out(again, run).fingerprint == record.fingerprint
 
 
 def test_the_same_call_again_changes_no_byte(job: Job, run: Run, monkeypatch: pytest.MonkeyPatch):
@@ -131,7 +132,7 @@ def test_somebody_elses_attack_is_known_by_its_code(job: Job, run: Run, tmp_path
     file.write_text(PLUGIN.format(body="pass"))
     job = replace(job, method=f"{file}:Theirs:cells=4")
     record, _ = carry_out(job, run)
-    assert record.settings["attack"] == f"{file}:Theirs:cells=4" and len(record.settings["code"]) == 16
+    assert record.settings.attack == f"{file}:Theirs:cells=4" and len(record.settings.code) == 16
     file.write_text(PLUGIN.format(body="x: int = 1"))
     with pytest.raises(UserError, match="was written with other settings"):
         carry_out(job, run)
@@ -200,17 +201,18 @@ def test_wrong_settings_are_refused_and_nothing_is_published(job: Job, run: Run,
     ],
 )
 def test_a_method_takes_its_own_budget_and_says_how_far_it_goes(job: Job, run: Run, method, budget, told, capsys):
-    record, written = carry_out(replace(job, method=method), replace(run, quiet=False))
+    record = carry_out(replace(job, method=method), replace(run, quiet=False))
+    written = record.written
     said = capsys.readouterr().err.splitlines()
-    assert record.settings["budget"] == budget and f"budget {budget}, the method's own" in said
+    assert record.settings.budget == budget and f"budget {budget}, the method's own" in said
     assert all(f.ok for f in publish.verify(job.out, data.scan(job.source)))
     source, out = (data.read(data.scan(str(where)), 8) for where in (job.source, job.out))
     size = data.measure(source, out)
-    assert size and size == written.size and dict(size) == RunRecord.of(job.out).written["size"]
+    assert size and size == written.size and dict(size) == RunRecord.of(job.out).written.size
     assert perturbation(job).budget == Budget.parse(budget)
     assert any("8/255 ball" in note for note in written.notes) == bool(size and size.outside)
     assert not told or told in " ".join(written.notes)
-    assert carry_out(replace(job, method=method, budget=budget), run)[0].fingerprint == record.fingerprint
+    assert carry_out(replace(job, method=method, budget=budget), run).fingerprint == record.fingerprint
 
 
 def test_a_generator_protects_other_pictures_later(job: Job, run: Run, tmp_path: Path):
@@ -218,9 +220,10 @@ def test_a_generator_protects_other_pictures_later(job: Job, run: Run, tmp_path:
     file = job.private / "checkpoint" / "generator.safetensors"
     new = coloured(tmp_path / "new", seed=7)
     later = Job(source=str(new), out=tmp_path / "later", method=f"gue:generator={file}")
-    record, written = carry_out(later, run)
+    record = carry_out(later, run)
+    written = record.written
     assert written.counts == {"protected": 12} and 0 < written.worst <= 8
-    assert record.settings["code"] and all(f.ok for f in publish.verify(later.out, data.scan(str(new))))
+    assert record.settings.code and all(f.ok for f in publish.verify(later.out, data.scan(str(new))))
 
 
 @pytest.mark.parametrize(
@@ -240,7 +243,8 @@ def test_other_norms_are_proved_beside_noise_of_the_same_size(job: Job, run: Run
 def test_grey_pictures_in_webp_keep_an_l2_budget(job: Job, run: Run):
     for path in Path(job.source).rglob("*.png"):
         Image.open(path).convert("L").save(path)
-    _, written = carry_out(replace(job, method="lsp", format="webp"), run)
+    _ = carry_out(replace(job, method="lsp", format="webp"), run)
+    written = _.written
     assert written.counts == {"protected": 12} and all(f.ok for f in publish.verify(job.out, data.scan(job.source)))
 
 
@@ -310,13 +314,13 @@ def test_seconds_of_a_stopped_run_count(job: Job, run: Run, monkeypatch: pytest.
         with pytest.raises(KeyboardInterrupt):
             carry_out(job, run)
     before = RunRecord.of(job.out).seconds["attack"]
-    assert before > 0 and carry_out(job, run)[0].seconds["attack"] > before
+    assert before > 0 and carry_out(job, run).seconds["attack"] > before
 
 
 def test_a_file_of_the_users_that_is_called_like_an_attack(job: Job, run: Run, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(job.out.parent)
     Path("noise.py").write_text("1 / 0")
-    assert carry_out(job, run)[0].settings["code"] == ""
+    assert carry_out(job, run).settings.code == ""
 
 
 @pytest.mark.slow

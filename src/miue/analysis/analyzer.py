@@ -19,7 +19,7 @@ from miue.analysis.ranks import spearman
 from miue.analysis.records import Analysis, Calibration, Correlation, Examined, Measured, Stage
 from miue.attacks import Noise
 from miue.core.errors import UserError
-from miue.core.files import digest, locked, read_record, write_atomically
+from miue.core.files import digest, locked
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet
 from miue.data import measure
@@ -134,7 +134,7 @@ class Analyzer:
         record = keep / f"{key}.json" if keep else None
         with locked(run.keep, f"analysis-{victim}") if run.keep else nullcontext():
             if record and record.exists():
-                return read_record(Examined, record)
+                return Examined.load(record)
             own, start = replace(run, seed=run.seed + seed, keep=keep), time.monotonic()
             net = self._victim(trained, own, run)
             scores = [accuracy(net, Batches(part, own), own) for part in (test, trained)]
@@ -162,7 +162,7 @@ class Analyzer:
                 seconds=time.monotonic() - start,
             )
             if record:
-                write_atomically(record, done.model_dump_json(indent=1).encode())
+                done.save(record)
             return done
 
     def _victim(self, data: ImageSet, own: Run, run: Run) -> Classifier:

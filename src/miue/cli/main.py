@@ -134,13 +134,9 @@ def protect(
     if dry_run:
         show.plan(job, run, json)
         return
-    record, written = jobs.carry_out(job, run)
-    if json:
-        print(record.model_dump_json(indent=1))
-    else:
-        show.written(job, record, written, quiet)
-    unprotected = sum(n for status, n in written.counts.items() if status != "protected")
-    if unprotected:
+    record = jobs.carry_out(job, run)
+    show.written(job, record, json, quiet)
+    if record.unprotected:
         raise typer.Exit(FAILED_INPUTS)
 
 
@@ -325,7 +321,7 @@ def grid_command(
     from miue.grid import bench as grid
     from miue.grid import workers
 
-    run, wanted = Run(device_name=device, quiet=quiet), grid.Grid.load(plan)
+    run, wanted = Run(device_name=device, quiet=quiet), grid.Grid.from_file(plan)
     if only_show:
         show.board(grid.standing(wanted, run), json)
         return

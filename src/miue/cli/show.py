@@ -23,7 +23,7 @@ from miue.evaluation.records import Outcome
 from miue.grid.bench import Bench, kept
 from miue.grid.leaderboard import Board
 from miue.workflows import protect as jobs
-from miue.workflows import record
+from miue.workflows.record import RunRecord
 
 console = Console()
 
@@ -77,8 +77,13 @@ def plan(job: jobs.Job, run: Run, json: bool) -> None:
     print("nothing was written (--dry-run)")
 
 
-def written(job: jobs.Job, record: record.RunRecord, written: publish.Written, quiet: bool = False) -> None:
+def written(job: jobs.Job, record: RunRecord, json: bool, quiet: bool = False) -> None:
     """What `protect` did. quiet: without remarks on the pictures."""
+    if json:
+        print(record.model_dump_json(indent=1))
+        return
+    written = record.written
+    assert written is not None  # of a finished protection
     protected = written.counts.get("protected", 0)
     out, private, source = (data.readable(str(path)) for path in (job.out, job.private, job.source))
     print(f"{protected} pictures protected in {out}, largest change {written.worst} grey levels (read back)")
@@ -86,15 +91,15 @@ def written(job: jobs.Job, record: record.RunRecord, written: publish.Written, q
         print(f"PSNR at least {written.psnr.least:.1f} dB, SSIM at least {written.ssim.least:.3f}")
     growth = written.bytes_out / max(written.bytes_in, 1)
     print(f"{written.bytes_out / 1e6:.1f} MB written, {growth:.1f} times the size of the source")
-    for reason, count in record.source["counts"].items():
+    for reason, count in record.source.counts.items():
         if reason != "ok":
-            names = data.some(record.source["examples"][reason] + [""] * (count - 5))
+            names = data.some([*record.source.examples[reason], *[""] * (count - 5)])
             print(f"NOT protected, not in the output: {count} {reason} ({names})")
-    if len(record.source["counts"]) > 1:
+    if len(record.source.counts) > 1:
         print(f"All of them are listed in {private}/{publish.MANIFEST}")
     if written.unchanged:
         print(f"NOT changed, as clean in the output as before: {written.unchanged} pictures")
-    for note in () if quiet else (*record.source["notes"], *written.notes):
+    for note in () if quiet else (*record.source.notes, *written.notes):
         print(f"note: {note}")
     print(f"Keep {private} private: with it anybody can undo the protection. Keep the originals safe.")
     print("This raises the cost of training on your pictures; it does not prevent it (docs/limits.md: what breaks it).")

@@ -20,11 +20,29 @@ from torch import Tensor
 
 from miue.core.errors import Damaged, UserError, refuse_folder
 
+R = TypeVar("R", bound="Record")
+
 
 class Record(BaseModel):
     """Base of everything that is written as JSON: strict about fields, never edited in place, infinities as text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, whole or not at all."""
+        write_atomically(path, self.model_dump_json(indent=1).encode())
+
+    @classmethod
+    def load(cls: type[R], path: Path, mend: str = "move it away, and the same command makes it anew") -> R:
+        """Read what `save` wrote. Raises Damaged, with the way to mend it, if it is damaged or of another version."""
+        refuse_folder(path)
+        try:
+            return cls.model_validate_json(path.read_text("utf-8"))
+        except OSError as error:
+            why = f"cannot be read ({error.strerror})"
+        except ValueError:
+            why = "is no record of this version of miue, or it is damaged"
+        raise Damaged(f"{path}: {why}; {mend}")
 
 
 _FLUSHING = 16  # threads that wait for the disk
@@ -112,9 +130,6 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-R = TypeVar("R", bound=Record)
-
-
 def read_toml(path: Path) -> dict[str, Any]:
     """The values of a TOML file. Raises UserError where there is none."""
     try:
@@ -138,18 +153,6 @@ def file_digest(path: Path) -> str:
 def tensor_digest(x: Tensor) -> str:
     """A name for the values of a tensor, 16 hexadecimal digits."""
     return hashlib.sha256(x.cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
-
-
-def read_record(kind: type[R], path: Path, mend: str = "move it away, and the same command makes it anew") -> R:
-    """What is kept in a JSON file. Raises Damaged, with the way to mend it, if it is damaged or of another version."""
-    refuse_folder(path)
-    try:
-        return kind.model_validate_json(path.read_text("utf-8"))
-    except OSError as error:
-        why = f"cannot be read ({error.strerror})"
-    except ValueError:
-        why = "is no record of this version of miue, or it is damaged"
-    raise Damaged(f"{path}: {why}; {mend}")
 
 
 def installed() -> str:

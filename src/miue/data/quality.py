@@ -64,8 +64,7 @@ class Size(Record):
         return f"{self.outside} of {self.pictures} pictures leave the {BALL}/255 ball: {self}"
 
 
-@dataclass(frozen=True)
-class Spread:
+class Spread(Record):
     """Least value, 5th percentile and mean over pictures."""
 
     least: float
@@ -77,7 +76,7 @@ class Spread:
         """None where no picture has a value."""
         if not values:
             return None
-        return cls(min(values), float(np.percentile(values, 5)), float(np.mean(values)))
+        return cls(least=min(values), low=float(np.percentile(values, 5)), mean=float(np.mean(values)))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from miue.core.files import digest, locked, read_record, write_atomically
+from miue.core.files import digest, locked
 from miue.core.run import Run
 from miue.core.types import ImageSet
 from miue.evaluation.records import Role, VictimRun
@@ -41,12 +41,12 @@ def train_victim(
     with locked(keep, f"victim-{key}"):
         if record.exists():
             names = {"role": role, "victim": recipe.victim, "defense": recipe.defense}
-            return read_record(VictimRun, record).model_copy(update=names)
+            return VictimRun.load(record).model_copy(update=names)
         run = replace(run, keep=keep / "victims" / key)
         done, net = _trained(role, data, test, recipe, run)
         if weights:
             keep_victim(net, data, recipe, replace(run, keep=keep / TRAINED))
-        write_atomically(record, done.model_dump_json(indent=1).encode())
+        done.save(record)
         run.forget()
         return done
 

@@ -11,7 +11,7 @@ from filelock import Timeout
 
 from miue.attacks import attack
 from miue.core.errors import Damaged
-from miue.core.files import installed, locked, read_record, write_atomically
+from miue.core.files import installed, locked, write_atomically
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet, Perturbation
 from miue.data import measure
@@ -31,13 +31,13 @@ def kept(grid: Grid, cell: Cell) -> CellRecord | None:
     if not path.exists():
         return None
     names = {"attack": cell.attack, "defense": cell.defense, "recipe": cell.recipe}
-    return read_record(CellRecord, path).model_copy(update=names)
+    return CellRecord.load(path).model_copy(update=names)
 
 
 def standing(grid: Grid, run: Run) -> Board:
     """The leaderboard of what is there. Reads the pictures only where no record says which they are."""
     paths = (path for path in (grid.out / "cells").glob("*.json") if not path.name.startswith("."))
-    there = (read_record(CellRecord, path).sets for path in paths)
+    there = (CellRecord.load(path).sets for path in paths)
     known = {sets.data + sets.test: sets for sets in there if sets.source == grid.source}
     (sets,) = known.values() if len(known) == 1 else (Bench.of(grid, run).sets,)
     cells = grid.cells(sets)
@@ -109,7 +109,7 @@ class Bench:
 
     def put(self, cell: Cell, record: CellRecord) -> None:
         """Keep the record of a cell: one that another machine measured is as good as one of this one."""
-        write_atomically(record_path(self.grid, cell), record.model_dump_json(indent=1).encode())
+        record.save(record_path(self.grid, cell))
 
     def failed(self, cell: Cell, error: Exception | str) -> CellRecord:
         """The record of a cell that ended in an error."""
@@ -134,7 +134,7 @@ class Bench:
                 self.broken[cell.perturbation] = f"{type(error).__name__}: {error}"
                 return self.broken[cell.perturbation]
             craft = self._craft(made, time.monotonic() - start, passes.count)
-            write_atomically(path.with_suffix(".json"), craft.model_dump_json(indent=1).encode())
+            craft.save(path.with_suffix(".json"))
             write_atomically(path, made.save)  # last: it says that all is there
             run.forget()
         return ""
@@ -173,7 +173,7 @@ class Bench:
             **vars(cell.partial),
             seed=cell.seed,
             sets=self.sets,
-            craft=read_record(Craft, craft) if craft and craft.exists() else None,
+            craft=Craft.load(craft) if craft and craft.exists() else None,
             training=cell.training.described(),
             machine=self.run.machine,
             miue=installed(),

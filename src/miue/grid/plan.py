@@ -79,7 +79,7 @@ class Grid(Record):
     out: Path
 
     @classmethod
-    def load(cls, path: Path) -> Grid:
+    def from_file(cls, path: Path) -> Grid:
         """Read a TOML file. Raises UserError that names the key and what is allowed."""
         try:
             grid = cls.model_validate({"out": path.with_suffix("")} | read_toml(path))

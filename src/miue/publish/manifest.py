@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from miue.core.errors import Damaged, UserError
-from miue.core.files import Record, read_record, write_atomically
+from miue.core.files import Record, write_atomically
 from miue.core.types import Budget, Norm
 from miue.data.source import Kind
 
@@ -58,14 +58,11 @@ class Plan(Record):
     def budget(self) -> Budget:
         return Budget(self.eps, self.norm)
 
-    def save(self, private: Path) -> None:
-        write_atomically(private / PLAN, lambda part: _write(part, self.model_dump_json(indent=1) + "\n"))
-
     @classmethod
-    def load(cls, private: Path) -> Plan | None:
-        """What is put down in a private folder; None where nothing is. Raises UserError where it is damaged."""
+    def of(cls, private: Path) -> Plan | None:
+        """Read what is put down in a private folder; None where nothing is. Raises Damaged if it cannot be read."""
         path = private / PLAN
-        return read_record(cls, path, f"{AGAIN}, which writes it anew") if path.exists() else None
+        return cls.load(path, f"{AGAIN}, which writes it anew") if path.exists() else None
 
 
 def read_lines(path: Path) -> tuple[list[Line], int]:
@@ -81,7 +78,7 @@ def read_lines(path: Path) -> tuple[list[Line], int]:
 
 def finished(private: Path) -> tuple[Plan, list[Line]]:
     """The plan and the whole manifest of a finished run. Raises UserError where there is none, or a damaged one."""
-    plan, path = Plan.load(private), private / FINAL
+    plan, path = Plan.of(private), private / FINAL
     if plan is None or not path.exists():
         raise UserError(f"{private}: holds no finished manifest; only an output of miue can be verified")
     lines, damaged = read_lines(path)

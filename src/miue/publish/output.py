@@ -132,7 +132,7 @@ def _fingerprint(private: Path) -> str | None:
 
 def _ours(out: Path, private: Path) -> set[Path]:
     """What an earlier run wrote, or was writing, to `out`."""
-    plan = Plan.load(private)
+    plan = Plan.of(private)
     ours = {out / name for name in (NOTICE, *(plan.files if plan else ()))}
     return ours | {path.with_name(f".{path.name}.part") for path in ours}
 

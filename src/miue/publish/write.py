@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -16,13 +16,13 @@ import torch
 from filelock import Timeout
 
 from miue.core.errors import UserError
-from miue.core.files import Lock, named, write_atomically
+from miue.core.files import Lock, Record, named, write_atomically
 from miue.core.types import Budget, Perturbation
 from miue.data.picture import Rules, decode, kept_profile, quiet
 from miue.data.quality import Change, Size, Spread, size, ssim
 from miue.data.read import clean_picture
 from miue.data.source import Entry, Payload, Source, ahead, sha256
-from miue.publish.manifest import FINAL, PART, Line, Plan, as_text, read_lines, write_lines
+from miue.publish.manifest import FINAL, PART, PLAN, Line, Plan, as_text, read_lines, write_lines
 from miue.publish.output import NOTICE, NOTICE_TEXT, check_folders
 from miue.publish.sinks import Form, Sink, out_name, sink_for
 
@@ -32,23 +32,22 @@ _WEBP_SIDE = 16383
 _FLUSH = 0.2  # seconds between flushes of the log
 
 
-@dataclass(frozen=True)
-class Written:
-    """What was written. counts: inputs by status. worst: the largest change of one value, in grey levels.
+class Written(Record):
+    """What was written."""
 
-    unchanged: pictures in which no value changed, so that the output has them as clean as they were.
-    size: how large the changes are as measured on the files.
-    """
-
-    counts: dict[str, int]
+    counts: Mapping[str, int]
+    """Inputs by status."""
     worst: int
+    """The largest change of one value, in grey levels."""
     unchanged: int
+    """Pictures in which no value changed, so that the output has them as clean as they were."""
     size: Size | None
+    """How large the changes are, as measured on the files."""
     psnr: Spread | None
     ssim: Spread | None
     bytes_in: int
     bytes_out: int
-    notes: tuple[str, ...] = field(default=())
+    notes: Sequence[str] = ()
 
 
 def write(
@@ -179,7 +178,8 @@ class _Writer:
             raise UserError(f"{out}: at least {need:,} bytes are needed there, {free:,} are free; make room")
         files = (NOTICE, *self.sink.files)
         inputs = len(self.source.entries)
-        Plan(kind=self.source.kind, files=files, eps=budget.eps, norm=budget.norm, inputs=inputs).save(self.private)
+        plan = Plan(kind=self.source.kind, files=files, eps=budget.eps, norm=budget.norm, inputs=inputs)
+        plan.save(self.private / PLAN)
         write_atomically(out / NOTICE, lambda part: _write_text(part, NOTICE_TEXT))
         if self.source.kind in ("folder", "named"):  # a class without pictures keeps its place among the labels
             for name in self.source.classes:

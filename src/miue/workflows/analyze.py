@@ -52,7 +52,7 @@ def analyze(
     budgets = list(sets.budgets.values())
     budget = budgets[0] if len(set(budgets)) == 1 and budgets[0].norm != "none" else Budget()
     run.say(f"training {chosen.victim} on clean, noisy and {', '.join(named)}, {seeds} seed(s) each")
-    methods = {name: record.settings["attack"] for name, record in sets.records.items()}
+    methods = {name: record.settings.attack for name, record in sets.records.items()}
     grids = {cells_of(record, sets.protected[name]) for name, record in sets.records.items()}
     if len(grids) == 1:
         analyzer = replace(analyzer, noise=replace(analyzer.noise, cells=grids.pop()))
@@ -71,10 +71,10 @@ def analyze(
 def generation(name: str, record: RunRecord, run: Run) -> Generation | None:
     """Return what an attack with a surrogate noted of its features after every epoch; None where there is nothing."""
     try:
-        plan, budget = attack(record.settings["attack"]), Budget.parse(record.settings["budget"])
+        plan, budget = attack(record.settings.attack), record.settings.limit
     except UserError:  # somebody's own, whose file is elsewhere today
         return None
-    kept = run.load("surrogate", plan=repr(plan), budget=repr(budget), seed=record.settings["seed"])
+    kept = run.load("surrogate", plan=repr(plan), budget=repr(budget), seed=record.settings.seed)
     if kept is None or not kept[1].get("generation"):
         return None
     cosine, between, within = zip(*kept[1]["generation"], strict=True)

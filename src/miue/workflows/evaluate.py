@@ -57,7 +57,7 @@ def evaluate(
     names = ", ".join(each.victim for each in victims)
     run.say(f"training {names} on clean, noisy and protected pictures, {seeds} seed(s) each")
     evaluation = replace(evaluation, noise=replace(evaluation.noise, cells=cells_of(record, protected)))
-    kept, method = replace(run, keep=private), record.settings["attack"]
+    kept, method = replace(run, keep=private), record.settings.attack
     outcome = evaluation(sets.clean, tests, protected, sets.budgets[name], kept, method, channel)
     if channel and sets.resized:
         side = protected.shape[1]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, is_dataclass, replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,16 +15,17 @@ import torch
 from filelock import Timeout
 
 from miue import data, nets, publish
-from miue.attacks import KNOWN, attack, code_of
+from miue.attacks import KNOWN, code_of
+from miue.attacks import attack as parsed
 from miue.core.errors import UserError
-from miue.core.files import Lock, Record, digest, installed, read_record, write_atomically
+from miue.core.files import Lock, digest, installed, write_atomically
 from miue.core.launch import launch
 from miue.core.method import Attack, own_budget
 from miue.core.run import Run
 from miue.core.spelling import spell
 from miue.core.types import Budget, ImageSet, Perturbation
 from miue.workflows import room
-from miue.workflows.record import RunRecord
+from miue.workflows.record import Looked, RunRecord, Settings
 
 VERSION = 1
 MOST = 20  # classes that are listed by name
@@ -58,6 +59,11 @@ class Job:
     def scan(self) -> data.Source:
         return data.scan(self.source, split=self.split, download=self.download, **self.rules)
 
+    @cached_property
+    def attack(self) -> Attack:
+        """The method, parsed. Raises UserError that names what is allowed."""
+        return parsed(self.method)
+
     @property
     def rules(self) -> dict[str, Any]:
         """By which pictures are looked at."""
@@ -67,9 +73,9 @@ class Job:
     def private(self) -> Path:
         return data.private_of(self.out)
 
-    def settings(self, source: data.Source) -> dict[str, Any]:
+    def settings(self, source: data.Source) -> Settings:
         """The settings with everything resolved. UserError for a budget that the method or the pictures cannot keep."""
-        method, canvas = attack(self.method), self.canvas or data.default_canvas(source)
+        method, canvas = self.attack, self.canvas or data.default_canvas(source)
         channels = 1 if all(entry.grey for entry in source.usable) else 3
         own = own_budget(method, (channels, canvas, canvas))
         if isinstance(surrogate := getattr(method, "surrogate", None), str):
@@ -78,41 +84,41 @@ class Job:
         if facts := getattr(method, "facts", None):
             facts.check(budget)
         publish.check_sizes(source, budget, (canvas, canvas), self.format)
-        return {
-            "attack": spell(method, KNOWN),
-            "code": code_of(self.method, method),
-            "budget": str(budget),
-            "canvas": canvas,
-            "seed": self.seed,
-            "split": None if self.split is None else data.readable(self.split),
-            "format": self.format,
-            "processes": self.processes,
-            "cells": getattr(method, "cells", 0),
-        }
+        return Settings(
+            attack=spell(method, KNOWN),
+            code=code_of(self.method, method),
+            budget=str(budget),
+            canvas=canvas,
+            seed=self.seed,
+            split=None if self.split is None else data.readable(self.split),
+            format=self.format,
+            processes=self.processes,
+            cells=getattr(method, "cells", 0),
+        )
 
-    def checked(self, source: data.Source) -> tuple[dict[str, Any], str]:
-        """The settings and what stands for them and the data. UserError where the output cannot be written."""
+    def checked(self, source: data.Source) -> tuple[Settings, str]:
+        """Return the settings and a fingerprint of settings and data. Raises UserError if nothing can be written."""
         settings = self.settings(source)
-        stands = self.stands_for(source, settings)
-        publish.check_output(source.location, self.out, self.private, self.overwrite, stands)
+        fingerprint = self.fingerprint(source, settings)
+        publish.check_output(source.location, self.out, self.private, self.overwrite, fingerprint)
         publish.check_folders(source, self.out)
         room.check(self.disk(source, settings))
-        return settings, stands
+        return settings, fingerprint
 
-    def stands_for(self, source: data.Source, settings: Mapping[str, Any]) -> str:
+    def fingerprint(self, source: data.Source, settings: Settings) -> str:
         """A name for settings and data: the same for the same output."""
         names = [entry.out for entry in source.usable]
-        return digest(VERSION, source.digest, names, sorted(settings.items()), *sorted(self.drop_columns))
+        return digest(VERSION, source.digest, names, sorted(dict(settings).items()), *sorted(self.drop_columns))
 
-    def disk(self, source: data.Source, settings: Mapping[str, Any]) -> room.Parts:
+    def disk(self, source: data.Source, settings: Settings) -> room.Parts:
         """Bytes that the run still takes on disk, by folder and part."""
-        made = perturbation_of(self.private, self.stands_for(source, settings))
-        return room.needed(source, attack(self.method), settings, self.out, self.private, made, self.overwrite)
+        made = perturbation_of(self.private, self.fingerprint(source, settings))
+        return room.needed(source, self.attack, settings, self.out, self.private, made, self.overwrite)
 
 
-def perturbation_of(private: Path, stands: str) -> Path:
+def perturbation_of(private: Path, fingerprint: str) -> Path:
     """Where the finished perturbation of these settings and data lies."""
-    return private / f"perturbation-{stands}.safetensors"
+    return private / f"perturbation-{fingerprint}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -127,8 +133,8 @@ class Forecast:
 def forecast(job: Job, source: data.Source, run: Run) -> Forecast:
     """Time a few batches of the real attack on the real pictures, and scale."""
     settings = job.settings(source)
-    canvas, budget = settings["canvas"], Budget.parse(settings["budget"])
-    method, count = attack(job.method), len(source.usable)
+    canvas, budget = settings.canvas, settings.limit
+    method, count = job.attack, len(source.usable)
     seconds = _tried(method, data.read(source, canvas), budget, job, run) if trials_of(method) else 0.0
     grid = getattr(method, "cells", 0) or canvas
     disk = sum(size for parts in job.disk(source, settings).values() for size in parts.values())
@@ -218,10 +224,10 @@ def protect(
         frames=frames,
         drop_columns=tuple(drop_columns),
     )
-    return carry_out(job, run)[0]
+    return carry_out(job, run)
 
 
-def carry_out(job: Job, run: Run) -> tuple[RunRecord, publish.Written]:
+def carry_out(job: Job, run: Run) -> RunRecord:
     """Write the protected set and its private folder. The same call continues a killed one, to the same bytes."""
     source = job.scan()
     settings, fingerprint = job.checked(source)
@@ -231,7 +237,7 @@ def carry_out(job: Job, run: Run) -> tuple[RunRecord, publish.Written]:
     for note in source.notes:
         run.say(f"note: {note}")
     if job.budget is None:
-        run.say(f"budget {settings['budget']}, the method's own")
+        run.say(f"budget {settings.budget}, the method's own")
     private.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         with Lock(private / "run.lock", timeout=0):
@@ -242,52 +248,48 @@ def carry_out(job: Job, run: Run) -> tuple[RunRecord, publish.Written]:
         raise UserError(f"{job.out}: another run is working on it; wait for it or choose another output") from None
 
 
-def _protect(
-    job: Job, source: data.Source, settings: dict[str, Any], fingerprint: str, run: Run
-) -> tuple[RunRecord, publish.Written]:
+def _protect(job: Job, source: data.Source, settings: Settings, fingerprint: str, run: Run) -> RunRecord:
     private, seconds = job.private, _seconds_before(job.private, fingerprint)
     record = RunRecord(
         fingerprint=fingerprint,
         status="running",
         miue=installed(),
         settings=settings,
-        source={
-            "location": data.readable(_location(source)),
-            "kind": source.kind,
-            "digest": source.digest,
-            "classes": list(source.classes),
-            "counts": source.summary(),
-            "examples": source.examples(),
-            "rules": job.rules,
-            "notes": list(source.notes),
-        },
+        source=Looked(
+            location=data.readable(_location(source)),
+            kind=source.kind,
+            digest=source.digest,
+            classes=source.classes,
+            counts=source.summary(),
+            examples=source.examples(),
+            rules=job.rules,
+            notes=source.notes,
+        ),
         machine=run.machine,
         seconds=seconds,
     )
-    _write(private / "run.json", record)
+    record.save(private / "run.json")
     try:
         with _timed(seconds, "attack"):
             perturbation = _perturbation(job, source, settings, fingerprint, run)
     finally:  # what a stopped run took counts, too
-        _write(private / "run.json", record.model_copy(update={"seconds": seconds}))
+        record.model_copy(update={"seconds": seconds}).save(private / "run.json")
     run.say(f"writing {len(source.usable)} pictures to {job.out}")
     with _timed(seconds, "write"), run.progress("writing", len(source.usable)) as tick:
         written = publish.write(source, perturbation, job.out, private, format=job.format, tick=tick)
-    facts = {k: v for k, v in vars(written).items() if k != "notes"}
-    plain = {k: vars(v) if is_dataclass(v) or isinstance(v, Record) else v for k, v in facts.items()}
-    record = record.model_copy(update={"status": "finished", "seconds": seconds, "written": plain})
-    _write(private / "run.json", record)
-    return record, written
+    record = record.model_copy(update={"status": "finished", "seconds": seconds, "written": written})
+    record.save(private / "run.json")
+    return record
 
 
-def _perturbation(job: Job, source: data.Source, settings: dict[str, Any], fingerprint: str, run: Run) -> Perturbation:
+def _perturbation(job: Job, source: data.Source, settings: Settings, fingerprint: str, run: Run) -> Perturbation:
     """Made by the attack, or read where an earlier run had finished it."""
     path = perturbation_of(job.private, fingerprint)
     if path.exists():
         return Perturbation.load(path)
-    images = data.read(source, settings["canvas"], cache=job.private / "canvas")
+    images = data.read(source, settings.canvas, cache=job.private / "canvas")
     kept = replace(run, seed=job.seed, keep=job.private / "checkpoint")
-    work = partial(attacked, attack(job.method), images, Budget.parse(settings["budget"]))
+    work = partial(attacked, job.attack, images, settings.limit)
     perturbation = launch(work, kept, job.processes)
     write_atomically(path, perturbation.save)
     return perturbation
@@ -298,14 +300,10 @@ def attacked(method: Any, images: ImageSet, budget: Budget, run: Run) -> Perturb
     return method(images, budget, run)
 
 
-def _write(path: Path, record: Record) -> None:
-    write_atomically(path, record.model_dump_json(indent=1).encode())
-
-
 def _seconds_before(private: Path, fingerprint: str) -> dict[str, float]:
     """What earlier calls of the same job took."""
     try:
-        before = read_record(RunRecord, private / "run.json")
+        before = RunRecord.load(private / "run.json")
     except UserError:  # none yet, or of another version: what it says of the time is no loss
         return {}
     return dict(before.seconds) if before.fingerprint == fingerprint else {}

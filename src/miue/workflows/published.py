@@ -57,7 +57,7 @@ class Sets:
 
     @property
     def budgets(self) -> dict[str, Budget]:
-        return {name: Budget.parse(record.settings["budget"]) for name, record in self.records.items()}
+        return {name: record.settings.limit for name, record in self.records.items()}
 
 
 def read_back(inputs: Inputs, outs: Mapping[str, Path], run: Run) -> Sets:
@@ -77,7 +77,7 @@ def read_back(inputs: Inputs, outs: Mapping[str, Path], run: Run) -> Sets:
     if missing := int((~used).sum()):
         where = "every output" if len(outs) > 1 else next(iter(outs.values()))
         run.say(f"{missing} clean pictures are not in {where}; no victim trains on them")
-    canvas = inputs.canvas or max(int(record.settings["canvas"]) for record in records.values())
+    canvas = inputs.canvas or max(record.settings.canvas for record in records.values())
     grey = all(entry.grey for part in (source, *(p for p, _ in found.values())) for entry in part.usable)
     clean = data.read(source, canvas, grey=grey).select(used)
     protected = {
@@ -90,14 +90,14 @@ def read_back(inputs: Inputs, outs: Mapping[str, Path], run: Run) -> Sets:
 
 def cells_of(record: RunRecord, protected: ImageSet) -> int:
     """The grid of an attack for noise on pictures of the size of a set: 0 where it is as fine as their pixels."""
-    cells = int(record.settings.get("cells", 0)) or int(record.settings["canvas"])
+    cells = record.settings.cells or record.settings.canvas
     return cells if cells < protected.shape[1] else 0
 
 
 def _published(out: Path, record: RunRecord, clean: str, source: data.Source) -> tuple[data.Source, Int64[Tensor, "n"]]:
     """What was published, and which of its rows was made from which clean one (-1: none)."""
     published = data.scan_output(out)
-    if source.digest != record.source["digest"]:
+    if source.digest != record.source.digest:
         raise UserError(f"{clean}: these are not the pictures that {out} was made from, or some have changed")
     rows = publish.align(source, published)
     if not bool((rows >= 0).any()):
@@ -107,7 +107,7 @@ def _published(out: Path, record: RunRecord, clean: str, source: data.Source) ->
 
 def tested(inputs: Inputs, sets: Sets, run: Run) -> tuple[Sets, ImageSet]:
     """What victims train on, and what they are tested on."""
-    rules = next(iter(sets.records.values())).rules
+    rules = next(iter(sets.records.values())).source.rules
     test, kept = read_test(sets.clean, inputs.clean, inputs.test, inputs.test_split, run, rules)
     if kept is None:
         return sets, test

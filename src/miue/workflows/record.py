@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +10,48 @@ from pydantic import Field
 
 from miue import data
 from miue.core.errors import UserError
-from miue.core.files import Record, read_record
+from miue.core.files import Record
+from miue.core.types import Budget
+from miue.publish import Written
+
+
+class Settings(Record):
+    """What a protection was asked for, with everything resolved."""
+
+    attack: str
+    """Its spelling: the name, and every field that differs from the default."""
+    code: str = ""
+    """Digest of the code of an attack or surrogate from a user's file; mostly empty."""
+    budget: str
+    canvas: int
+    """Side of the pictures that the attack saw."""
+    seed: int
+    split: str | None = None
+    format: Literal["png", "webp"] = "png"
+    processes: int = 1
+    cells: int = 0
+    """Side of the noise grid; 0: as fine as the canvas."""
+
+    @property
+    def limit(self) -> Budget:
+        """The budget, parsed."""
+        return Budget.parse(self.budget)
+
+
+class Looked(Record):
+    """What was looked at before anything was computed."""
+
+    location: str
+    kind: str
+    digest: str
+    classes: Sequence[str]
+    counts: Mapping[str, int]
+    """Inputs by status and reason."""
+    examples: Mapping[str, Sequence[str]]
+    """The first paths of every reason."""
+    rules: Mapping[str, Any]
+    """By which pictures were looked at, as for `data.scan`."""
+    notes: Sequence[str]
 
 
 class RunRecord(Record):
@@ -20,11 +61,12 @@ class RunRecord(Record):
     fingerprint: str
     status: Literal["running", "finished"]
     miue: str
-    settings: dict[str, Any]
-    source: dict[str, Any]
+    settings: Settings
+    source: Looked
     machine: dict[str, str]
     seconds: Mapping[str, float] = Field(default_factory=dict)
-    written: Mapping[str, Any] = Field(default_factory=dict)
+    written: Written | None = None
+    """None until the protection is finished."""
 
     @classmethod
     def of(cls, out: Path) -> RunRecord:
@@ -32,13 +74,15 @@ class RunRecord(Record):
         path = data.private_of(out) / "run.json"
         if not path.exists():
             raise UserError(f"{out}: no {path.parent.name}/run.json beside it; only an output of miue has one")
-        return read_record(cls, path, "bring it back from a copy, or protect again to another output folder")
+        return cls.load(path, "bring it back from a copy, or protect again to another output folder")
 
     @property
-    def rules(self) -> dict[str, Any]:
-        """By which the run that made the output looked at pictures."""
-        return self.source.get("rules", {})
+    def unprotected(self) -> int:
+        """How many inputs are not in the output."""
+        return (
+            sum(count for status, count in self.written.counts.items() if status != "protected") if self.written else 0
+        )
 
     def originals(self, clean: str, split: str | None) -> data.Source:
         """Look at the clean pictures by the same rules."""
-        return data.scan(clean, split=split, **self.rules)
+        return data.scan(clean, split=split, **self.source.rules)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from miue import data, publish
 from miue.core.errors import UserError
-from miue.core.types import Budget
+from miue.workflows.record import Settings
 
 LINES, MARGIN = 4096, 2**20  # bytes: what the manifest takes of an input, also while it is replaced, and of the rest
 
@@ -18,22 +17,22 @@ Parts = dict[Path, dict[str, int]]
 
 
 def needed(
-    source: data.Source, method: Any, settings: Mapping[str, Any], out: Path, private: Path, made: Path, anew: bool
+    source: data.Source, method: Any, settings: Settings, out: Path, private: Path, made: Path, anew: bool
 ) -> Parts:
     """What a run still takes of the disks of its folders at most, beside what an earlier one has left there.
 
     made: the file of the finished perturbation, after which nothing of the attack is written. anew: whether all of
     `out` is deleted first.
     """
-    pictures = publish.room(source, out, settings["format"], anew)
+    pictures = publish.room(source, out, settings.format, anew)
     parts = {out: {"pictures": max(pictures - taken(out), 0) if anew else pictures}, private: dict[str, int]()}
     if not made.exists():
-        side, classes, budget = settings["canvas"], len(source.classes), Budget.parse(settings["budget"])
+        side, classes, budget = settings.canvas, len(source.classes), settings.limit
         shape = 1 if all(entry.grey for entry in source.usable) else 3, side, side
-        count, grid = len(source.usable), settings["cells"] or side
+        count, grid = len(source.usable), settings.cells or side
         rows = classes if getattr(method, "per", "") == "class" else count
         kept_bytes = getattr(method, "kept_bytes", None)
-        state = kept_bytes(count, shape, classes, settings["processes"]) if kept_bytes else 0
+        state = kept_bytes(count, shape, classes, settings.processes) if kept_bytes else 0
         parts[private] = {
             "perturbation": rows * shape[0] * grid**2 * budget.bytes_a_value + 8 * count,
             "canvas": max(data.cached(source, side) - taken(private / "canvas"), 0),
