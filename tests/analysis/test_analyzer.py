@@ -247,7 +247,7 @@ def test_it_resumes_by_content_and_trains_nothing_twice(
         renamed = PLAN(clean, test, {"other name": clean}, run)
         assert renamed.runs[2].name == "other name" and renamed.runs[2].stages == found.runs[2].stages
     with monkeypatch.context() as patched:  # other estimators: the kept victim is taken as it is
-        patched.setattr("miue.victims.fit.descend", never)
+        patched.setattr("miue.training.loop.descend", never)
         more = replace(PLAN, estimators=("label",))(clean, test, {"nothing": clean}, run)
         assert more.estimators == ["label"] and more.runs[2].accuracy == found.runs[2].accuracy
 

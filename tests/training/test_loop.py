@@ -193,6 +193,13 @@ def test_random_layers_draw_from_name_and_epoch_or_what_is_said(run: Run):
     assert drawn == expected and len({*drawn}) == 4
 
 
+def test_long_gradients_of_an_epoch_are_cut(run: Run):
+    part = training(run)
+    for _ in part.epochs(1, 2, lambda step: 1.0):
+        part.learn(lambda batch: (next(part.net.parameters()) * batch).sum(), [8.0, 0.25], clip=0.5)
+    assert value(part) == pytest.approx(4 - 0.5 - 0.25, rel=1e-4)
+
+
 def test_buffers_are_averaged_once_an_epoch(run: Run, monkeypatch: pytest.MonkeyPatch):
     seen = []
     monkeypatch.setattr(Run, "average", lambda self, tensors: seen.append([t.item() for t in tensors]))
