@@ -65,7 +65,7 @@ def test_protect_writes_the_set_and_a_private_folder(job: Job, run: Run, capsys)
 
 
 def test_settings_are_recorded_with_everything_resolved(job: Job, run: Run):
-    record, _ = carry_out(replace(job, canvas=None, method="noise:per=image,cells=4", budget="6/255", seed=5), run)
+    record = carry_out(replace(job, canvas=None, method="noise:per=image,cells=4", budget="6/255", seed=5), run)
     assert record.settings.attack == "noise:cells=4" and record.settings.seed == 5
     assert isinstance(record.settings.canvas, int) and record.settings.canvas >= 8
     assert record.source.classes == ["blue", "green", "red"] and record.source.counts == {"ok": 12}
@@ -131,7 +131,7 @@ def test_somebody_elses_attack_is_known_by_its_code(job: Job, run: Run, tmp_path
     file = tmp_path / "theirs.py"
     file.write_text(PLUGIN.format(body="pass"))
     job = replace(job, method=f"{file}:Theirs:cells=4")
-    record, _ = carry_out(job, run)
+    record = carry_out(job, run)
     assert record.settings.attack == f"{file}:Theirs:cells=4" and len(record.settings.code) == 16
     file.write_text(PLUGIN.format(body="x: int = 1"))
     with pytest.raises(UserError, match="was written with other settings"):
@@ -208,7 +208,7 @@ def test_a_method_takes_its_own_budget_and_says_how_far_it_goes(job: Job, run: R
     assert all(f.ok for f in publish.verify(job.out, data.scan(job.source)))
     source, out = (data.read(data.scan(str(where)), 8) for where in (job.source, job.out))
     size = data.measure(source, out)
-    assert size and size == written.size and dict(size) == RunRecord.of(job.out).written.size
+    assert size and size == written.size and size == RunRecord.of(job.out).written.size
     assert perturbation(job).budget == Budget.parse(budget)
     assert any("8/255 ball" in note for note in written.notes) == bool(size and size.outside)
     assert not told or told in " ".join(written.notes)
@@ -243,8 +243,8 @@ def test_other_norms_are_proved_beside_noise_of_the_same_size(job: Job, run: Run
 def test_grey_pictures_in_webp_keep_an_l2_budget(job: Job, run: Run):
     for path in Path(job.source).rglob("*.png"):
         Image.open(path).convert("L").save(path)
-    _ = carry_out(replace(job, method="lsp", format="webp"), run)
-    written = _.written
+    record = carry_out(replace(job, method="lsp", format="webp"), run)
+    written = record.written
     assert written.counts == {"protected": 12} and all(f.ok for f in publish.verify(job.out, data.scan(job.source)))
 
 

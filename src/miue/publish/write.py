@@ -232,7 +232,7 @@ class _Writer:
             ssim=Spread.over([line.ssim for line in done if line.ssim is not None]),
             bytes_in=sum(line.bytes for line in done),
             bytes_out=sum(line.out_bytes for line in done),
-            notes=_notes(done, changes, self.unprofiled),
+            notes=list(_notes(done, changes, self.unprofiled)),
         )
 
 
