@@ -27,7 +27,7 @@ check: $(READY)  ## style, types, imports, generated pages
 	$(BIN)/lint-imports
 	$(BIN)/python benchmarks/tables.py --check
 
-docs: $(READY)  ## write the tables of README and docs from the records
+docs: $(READY)  ## write the tables of README and docs, and the catalogue of the listing verbs
 	$(BIN)/python benchmarks/tables.py
 
 clean:

@@ -3,6 +3,7 @@ from .analysis.analyzer import Analyzer
 from .analysis.records import Analysis
 from .attacks import MinMin, attack, list_attacks
 from .core.errors import UserError
+from .core.method import AttackFacts, Facts
 from .core.run import Run
 from .core.types import Budget, ImageSet, Perturbation
 from .defenses import combination, defense, list_defenses
@@ -25,9 +26,11 @@ from .workflows.verify import preview, verify
 __all__ = [
     "Analysis",
     "Analyzer",
+    "AttackFacts",
     "Budget",
     "Detection",
     "Evaluation",
+    "Facts",
     "ImageSet",
     "MinMin",
     "Net",

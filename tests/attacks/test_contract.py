@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from miue.attacks import KNOWN, MIUE, REM, MinMin, Noise, attack
 from miue.core.errors import UserError
-from miue.core.method import Facts
+from miue.core.method import AttackFacts
 from miue.core.method import facts as told
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet, Perturbation
@@ -43,7 +44,7 @@ FACTS = told(KNOWN)
 @pytest.mark.parametrize("name", sorted(FACTS))
 def test_every_attack_says_what_it_is(name: str):
     facts, name = FACTS[name], name.partition(":")[0]
-    assert isinstance(facts, Facts) and "facts" not in {f.name for f in fields(KNOWN[name])}
+    assert isinstance(facts, AttackFacts) and "facts" not in {f.name for f in fields(KNOWN[name])}
     assert all(facts.title and "\n" not in text and "|" not in text for text in (facts.title, facts.summary))
     assert str(facts.year) in facts.reference and 2017 <= facts.year <= 2030
     assert len(facts.summary) <= 110 and not facts.summary.endswith(".")
@@ -52,6 +53,16 @@ def test_every_attack_says_what_it_is(name: str):
     refused = next(n for n in ("l2", "linf", "l0", "none") if n not in facts.norms)
     with pytest.raises(UserError, match=f"not {refused}|in {refused}"):
         small(name)(tiny(), Budget(1, refused), Run(seed=1))
+
+
+def test_facts_of_another_kind_are_refused_before_anything_runs(tmp_path: Path):
+    file = tmp_path / "theirs.py"
+    file.write_text(
+        "from miue import Facts\nfrom miue.attacks import Noise as Ours\n"
+        "class Noise(Ours):\n    facts = Facts(name='noise')\n"
+    )
+    with pytest.raises(UserError, match=r"theirs\.py:Noise: its `facts` are Facts; an attack's are miue\.AttackFacts"):
+        attack(f"{file}:Noise")
 
 
 @pytest.mark.parametrize("name", ["em", "mi-ue:per=class", "tap", "pil", "gue"])

@@ -8,18 +8,20 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from miue import mi
 from miue.analysis.records import Analysis
 from miue.attacks import KNOWN
+from miue.cli import listing
 from miue.cli import main as cli
-from miue.cli import show
 from miue.core.method import facts
 from miue.core.run import Run
 from miue.defenses import KNOWN as DEFENSES
@@ -590,7 +592,7 @@ def test_interrupted_and_out_of_space(miue: Miue, folder: Path, monkeypatch: pyt
 
 
 def test_the_list_of_attacks(miue: Miue, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(show.console, "width", 80)
+    monkeypatch.setattr(listing, "Console", partial(Console, width=80))
     ended = miue("attacks")
     assert ended.code == 0
     for name, of in facts(KNOWN).items():

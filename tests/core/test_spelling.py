@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miue.attacks import KNOWN, MIUE, Noise, attack
+from miue.attacks import MIUE, Noise, attack
 from miue.core.errors import UserError
+from miue.core.method import Facts, by_name
 from miue.core.spelling import parse, spell, split
 from miue.data.quality import Size
 from miue.victims.recipes import RECIPES, recipe
@@ -108,8 +109,45 @@ def test_a_method_from_a_file(tmp_path: Path):
     name = f"{tmp_path}/theirs.py:Theirs"
     assert thing(name).strength == 2
     made = thing(f"{name}:strength=5")
-    assert made.strength == 5 and spell(made, THINGS) == f"{name}:strength=5"
-    assert thing(spell(made, THINGS)) == made
+    assert made.strength == 5 and spell(made) == f"{name}:strength=5"
+    assert thing(spell(made)) == made
+
+
+def test_a_class_of_ours_that_a_file_imports_keeps_its_name(tmp_path: Path):
+    file = tmp_path / "theirs.py"
+    file.write_text("from miue.attacks import Noise\n")
+    assert spell(thing(f"{file}:Noise")) == "noise" and spell(Noise(per="class")) == "noise:per=class"
+
+
+def test_the_place_of_a_class_is_its_name_whatever_its_facts_say(tmp_path: Path):
+    file = tmp_path / "theirs.py"
+    body = PLUGIN.replace("    strength", "    facts = Facts(name='noise')\n    strength")
+    file.write_text(f"from miue import Facts\n{body}")
+    assert spell(thing(f"{file}:Theirs")) == f"{file}:Theirs"
+
+
+@dataclass(frozen=True)
+class Nameless:
+    size: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Louder(Noise):
+    """Inherits the facts of another method."""
+
+
+def test_a_class_without_facts_of_its_own_is_named_by_itself():
+    assert spell(Nameless(2)) == "Nameless:size=2" and spell(Louder(per="class")) == "Louder:per=class"
+
+
+def test_names_are_those_of_the_facts_and_no_two_are_the_same():
+    @dataclass(frozen=True)
+    class Other:
+        facts: ClassVar[Facts] = Facts(name="noise")
+
+    assert by_name(Noise) == {"noise": Noise}
+    with pytest.raises(ValueError, match="two methods of one name: Noise, Other"):
+        by_name(Noise, Other)
 
 
 @pytest.mark.parametrize(
@@ -153,16 +191,16 @@ AUGMENT = st.sampled_from(["none", "flip", "flip-crop", "flip-first"])
     )
 )
 def test_what_is_spelled_is_parsed_to_the_same(method: MIUE):
-    text = spell(method, KNOWN)
-    assert attack(text) == method and spell(attack(text), KNOWN) == text
+    text = spell(method)
+    assert attack(text) == method and spell(attack(text)) == text
 
 
 def test_every_preset_is_spelled_by_its_fields():
-    assert spell(attack("mi-ue"), KNOWN) == "mi-ue"
+    assert spell(attack("mi-ue")) == "mi-ue"
     for preset in MIUE.presets:
         method = attack(f"mi-ue:{preset}")
-        assert attack(spell(method, KNOWN)) == method
-    assert spell(attack("noise:per=class"), KNOWN) == "noise:per=class"
+        assert attack(spell(method)) == method
+    assert spell(attack("noise:per=class")) == "noise:per=class"
 
 
 def test_recipes_are_spelled_the_same_way():

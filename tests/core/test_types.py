@@ -13,7 +13,7 @@ from jaxtyping import TypeCheckError
 from torch import Tensor
 
 from miue.core.errors import UserError
-from miue.core.method import Facts
+from miue.core.method import AttackFacts
 from miue.core.types import Budget, ImageSet, Perturbation, stretch
 from miue.evaluation.records import Outcome, VictimRun
 from miue.testing import tiny
@@ -231,10 +231,10 @@ def test_a_budget_is_written_as_it_is_read(text: str):
 
 
 def test_facts_are_consistent():
-    same = {"title": "x", "year": 2020, "reference": "r", "summary": "s", "passes": 0, "needs": "nothing"}
+    same = {"name": "x", "title": "x", "year": 2020, "reference": "r", "summary": "s", "passes": 0, "needs": "nothing"}
     with pytest.raises(ValueError, match="its own budget is in l2"):
-        Facts(**same, natural=Budget(1.0, "l2"))
-    facts = Facts(**same, natural=Budget(1.0, "l2"), norms=("l2", "linf"))
+        AttackFacts(**same, natural=Budget(1.0, "l2"))
+    facts = AttackFacts(**same, natural=Budget(1.0, "l2"), norms=("l2", "linf"))
     assert facts.budget((3, 96, 96)).eps == pytest.approx(3.0) and facts.budget((3, 32, 32)) == Budget(1.0, "l2")
     facts.check(Budget(4))
     with pytest.raises(UserError, match=r"x cannot keep a budget in l0, only in l2 or linf; leave the budget out"):

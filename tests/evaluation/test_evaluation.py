@@ -17,6 +17,7 @@ from easy import FAST, easy
 from miue import nets
 from miue.attacks import Noise
 from miue.core.errors import UserError
+from miue.core.method import Facts
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet, Perturbation
 from miue.data import through
@@ -312,7 +313,7 @@ def test_an_interrupted_proof_trains_only_what_is_missing(keeping: Run, run: Run
 class Unmark:
     """Turns the colours by one channel: what `marked` put into a class's own channel is no longer read as another's."""
 
-    spelling: ClassVar[str] = "unmark"
+    facts: ClassVar[Facts] = Facts(name="unmark")
     slot: ClassVar[Literal["purify"]] = "purify"
     by: int = 1
 
@@ -373,7 +374,7 @@ def test_sets_that_do_not_correspond_are_refused(run: Run):
 @dataclass(frozen=True)
 class Inverted:
     slot: ClassVar[Literal["purify"]] = "purify"
-    spelling: ClassVar[str] = "inverted"
+    facts: ClassVar[Facts] = Facts(name="inverted")
 
     def __call__(self, x: Tensor, y: Tensor, run: Any) -> Tensor:
         return 1 - x

@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from miue.core.errors import UserError
+from miue.core.method import Facts, summary
 from miue.core.run import Run
+from miue.core.spelling import spell
 from miue.mi import KNOWN, KSG, estimator, known
 from miue.mi._critic import Critic
 from miue.mi.estimate import Estimate, KnownPairs
@@ -32,6 +34,14 @@ def quick(text: str):
 @pytest.mark.parametrize("name", sorted(KNOWN))
 def test_every_exported_estimator(name: str):
     check_estimator(quick(name), cases())
+
+
+@pytest.mark.parametrize("name", sorted(KNOWN))
+def test_every_estimator_has_its_facts(name: str):
+    own = vars(KNOWN[name])["facts"]
+    assert isinstance(own, Facts) and own.name == name and len(own.reference) > 10
+    assert own.year is None or str(own.year) in own.reference
+    assert len(summary(KNOWN[name])) > 20 and spell(estimator(name)) == name
 
 
 @pytest.mark.parametrize("text", ["ksg:rank=None,k=3", "class-conditional:noise=0", "sliced:correct=false"])

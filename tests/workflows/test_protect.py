@@ -7,8 +7,9 @@ import pickle
 import shutil
 import stat
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -17,9 +18,10 @@ from PIL import Image
 
 from miue import data, publish
 from miue.analysis.analyzer import Analyzer
-from miue.attacks import attack
+from miue.attacks import Noise, attack
 from miue.attacks.crafted import Crafted
 from miue.core.errors import UserError
+from miue.core.method import AttackFacts
 from miue.core.run import Run
 from miue.core.types import Budget, Perturbation
 from miue.evaluation.evaluation import Evaluation
@@ -28,7 +30,7 @@ from miue.victims.recipe import Recipe
 from miue.workflows import protect as jobs
 from miue.workflows.analyze import analyze, generation
 from miue.workflows.evaluate import evaluate
-from miue.workflows.protect import Job, carry_out, forecast, trials_of
+from miue.workflows.protect import Job, carry_out, forecast, protect, trials_of
 from miue.workflows.record import RunRecord
 from pictures import coloured, hashes, listed
 
@@ -125,6 +127,26 @@ from miue.attacks import Noise
 class Theirs(Noise):
     {body}
 """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Louder(Noise):
+    """Another attack than ours, which no record could name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Namesake(Noise):
+    facts: ClassVar[AttackFacts] = Noise.facts
+
+
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [(Louder(), "attack 'Louder' is unknown"), (Namesake(), r"'noise' names another attack.*path/to/file.py:Namesake")],
+)
+def test_an_attack_that_has_no_spelling_is_never_taken_for_another(job: Job, run: Run, method: Noise, told: str):
+    with pytest.raises(UserError, match=told):
+        protect(job.source, job.out, attack=method, run=run)
+    assert not job.out.exists() and not job.private.exists()
 
 
 def test_somebody_elses_attack_is_known_by_its_code(job: Job, run: Run, tmp_path: Path):

@@ -23,29 +23,30 @@ from miue.attacks.rem import REM
 from miue.attacks.sep import SEP
 from miue.attacks.tap import TAP
 from miue.attacks.tue import TUE
+from miue.core.errors import UserError
 from miue.core.files import file_digest
-from miue.core.method import Attack
+from miue.core.method import Attack, AttackFacts, by_name
 from miue.core.spelling import parse, split
 
-KNOWN: Mapping[str, type[Any]] = {
-    "ar": AR,
-    "aue": AUE,
-    "cuda": CUDA,
-    "em": EM,
-    "entf": EntF,
-    "gue": GUE,
-    "hypo": HYPO,
-    "lsp": LSP,
-    "mi-ue": MIUE,
-    "noise": Noise,
-    "ops": OPS,
-    "patterns": Patterns,
-    "pil": PIL,
-    "rem": REM,
-    "sep": SEP,
-    "tap": TAP,
-    "tue": TUE,
-}
+KNOWN: Mapping[str, type[Any]] = by_name(
+    AR,
+    AUE,
+    CUDA,
+    EM,
+    EntF,
+    GUE,
+    HYPO,
+    LSP,
+    MIUE,
+    Noise,
+    OPS,
+    Patterns,
+    PIL,
+    REM,
+    SEP,
+    TAP,
+    TUE,
+)
 
 
 def list_attacks() -> list[str]:
@@ -55,7 +56,10 @@ def list_attacks() -> list[str]:
 
 def attack(text: str) -> Attack:
     """An attack from its spelling: "mi-ue", "mi-ue:paper,zeta=0", "noise:per=class", "their_file.py:Theirs"."""
-    return parse(text, KNOWN, "attack")
+    made: Any = parse(text, KNOWN, "attack")
+    if not isinstance(facts := getattr(made, "facts", None), AttackFacts | None):
+        raise UserError(f"{text}: its `facts` are {type(facts).__name__}; an attack's are miue.AttackFacts, or none")
+    return made
 
 
 def code_of(spelling: str, method: object) -> str:

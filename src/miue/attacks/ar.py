@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.core.errors import UserError
-from miue.core.method import Facts
+from miue.core.method import AttackFacts
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet, Perturbation
 from miue.training import perturb
@@ -136,7 +136,8 @@ class AR:
 
     distance: float = 10.0
 
-    facts: ClassVar[Facts] = Facts(
+    facts: ClassVar[AttackFacts] = AttackFacts(
+        name="ar",
         title="AR",
         year=2022,
         reference="Sandoval-Segura et al., NeurIPS 2022, arXiv 2206.03693",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from miue.attacks.min_min import Classifying, View
 from miue.core.errors import UserError
-from miue.core.method import Facts
+from miue.core.method import AttackFacts
 from miue.nets.base import Net
 from miue.training.contrastive import contrastive
 
@@ -33,7 +33,8 @@ class AUE(Classifying):
     noise_batch: int = 128
     strength: float = 0.6
 
-    facts: ClassVar[Facts] = Facts(
+    facts: ClassVar[AttackFacts] = AttackFacts(
+        name="aue",
         title="AUE",
         year=2024,
         reference="Wang et al., NeurIPS 2024, arXiv 2402.04010",

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from miue.core.errors import UserError
-from miue.core.method import Facts
+from miue.core.method import AttackFacts
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet, Perturbation
 from miue.training.batches import Batches
@@ -46,7 +46,8 @@ class CUDA:
 
     blur: float = 0.3
 
-    facts: ClassVar[Facts] = Facts(
+    facts: ClassVar[AttackFacts] = AttackFacts(
+        name="cuda",
         title="CUDA",
         year=2023,
         reference="Sadasivan et al., CVPR 2023, arXiv 2303.04278",

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.attacks.min_min import MinMin
-from miue.core.method import Facts
+from miue.core.method import AttackFacts
 from miue.nets.base import Net
 
 
@@ -34,7 +34,8 @@ class EM(MinMin):
     stop: float = 0.99
     augment: Literal["none", "flip", "flip-crop", "flip-first"] = "none"
 
-    facts: ClassVar[Facts] = Facts(
+    facts: ClassVar[AttackFacts] = AttackFacts(
+        name="em",
         title="EM",
         year=2021,
         reference="Huang et al., ICLR 2021, arXiv 2101.04898",

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch.nn.functional as F
 
 from miue.attacks.crafted import Aim, OnNet, centres
-from miue.core.method import Facts
+from miue.core.method import AttackFacts
 from miue.core.run import Run
 from miue.training.batches import Batches
 
@@ -30,7 +30,8 @@ class EntF(OnNet):
     step_size: float = 0.4
     how: Literal["push", "pull"] = "push"
 
-    facts: ClassVar[Facts] = Facts(
+    facts: ClassVar[AttackFacts] = AttackFacts(
+        name="entf",
         title="EntF",
         year=2023,
         reference="Wen et al., ICLR 2023",

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from miue import nets
 from miue.core.errors import UserError
 from miue.core.files import file_digest
-from miue.core.method import Facts, at_least
+from miue.core.method import AttackFacts, at_least
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet, Perturbation, stretch
 from miue.nets.base import convolution
@@ -87,7 +87,8 @@ class GUE:
     content: str = field(init=False, default="")
     """Digest of the generator's file, so that another one under the same name is another attack."""
 
-    facts: ClassVar[Facts] = Facts(
+    facts: ClassVar[AttackFacts] = AttackFacts(
+        name="gue",
         title="GUE",
         year=2024,
         reference="Liu et al., AAAI 2024, arXiv 2401.17523",

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 
 from miue.attacks.crafted import Aim, OnNet
-from miue.core.method import Facts
+from miue.core.method import AttackFacts
 from miue.core.run import Run
 from miue.training.batches import Batches
 
@@ -27,7 +27,8 @@ class HYPO(OnNet):
     epochs: int = 10
     adversary: float = 2.0
 
-    facts: ClassVar[Facts] = Facts(
+    facts: ClassVar[AttackFacts] = AttackFacts(
+        name="hypo",
         title="HYPO",
         year=2022,
         reference="Tao et al., NeurIPS 2022, arXiv 2201.13329",

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.core.errors import UserError
-from miue.core.method import Facts
+from miue.core.method import AttackFacts
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet, Perturbation
 from miue.training import perturb
@@ -49,7 +49,8 @@ class LSP:
     patch: int = 8
     separation: float = 10.0
 
-    facts: ClassVar[Facts] = Facts(
+    facts: ClassVar[AttackFacts] = AttackFacts(
+        name="lsp",
         title="LSP",
         year=2022,
         reference="Yu et al., KDD 2022, arXiv 2111.00898",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from miue.attacks.min_min import MinMin
 from miue.core.errors import UserError
-from miue.core.method import Facts
+from miue.core.method import AttackFacts
 from miue.nets.base import Net
 
 
@@ -67,7 +67,8 @@ class MIUE(MinMin):
     zeta: float = 0.1
     per_dimension: bool = False
 
-    facts: ClassVar[Facts] = Facts(
+    facts: ClassVar[AttackFacts] = AttackFacts(
+        name="mi-ue",
         title="MI-UE",
         year=2026,
         reference="Zhu et al., ICLR 2026, arXiv 2603.03725",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from miue.core.errors import UserError
-from miue.core.method import Facts, at_least
+from miue.core.method import AttackFacts, at_least
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet, Perturbation
 from miue.training import perturb
@@ -23,7 +23,8 @@ class Noise:
     per: Literal["image", "class"] = "image"
     cells: int = 0
 
-    facts: ClassVar[Facts] = Facts(
+    facts: ClassVar[AttackFacts] = AttackFacts(
+        name="noise",
         title="uniform noise",
         year=2021,
         reference="the control of Huang et al., ICLR 2021, arXiv 2101.04898",

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.core.errors import UserError
-from miue.core.method import Facts
+from miue.core.method import AttackFacts
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet, Perturbation
 
@@ -63,7 +63,8 @@ class OPS:
     """
 
     per: ClassVar[str] = "class"
-    facts: ClassVar[Facts] = Facts(
+    facts: ClassVar[AttackFacts] = AttackFacts(
+        name="ops",
         title="OPS",
         year=2023,
         reference="Wu et al., ICLR 2023, arXiv 2205.12141",

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from miue.core.errors import UserError
-from miue.core.method import Facts
+from miue.core.method import AttackFacts
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet, Perturbation
 
@@ -53,7 +53,8 @@ class Patterns:
     regions: int = 16
 
     per: ClassVar[str] = "class"
-    facts: ClassVar[Facts] = Facts(
+    facts: ClassVar[AttackFacts] = AttackFacts(
+        name="patterns",
         title="patterns",
         year=2022,
         reference="after the synthetic poisons of Sandoval-Segura et al., 2022, arXiv 2204.08615",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from miue.attacks.crafted import Aim, Crafted
 from miue.core.errors import UserError
-from miue.core.method import Facts
+from miue.core.method import AttackFacts
 from miue.core.run import Run
 from miue.training.batches import Batches
 from miue.training.views import Augment
@@ -61,7 +61,8 @@ class PIL(Crafted):
     augment: Augment = "none"
     share: float = 0.1
 
-    facts: ClassVar[Facts] = Facts(
+    facts: ClassVar[AttackFacts] = AttackFacts(
+        name="pil",
         title="PIL",
         year=2026,
         reference="Perturbation-induced linearisation, ICLR 2026",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from miue.attacks.min_min import Alternating, View
 from miue.core.errors import UserError
-from miue.core.method import Facts
+from miue.core.method import AttackFacts
 from miue.training.perturb import worst
 from miue.training.views import augmented
 
@@ -43,7 +43,8 @@ class REM(Alternating):
     radius: float = 4.0
     inner_steps: int = 10
 
-    facts: ClassVar[Facts] = Facts(
+    facts: ClassVar[AttackFacts] = AttackFacts(
+        name="rem",
         title="REM",
         year=2022,
         reference="Fu et al., ICLR 2022, arXiv 2203.14533",
@@ -51,16 +52,17 @@ class REM(Alternating):
         passes=7293,
         needs="surrogate",
     )
-    variants: ClassVar[Mapping[str, Facts]] = {
-        "sem": Facts(
+    variants: ClassVar[tuple[AttackFacts, ...]] = (
+        AttackFacts(
+            name="rem:sem",
             title="SEM",
             year=2024,
             reference="Liu et al., AAAI 2024, arXiv 2311.13091",
             summary="REM with a random draw instead of the adversary where the noise is made: much cheaper",
             passes=793,
             needs="surrogate",
-        )
-    }
+        ),
+    )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "sem": {"inner": "uniform"},
         "quick": {  # ours: with steps so few, delta has to go on from epoch to epoch

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 
 from miue.attacks.crafted import Aim, OnNet, centres
-from miue.core.method import Facts
+from miue.core.method import AttackFacts
 from miue.core.run import Run
 from miue.core.types import Budget
 from miue.training.batches import Batches
@@ -32,7 +32,8 @@ class SEP(OnNet):
     step_size: float = 1.0
     augment: Augment = "none"
 
-    facts: ClassVar[Facts] = Facts(
+    facts: ClassVar[AttackFacts] = AttackFacts(
+        name="sep",
         title="SEP",
         year=2023,
         reference="Chen et al., ICLR 2023, arXiv 2211.12005",

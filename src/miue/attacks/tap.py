@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch.nn.functional as F
 
 from miue.attacks.crafted import Aim, OnNet
-from miue.core.method import Facts
+from miue.core.method import AttackFacts
 from miue.core.run import Run
 from miue.training.batches import Batches
 
@@ -28,7 +28,8 @@ class TAP(OnNet):
     step_size: float = 0.4
     start: Literal["zero", "uniform", "gaussian"] = "gaussian"
 
-    facts: ClassVar[Facts] = Facts(
+    facts: ClassVar[AttackFacts] = AttackFacts(
+        name="tap",
         title="TAP",
         year=2021,
         reference="Fowl et al., NeurIPS 2021, arXiv 2106.10807",

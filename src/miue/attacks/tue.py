@@ -13,7 +13,7 @@ from torch import Tensor
 
 from miue.attacks.min_min import Alternating, View
 from miue.core.errors import UserError
-from miue.core.method import Facts
+from miue.core.method import AttackFacts
 from miue.training.contrastive import contrast_loss, contrastive
 
 
@@ -61,7 +61,8 @@ class TUE(Alternating):
     ssl: float = 0.0
     tau: float = 0.5
 
-    facts: ClassVar[Facts] = Facts(
+    facts: ClassVar[AttackFacts] = AttackFacts(
+        name="tue",
         title="TUE",
         year=2023,
         reference="Ren et al., ICLR 2023, arXiv 2210.10114",

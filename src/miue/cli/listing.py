@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from inspect import getdoc
+from textwrap import fill
 
 import typer
+from rich.console import Console
 
+from miue.cli import catalogue
 from miue.cli.options import Json
 
 FAILED_CHECKS = 3
@@ -14,38 +15,24 @@ FAILED_CHECKS = 3
 
 def attacks(json: Json = False) -> None:
     """List the attacks: year, source, budget, cost, what they need."""
-    from miue.attacks import KNOWN
-    from miue.cli import show
-    from miue.core.method import catalogue, facts
-
+    known = catalogue.stored()
     if json:
-        show.console.print_json(data={name: asdict(of) for name, of in facts(KNOWN).items()})
+        Console().print_json(data=known["facts"])
         return
-    lines = [line | {"presets": line["presets"] and f"presets: {line['presets']}"} for line in catalogue(KNOWN)]
-    show.table(lines, "what it does", "reference", "presets")
+    lines = [line | {"presets": line["presets"] and f"presets: {line['presets']}"} for line in known["attacks"]]
+    _table(lines, "what it does", "reference", "presets")
     print("Budget: linf in grey levels, l2 for 3 x 32 x 32, l0 in pixels.")
     print("Passes: through a network, per picture.")
 
 
 def defenses(json: Json = False) -> None:
     """List what a trainer may do to learn anyway: the defenses of `miue evaluate --defense`."""
-    from miue.cli import show
-    from miue.core.method import defense_lines
-    from miue.defenses import KNOWN
-
-    show.listing(defense_lines(KNOWN), json, "what it does", "reference")
+    _listed("defenses", json, "what it does", "reference")
 
 
 def recipes(json: Json = False) -> None:
     """List the recipes: how victims train, for `--recipe`."""
-    from miue.cli import show
-    from miue.victims.recipes import RECIPES
-
-    lines = [
-        {"recipe": name, "network": of.net, "epochs": str(of.epochs), "batch": str(of.batch), "source": of.source}
-        for name, of in RECIPES.items()
-    ]
-    show.listing(lines, json, "source")
+    _listed("recipes", json, "source")
 
 
 def networks(json: Json = False) -> None:
@@ -53,22 +40,31 @@ def networks(json: Json = False) -> None:
 
     Every other name is looked up in timm; `your_file.py:Net` is a network of your own.
     """
-    from miue.cli import show
-    from miue.nets import facts, list_networks
-
-    lines = [
-        {"network": name, "optimizer": facts(name).optimizer, "rate": facts(name).rate} for name in list_networks()
-    ]
-    show.listing(lines, json)
+    _listed("networks", json)
 
 
 def estimators(json: Json = False) -> None:
     """List the estimators of mutual information, for `miue analyze --estimator`."""
-    from miue.cli import show
-    from miue.mi import KNOWN
+    _listed("estimators", json, "what it does")
 
-    lines = [{"estimator": n, "what it does": (getdoc(of) or "").partition("\n")[0]} for n, of in KNOWN.items()]
-    show.listing(lines, json, "what it does")
+
+def _listed(what: str, json: bool, *below: str) -> None:
+    """One part of the catalogue, as a table or as JSON."""
+    lines = catalogue.stored()[what]
+    if json:
+        Console().print_json(data=lines)
+    else:
+        _table(lines, *below)
+
+
+def _table(lines: list[dict[str, str]], *below: str) -> None:
+    """Lines that share their columns; what is named `below` is longer and stands under its line."""
+    columns, width = [key for key in lines[0] if key not in below], Console().width
+    widths = [max(len(line[key]) for line in [{key: key}, *lines]) for key in columns]
+    for line in [{key: key for key in columns}, *lines]:
+        print("  ".join(line[key].ljust(wide) for key, wide in zip(columns, widths, strict=True)).rstrip())
+        for key in filter(line.get, below):
+            print(fill(line[key], width, initial_indent="    ", subsequent_indent="    "))
 
 
 def doctor(json: Json = False) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from shlex import quote
 from statistics import fmean, stdev
-from textwrap import fill
 from typing import Any
 
 from rich import box
@@ -26,25 +25,6 @@ from miue.workflows import protect as jobs
 from miue.workflows.record import RunRecord
 
 console = Console()
-
-
-def table(lines: list[dict[str, str]], *below: str) -> None:
-    """Lines that share their columns; what is named `below` is longer and stands under its line."""
-    columns = [key for key in lines[0] if key not in below]
-    widths = [max(len(line[key]) for line in [{key: key}, *lines]) for key in columns]
-    print("  ".join(key.ljust(width) for key, width in zip(columns, widths, strict=True)))
-    for line in lines:
-        print("  ".join(line[key].ljust(width) for key, width in zip(columns, widths, strict=True)).rstrip())
-        for key in filter(line.get, below):
-            print(fill(line[key], console.width, initial_indent="    ", subsequent_indent="    "))
-
-
-def listing(lines: list[dict[str, str]], json: bool, *below: str) -> None:
-    """What there is to choose from, as a table or as JSON."""
-    if json:
-        console.print_json(data=lines)
-    else:
-        table(lines, *below)
 
 
 def plan(job: jobs.Job, run: Run, json: bool) -> None:

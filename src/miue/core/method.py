@@ -1,31 +1,45 @@
-"""What a method is: its facts, the protocol of an attack, checks of fields, the catalogue."""
+"""What a method is: its facts, its name in a table, the protocol of an attack, checks of fields."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from inspect import getdoc
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from miue.core.errors import UserError
 from miue.core.types import Budget, ImageSet, Norm, Perturbation
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a method is, said once beside it, as `facts: ClassVar[Facts]`; `miue attacks` and the documents print it.
+    """What a method is, said once beside it, as `facts: ClassVar[Facts]`: an attack, a defense or an estimator."""
 
-    passes: forward-backward passes through a network per picture, with the default fields. needs: what must be trained.
-    natural: the reference's budget; one in "l2" is that of 3 x 32 x 32 pictures. norms: what the method can keep.
-    """
+    name: str
+    """Its name on the command line, in files and in records."""
+    title: str = ""
+    """Its name in a sentence."""
+    year: int | None = None
+    """Of the reference, where that is one publication."""
+    reference: str = ""
+    summary: str = ""
+    """What it does, in one line. Empty: the first line of the docstring says it."""
 
-    title: str
-    year: int
-    reference: str
-    summary: str
+
+@dataclass(frozen=True, kw_only=True)
+class AttackFacts(Facts):
+    """What an attack is, and what it costs."""
+
     passes: int
+    """Forward-backward passes through a network per picture, with the default fields."""
     needs: Literal["nothing", "surrogate"]
+    """What must be trained."""
     natural: Budget = Budget()  # noqa: RUF009 - frozen
+    """The reference's budget; one in "l2" is that of 3 x 32 x 32 pictures."""
     norms: tuple[Norm, ...] = ("linf",)
+    """What the method can keep."""
 
     def __post_init__(self) -> None:
         if self.natural.norm not in self.norms:
@@ -61,45 +75,25 @@ def at_least(method: object, **least: int) -> None:
             raise UserError(f"{name}={getattr(method, name)} is too small; at least {bound}")
 
 
-def defense_lines(known: Mapping[str, type[Any]]) -> list[dict[str, str]]:
-    """Every defense as a line of a table: its name, slot, the first line of its docstring, its reference."""
-    return [
-        {"name": n, "slot": cls.slot, "what it does": str(cls.__doc__).partition("\n")[0], "reference": cls.reference}
-        for n, cls in known.items()
-    ]
+def by_name(*methods: type[T]) -> dict[str, type[T]]:
+    """The methods by the names in their facts."""
+    table = {method.facts.name: method for method in methods}  # type: ignore[attr-defined]
+    if len(table) < len(methods):
+        raise ValueError(f"two methods of one name: {', '.join(method.__name__ for method in methods)}")
+    return table
+
+
+def summary(method: type[Any]) -> str:
+    """What a method does, in one line."""
+    return method.facts.summary or (getdoc(method) or "").partition("\n")[0]
 
 
 def own_budget(method: object, shape: tuple[int, int, int]) -> Budget:
     """The budget that a method takes by itself for c x h x w pictures; 8 grey levels for one without facts."""
-    own: Facts | None = getattr(method, "facts", None)
+    own: AttackFacts | None = getattr(method, "facts", None)
     return own.budget(shape) if own else Budget()
 
 
-def facts(known: Mapping[str, type[Any]]) -> dict[str, Facts]:
-    """The facts of every method by its spelling, presets that are a method by themselves (`variants`) included."""
-    made: dict[str, Facts] = {}
-    for name, cls in known.items():
-        made[name] = cls.facts
-        made |= {f"{name}:{preset}": of for preset, of in getattr(cls, "variants", {}).items()}
-    return made
-
-
-def catalogue(known: Mapping[str, type[Any]]) -> list[dict[str, str]]:
-    """The facts of every method as the lines of a table."""
-    presets = {name: getattr(cls, "presets", {}) for name, cls in known.items()}
-    return [_line(name, of, presets.get(name, ())) for name, of in facts(known).items()]
-
-
-def _line(name: str, of: Facts, presets: Iterable[str]) -> dict[str, str]:
-    own = Budget(float(f"{of.natural.eps:.4g}"), of.natural.norm)
-    others = [norm for norm in of.norms if norm != own.norm]
-    return {
-        "name": name,
-        "year": str(of.year),
-        "budget": f"{own} (or {', '.join(others)})" if others else str(own),
-        "passes": str(of.passes),
-        "needs": of.needs,
-        "what it does": of.summary,
-        "reference": of.reference,
-        "presets": ", ".join(presets),
-    }
+def facts(known: Mapping[str, type[Any]]) -> dict[str, AttackFacts]:
+    """The facts of every attack by its spelling, presets that are a method by themselves (`variants`) included."""
+    return {of.name: of for cls in known.values() for of in (cls.facts, *getattr(cls, "variants", ()))}

@@ -21,9 +21,11 @@ import torch
 
 from miue.core.errors import UserError
 from miue.core.files import file_digest
+from miue.core.method import Facts
 
 T = TypeVar("T")
-_OWN: set[type] = set()  # classes of users' files whose repr says which code they are
+_PLACES: dict[type, str] = {}  # how classes of users' files are spelt
+_OWN: set[type] = set()  # those of them whose repr says which code they are
 
 
 def split(text: str) -> tuple[str, list[str], dict[str, str]]:
@@ -77,15 +79,21 @@ def _values(cls: type, given: Mapping[str, str], name: str) -> dict[str, Any]:
     return {field: _value(f"{name}: {field}", value, hints[field]) for field, value in given.items()}
 
 
-def spell(method: Any, known: Mapping[str, type]) -> str:
+def spell(method: Any) -> str:
     """The spelling of a method: its name and every field that differs from the default."""
-    name = next((n for n, c in known.items() if c is type(method)), getattr(type(method), "spelling", ""))
+    name = _name(type(method))
     changed = [
         f"{f.name}={getattr(method, f.name)}"
         for f in dataclasses.fields(method)
         if f.init and getattr(method, f.name) != f.default
     ]
     return f"{name}:{','.join(changed)}" if changed else name
+
+
+def _name(cls: type) -> str:
+    """Where a user's class was found, "file.py:Class"; else the name in its own facts, not in those of a base class."""
+    own = vars(cls).get("facts")
+    return _PLACES.get(cls) or (own.name if isinstance(own, Facts) else cls.__name__)
 
 
 def _value(what: str, text: str, hint: Any) -> Any:
@@ -120,7 +128,7 @@ def _given(method: Any) -> dict[str, Any]:
 def _again(place: str, name: str, kind: str, given: dict[str, Any]) -> Any:
     """Somebody else's method in another process, which has not loaded its file yet."""
     cls = _from_file(place, kind)
-    cls.spelling = name  # type: ignore[attr-defined]
+    _PLACES[cls] = name
     return cls(**given)
 
 
@@ -137,7 +145,8 @@ def _from_file(name: str, kind: str) -> type:
         cls.__repr__ = lambda self: f"{plain(self)} of {source.code}"
         cls.__reduce__ = lambda self: (_again, (f"{source.path}:{attribute}", name, kind, _given(self)))
         _OWN.add(cls)
-    cls.spelling = name  # type: ignore[attr-defined]
+    if not cls.__module__.startswith("miue."):  # one of ours that the file imports keeps its name
+        _PLACES[cls] = name
     return cls
 
 

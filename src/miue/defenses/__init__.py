@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from miue.core.errors import UserError
+from miue.core.method import by_name
 from miue.core.spelling import parse
 from miue.defenses.augment.coin import Coin
 from miue.defenses.augment.cutout import Cutout
@@ -27,34 +28,31 @@ from miue.defenses.purify.smooth import Blur, Resize
 from miue.defenses.purify.squeeze import JPEG, Depth, Gray
 from miue.victims.slots import Defense
 
-KNOWN: Mapping[str, type[Any]] = {
-    cls.spelling: cls
-    for cls in (
-        Adversarial,
-        Blur,
-        ClassMean,
-        Coin,
-        CutMix,
-        Cutout,
-        Depth,
-        DiffPure,
-        DVAE,
-        GaussianNoise,
-        Gray,
-        JPEG,
-        MixUp,
-        Plasma,
-        Projection,
-        RandAugment,
-        Resize,
-        SimCLR,
-        Strong,
-        TrivialAugment,
-        Tune,
-        UEraser,
-        Weights,
-    )
-}
+KNOWN: Mapping[str, type[Any]] = by_name(
+    Adversarial,
+    Blur,
+    ClassMean,
+    Coin,
+    CutMix,
+    Cutout,
+    Depth,
+    DiffPure,
+    DVAE,
+    GaussianNoise,
+    Gray,
+    JPEG,
+    MixUp,
+    Plasma,
+    Projection,
+    RandAugment,
+    Resize,
+    SimCLR,
+    Strong,
+    TrivialAugment,
+    Tune,
+    UEraser,
+    Weights,
+)
 SLOTS = ("start", "purify", "augment", "loss", "finish")
 
 

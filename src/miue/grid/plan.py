@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from miue import data
-from miue.attacks import KNOWN, attack, code_of
+from miue.attacks import attack, code_of
 from miue.core.errors import UserError
 from miue.core.files import Record, digest, read_toml
 from miue.core.method import own_budget
@@ -154,7 +154,7 @@ class Grid(Record):
         method, budget, made = text, None, ""
         if text not in ("clean", "without"):
             chosen = attack(text)
-            method, budget = spell(chosen, KNOWN), own_budget(chosen, sets.shape)
+            method, budget = spell(chosen), own_budget(chosen, sets.shape)
             if self.budget is not None:
                 budget = Budget.parse(self.budget)
             if facts := getattr(chosen, "facts", None):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from miue.core.method import by_name
 from miue.core.spelling import parse
 from miue.mi import known, theory
 from miue.mi.class_conditional import ClassConditional
@@ -19,15 +20,15 @@ from miue.mi.sliced import Sliced
 from miue.mi.smile import SMILE
 from miue.mi.statements import statements
 
-KNOWN: Mapping[str, type[Any]] = {
-    "ksg": KSG,
-    "sliced": Sliced,
-    "class-conditional": ClassConditional,
-    "infonce": InfoNCE,
-    "mine": MINE,
-    "smile": SMILE,
-    "label": Label,
-}
+KNOWN: Mapping[str, type[Any]] = by_name(
+    KSG,
+    Sliced,
+    ClassConditional,
+    InfoNCE,
+    MINE,
+    SMILE,
+    Label,
+)
 
 
 def list_estimators() -> list[str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.core.errors import UserError
+from miue.core.method import Facts
 from miue.core.run import Run
 from miue.mi._decode import components, decode
 from miue.mi._features import DEAD, axes, needed, one_scale, paired, residual
@@ -30,6 +32,10 @@ class ClassConditional:
 
     noise: float = 0.1
     rank: int | None = None
+
+    facts: ClassVar[Facts] = Facts(
+        name="class-conditional", reference="an identity: docs/mutual_information.md, section 2"
+    )
 
     def __post_init__(self) -> None:
         if not self.noise >= 0 or (self.rank is not None and self.rank < 1):

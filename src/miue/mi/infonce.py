@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
+from miue.core.method import Facts
 from miue.mi._critic import Critic
 
 
 @dataclass(frozen=True, kw_only=True)
 class InfoNCE(Critic):
     """log K + mean_i[T_ii - log sum_j exp T_ij] over K held-out pairs: a lower bound in expectation, at most log K."""
+
+    facts: ClassVar[Facts] = Facts(name="infonce", year=2018, reference="van den Oord et al. 2018")
 
     def bound(self, scores: Float[Tensor, "b b"]) -> Float[Tensor, ""]:
         return (scores.diagonal() - scores.logsumexp(1)).mean() + math.log(len(scores))

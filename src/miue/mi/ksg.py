@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.core.errors import UserError
+from miue.core.method import Facts
 from miue.core.run import Run
 from miue.mi._features import leading, paired, standardised
 from miue.mi.estimate import Estimate
@@ -62,6 +64,10 @@ class KSG:
 
     k: int = 5
     rank: int | None = 8
+
+    facts: ClassVar[Facts] = Facts(
+        name="ksg", year=2004, reference="Kraskov, Stögbauer, Grassberger, Phys. Rev. E 69, 2004"
+    )
 
     def __post_init__(self) -> None:
         if self.k < 1 or (self.rank is not None and self.rank < 1):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from miue.core.method import Facts
 from miue.core.run import Run
 from miue.mi._decode import components, decode
 from miue.mi._features import needed, paired
@@ -31,6 +33,10 @@ class Label:
     A lower bound by data processing, at most log C. parts: I(Yhat; Y) of each side, its decoding error, and the
     line of Fano (`fano` with what y does not tell about the label). Needs labels.
     """
+
+    facts: ClassVar[Facts] = Facts(
+        name="label", reference="data processing and Fano's inequality: docs/mutual_information.md, section 2"
+    )
 
     def __call__(
         self, x: Float[Tensor, "n dx"], y: Float[Tensor, "n dy"], run: Run, labels: Int[Tensor, "n"] | None = None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.core.errors import UserError
+from miue.core.method import Facts
 from miue.core.run import Run
 from miue.mi._features import paired, standardised
 from miue.mi._slices import ELEMENTS, bin_count, histogram_nats, kde_nats
@@ -37,6 +38,10 @@ class Sliced:
     k: int = 5
     bins: int = 0
     correct: bool = True
+
+    facts: ClassVar[Facts] = Facts(
+        name="sliced", year=2021, reference="Goldfeld and Greenewald 2021; of k dimensions: Goldfeld et al. 2022"
+    )
 
     def __post_init__(self) -> None:
         if self.slices < 2 or self.dims < 1 or self.k < 1 or self.bins < 0 or self.bins == 1:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from miue.core.errors import UserError
+from miue.core.method import Facts
 from miue.mi._critic import Critic, log_mean_exp_others, variance_note
 
 
@@ -22,6 +24,8 @@ class SMILE(Critic):
     """
 
     tau: float = 5.0
+
+    facts: ClassVar[Facts] = Facts(name="smile", year=2020, reference="Song and Ermon, ICLR 2020")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -58,6 +58,10 @@ class Smoothed:
         return F.cross_entropy(net(x), y, label_smoothing=self.smoothing)
 
 
+PLAIN = FlipCrop, CrossEntropy, Smoothed
+"""Parts of a recipe that are no defenses."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a victim is trained: the network, SGD or AdamW with a cosine rate, and what is done to pictures and network.
@@ -115,9 +119,7 @@ class Recipe:
         slots: dict[str, tuple[Any, ...]] = {slot: getattr(self, slot) for slot in several} | {"loss": ()}
         for defense in defenses:
             slots[defense.slot] += (defense,)
-        losses = (
-            slots.pop("loss") if isinstance(self.loss, CrossEntropy | Smoothed) else (self.loss, *slots.pop("loss"))
-        )
+        losses = slots.pop("loss") if type(self.loss) in PLAIN else (self.loss, *slots.pop("loss"))
         if len(losses) > 1:
             raise UserError(f"{' and '.join(map(repr, losses))}: a victim has one loss; leave one of them out")
         return replace(self, **slots, loss=losses[0] if losses else self.loss)
@@ -126,7 +128,7 @@ class Recipe:
     def defense(self) -> str:
         """Spelling of the defenses in it, "gray+jpeg:quality=10"; empty where there is none."""
         parts = (*self.purify, *self.start, *self.augment, self.loss, *self.finish)
-        return "+".join(spell(part, {}) for part in parts if hasattr(type(part), "spelling"))
+        return "+".join(spell(part) for part in parts if type(part) not in PLAIN)
 
     @property
     def victim(self) -> str:

@@ -15,8 +15,8 @@ import torch
 from filelock import Timeout
 
 from miue import data, nets, publish
-from miue.attacks import KNOWN, code_of
 from miue.attacks import attack as parsed
+from miue.attacks import code_of
 from miue.core.errors import UserError
 from miue.core.files import Lock, digest, installed, write_atomically
 from miue.core.launch import launch
@@ -85,7 +85,7 @@ class Job:
             facts.check(budget)
         publish.check_sizes(source, budget, (canvas, canvas), self.format)
         return Settings(
-            attack=spell(method, KNOWN),
+            attack=spell(method),
             code=code_of(self.method, method),
             budget=str(budget),
             canvas=canvas,
@@ -211,7 +211,7 @@ def protect(
     job = Job(
         source=str(source),
         out=Path(out),
-        method=attack if isinstance(attack, str) else spell(attack, KNOWN),
+        method=attack if isinstance(attack, str) else _spelt(attack),
         budget=None if budget is None else str(budget),
         canvas=canvas,
         seed=run.seed,
@@ -225,6 +225,15 @@ def protect(
         drop_columns=tuple(drop_columns),
     )
     return carry_out(job, run)
+
+
+def _spelt(method: Attack) -> str:
+    """The spelling of an attack. Raises UserError where that is another one's: a class that no file is named for."""
+    text = spell(method)
+    if parsed(text) != method:
+        theirs = f"path/to/file.py:{type(method).__name__}"
+        raise UserError(f"{text!r} names another attack than this {method!r}; give yours as {theirs}")
+    return text
 
 
 def carry_out(job: Job, run: Run) -> RunRecord:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from miue.core.errors import UserError
+from miue.core.method import Facts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +25,7 @@ class Coin:
     reach: float = 2.0
 
     slot: ClassVar[Literal["augment"]] = "augment"
-    spelling: ClassVar[str] = "coin"
-    reference: ClassVar[str] = "Wang et al., AAAI 2025"
+    facts: ClassVar[Facts] = Facts(name="coin", year=2025, reference="Wang et al., AAAI 2025")
 
     def __post_init__(self) -> None:
         if not self.reach > 0:

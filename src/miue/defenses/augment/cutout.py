@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from miue.core.errors import UserError
+from miue.core.method import Facts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +23,7 @@ class Cutout:
     share: float = 0.5
 
     slot: ClassVar[Literal["augment"]] = "augment"
-    spelling: ClassVar[str] = "cutout"
-    reference: ClassVar[str] = "DeVries and Taylor, 2017, arXiv 1708.04552"
+    facts: ClassVar[Facts] = Facts(name="cutout", year=2017, reference="DeVries and Taylor, 2017, arXiv 1708.04552")
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:

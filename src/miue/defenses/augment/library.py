@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from miue.core.errors import UserError
+from miue.core.method import Facts
 from miue.core.run import global_draws
 
 GROUPS = 16
@@ -33,7 +34,7 @@ def in_groups(change: Callable[[Tensor], Tensor], x: Tensor, generator: torch.Ge
 def _check(method: Any) -> None:
     for name in ("groups", "ops"):
         if getattr(method, name, 1) < 1:
-            raise UserError(f"{method.spelling}: {name}={getattr(method, name)} is too small; at least 1")
+            raise UserError(f"{method.facts.name}: {name}={getattr(method, name)} is too small; at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +46,9 @@ class RandAugment:
     groups: int = GROUPS
 
     slot: ClassVar[Literal["augment"]] = "augment"
-    spelling: ClassVar[str] = "randaugment"
-    reference: ClassVar[str] = "Cubuk et al., CVPRW 2020, arXiv 1909.13719"
+    facts: ClassVar[Facts] = Facts(
+        name="randaugment", year=2020, reference="Cubuk et al., CVPRW 2020, arXiv 1909.13719"
+    )
 
     def __post_init__(self) -> None:
         _check(self)
@@ -68,8 +70,9 @@ class TrivialAugment:
     groups: int = GROUPS
 
     slot: ClassVar[Literal["augment"]] = "augment"
-    spelling: ClassVar[str] = "trivial"
-    reference: ClassVar[str] = "Müller and Hutter, ICCV 2021, arXiv 2103.10158"
+    facts: ClassVar[Facts] = Facts(
+        name="trivial", year=2021, reference="Müller and Hutter, ICCV 2021, arXiv 2103.10158"
+    )
 
     def __post_init__(self) -> None:
         _check(self)
@@ -89,9 +92,10 @@ class Strong:
     groups: int = GROUPS
 
     slot: ClassVar[Literal["augment"]] = "augment"
-    spelling: ClassVar[str] = "strong"
-    reference: ClassVar[str] = (
-        "the augmentation of OP's victims: Sandoval-Segura et al., NeurIPS 2023, arXiv 2305.19254"
+    facts: ClassVar[Facts] = Facts(
+        name="strong",
+        year=2023,
+        reference="the augmentation of OP's victims: Sandoval-Segura et al., NeurIPS 2023, arXiv 2305.19254",
     )
 
     def __post_init__(self) -> None:
@@ -117,14 +121,15 @@ class Plasma:
     shuffle: float = 0.5
 
     slot: ClassVar[Literal["augment"]] = "augment"
-    spelling: ClassVar[str] = "plasma"
-    reference: ClassVar[str] = "UEraser: Qin et al., ICCVW 2023, arXiv 2303.15127"
+    facts: ClassVar[Facts] = Facts(
+        name="plasma", year=2023, reference="UEraser: Qin et al., ICCVW 2023, arXiv 2303.15127"
+    )
 
     def __post_init__(self) -> None:
         if not (0 <= self.p <= 1 and 0 <= self.shuffle <= 1):
-            raise UserError(f"{self.spelling}: p={self.p:g}, shuffle={self.shuffle:g}: probabilities lie in 0 to 1")
+            raise UserError(f"{self.facts.name}: p={self.p:g}, shuffle={self.shuffle:g}: probabilities lie in 0 to 1")
         if find_spec("kornia") is None:
-            raise UserError(f'{self.spelling} needs kornia; pip install "miue[defenses]" adds it')
+            raise UserError(f'{self.facts.name} needs kornia; pip install "miue[defenses]" adds it')
 
     def __call__(
         self, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], generator: torch.Generator

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from miue.core.errors import UserError
+from miue.core.method import Facts
 from miue.core.run import global_draws
 
 
@@ -33,8 +34,7 @@ class CutMix:
     p: float = 0.5
 
     slot: ClassVar[Literal["augment"]] = "augment"
-    spelling: ClassVar[str] = "cutmix"
-    reference: ClassVar[str] = "Yun et al., ICCV 2019, arXiv 1905.04899"
+    facts: ClassVar[Facts] = Facts(name="cutmix", year=2019, reference="Yun et al., ICCV 2019, arXiv 1905.04899")
 
     def __post_init__(self) -> None:
         if not (self.alpha > 0 and 0 < self.p <= 1):
@@ -56,8 +56,7 @@ class MixUp:
     p: float = 1.0
 
     slot: ClassVar[Literal["augment"]] = "augment"
-    spelling: ClassVar[str] = "mixup"
-    reference: ClassVar[str] = "Zhang et al., ICLR 2018, arXiv 1710.09412"
+    facts: ClassVar[Facts] = Facts(name="mixup", year=2018, reference="Zhang et al., ICLR 2018, arXiv 1710.09412")
 
     def __post_init__(self) -> None:
         if not (self.alpha > 0 and 0 < self.p <= 1):

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from miue.core.errors import UserError
+from miue.core.method import Facts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +20,9 @@ class GaussianNoise:
     sigma: float = 8.0
 
     slot: ClassVar[Literal["augment"]] = "augment"
-    spelling: ClassVar[str] = "noise"
-    reference: ClassVar[str] = "the field's usual control; sigma 8 as in MI-UE, arXiv 2603.03725"
+    facts: ClassVar[Facts] = Facts(
+        name="noise", reference="the field's usual control; sigma 8 as in MI-UE, arXiv 2603.03725"
+    )
 
     def __post_init__(self) -> None:
         if not self.sigma > 0:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from miue.core.errors import UserError
+from miue.core.method import Facts
 from miue.core.types import Budget
 from miue.training import perturb
 
@@ -29,8 +30,7 @@ class Adversarial:
     step_size: float = 0.0
 
     slot: ClassVar[Literal["loss"]] = "loss"
-    spelling: ClassVar[str] = "at"
-    reference: ClassVar[str] = "Madry et al., ICLR 2018, arXiv 1706.06083"
+    facts: ClassVar[Facts] = Facts(name="at", year=2018, reference="Madry et al., ICLR 2018, arXiv 1706.06083")
 
     def __post_init__(self) -> None:
         Budget(self.eps)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from miue.core.errors import UserError
+from miue.core.method import Facts
 from miue.defenses.augment.library import Plasma, TrivialAugment
 
 
@@ -32,8 +33,7 @@ class UEraser:
     p: float = 0.5
 
     slot: ClassVar[Literal["loss"]] = "loss"
-    spelling: ClassVar[str] = "ueraser"
-    reference: ClassVar[str] = "Qin et al., ICCVW 2023, arXiv 2303.15127"
+    facts: ClassVar[Facts] = Facts(name="ueraser", year=2023, reference="Qin et al., ICCVW 2023, arXiv 2303.15127")
 
     def __post_init__(self) -> None:
         if self.views < 2 or not 0 < self.until < 1:

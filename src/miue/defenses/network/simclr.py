@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from miue.core.errors import UserError
 from miue.core.files import tensor_digest
-from miue.core.method import at_least
+from miue.core.method import Facts, at_least
 from miue.core.run import Run
 from miue.training.batches import Batches
 from miue.training.contrastive import contrast_loss, contrastive
@@ -49,8 +49,7 @@ class SimCLR:
     probe: bool = True
 
     slot: ClassVar[Literal["start"]] = "start"
-    spelling: ClassVar[str] = "simclr"
-    reference: ClassVar[str] = "Chen et al., ICML 2020, arXiv 2002.05709"
+    facts: ClassVar[Facts] = Facts(name="simclr", year=2020, reference="Chen et al., ICML 2020, arXiv 2002.05709")
 
     def __post_init__(self) -> None:
         at_least(self, epochs=1, batch=2, width=1)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from miue import data
 from miue.core.errors import UserError
-from miue.core.method import at_least
+from miue.core.method import Facts, at_least
 from miue.core.run import Run
 from miue.core.types import ImageSet
 from miue.training.batches import Batch, Batches
@@ -39,8 +39,11 @@ class Tune:
     """Digest of the pictures, so that others at the same place are another defense."""
 
     slot: ClassVar[Literal["finish"]] = "finish"
-    spelling: ClassVar[str] = "tune"
-    reference: ClassVar[str] = "last-layer retraining: Sandoval-Segura et al., NeurIPS 2023, arXiv 2305.19254"
+    facts: ClassVar[Facts] = Facts(
+        name="tune",
+        year=2023,
+        reference="last-layer retraining: Sandoval-Segura et al., NeurIPS 2023, arXiv 2305.19254",
+    )
 
     def __post_init__(self) -> None:
         at_least(self, per_class=0, epochs=1, batch=2)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from miue.core.errors import UserError
 from miue.core.files import file_digest
+from miue.core.method import Facts
 from miue.core.run import Run
 from miue.training.batches import Batches
 
@@ -37,8 +38,9 @@ class Weights:
     """Digest of the file, so that other weights under the same name are another defense."""
 
     slot: ClassVar[Literal["start"]] = "start"
-    spelling: ClassVar[str] = "weights"
-    reference: ClassVar[str] = "fine-tuning and linear probing; on unlearnable pictures: BAIT, arXiv 2603.04731"
+    facts: ClassVar[Facts] = Facts(
+        name="weights", reference="fine-tuning and linear probing; on unlearnable pictures: BAIT, arXiv 2603.04731"
+    )
 
     def __post_init__(self) -> None:
         if not Path(self.file).is_file():

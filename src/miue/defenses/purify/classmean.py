@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.core.errors import UserError
+from miue.core.method import Facts
 from miue.core.run import Run
 from miue.defenses.purify.smooth import Blur
 from miue.training import perturb
@@ -31,8 +32,7 @@ class ClassMean:
     strength: float = 1.0
 
     slot: ClassVar[Literal["purify"]] = "purify"
-    spelling: ClassVar[str] = "classmean"
-    reference: ClassVar[str] = "ours: a trainer who knows which method was used"
+    facts: ClassVar[Facts] = Facts(name="classmean", reference="ours: a trainer who knows which method was used")
 
     def __post_init__(self) -> None:
         Blur(sigma=self.sigma)

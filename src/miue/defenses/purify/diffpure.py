@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from miue.core.errors import UserError
 from miue.core.files import digest, file_digest, tensor_digest
-from miue.core.method import at_least
+from miue.core.method import Facts, at_least
 from miue.core.run import Run
 from miue.training.loop import Training
 
@@ -65,9 +65,11 @@ class DiffPure:
     """Digest of the folder, so that another model under the same name is another defense."""
 
     slot: ClassVar[Literal["purify"]] = "purify"
-    spelling: ClassVar[str] = "diffpure"
-    reference: ClassVar[str] = (
-        "Nie et al., ICML 2022, arXiv 2205.07460; on unlearnable pictures: AVATAR, Dolatabadi et al., arXiv 2303.08500"
+    facts: ClassVar[Facts] = Facts(
+        name="diffpure",
+        year=2022,
+        reference="Nie et al., ICML 2022, arXiv 2205.07460; on unlearnable pictures: AVATAR, Dolatabadi et al., "
+        "arXiv 2303.08500",
     )
 
     def __post_init__(self) -> None:

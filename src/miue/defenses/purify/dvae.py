@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from miue.core.errors import UserError
 from miue.core.files import tensor_digest
-from miue.core.method import at_least
+from miue.core.method import Facts, at_least
 from miue.core.run import Run
 from miue.core.types import eight_bits
 from miue.nets.base import Residual, convolution
@@ -110,8 +110,7 @@ class DVAE:
     latent: int = 256
 
     slot: ClassVar[Literal["purify"]] = "purify"
-    spelling: ClassVar[str] = "dvae"
-    reference: ClassVar[str] = "Yu et al., ICML 2024, arXiv 2405.01460"
+    facts: ClassVar[Facts] = Facts(name="dvae", year=2024, reference="Yu et al., ICML 2024, arXiv 2405.01460")
 
     def __post_init__(self) -> None:
         at_least(self, epochs=1, batch=1, first=0, second=0, width=2, latent=1)

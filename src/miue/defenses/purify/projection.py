@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from miue.core.errors import UserError
+from miue.core.method import Facts
 from miue.core.run import Run
 from miue.training.loop import descend
 
@@ -40,8 +41,9 @@ class Projection:
     lr: float = 0.1
 
     slot: ClassVar[Literal["purify"]] = "purify"
-    spelling: ClassVar[str] = "op"
-    reference: ClassVar[str] = "Sandoval-Segura et al., NeurIPS 2023, arXiv 2305.19254"
+    facts: ClassVar[Facts] = Facts(
+        name="op", year=2023, reference="Sandoval-Segura et al., NeurIPS 2023, arXiv 2305.19254"
+    )
     unbounded: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

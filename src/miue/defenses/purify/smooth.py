@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.core.errors import UserError
+from miue.core.method import Facts
 from miue.core.run import Run
 from miue.core.types import eight_bits
 from miue.data import recoded
@@ -25,8 +26,11 @@ class Blur:
     sigma: float = 1.0
 
     slot: ClassVar[Literal["purify"]] = "purify"
-    spelling: ClassVar[str] = "blur"
-    reference: ClassVar[str] = "APBench: Qin et al., TMLR 2024, arXiv 2308.03258, with a sigma that does something"
+    facts: ClassVar[Facts] = Facts(
+        name="blur",
+        year=2024,
+        reference="APBench: Qin et al., TMLR 2024, arXiv 2308.03258, with a sigma that does something",
+    )
 
     def __post_init__(self) -> None:
         if not self.sigma > 0:
@@ -46,8 +50,7 @@ class Resize:
     share: float = 0.5
 
     slot: ClassVar[Literal["purify"]] = "purify"
-    spelling: ClassVar[str] = "resize"
-    reference: ClassVar[str] = "ours: what thumbnails and uploads do"
+    facts: ClassVar[Facts] = Facts(name="resize", reference="ours: what thumbnails and uploads do")
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.core.errors import UserError
+from miue.core.method import Facts
 from miue.core.run import Run
 from miue.core.types import eight_bits
 from miue.data import recoded
@@ -24,8 +25,7 @@ class JPEG:
     quality: int = 10
 
     slot: ClassVar[Literal["purify"]] = "purify"
-    spelling: ClassVar[str] = "jpeg"
-    reference: ClassVar[str] = "ISS: Liu et al., ICML 2023, arXiv 2301.13838"
+    facts: ClassVar[Facts] = Facts(name="jpeg", year=2023, reference="ISS: Liu et al., ICML 2023, arXiv 2301.13838")
 
     def __post_init__(self) -> None:
         if not 1 <= self.quality <= 100:
@@ -40,8 +40,7 @@ class Gray:
     """Replace every channel by the luma, 0.2989 R + 0.587 G + 0.114 B; greyscale pictures stay as they are."""
 
     slot: ClassVar[Literal["purify"]] = "purify"
-    spelling: ClassVar[str] = "gray"
-    reference: ClassVar[str] = "ISS: Liu et al., ICML 2023, arXiv 2301.13838"
+    facts: ClassVar[Facts] = Facts(name="gray", year=2023, reference="ISS: Liu et al., ICML 2023, arXiv 2301.13838")
 
     def __call__(self, x: Float[Tensor, "n c h w"], y: Int[Tensor, "n"], run: Run) -> Float[Tensor, "n c h w"]:
         from torchvision.transforms.v2 import functional  # here: it takes a second to import
@@ -56,8 +55,7 @@ class Depth:
     bits: int = 2
 
     slot: ClassVar[Literal["purify"]] = "purify"
-    spelling: ClassVar[str] = "depth"
-    reference: ClassVar[str] = "ISS: Liu et al., ICML 2023, arXiv 2301.13838"
+    facts: ClassVar[Facts] = Facts(name="depth", year=2023, reference="ISS: Liu et al., ICML 2023, arXiv 2301.13838")
 
     def __post_init__(self) -> None:
         if not 1 <= self.bits <= 8:
