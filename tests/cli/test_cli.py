@@ -406,12 +406,44 @@ def test_the_doctor(miue: Miue):
         ("torchvision", "raise ModuleNotFoundError(\"No module named 'torchvision'\")", "torch and torchvision"),
         ("torchvision", 'raise AttributeError("partially initialized")', "torch and torchvision"),
         ("lightning_fabric", "raise ImportError(\"cannot import name 'x'\")", "several processes"),
+        ("lightning_fabric", "raise AttributeError", "several processes"),
+        ("torch", 'raise OSError("libcudart.so.13: cannot open shared object file")', "torch"),
+        ("numpy", 'raise ImportError("numpy.core.multiarray failed to import")', "numpy"),
+        ("PIL", 'raise ImportError("libwebp.so.7: cannot open shared object file")', "pillow"),
     ],
 )
 def test_the_doctor_names_a_broken_package(tmp_path: Path, package: str, code: str, what: str):
     (tmp_path / package).mkdir()
     (tmp_path / package / "__init__.py").write_text(code)
-    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    told = doctor(tmp_path)
+    (line,) = (line for line in told if line.startswith(f"BAD  {what}: "))
+    assert "pip install --force-reinstall" in line and any(line.startswith("ok   free space") for line in told)
+
+
+@pytest.mark.parametrize(
+    ("package", "what"), [("torchvision", "torch and torchvision"), ("lightning_fabric", "several processes")]
+)
+def test_the_doctor_names_a_package_that_is_not_there(tmp_path: Path, package: str, what: str):
+    """Neither its module nor its metadata can be found, as where nobody installed it."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "from importlib import metadata\n"
+        "version = metadata.version\n"
+        "def without(name):\n"
+        f"    if name.replace('-', '_') == {package!r}:\n"
+        "        raise metadata.PackageNotFoundError(name)\n"
+        "    return version(name)\n"
+        f"metadata.version, sys.modules[{package!r}] = without, None\n"
+    )
+    told = doctor(tmp_path)
+    assert f"BAD  {package.replace('_', '-')}: not installed; install miue again" in told
+    (line,) = (line for line in told if line.startswith(f"BAD  {what}: "))
+    assert "pip install --force-reinstall" in line and any(line.startswith("ok   torch: ") for line in told)
+
+
+def doctor(first: Path) -> list[str]:
+    """The lines of `miue doctor` in a process that looks for modules in this folder first, and ends in code 3."""
+    path = os.pathsep.join([str(first), os.environ.get("PYTHONPATH", "")])
     ended = subprocess.run(
         [sys.executable, "-m", "miue.cli.main", "doctor"],
         env=os.environ | {"PYTHONPATH": path},
@@ -419,8 +451,7 @@ def test_the_doctor_names_a_broken_package(tmp_path: Path, package: str, code: s
         text=True,
     )
     assert ended.returncode == 3 and "Traceback" not in ended.stderr, ended
-    (line,) = (line for line in ended.stdout.splitlines() if line.startswith(f"BAD  {what}: "))
-    assert "pip install --force-reinstall" in line and "ok   torch: " in ended.stdout
+    return ended.stdout.splitlines()
 
 
 # --- exit codes ---

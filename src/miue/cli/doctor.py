@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import importlib
 import shutil
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from PIL import features
 from pydantic import BaseModel
 
-from miue.core.device import DEVICES
 from miue.core.errors import UserError
-from miue.core.run import Run
+
+PACKAGES = ("miue", "torch", "torchvision", "lightning-fabric", "timm", "numpy", "pillow", "pyarrow")
+TRIED = {"torch": "torch", "numpy": "numpy", "pillow": "PIL", "pyarrow": "pyarrow"}
+"""Modules without which nothing runs. torchvision and Lightning have a check of their own."""
 
 
 class Check(BaseModel):
@@ -36,12 +38,25 @@ def examine() -> list[Check]:
 
 def _versions() -> list[Check]:
     checks = []
-    for name in ("miue", "torch", "torchvision", "lightning-fabric", "timm", "numpy", "pillow", "pyarrow"):
+    for name in PACKAGES:
         try:
-            checks.append(Check(what=name, found=version(name)))
+            found = version(name)
         except PackageNotFoundError:
             checks.append(Check(what=name, found="not installed; install miue again", ok=False))
+            continue
+        why = _fails(TRIED[name]) if name in TRIED else ""
+        told = f"{found} cannot be imported ({why}); pip install --force-reinstall {name}" if why else found
+        checks.append(Check(what=name, found=told, ok=not why))
     return checks
+
+
+def _fails(module: str) -> str:
+    """Why a module cannot be imported; empty where it can."""
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # a package that does not fit raises nearly anything
+        return " ".join(str(error).split()) or type(error).__name__
+    return ""
 
 
 def _torchvision() -> Check:
@@ -57,14 +72,17 @@ def _fabric() -> Check:
 
 
 def _imported(what: str, module: str, good: str, bad: str, mend: str) -> Check:
-    try:
-        package = importlib.import_module(module)
-    except Exception as error:  # a package that does not fit raises nearly anything
-        return Check(what=what, found=f"{bad} ({' '.join(str(error).split())}); {mend}", ok=False)
-    return Check(what=what, found=f"{good} ({getattr(package, '__version__', 'no version')})")
+    if why := _fails(module):
+        return Check(what=what, found=f"{bad} ({why}); {mend}", ok=False)
+    return Check(what=what, found=f"{good} ({getattr(sys.modules[module], '__version__', 'no version')})")
 
 
 def _devices() -> list[Check]:
+    if why := _fails("miue.core.run"):
+        return [Check(what="devices", found=f"cannot be looked at ({why})", ok=False)]
+    from miue.core.device import DEVICES  # here: without torch the other checks can still be made
+    from miue.core.run import Run
+
     checks = []
     for name in DEVICES:
         try:
@@ -76,6 +94,10 @@ def _devices() -> list[Check]:
 
 
 def _codecs() -> list[Check]:
+    if why := _fails("PIL.features"):
+        return [Check(what="pictures", found=f"cannot be read ({why})", ok=False)]
+    from PIL import features
+
     checks = []
     for key, label in (("jpg", "JPEG"), ("zlib", "PNG"), ("webp", "WebP")):
         here = bool(features.check(key))
