@@ -3,7 +3,7 @@ from .analysis.analyzer import Analyzer
 from .analysis.records import Analysis
 from .attacks import MinMin, attack, list_attacks
 from .core.errors import UserError
-from .core.method import AttackFacts, Facts
+from .core.method import AttackFacts, BaseAttack, Facts
 from .core.run import Run
 from .core.types import Budget, ImageSet, Perturbation
 from .defenses import combination, defense, list_defenses
@@ -27,6 +27,7 @@ __all__ = [
     "Analysis",
     "Analyzer",
     "AttackFacts",
+    "BaseAttack",
     "Budget",
     "Detection",
     "Evaluation",

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from miue import nets
 from miue.core.errors import UserError
-from miue.core.method import Attack, own_budget
+from miue.core.method import Attack, BaseAttack, own_budget
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet, Perturbation, eight_bits
 from miue.mi.estimate import Estimator, KnownPairs
@@ -47,6 +47,8 @@ def check_attack(attack: Attack, budget: Budget | None = None) -> None:
     """
     assert is_dataclass(attack) and attack.__dataclass_params__.frozen, "a method is a frozen dataclass"  # type: ignore[attr-defined]
     assert attack == attack and hash(attack) == hash(attack), "a method has equality and a hash"
+    final = not isinstance(attack, BaseAttack) or type(attack).__call__ is BaseAttack.__call__
+    assert final, "the call of a BaseAttack keeps the budget and is final: write `craft`"
     sizes = (tiny(size=13), tiny(2, 20, size=16), tiny(2, 2, size=64), tiny(1, 100))
     for data in (tiny(), tiny(channels=1), tiny(lone=True), *sizes):
         before = data.digest

@@ -246,7 +246,7 @@ def test_a_coarse_grid_is_stretched_over_the_picture(run: Run, per: str):
 
 def test_refusals(run: Run):
     for budget in (Budget(1.0, "l2"), Budget(1, "l0"), Budget(0, "none")):
-        with pytest.raises(UserError, match=f"L-infinity budget, not {budget.norm}"):
+        with pytest.raises(UserError, match=f"MI-UE cannot keep a budget in {budget.norm}, only in linf"):
             MIUE(**TINY)(tiny(), budget, run)
     with pytest.raises(UserError, match="cells=-1 is too small"):
         MIUE(**TINY, cells=-1)

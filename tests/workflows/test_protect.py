@@ -175,10 +175,9 @@ def test_an_attack_that_leaves_the_budget_writes_no_picture(job: Job, run: Run, 
     (tmp_path / "bad.py").write_text(
         PLUGIN.format(body="")
         + """
-    def __call__(self, data, budget, run):
+    def craft(self, data, budget, run):
         import torch
-        from miue.core.types import Perturbation
-        return Perturbation.rounded(torch.ones(len(data), 3, 8, 8), budget, "bad")
+        return torch.ones(len(data), 3, 8, 8)
 """
     )
     with pytest.raises(ValueError, match="left its budget"):

@@ -56,10 +56,12 @@ def list_attacks() -> list[str]:
 
 def attack(text: str) -> Attack:
     """An attack from its spelling: "mi-ue", "mi-ue:paper,zeta=0", "noise:per=class", "their_file.py:Theirs"."""
-    made: Any = parse(text, KNOWN, "attack")
-    if not isinstance(facts := getattr(made, "facts", None), AttackFacts | None):
+    method: Any = parse(text, KNOWN, "attack")
+    if not isinstance(facts := getattr(method, "facts", None), AttackFacts | None):
         raise UserError(f"{text}: its `facts` are {type(facts).__name__}; an attack's are miue.AttackFacts, or none")
-    return made
+    if not isinstance(method, Attack):
+        raise UserError(f"{text}: {type(method).__name__} is no attack; it needs `craft`, and BaseAttack as its base")
+    return method
 
 
 def code_of(spelling: str, method: object) -> str:

@@ -12,9 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.core.errors import UserError
-from miue.core.method import AttackFacts
+from miue.core.method import AttackFacts, BaseAttack
 from miue.core.run import Run
-from miue.core.types import Budget, ImageSet, Perturbation
+from miue.core.types import Budget, ImageSet
 from miue.training import perturb
 
 MARGIN = 4  # first rows and columns that are cut away: two are noise, the next two are still close to it
@@ -126,7 +126,7 @@ def search(classes: int, shape: tuple[int, int, int], distance: float, run: Run)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AR:
+class AR(BaseAttack):
     """Every class has a linear process of 3 x 3 windows; every picture gets its own signal of its class's process.
 
     Scaled to the full L2 budget, or to the largest value in an L-infinity one. distance: how different processes must
@@ -152,12 +152,11 @@ class AR:
         if not 0 <= self.distance <= MOST:
             raise UserError(f"distance={self.distance:g} is not between 0 and {MOST}: no processes are so different")
 
-    def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation:
-        self.facts.check(budget)
+    def craft(self, data: ImageSet, budget: Budget, run: Run) -> Float[Tensor, "n c h w"]:
         processes = search(len(data.classes), data.shape, self.distance, run)
         delta = torch.empty(data.images.shape)
         for rows in torch.arange(len(data)).split(4096):
             own = run.put(processes[data.labels[rows]])
             made = generated(own, *data.shape[1:], run.rng("ar", "signal", int(rows[0])))
             delta[rows] = perturb.scaled(made, budget).cpu()
-        return Perturbation.rounded(delta, budget, repr(self))
+        return delta

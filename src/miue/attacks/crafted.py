@@ -6,7 +6,7 @@ finished batch.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from miue import nets
 from miue.core.errors import UserError
-from miue.core.method import at_least
+from miue.core.method import BaseAttack, at_least
 from miue.core.run import Run
-from miue.core.types import Budget, ImageSet, Perturbation
+from miue.core.types import Budget, ImageSet
 from miue.training import perturb
 from miue.training.batches import Batch, Batches
 from miue.training.loop import Training, check_steps
@@ -37,7 +37,7 @@ PROBE = 4  # steps on delta by which one trial of a forecast is longer than the 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Crafted(ABC):
+class Crafted(BaseAttack):
     """Hyper-parameters that these methods share. A method adds its own, its `network` and its `aim`.
 
     epochs, batch, lr, momentum, weight_decay: training of the surrogate. adversary: radius in grey levels of the PGD
@@ -85,12 +85,10 @@ class Crafted(ABC):
             net = nets.weight(self.network(shape, classes))
         return net * ((4 if self.momentum else 2) + self.checkpoints) + 4 * count * prod(shape)
 
-    def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation:
-        """The perturbation of the whole set, one row a picture."""
-        if budget.norm != "linf":
-            raise UserError(f"{type(self).__name__} moves inside an L-infinity budget, not {budget.norm}")
+    def craft(self, data: ImageSet, budget: Budget, run: Run) -> Float[Tensor, "n c h w"]:
+        """Delta of the whole set, one row a picture."""
         batches = Batches(data, run, run.mine(len(data)))
-        identity = {"plan": repr(self), "data": data.digest, "seed": run.seed, "budget": repr(budget)}
+        identity = self.identity(data, budget, run)
         parts = list(enumerate(batches.rows.split(max(self.noise_batch // run.world, 1))))
         whole = torch.zeros(data.images.shape)
         aims = [self.aim(net, batches, run) for net in _trained(self, batches, run, identity)]
@@ -103,7 +101,7 @@ class Crafted(ABC):
                     run.save(slot, {"delta": delta}, identity)
                 whole[rows] = delta.cpu()
                 tick()
-        return Perturbation.rounded(run.total(run.put(whole)), budget, repr(self))
+        return run.total(run.put(whole))
 
 
 @dataclass(frozen=True, kw_only=True)

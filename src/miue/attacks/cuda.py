@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from miue.core.errors import UserError
-from miue.core.method import AttackFacts
+from miue.core.method import AttackFacts, BaseAttack
 from miue.core.run import Run
-from miue.core.types import Budget, ImageSet, Perturbation
+from miue.core.types import Budget, ImageSet
 from miue.training.batches import Batches
 
 
@@ -37,7 +37,7 @@ def filtered(x: Float[Tensor, "b c h w"], kernel: Float[Tensor, "b 3 3"]) -> Flo
 
 
 @dataclass(frozen=True, kw_only=True)
-class CUDA:
+class CUDA(BaseAttack):
     """Every picture is blurred by the kernel of its class: delta = filtered(x) - x. No bound on the change.
 
     blur: largest side entry of a kernel. Rounded and not truncated, unlike the reference. On pictures of another size
@@ -62,10 +62,9 @@ class CUDA:
         if not 0 < self.blur <= 1:
             raise UserError(f"blur={self.blur:g} is not above 0 and at most 1")
 
-    def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation:
-        self.facts.check(budget)
+    def craft(self, data: ImageSet, budget: Budget, run: Run) -> Float[Tensor, "n c h w"]:
         kernel = run.put(kernels(len(data.classes), self.blur, run.rng("kernels")))
         delta = torch.empty(data.images.shape)
         for rows, x, y in Batches(data, run).in_order(512):
             delta[rows] = (filtered(x, kernel[y]) - x).cpu()
-        return Perturbation.rounded(delta, budget, repr(self))
+        return delta

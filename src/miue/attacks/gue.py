@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from miue import nets
 from miue.core.errors import UserError
 from miue.core.files import file_digest
-from miue.core.method import AttackFacts, at_least
+from miue.core.method import AttackFacts, BaseAttack, at_least
 from miue.core.run import Run
-from miue.core.types import Budget, ImageSet, Perturbation, stretch
+from miue.core.types import Budget, ImageSet, stretch
 from miue.nets.base import convolution
 from miue.training import perturb
 from miue.training.batches import Batch, Batches
@@ -61,7 +61,7 @@ def multiplier(f: Sequence[Tensor], q: Sequence[Tensor], eta: float) -> Float[Te
 
 
 @dataclass(frozen=True, kw_only=True)
-class GUE:
+class GUE(BaseAttack):
     """delta = eps tanh(G_a(x)), where G leads a game: the classifier that follows it should fail on clean pictures.
 
     minimise f(theta) over a and theta while q(a, theta) = g(a, theta) - g(a, theta*) <= 0: g is the cross-entropy on
@@ -124,18 +124,17 @@ class GUE:
             generator = nets.weight(UNet(shape[0], self.width))
         return 2 * nets.tried(self.surrogate, shape, classes) + 3 * generator
 
-    def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation:
-        """The perturbation of the whole set. Resumes after the last finished epoch where `run` keeps state."""
-        self.facts.check(budget)
+    def craft(self, data: ImageSet, budget: Budget, run: Run) -> Float[Tensor, "n c h w"]:
+        """Delta of the whole set. Resumes after the last finished epoch where `run` keeps state."""
         batches = Batches(data, run, run.mine(len(data)))
         if self.generator:
             net = run.place(_read(Path(self.generator).expanduser(), data.shape[0]))
-            return Perturbation.rounded(run.total(_deltas(net, batches, self.batch, budget, run)), budget, repr(self))
+            return run.total(_deltas(net, batches, self.batch, budget, run))
         if len(data.classes) < 2:
             raise UserError("GUE needs at least two classes: it makes wrong ones likely")
         game = _Game(self, data, budget, run)
         optimizer = torch.optim.SGD(game.players.parameters(), self.lr)
-        identity = {"plan": repr(self), "data": data.digest, "seed": run.seed, "budget": repr(budget)}
+        identity = self.identity(data, budget, run)
         text = f"{type(self).__name__} on {data.name}"
         training = Training(game.players, optimizer, run, text, "checkpoint", identity)
         for epoch in training.epochs(self.epochs, batches.count(self.batch), lambda _: self.lr):
@@ -143,8 +142,7 @@ class GUE:
             training.learn(game.value, batches.shuffled(self.batch, "train", epoch), "layers", epoch, run.rank)
         if run.rank == 0:  # the same in every process
             run.save("generator", game.generator.state_dict(), identity)
-        made = _deltas(game.generator, batches, self.batch, budget, run)
-        return Perturbation.rounded(run.total(made), budget, repr(self))
+        return run.total(_deltas(game.generator, batches, self.batch, budget, run))
 
 
 def _read(file: Path, channels: int) -> UNet:

@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.core.errors import UserError
-from miue.core.method import AttackFacts
+from miue.core.method import AttackFacts, BaseAttack
 from miue.core.run import Run
-from miue.core.types import Budget, ImageSet, Perturbation
+from miue.core.types import Budget, ImageSet
 from miue.training import perturb
 
 
@@ -38,7 +38,7 @@ def clusters(
 
 
 @dataclass(frozen=True, kw_only=True)
-class LSP:
+class LSP(BaseAttack):
     """Every picture gets a point of its class's cluster, drawn as flat squares: separable by a plane, without a model.
 
     patch: side of a square in pixels, at most; pictures below 4 patches get smaller ones, 4 to a side. separation:
@@ -65,12 +65,11 @@ class LSP:
         if self.patch < 1 or not self.separation > 0:
             raise UserError(f"patch={self.patch}, separation={self.separation:g}: at least 1 and positive")
 
-    def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation:
-        self.facts.check(budget)
+    def craft(self, data: ImageSet, budget: Budget, run: Run) -> Float[Tensor, "n c h w"]:
         c, h, w = data.shape
         side = min(self.patch, max(min(h, w) // 4, 1))
         rows, columns = -(-h // side), -(-w // side)
         points = clusters(data.labels, len(data.classes), c * rows * columns, self.separation, run)
         squares = points.reshape(len(data), c, rows, columns)
         delta = squares.repeat_interleave(side, 2).repeat_interleave(side, 3)[..., :h, :w]
-        return Perturbation.rounded(perturb.scaled(delta, budget), budget, repr(self))
+        return perturb.scaled(delta, budget)

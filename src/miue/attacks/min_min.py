@@ -7,7 +7,7 @@ for those that see pictures in another way, or teach the surrogate something els
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -21,9 +21,9 @@ from torch import Tensor
 from miue import nets
 from miue.attacks._trace import traced, watched
 from miue.core.errors import UserError
-from miue.core.method import at_least
+from miue.core.method import BaseAttack, at_least
 from miue.core.run import Run
-from miue.core.types import Budget, ImageSet, Perturbation, stretch
+from miue.core.types import Budget, ImageSet, stretch
 from miue.nets.base import Net
 from miue.training import perturb
 from miue.training.batches import Batch, Batches
@@ -34,7 +34,7 @@ View = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Alternating(ABC):
+class Alternating(BaseAttack):
     """Hyper-parameters that all methods of the family share. A method adds its own, and what theta and delta descend.
 
     per: one delta a picture ("image") or one a class ("class"). cells: side of the noise grid; 0 is pixel-wise.
@@ -106,12 +106,18 @@ class Alternating(ABC):
     ) -> Float[Tensor, ""]:
         """What delta descends, on one batch as the surrogate sees it, and on delta itself; theta is frozen."""
 
-    def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation:
-        """The perturbation of the whole set. Resumes after the last finished epoch where `run` keeps state."""
-        if budget.norm != "linf":
-            raise UserError(f"{type(self).__name__} moves inside an L-infinity budget, not {budget.norm}")
+    def craft(self, data: ImageSet, budget: Budget, run: Run) -> Float[Tensor, "k c g g2"]:
+        """Delta of the whole set. Resumes after the last finished epoch where `run` keeps state."""
         perturb.check_cells(self.cells, max(data.shape[1:]))
         return _Alternation(self, data, budget, run).run_all()
+
+    def trace(self, budget: Budget, run: Run) -> list[tuple[float, float, float]]:
+        """How the surrogate's features changed: the three numbers of `_trace.traced` after every epoch.
+
+        Read from what `run` keeps, by its seed; empty where nothing of this attack and budget is kept.
+        """
+        kept = run.load("surrogate", plan=repr(self), budget=repr(budget), seed=run.seed)  # of whatever data
+        return [(same, others, within) for same, others, within in kept[1].get("generation", ())] if kept else []
 
     def kept_bytes(self, count: int, shape: tuple[int, int, int], classes: int, processes: int) -> int:
         """What a run of so many pictures keeps on disk at most, while a checkpoint is replaced by the next one."""
@@ -189,7 +195,7 @@ class _Alternation:
         per_class = plan.noise_batch / run.world / max(len(data.classes), 1)
         self.group = plan.companions or (8 if per_class < 8 else 1)
         self.watched = watched(data, self.mine, run)
-        self.identity = {"plan": repr(plan), "data": data.digest, "seed": run.seed, "budget": repr(budget)}
+        self.identity = plan.identity(data, budget, run)
         text = f"{type(plan).__name__} on {data.name}"
         self.training = Training(self.net, self.optimizer, run, text, "checkpoint", self.identity, own=True)
         zeros, kept = run.put(torch.zeros(self.shape)), self.training.tensors
@@ -198,7 +204,7 @@ class _Alternation:
         # what `traced` saw after every epoch
         self.generation: list[tuple[float, float, float]] = self.training.facts.setdefault("generation", [])
 
-    def run_all(self) -> Perturbation:
+    def run_all(self) -> Float[Tensor, "k c g g2"]:
         plan, run, rate = self.plan, self.run, cosine(self.plan.lr, self.plan.epochs, floor=1e-6)
         moves = self.batches.count(plan.noise_batch)
         for epoch in self.training.epochs(plan.epochs, self.count, lambda step: rate(step // self.count), moves):
@@ -304,11 +310,10 @@ class _Alternation:
     def _stretched(self, delta: Tensor, rows: Tensor) -> Tensor:
         return stretch(delta[self.run.put(rows)], *self.data.shape[1:])
 
-    def _finished(self) -> Perturbation:
-        """All rows in data-set order, rounded once."""
-        name = repr(self.plan)
+    def _finished(self) -> Float[Tensor, "k c g g2"]:
+        """All rows in data-set order."""
         if self.plan.per == "class":
-            return Perturbation.rounded(self.delta, self.budget, name, self.data.labels)
+            return self.delta
         whole = torch.zeros(len(self.data), *self.delta.shape[1:], device=self.delta.device)
         whole[self.run.put(self.mine)] = self.delta
-        return Perturbation.rounded(self.run.total(whole), self.budget, name)
+        return self.run.total(whole)

@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from jaxtyping import Float
+from torch import Tensor
+
 from miue.core.errors import UserError
-from miue.core.method import AttackFacts, at_least
+from miue.core.method import AttackFacts, BaseAttack, at_least
 from miue.core.run import Run
-from miue.core.types import Budget, ImageSet, Perturbation
+from miue.core.types import Budget, ImageSet
 from miue.training import perturb
 
 
 @dataclass(frozen=True, kw_only=True)
-class Noise:
+class Noise(BaseAttack):
     """Uniform in the L-infinity ball, one draw a picture or one a class. It should protect nothing (per image).
 
     In "l2" a uniform direction of the full length, in "l0" random values at random pixels: the control of attacks with
@@ -37,13 +40,11 @@ class Noise:
     def __post_init__(self) -> None:
         at_least(self, cells=0)
 
-    def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation:
-        self.facts.check(budget)
+    def craft(self, data: ImageSet, budget: Budget, run: Run) -> Float[Tensor, "k c g g2"]:
         if self.cells and budget.norm != "linf":
             raise UserError(f"cells={self.cells}: a budget in {budget.norm} does not survive stretching; cells=0")
         c, h, w = data.shape
         perturb.check_cells(self.cells, min(h, w))
         rows = len(data) if self.per == "image" else len(data.classes)
         grid = (self.cells, self.cells) if self.cells else (h, w)
-        delta = perturb.random_start((rows, c, *grid), budget, run.rng("noise"))
-        return Perturbation.rounded(delta, budget, repr(self), None if self.per == "image" else data.labels)
+        return perturb.random_start((rows, c, *grid), budget, run.rng("noise"))

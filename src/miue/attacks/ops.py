@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.core.errors import UserError
-from miue.core.method import AttackFacts
+from miue.core.method import AttackFacts, BaseAttack
 from miue.core.run import Run
-from miue.core.types import Budget, ImageSet, Perturbation
+from miue.core.types import Budget, ImageSet
 
 FLAT = 1e-6  # added to a deviation in grey levels: a pixel that is the same everywhere has none
 
@@ -54,7 +54,7 @@ def scores(
 
 
 @dataclass(frozen=True, kw_only=True)
-class OPS:
+class OPS(BaseAttack):
     """One pixel of every picture takes one colour, at a place and in a corner colour of its class's own.
 
     The place and colour with the highest score (`scores`), class by class; with a budget of m pixels, the best m
@@ -75,8 +75,7 @@ class OPS:
         norms=("l0",),
     )
 
-    def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation:
-        self.facts.check(budget)
+    def craft(self, data: ImageSet, budget: Budget, run: Run) -> Float[Tensor, "k c h w"]:
         (c, h, w), k, pixels = data.shape, len(data.classes), int(budget.eps)
         counts, colours = data.labels.bincount(minlength=k).tolist(), corners(c)
         shared = k * pixels > h * w
@@ -95,4 +94,4 @@ class OPS:
                 )
             delta[label, :, places] = (colours[colour[places]].T * 2 / 255 - 1).contiguous()
             free[places, colour[places] if shared else slice(None)] = False
-        return Perturbation.rounded(delta.reshape(k, c, h, w), budget, repr(self), data.labels)
+        return delta.reshape(k, c, h, w)

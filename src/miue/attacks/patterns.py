@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from miue.core.errors import UserError
-from miue.core.method import AttackFacts
+from miue.core.method import AttackFacts, BaseAttack
 from miue.core.run import Run
-from miue.core.types import Budget, ImageSet, Perturbation
+from miue.core.types import Budget, ImageSet
 
 
 def far_apart(
@@ -44,7 +44,7 @@ def far_apart(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patterns:
+class Patterns(BaseAttack):
     """All pictures of a class get the same random blocks of flat colour, mostly at the edge of the budget.
 
     regions: how many blocks, a square number; 1 is one colour for the whole picture. Simple baselines for the others.
@@ -72,11 +72,10 @@ class Patterns:
         if self.regions < 1 or isqrt(self.regions) ** 2 != self.regions:
             raise UserError(f"regions={self.regions} is no square number; 1, 4, 9 and 16 are")
 
-    def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation:
-        self.facts.check(budget)
+    def craft(self, data: ImageSet, budget: Budget, run: Run) -> Float[Tensor, "k c h w"]:
         c, h, w = data.shape
         side, k = -(-max(h, w) // isqrt(self.regions)), len(data.classes)
         rows, columns = -(-h // side), -(-w // side)
         blocks = far_apart(k, c * rows * columns, int(budget.eps), run.rng("patterns")).reshape(k, c, rows, columns)
         delta = blocks.repeat_interleave(side, 2).repeat_interleave(side, 3)[..., :h, :w]
-        return Perturbation.rounded(delta / 255, budget, repr(self), data.labels)
+        return delta / 255

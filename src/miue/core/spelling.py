@@ -139,6 +139,8 @@ def _from_file(name: str, kind: str) -> type:
     cls = getattr(source.load(), attribute, None)
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise UserError(f"{file} has no dataclass {attribute!r}; a method is a frozen dataclass with one call")
+    if missing := sorted(getattr(cls, "__abstractmethods__", ())):
+        raise UserError(f"{file}: {attribute} lacks {' and '.join(missing)}, which its base class asks for")
     if cls.__module__ == source.module and cls not in _OWN:
         # results are kept under what a method's repr says, and another file may have a class of the same name
         plain = cls.__repr__

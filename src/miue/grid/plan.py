@@ -14,7 +14,7 @@ from miue import data
 from miue.attacks import attack, code_of
 from miue.core.errors import UserError
 from miue.core.files import Record, digest, read_toml
-from miue.core.method import own_budget
+from miue.core.method import check_norm, own_budget
 from miue.core.run import Run
 from miue.core.spelling import spell
 from miue.core.types import Budget, ImageSet
@@ -157,8 +157,7 @@ class Grid(Record):
             method, budget = spell(chosen), own_budget(chosen, sets.shape)
             if self.budget is not None:
                 budget = Budget.parse(self.budget)
-            if facts := getattr(chosen, "facts", None):
-                facts.check(budget)
+            check_norm(chosen, budget)
             made = digest(VERSION, method, code_of(text, chosen), str(budget), sets.data, seed)
         key = digest(VERSION, made or text, repr(partial), repr(training), sets.data, sets.test, seed)
         return Cell(key, text, method, budget, names[1], names[0], partial, seed, training, made)

@@ -33,7 +33,9 @@ def add(x: Float[Tensor, "b c h w"], delta: Float[Tensor, "b c h w"]) -> Float[T
 def signed_step(
     delta: Float[Tensor, "*shape"], gradient: Float[Tensor, "*shape"], step: float, budget: Budget
 ) -> Float[Tensor, "*shape"]:
-    """delta - step * sign(gradient), back in the budget: one descent step for "linf"."""
+    """delta - step * sign(gradient), back in the budget: one descent step. Raises ValueError unless it is in "linf"."""
+    if budget.norm != "linf":
+        raise ValueError(f"signed steps keep a budget in linf, not in {budget.norm}: the facts of the attack are wrong")
     return (delta - step * gradient.sign()).clamp_(-budget.unit, budget.unit)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from miue import data
 from miue.analysis.analyzer import ESTIMATORS, Analyzer
 from miue.analysis.records import Analysis, Generation
-from miue.attacks import attack
+from miue.attacks import Alternating, attack
 from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.core.types import Budget
@@ -71,13 +71,13 @@ def analyze(
 def generation(name: str, record: RunRecord, run: Run) -> Generation | None:
     """Return what an attack with a surrogate noted of its features after every epoch; None where there is nothing."""
     try:
-        plan, budget = attack(record.settings.attack), record.settings.limit
+        method, budget = attack(record.settings.attack), record.settings.limit
     except UserError:  # somebody's own, whose file is elsewhere today
         return None
-    kept = run.load("surrogate", plan=repr(plan), budget=repr(budget), seed=record.settings.seed)
-    if kept is None or not kept[1].get("generation"):
+    of_attack = replace(run, seed=record.settings.seed)
+    if not (isinstance(method, Alternating) and (trace := method.trace(budget, of_attack))):
         return None
-    cosine, between, within = zip(*kept[1]["generation"], strict=True)
+    cosine, between, within = zip(*trace, strict=True)
     return Generation(name=name, cosine=cosine, between=between, within=within)
 
 

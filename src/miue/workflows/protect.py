@@ -20,7 +20,7 @@ from miue.attacks import code_of
 from miue.core.errors import UserError
 from miue.core.files import Lock, digest, installed, write_atomically
 from miue.core.launch import launch
-from miue.core.method import Attack, own_budget
+from miue.core.method import Attack, check_norm, own_budget
 from miue.core.run import Run
 from miue.core.spelling import spell
 from miue.core.types import Budget, ImageSet, Perturbation
@@ -81,8 +81,7 @@ class Job:
         if isinstance(surrogate := getattr(method, "surrogate", None), str):
             nets.tried(surrogate, (channels, canvas, canvas), len(source.classes))
         budget = own if self.budget is None else Budget.parse(self.budget)
-        if facts := getattr(method, "facts", None):
-            facts.check(budget)
+        check_norm(method, budget)
         publish.check_sizes(source, budget, (canvas, canvas), self.format)
         return Settings(
             attack=spell(method),
