@@ -12,7 +12,7 @@ from torch import Tensor
 
 from miue.attacks import EM, attack
 from miue.core.errors import UserError
-from miue.core.method import Attack, BaseAttack, Facts
+from miue.core.method import Attack, AttackFacts, BaseAttack
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet, Perturbation
 from miue.data import private_of
@@ -74,8 +74,8 @@ def test_without_facts_a_budget_is_in_linf(run: Run):
 def test_facts_say_which_norms_it_keeps(run: Run):
     @dataclass(frozen=True)
     class Few(Flat):
-        facts: ClassVar[Facts] = Facts(
-            title="few", year=2026, reference="r", summary="s", passes=0, needs="nothing", natural=Budget(1, "l0"),
+        facts: ClassVar[AttackFacts] = AttackFacts(
+            name="few", title="few", year=2026, reference="r", summary="s", passes=0, needs="nothing", natural=Budget(1, "l0"),
             norms=("l0", "l2"),
         )  # fmt: skip
 
@@ -108,8 +108,15 @@ def test_values_that_craft_must_not_return(run: Run, value: float, told: str):
 def test_a_driver_moves_in_linf_whatever_the_facts_say(run: Run):
     @dataclass(frozen=True, kw_only=True)
     class Long(EM):
-        facts: ClassVar[Facts] = Facts(
-            title="long", year=2026, reference="r", summary="s", passes=0, needs="surrogate", norms=("linf", "l2")
+        facts: ClassVar[AttackFacts] = AttackFacts(
+            name="long",
+            title="long",
+            year=2026,
+            reference="r",
+            summary="s",
+            passes=0,
+            needs="surrogate",
+            norms=("linf", "l2"),
         )
 
     with pytest.raises(ValueError, match="signed steps keep a budget in linf, not in l2"):

@@ -108,6 +108,93 @@ def test_metadata_that_hold_a_picture_are_not_written(tmp_path: Path):
     assert not holds_clean(out) and scan(out).classes == ("no", "yes")
 
 
+@pytest.mark.parametrize(
+    "paths",
+    [
+        pa.array(["data:image/png;base64," + base64.b64encode(data).decode() for data in PNG]),
+        pa.array(PNG),
+        pa.array([list(data) for data in PNG]),
+        pa.array([{"thumb": data} for data in PNG]),
+        pa.array(range(N)),
+        pa.array([b"\xff\xfe"] * N).view(pa.string()),
+    ],
+    ids=["address that holds it", "bytes", "list", "struct", "numbers", "not UTF-8"],
+)
+def test_names_beside_the_pictures_that_are_no_short_texts_are_not_written(tmp_path: Path, paths: pa.Array):
+    source, out = written(tmp_path, img=pa.StructArray.from_arrays([pa.array(PNG), paths], ["bytes", "path"])), tmp_path
+    protected = scan(source)
+    assert "not in the output: img.path" in protected.notes
+    protect(protected, out / "out")
+    assert pq.read_schema(out / "out/t.parquet").field("img").type == pa.struct({"bytes": pa.binary()})
+    assert not holds_clean(out / "out") and all(finding.ok for finding in verify(out / "out", protected))
+
+
+@pytest.mark.parametrize("address", ["https://a.org/{}.png", "//cdn.a.org/{}", "photos.a.org/{}.jpg", "see ftp://a/{}"])
+def test_addresses_are_noted_also_beside_the_pictures(tmp_path: Path, address: str):
+    texts = [address.format(i) for i in range(N)]
+    images = pa.array([{"bytes": data, "path": text} for data, text in zip(PNG, texts, strict=True)], KIND)
+    notes = scan(written(tmp_path, img=images, other=texts)).notes
+    assert sum("has addresses" in note for note in notes) == 2
+    assert not any("has addresses" in note for note in scan(written(tmp_path, other=["v1.2/a b.png"] * N)).notes)
+
+
+def test_of_the_features_only_what_is_known_and_short_is_written(tmp_path: Path):
+    hidden = {"preview": base64.b64encode(PNG[0]).decode(), "id": PNG[1].hex()}
+    source, out = written(tmp_path, {k: v | hidden for k, v in HF.items()}), tmp_path / "out"
+    protect(scan(source), out)
+    kept = json.loads(pq.read_schema(out / "t.parquet").metadata[b"huggingface"])
+    assert kept == {"info": {"features": HF}} and not holds_clean(out)
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        ([1, 2], "class names are"),
+        ("ab", "class names are"),
+        ({"0": "a", "1": "b"}, "class names are"),
+        (["x", "x"], "two classes are called 'x'"),
+        (["x", "y" * 256], "too long"),
+        (["x", "\ud800"], "no text"),
+    ],
+)
+def test_class_names_that_are_none(tmp_path: Path, names: Any, why: str):
+    with pytest.raises(UserError, match=why):
+        scan(written(tmp_path, HF | {"L": {"_type": "ClassLabel", "names": names}}))
+
+
+@pytest.mark.parametrize(
+    ("labels", "why"),
+    [
+        ([base64.b64encode(data).decode() for data in PNG], "class name of"),
+        (pa.DictionaryArray.from_arrays(pa.array(L), pa.array(["a", "b", PNG[0].hex()])), "class name of"),
+        (pa.array(["a", "b"] * 4, pa.string_view()), r"\(string_view\) holds no class labels"),
+        ([0.0, 1.0] * 4, r"\(double\) holds no class labels"),
+        ([True, False] * 4, r"\(bool\) holds no class labels"),
+    ],
+)
+def test_labels_that_are_none_or_could_be_pictures(tmp_path: Path, labels: Any, why: str):
+    with pytest.raises(UserError, match=why):
+        scan(written(tmp_path, {}, label=labels))
+
+
+def test_the_damaged_one_of_several_files_is_named(tmp_path: Path):
+    source = written(tmp_path, name="b.parquet")
+    written(tmp_path, name="a.parquet")
+    assert "files that are taken for one table: a.parquet, b.parquet" in scan(source).notes
+    path = source / "b.parquet"
+    data = bytearray(path.read_bytes())
+    data[4:60] = b"\xff" * 56
+    path.write_bytes(data)
+    reasons = {entry.reason for entry in scan(source).entries if entry.status == "failed"}
+    assert len(reasons) == 1 and "b.parquet is damaged" in reasons.pop()
+    path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"b\.parquet: not readable as parquet"):
+        scan(source)
+    written(tmp_path, name="b.parquet", other=L)
+    with pytest.raises(UserError, match=r"a\.parquet and b\.parquet have different columns"):
+        scan(source)
+
+
 def test_pixels_as_columns_are_refused(tmp_path: Path):
     grid = {f"p{i}": np.array([data[i] for data in RAW]) for i in range(784)}
     with pytest.raises(UserError, match="784 columns beside the pictures could be their pixels; at most 64"):

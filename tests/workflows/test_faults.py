@@ -207,6 +207,20 @@ def test_class_names_that_do_not_fit(tmp_path: Path, names: np.ndarray):
         scan(tmp_path / "a.npz")
 
 
+@pytest.mark.parametrize(
+    "names", [np.array(["a", "a"]), np.array(["\ud800", "b"]), np.array([2**32 - 1, 98], np.uint32).view("<U1")]
+)
+def test_class_names_that_are_no_texts_or_are_there_twice(tmp_path: Path, names: np.ndarray):
+    with pytest.raises(UserError, match=r"a\.npz: (two classes are called 'a'|the class name)"):
+        scan(archive(tmp_path / "a.npz", images=IMAGES, labels=np.array([0, 1, 0, 1]), classes=names))
+
+
+@pytest.mark.parametrize("shape", [(4, 0, 8, 3), (4, 8, 0), (4, 0, 0)])
+def test_pictures_without_pixels(tmp_path: Path, shape: tuple[int, ...]):
+    with pytest.raises(UserError, match="its pictures have no pixels"):
+        scan(archive(tmp_path / "a.npz", images=np.zeros(shape, np.uint8), labels=np.array([0, 1, 0, 1])))
+
+
 def test_pixels_as_arrays_and_pictures_as_names(tmp_path: Path):
     images = np.arange(4 * 64).reshape(4, 8, 8).astype(np.uint8)
     own: dict[str, Any] = {"images": images, "labels": [0, 1, 0, 1]}

@@ -9,12 +9,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.lib.format as npy
 from jaxtyping import UInt8
 
 from miue.core.errors import UserError
+from miue.core.progress import readable
 from miue.data.columns import LONGEST, MOST
 from miue.data.source import Item, Kind, Store
 
@@ -128,6 +130,8 @@ def open_npz(path: Path) -> ArrayStore:
             f"{path}: {image!r} is {images.dtype} of shape {images.shape}; allowed: uint8 of shape (N, H, W) or "
             "(N, H, W, C) with 1, 3 or 4 channels (0 to 255, channels last)"
         )
+    if 0 in images.shape[1:]:
+        raise UserError(f"{path}: {image!r} is of shape {images.shape}: its pictures have no pixels; save it again")
     _refuse_labels(f"{path}: {label!r}", labels, len(images))
     _refuse_others(path, arrays, image)
     count = int(labels.max()) + 1 if len(labels) else 0
@@ -137,7 +141,10 @@ def open_npz(path: Path) -> ArrayStore:
             f"{path}: the class names are of shape {named.shape}, but the labels go up to {count - 1}; "
             f"allowed: one name for each of the {count} classes"
         )
-    names = tuple(map(str, named)) if named is not None else numbered(f"{path}: {label!r}", count, len(images))
+    if named is not None:
+        names = class_names(str(path), _texts(named))
+    else:
+        names = numbered(f"{path}: {label!r}", count, len(images))
     return array_store("npz", str(path), path.stem, images, labels.tolist(), names, image)
 
 
@@ -170,6 +177,26 @@ def _refuse_others(path: Path, arrays: dict[str, np.ndarray], image: str) -> Non
                 f"{path}: the array {key!r} ({array.dtype} of shape {array.shape}) would be published as it is, and "
                 f"could hold clean pictures; save the file without it (allowed beside {image!r}: numbers, one a row)"
             )
+
+
+def class_names(where: str, names: Any) -> tuple[str, ...]:
+    """The names of the classes. Raises UserError unless they are short texts, each one once."""
+    allowed = f"allowed: a list of texts of at most {LONGEST} characters"
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{where}: the class names are {str(names)[:80]!r}; {allowed}")
+    if wrong := [name for name in names if len(name) > LONGEST or readable(name) != name]:
+        raise UserError(f"{where}: the class name {readable(wrong[0])[:80]!r} is too long or no text; {allowed}")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UserError(f"{where}: two classes are called {twice[0]!r}; rename one, or give them one label")
+    return tuple(names)
+
+
+def _texts(array: np.ndarray) -> list[str] | str:
+    """The texts of an array; what is wrong with them where they are none."""
+    try:
+        return list(map(str, array))
+    except (ValueError, SystemError) as error:  # beyond the last letter of Unicode
+        return str(error)
 
 
 def numbered(where: str, count: int, rows: int) -> tuple[str, ...]:

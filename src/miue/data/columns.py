@@ -20,8 +20,9 @@ LONGEST = 255
 """Characters of a text. In base64 that is 191 bytes: less than the header of a JPEG file."""
 MOST = 64
 """Columns beside pictures and label. An 8 x 8 picture has as many pixels."""
-_ADDRESS = r"^[a-zA-Z][a-zA-Z0-9+.-]*://|^data:|^www[.]"
-_FIELDS = ("bytes", "path")
+_ADDRESS = r"[a-zA-Z][a-zA-Z0-9+.-]*://|^\s*(data:|//|www[.])|^[\w-]+([.][\w-]+)*[.][a-zA-Z]{2,}/"
+_AT = "the column {} has addresses: what lies there may be the clean pictures"
+_FACTS = ("_type", "dtype", "id", "mode", "decode", "num_classes", "names")  # of a feature, that are published
 
 
 def features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
@@ -48,14 +49,17 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(kind):
+        return pa.string()
     return pa.binary() if pa.types.is_binary_view(kind) else kind
 
 
-def published(schema: pa.Schema, image: str, dropped: Sequence[str]) -> tuple[pa.Schema, list[str]]:
+def published(schema: pa.Schema, image: str, dropped: Sequence[str], paths: bool) -> tuple[pa.Schema, list[str]]:
     """The schema of the output, and what of the source's is not in it.
 
-    Of the image column `bytes` and `path` stay. Metadata are written anew: they can hold anything.
+    Of the image column `bytes` stays, and `path` if `paths`. Metadata are written anew: they can hold anything.
     """
+    fields = ("bytes", "path") if paths else ("bytes",)
     columns, lost = [], [name for name in schema.names if name in dropped]
     for column in schema:
         if column.name in dropped:
@@ -63,15 +67,39 @@ def published(schema: pa.Schema, image: str, dropped: Sequence[str]) -> tuple[pa
         kind = column.type
         if column.name == image and pa.types.is_struct(kind):
             parts = [kind.field(i) for i in range(kind.num_fields)]
-            lost += [f"{image}.{part.name}" for part in parts if part.name not in _FIELDS]
-            kind = pa.struct([pa.field(p.name, _plain(p.type)) for p in parts if p.name in _FIELDS])
+            lost += [f"{image}.{part.name}" for part in parts if part.name not in fields]
+            kind = pa.struct([pa.field(p.name, _plain(p.type)) for p in parts if p.name in fields])
         columns.append(pa.field(column.name, _plain(kind), column.nullable))
     own = features(schema)
-    own = {column.name: own[column.name] for column in columns if column.name in own}
+    own = {column.name: facts for column in columns if (facts := _facts(own.get(column.name, {})))}
     others = sorted(key.decode("utf-8", "replace") for key in schema.metadata or {} if key != b"huggingface")
     lost += [f"metadata {key!r}" for key in others]
     text = {"huggingface": json.dumps({"info": {"features": own}})} if own else None
     return pa.schema(columns, text), lost
+
+
+def _facts(feature: dict[str, Any]) -> dict[str, Any]:
+    """What is published of a feature: what is known, and short."""
+    return {key: value for key, value in feature.items() if key in _FACTS and _is_short(value)}
+
+
+def _is_short(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(isinstance(each, str) and len(each) <= LONGEST for each in value)
+    return value is None or isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= LONGEST)
+
+
+def check_paths(shards: Sequence[Path], image: pa.Field) -> tuple[bool, list[str]]:
+    """Whether the names beside the pictures are published (if they are short texts), and notes on them."""
+    kind, name = image.type, f"{image.name}.path"
+    at = kind.get_field_index("path") if pa.types.is_struct(kind) else -1
+    if at < 0 or not (_is_text(kind.field(at).type) or pa.types.is_string_view(kind.field(at).type)):
+        return False, []
+    try:
+        longest, address = _texts(shards, name)
+    except UserError:  # not UTF-8
+        return False, []
+    return longest <= LONGEST, [_AT.format(name)] if address and longest <= LONGEST else []
 
 
 def check(path: Path, shards: Sequence[Path], schema: pa.Schema, own: Sequence[str]) -> list[str]:
@@ -93,14 +121,28 @@ def check(path: Path, shards: Sequence[Path], schema: pa.Schema, own: Sequence[s
     addresses = []
     for column in others:
         if _is_text(column.type):
-            longest, address = _texts(path, shards, column.name)
+            longest, address = _texts(shards, column.name)
             if longest > LONGEST:
                 raise UserError(
                     f"{path}: the column {column.name} has a text of {longest} characters, which could hold a clean "
                     f"picture; leave it out with --drop-columns {column.name} ({allowed})"
                 )
             addresses += [column.name] if address else []
-    return [f"the column {name} has addresses: what lies there may be the clean pictures" for name in addresses]
+    return [_AT.format(name) for name in addresses]
+
+
+def check_label(path: Path, shards: Sequence[Path], column: pa.Field) -> None:
+    """UserError for a column that holds no class labels, or such long ones that they could be pictures."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if not (_is_text(kind) or pa.types.is_integer(kind)):
+        raise UserError(
+            f"{path}: the column {column.name!r} ({column.type}) holds no class labels; allowed: integers or names"
+        )
+    if _is_text(kind) and (longest := _texts(shards, column.name)[0]) > LONGEST:
+        raise UserError(
+            f"{path}: the column {column.name!r} has a class name of {longest} characters, which could hold a clean "
+            f"picture; shorten it (allowed: at most {LONGEST})"
+        )
 
 
 def _allowed(kind: pa.DataType) -> bool:
@@ -116,11 +158,13 @@ def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
-def _texts(path: Path, shards: Sequence[Path], name: str) -> tuple[int, bool]:
+def _texts(shards: Sequence[Path], name: str) -> tuple[int, bool]:
     """The length of the longest text of a column, over every row, and whether one is an address."""
     longest, address = 0, False
     for shard in shards:
         for values in column_of(shard, name):
+            if pa.types.is_struct(values.type):  # a field of the pictures, read without them
+                values = values.field(0)
             try:
                 values.validate(full=True)
             except pa.ArrowInvalid:
@@ -128,7 +172,7 @@ def _texts(path: Path, shards: Sequence[Path], name: str) -> tuple[int, bool]:
                     f"{shard}: the column {name} has texts that are not UTF-8; mend it, or leave it out with "
                     f"--drop-columns {name}"
                 ) from None
-            texts = values.dictionary if pa.types.is_dictionary(values.type) else values
+            texts = values.dictionary if pa.types.is_dictionary(values.type) else values.cast(_plain(values.type))
             longest = max(longest, pc.max(pc.utf8_length(texts)).as_py() or 0)
             address = address or bool(pc.any(pc.match_substring_regex(texts, _ADDRESS)).as_py())
     return longest, address
@@ -140,8 +184,9 @@ def column_of(shard: Path, name: str) -> list[pa.Array]:
         with pq.ParquetFile(shard) as file:
             return [batch.column(0) for batch in file.iter_batches(columns=[name])]
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{shard}: the column {name!r} is damaged: {_line(error)}; fetch the file again") from None
+        raise UserError(f"{shard}: the column {name!r} is damaged: {line_of(error)}; fetch the file again") from None
 
 
-def _line(error: Exception) -> str:
+def line_of(error: Exception) -> str:
+    """An error's text on one line."""
     return re.sub(r"\s+", " ", str(error))[:200]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,11 +17,12 @@ import pyarrow.parquet as pq
 
 from miue.core.errors import UserError
 from miue.data import columns
-from miue.data.arrays import numbered
-from miue.data.source import Item, Store
+from miue.data.arrays import class_names, numbered
+from miue.data.source import Item, Store, some
 from miue.data.splits import split_of
 
 _LABELS = ("label", "labels", "fine_label", "class", "y", "target")
+_LISTED = 20  # columns that a note names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +54,10 @@ class ParquetStore(Store):
     def get(self, index: int) -> bytes:
         with self._lock:
             at = bisect_right(self.ends, index)
-            cell = self._images(at)[index - (self.ends[at - 1] if at else 0)].as_py()
-        data = cell["bytes"] if isinstance(cell, dict) else cell
+            cell = self._images(at)[index - (self.ends[at - 1] if at else 0)]
+        if cell.is_valid and pa.types.is_struct(cell.type):
+            cell = cell["bytes"]  # without the path: only pictures are needed here
+        data = cell.as_py()
         if data is None:
             raise OSError("the row holds no picture, only a path or nothing")
         return data
@@ -65,8 +69,18 @@ class ParquetStore(Store):
 
 
 def _read(shard: Path, group: int, column: str) -> pa.ChunkedArray:
-    with pq.ParquetFile(shard) as file:
-        return file.read_row_group(group, [column]).column(column)
+    try:
+        with pq.ParquetFile(shard) as file:
+            return file.read_row_group(group, [column]).column(column)
+    except (pa.ArrowException, OSError) as error:
+        raise OSError(f"{shard.name} is damaged there: {columns.line_of(error)}") from None
+
+
+def _schema(shard: Path) -> pa.Schema:
+    try:
+        return pq.read_schema(shard)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{shard}: not readable as parquet: {columns.line_of(error)}; fetch the file again") from None
 
 
 def shard_files(folder: Path) -> list[Path]:
@@ -109,13 +123,12 @@ def has_images(shard: Path) -> bool:
 
 def open_parquet(path: Path, shards: tuple[Path, ...], drop: Sequence[str] = ()) -> ParquetStore:
     """Read schema and labels, no pictures. drop: columns that are not published; "*" is all but pictures and label."""
-    try:
-        schemas = [pq.read_schema(s) for s in shards]
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: not readable as parquet: {error}") from None
-    if any(not schemas[0].equals(schema) for schema in schemas):
-        raise UserError(f"{path}: the files have different columns; point at files of one table")
+    schemas = [_schema(shard) for shard in shards]
     schema = schemas[0]
+    if odd := [shard for shard, each in zip(shards, schemas, strict=True) if not each.equals(schema)]:
+        raise UserError(
+            f"{path}: the files {shards[0].name} and {odd[0].name} have different columns; point at files of one table"
+        )
     if twice := [name for name in schema.names if schema.names.count(name) > 1]:
         raise UserError(f"{path}: two columns are called {twice[0]!r}; rename one")
     if unknown := [name for name in drop if name not in (*schema.names, "*")]:
@@ -126,11 +139,15 @@ def open_parquet(path: Path, shards: tuple[Path, ...], drop: Sequence[str] = ())
     name, others = _label_column(path, left, features)
     dropped = [each for each in schema.names if each not in (column, name)] if "*" in drop else list(drop)
     left = pa.schema([each for each in left if each.name not in dropped])
-    notes = columns.check(path, shards, left, (column, name))
+    columns.check_label(path, shards, left.field(name))
+    paths, notes = columns.check_paths(shards, left.field(column))
+    notes += columns.check(path, shards, left, (column, name))
+    if len({re.sub(r"\d+", "", shard.stem) for shard in shards}) > 1:
+        notes.append(f"files that are taken for one table: {some([shard.name for shard in shards])}")
     if others := [each for each in others if each not in dropped]:
         notes.append(f"labels are those of {name!r}; for those of {others[0]!r}: --drop-columns {name}")
-    written, lost = columns.published(schema, column, dropped)
-    notes += [f"not in the output: {', '.join(lost)}"] if lost else []
+    written, lost = columns.published(schema, column, dropped, paths)
+    notes += [f"not in the output: {some(lost, _LISTED)}"] if lost else []
     classes, labels = _classes(path, name, _cells(shards, name), features.get(name, {}).get("names"))
     items = tuple(
         Item(f"row {i}", label, "" if label >= 0 else "the row has no label") for i, label in enumerate(labels)
@@ -180,7 +197,7 @@ def _label_column(path: Path, schema: pa.Schema, features: dict[str, dict[str, A
     return ranked[0], ranked[1:]
 
 
-def _classes(path: Path, column: str, cells: list[Any], names: list[str] | None) -> tuple[tuple[str, ...], list[int]]:
+def _classes(path: Path, column: str, cells: list[Any], names: Any) -> tuple[tuple[str, ...], list[int]]:
     kinds = {type(cell) for cell in cells} - {type(None)}
     if kinds == {str}:
         index = {name: i for i, name in enumerate(sorted({c for c in cells if c is not None}))}
@@ -188,7 +205,8 @@ def _classes(path: Path, column: str, cells: list[Any], names: list[str] | None)
     if not kinds or kinds != {int}:
         raise UserError(f"{path}: the column {column!r} holds no class labels; allowed: integers or names")
     count = max(c for c in cells if c is not None) + 1
+    names = None if names is None else class_names(f"{path}: the column {column!r}", names)
     if names is not None and count > len(names):
         raise UserError(f"{path}: the column {column!r} holds label {count - 1}, but only {len(names)} names are given")
-    classes = tuple(names) if names is not None else numbered(f"{path}: the column {column!r}", count, len(cells))
+    classes = names if names is not None else numbered(f"{path}: the column {column!r}", count, len(cells))
     return classes, [-1 if c is None or c < 0 else c for c in cells]

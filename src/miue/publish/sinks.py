@@ -135,7 +135,7 @@ class ParquetSink(Sink):
                     if cells and size + len(data) > GROUP:
                         writer.write_table(self._group(table.slice(start, len(cells)), cells))
                         start, cells, size = start + len(cells), [], 0
-                    cells.append(_cell(images[at].as_py(), data, self.form))
+                    cells.append(_cell(images[at], data, self.form, self.store.schema.field(column).type))
                     size += len(data)
                 if cells:
                     writer.write_table(self._group(table.slice(start), cells))
@@ -153,11 +153,11 @@ class ParquetSink(Sink):
                     yield cell["bytes"] if isinstance(cell, dict) else cell
 
 
-def _cell(old: dict | bytes, data: Payload, form: Form) -> dict | Payload:
-    """The new value of an image column; the name in it gets the extension of what it holds now."""
-    if not isinstance(old, dict):
+def _cell(old: Any, data: Payload, form: Form, kind: pa.DataType) -> dict | Payload:
+    """The new value of an image column of this type; the name in it gets the extension of what it holds now."""
+    if not pa.types.is_struct(kind):
         return data
-    path = old.get("path")
+    path = old["path"].as_py() if kind.get_field_index("path") >= 0 else None
     return {"bytes": data} | ({"path": f"{path.rpartition('.')[0] or path}.{form}"} if path else {})
 
 
