@@ -69,6 +69,8 @@ def test_a_name_that_only_cannot_be_printed_is_kept(tmp_path: Path):
         (b"a\xffb/0.png", b"a%xffb/0.png"),
         (b"a/\xff.png", b"a/%xff.png", b"b/0.png"),
         (b"a/\xe9/0.png", b"a/%xe9/0.png", b"b/0.png"),
+        (b"a/\xe9/0.png", b"a/%xe9/1.png", b"b/0.png"),
+        (b"a/\xe9/x/0.png", b"a/%xe9/y/1.png", b"b/0.png"),
     ],
 )
 def test_names_that_would_become_one_are_refused(tmp_path: Path, names):
@@ -76,7 +78,8 @@ def test_names_that_would_become_one_are_refused(tmp_path: Path, names):
 
 
 @pytest.mark.parametrize(
-    "twins", [("A", "a"), ("B", "b"), ("\u00e9", "e\u0301"), ("STRASSE", "stra\u00dfe"), ("x/Sub", "x/sub")]
+    "twins",
+    [("A", "a"), ("B", "b"), ("\u00e9", "e\u0301"), ("STRASSE", "stra\u00dfe"), ("x/Sub", "x/sub"), ("a", "a.")],
 )
 def test_files_of_folders_that_differ_in_case_keep_their_names(tmp_path: Path, twins):
     for name in twins:
@@ -104,6 +107,10 @@ def test_files_of_folders_that_differ_in_case_keep_their_names(tmp_path: Path, t
         "Network Trash Folder",
         "#snapshot",
         "cat/#recycle",
+        "RECYCLER",
+        "~snapshot",
+        "$WINDOWS.~BT",
+        "node_modules",
     ],
 )
 def test_folders_of_a_system_are_not_published(tmp_path: Path, name):
@@ -127,11 +134,23 @@ def test_an_empty_class_is_told_with_what_readers_do(tmp_path: Path):
 # --- where the classes are ---
 
 
+@pytest.mark.parametrize("names", [("fold1", "fold2"), ("query", "gallery", "train"), ("mytrain", "myval")])
+def test_equal_folders_in_all_classes_are_noted(tmp_path: Path, names):
+    for name in names:
+        folder(tmp_path / name)
+    (note,) = [note for note in scan(tmp_path).notes if "if those are the classes" in note]
+    assert "cat, dog" in note and str(tmp_path / min(names)) in note
+    put(tmp_path, "other/0.png")
+    assert not any("if those are the classes" in note for note in scan(tmp_path).notes)
+
+
 @pytest.mark.parametrize("at", ["dataset", "images/all", "a/b/c"])
 def test_one_level_too_deep_names_the_folder_to_point_at(tmp_path: Path, at):
     folder(tmp_path / at)
     (tmp_path / "docs").mkdir()
     assert str(tmp_path / at) in refusal(tmp_path)
+    put(tmp_path / at, "cover.png")
+    assert f"are cat, dog, point at {tmp_path / at}" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("links", ["files", "dead", "folders"])
@@ -165,6 +184,10 @@ def test_the_chosen_canvas_is_one_that_may_be_given(tmp_path: Path, side, canvas
         ("myTrainData", "myTestData"),
         ("01 training", "02 validation", "03 testing"),
         ("train", "test", "notes"),
+        ("trainset", "testset"),
+        ("trainval", "test"),
+        ("traindata", "valdata", "testdata"),
+        ("trn", "tst"),
     ],
 )
 def test_splits_are_stopped_and_each_can_be_chosen(tmp_path: Path, names):

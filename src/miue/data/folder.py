@@ -14,7 +14,7 @@ from shlex import quote
 from miue.core.errors import UserError
 from miue.core.progress import readable
 from miue.data.formats import EXTENSIONS, may_be_picture
-from miue.data.source import Item, Store
+from miue.data.source import Item, Store, some
 from miue.data.splits import split_of
 
 NOTICE = "PROTECTED.md"
@@ -22,7 +22,8 @@ _START = 2**16  # bytes that tell what a file is
 SPLITS = frozenset(("train", "training", "val", "valid", "validation", "dev", "test", "testing"))
 _SYSTEM = re.compile(
     r"#recycle|#snapshot|@recycle|@recently-snapshot|@tmp|\$?recycle\.bin|\$winreagent|\$extend|\$sysreset|found\.\d{3}"
-    r"|lost\+found|system volume information|network trash folder|temporary items|__pycache__",
+    r"|lost\+found|system volume information|network trash folder|temporary items|__pycache__|recycler|~snapshot"
+    r"|\$windows\.~\w\w|config\.msi|msdownld\.tmp|node_modules",
     re.IGNORECASE,
 )
 _JUNK = frozenset((".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX", ".git", ".svn", "@eaDir"))
@@ -64,16 +65,17 @@ def open_folder(root: Path) -> FolderStore:
     label = {name: i for i, name in enumerate(folders)}
     items = tuple(_item(root, path, label) for path in paths)
     classes = tuple(readable(name) for name in folders)
-    _refuse_twins(root, [*classes, *(item.path for item in items)])
+    _refuse_twins(root, folders, [path.relative_to(root).as_posix() for path in paths])
     left = [readable(name) for name in found if _system(name)]
-    notes = (f"folders of the system, no classes, nothing of them is published: {', '.join(left)}",) if left else ()
+    notes = [f"folders of the system, no classes, nothing of them is published: {', '.join(left)}"] if left else []
+    notes += _alike(root, folders)
     return FolderStore(
         kind="folder",
         location=str(root),
         name=readable(root.resolve().name),
         classes=classes,
         items=items,
-        notes=notes,
+        notes=tuple(notes),
         paths=paths,
     )
 
@@ -93,8 +95,8 @@ def folders_of(paths: Iterable[str]) -> set[str]:
 
 
 def folded(name: str) -> str:
-    """Equal for names that some file systems take for one: case, and composed or decomposed accents."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    """Equal for names that some file systems take for one: case, composed or decomposed accents, dots at the end."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).rstrip(". ")
 
 
 def twins(folders: Iterable[str]) -> list[list[str]]:
@@ -111,9 +113,21 @@ def follow_links(root: Path) -> str:
     return f"copy them as files first (cp -rL {quote(readable(str(root)))} COPY) and point at the copy"
 
 
-def _refuse_twins(root: Path, names: list[str]) -> None:
-    """UserError where two names that are not UTF-8 look like one."""
-    if twins := [name for name, n in Counter(names).items() if n > 1]:
+def _alike(root: Path, folders: list[str]) -> list[str]:
+    """A note where all classes have the same folders in them, and those may be the classes."""
+    below = {tuple(sorted(map(readable, _folders_in(root / name)))) for name in folders}
+    if len(folders) < 2 or len(below) != 1 or len(names := below.pop()) < 2:
+        return []
+    return [
+        f"all classes have the folders {some(names)} in them; if those are the classes, point at one of "
+        f"{some([readable(str(root / name)) for name in folders], 3)}"
+    ]
+
+
+def _refuse_twins(root: Path, classes: list[str], paths: list[str]) -> None:
+    """UserError where two names that are not UTF-8 look like one, of files or of folders."""
+    names = Counter(map(readable, {*classes, *paths, *folders_of(paths)}))
+    if twins := [name for name, n in names.items() if n > 1]:
         raise UserError(
             f"{root}: two names become {twins[0]!r}, because a byte that is not UTF-8 is written as %xNN; rename one"
         )
@@ -174,7 +188,7 @@ def _refuse_splits(root: Path, folders: list[str]) -> None:
     the rest of the name (`val2017`) or folders below in common. `test_tube` beside `train_station` are classes.
     """
     named = [name for name in folders if split_of(name)]
-    below = {name: frozenset(p.name for p in _folders_in(root / name)) for name in named}
+    below = {name: frozenset(_folders_in(root / name)) for name in named}
     alike = [
         name
         for name in named
@@ -201,9 +215,9 @@ def _rest(name: str) -> list[str]:
     return [word for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+|[0-9]+|[^\W0-9_A-Za-z]+", name) if not split_of(word)]
 
 
-def _folders_in(folder: Path) -> list[Path]:
+def _folders_in(folder: Path) -> list[str]:
     try:
-        return [p for p in folder.iterdir() if p.is_dir() and not _hidden(p.name) and not _system(p.name)]
+        return [e.name for e in os.scandir(folder) if e.is_dir() and not _hidden(e.name) and not _system(e.name)]
     except PermissionError:
         return []
 

@@ -231,11 +231,12 @@ def _refuse(store: Store, entries: tuple[Entry, ...]) -> None:
 
 
 def _deeper(paths: list[str]) -> tuple[str, list[str]] | None:
-    """The folder below the root that all pictures share, and the folders in it, where each picture is in one."""
+    """The folder below the root that all pictures share, and the folders in it, where most pictures are in one."""
     folders = [path.rpartition("/")[0] for path in paths]
     shared = posixpath.commonpath(folders)
-    names = sorted({folder[len(shared) + 1 :].partition("/")[0] for folder in folders})
-    return (shared, names) if len(names) > 1 and all(names) else None
+    below = Counter(folder[len(shared) + 1 :].partition("/")[0] for folder in folders)
+    beside = below.pop("", 0)  # pictures in no folder, as a cover
+    return (shared, sorted(below)) if len(below) > 1 and 2 * beside < len(folders) else None
 
 
 def _notes(store: Store, entries: tuple[Entry, ...]) -> list[str]:
@@ -254,7 +255,7 @@ def _notes(store: Store, entries: tuple[Entry, ...]) -> list[str]:
     folders = folders_of(e.out for e in ok) | set(store.classes) if store.kind == "folder" else ()
     if same := [" = ".join(group) for group in twins(folders)]:
         notes.append(
-            f"folders that differ in case or accents only: {some(same)}; on Windows and macOS they become one, and "
+            f"folders that differ in case, accents or dots at the end only: {some(same)}; on Windows and macOS they become one, and "
             "files of one name overwrite each other: rename them before you publish"
         )
     if single := [store.classes[i] for i, n in sizes.items() if n == 1]:

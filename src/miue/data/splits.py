@@ -16,6 +16,16 @@ _WORDS = {
     "testing": "test",
     "pred": "test",
     "holdout": "test",
+    "trn": "train",
+    "trainval": "train",
+    "trainset": "train",
+    "traindata": "train",
+    "valset": "validation",
+    "valdata": "validation",
+    "devset": "validation",
+    "tst": "test",
+    "testset": "test",
+    "testdata": "test",
 }
 
 
