@@ -293,6 +293,7 @@ def test_the_reason_says_what_a_file_is_whatever_its_name(tmp_path: Path, kind: 
 TEXTS = {
     "a web page (HTML)": b"\n<!DOCTYPE html><title>404</title><svg/>",
     "text, not a picture": b'{"error": "not found"}',
+    "a pointer of git-annex": b"/annex/objects/SHA256E-s123--00.png\n",
     "a pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n",
     "empty file": b"",
 }

@@ -36,6 +36,11 @@ UNREAD = {
     "a.h5": (b"\x89HDF\r\n\x1a\n" + NUL, "HDF5"),
     "a.safetensors": (b"\x80\0\0\0\0\0\0\0{}" + NUL, ".safetensors"),
     "a.pkl": (b"\x80\4\x95\xff" + NUL, ".pkl"),
+    "a.flv": (b"FLV\1" + NUL, "video"),
+    "a.jpg": (b"OggS" + NUL, "video"),
+    "a.mpg": (b"\0\0\1\xba" + NUL, "video"),
+    "a.wmv": (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11" + NUL, "video"),
+    "a.png": (b"\x8aMNG\r\n\x1a\n" + NUL, "MNG"),
     "unknown": (b"\1\2\xff" + NUL, "binary"),
 }
 
@@ -73,6 +78,9 @@ RAW = {
     "nef": ("a.nef", COLOUR, {"photometric": "rgb", "subfiletype": 1}),
     "a preview comes first": ("a.tiff", COLOUR, {"photometric": "rgb", "subfiletype": 1}),
     "by the extension": ("a.pef", COLOUR, {"photometric": "rgb"}),
+    "fff": ("a.fff", COLOUR, {"photometric": "rgb"}),
+    "gpr": ("a.GPR", COLOUR, {"photometric": "rgb"}),
+    "crw": ("a.crw", COLOUR, {"photometric": "rgb"}),
     "arw": ("a.ARW", COLOUR, {"photometric": "rgb"}),
 }
 
@@ -108,7 +116,12 @@ def test_a_plain_tiff_is_taken(tmp_path: Path, options: dict):
     assert scan(tmp_path).summary() == {"ok": 5}
 
 
-@pytest.mark.parametrize("text", [b"P3\n1 1\n65535\n1 2 65535\n", b"P2\n# x\n1 1\n1023\n9\n", b"P5 1 1 65535\n\0\1"])
+PPM = [b"P3 # x\n1 # y\n1\n# z\n65535\n1 2 65535\n", b"P6 #x\n \t1\r1#\r1023 " + bytes(6), b"P2 1 1 65#x\n535 9"]
+
+
+@pytest.mark.parametrize(
+    "text", [b"P3\n1 1\n65535\n1 2 65535\n", b"P2\n# x\n1 1\n1023\n9\n", b"P5 1 1 65535\n\0\1", *PPM]
+)
 def test_a_deep_ppm_is_skipped(tmp_path: Path, text: bytes):
     assert "more than 8 bits" in skipped(tmp_path, "a.ppm", text)
 

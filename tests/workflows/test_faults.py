@@ -27,7 +27,8 @@ from miue.cli import show
 from miue.core.errors import UserError
 from miue.core.files import locked, write_atomically
 from miue.core.run import Run
-from miue.data import scan
+from miue.data import scan, shapes
+from miue.publish import export
 from miue.workflows import room
 from miue.workflows.protect import Job, carry_out
 from pictures import coloured
@@ -46,6 +47,17 @@ def test_a_disk_that_takes_no_tensors_is_an_error_of_the_disk(
     with pytest.raises(OSError) as caught:
         Run(device_name="cpu", keep=tmp_path).save("surrogate", {"x": torch.zeros(2)}, {})
     assert caught.value.errno == code and caught.value.filename == str(tmp_path / "surrogate.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_takes_no_example_pictures_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("PIL.Image.Image.save", full)
+    with pytest.raises(OSError) as caught:
+        export(shapes(1, 8, 0, "train"), tmp_path / "example")
+    assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(tmp_path / "example")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -295,7 +295,7 @@ def preview(
     split: Split = None,
 ) -> None:
     """Draw a few pictures: original above protected above the difference, ten times amplified. Keep it private."""
-    print(miue.preview(out, clean, to, count=count, split=split))
+    print(readable(str(miue.preview(out, clean, to, count=count, split=split))))
 
 
 @app.command(name="grid")

@@ -21,6 +21,7 @@ _HEIC = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"))
 _HEIF = frozenset((*_HEIC, b"mif1", b"msf1", b"miaf", b"MiHB", b"MiHE", b"avif", b"avis", b"avci", b"avcs", b"vvic"))
 _CODECS = ((b"av1C", "AVIF"), (b"hvcC", "HEIC"), (b"avcC", "HEIF with H.264"), (b"vvcC", "HEIF with VVC"))
 
+_BITS = (b"P1", b"P4")  # PPM of 1 bit, which has no largest value
 _HEADER = 2**16  # bytes in which the boxes that describe a picture lie
 
 
@@ -68,8 +69,8 @@ def bits(data: bytes, form: str) -> int:
     if form == "PNG":
         return data[24]
     if form == "PPM":
-        header = re.match(rb"P[2356]\s(?:\s*#[^\n]*\n|\s*\d+\s){2}\s*(?:#[^\n]*\n\s*)*(\d+)", data)
-        return 16 if header and int(header[1]) > 255 else 8
+        words = re.sub(rb"#[^\r\n]*[\r\n]", b"", data[:_HEADER]).split(maxsplit=4)  # kind, width, height, largest value
+        return 16 if len(words) > 3 and words[3].isdigit() and words[0] not in _BITS and int(words[3]) > 255 else 8
     if form == "AVIF":
         at = data.find(b"av1C")
         return 10 if at >= 0 and data[at + 6] & 0x40 else 8

@@ -255,8 +255,8 @@ def _notes(store: Store, entries: tuple[Entry, ...]) -> list[str]:
     folders = folders_of(e.out for e in ok) | set(store.classes) if store.kind == "folder" else ()
     if same := [" = ".join(group) for group in twins(folders)]:
         notes.append(
-            f"folders that differ in case, accents or dots at the end only: {some(same)}; on Windows and macOS they become one, and "
-            "files of one name overwrite each other: rename them before you publish"
+            f"folders that differ in case, accents or dots at the end only: {some(same)}; on Windows and macOS they "
+            "become one, and files of one name overwrite each other: rename them before you publish"
         )
     if single := [store.classes[i] for i, n in sizes.items() if n == 1]:
         notes.append(f"classes with one picture: {some(single)}")

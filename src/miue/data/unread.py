@@ -11,8 +11,9 @@ Status = Literal["skipped", "failed"]
 
 _RAW = frozenset(
     (
-        *("3fr", "arw", "cr2", "cr3", "dcr", "dng", "erf", "iiq", "kdc", "mef", "mos", "mrw", "nef", "nrw", "orf"),
-        *("pef", "raf", "rw2", "rwl", "sr2", "srf", "srw", "x3f"),
+        *("3fr", "arw", "bay", "cap", "cr2", "cr3", "crw", "dcr", "dcs", "dng", "drf", "eip", "erf", "fff", "gpr"),
+        *("iiq", "k25", "kdc", "mdc", "mef", "mos", "mrw", "nef", "nrw", "orf", "pef", "ptx", "r3d", "raf", "raw"),
+        *("rw2", "rwl", "rwz", "sr2", "srf", "srw", "x3f"),
     )
 )
 _SIGNATURES = (
@@ -29,6 +30,11 @@ _SIGNATURES = (
     (4, b"ftyp", "a video (MP4, MOV or a relative)"),
     (4, b"moov", "a video"),
     (0, b"\x1a\x45\xdf\xa3", "a video (Matroska, WebM)"),
+    (0, b"FLV\1", "a video (Flash)"),
+    (0, b"OggS", "a video or sound (Ogg)"),
+    (0, b"\0\0\1\xba", "a video (MPEG)"),
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "a video or sound (WMV, WMA)"),
+    (0, b"\x8aMNG", "an animation (MNG)"),
     (128, b"DICM", "DICOM"),
     (0, b"\x76\x2f\x31\x01", "OpenEXR"),
     (0, b"#?RADIANCE", "Radiance HDR"),
@@ -130,6 +136,8 @@ def _text(data: bytes, expected: bool) -> tuple[Status, str]:
         return "failed", "empty file (0 bytes)"
     if start.startswith(b"version https://git-lfs"):
         return "failed", "a pointer of Git LFS in place of the picture: fetch it with git lfs pull"
+    if start.startswith(b"/annex/objects/"):
+        return "failed", "a pointer of git-annex in place of the picture: fetch it with git annex get"
     what = "a web page (HTML)" if start.startswith((b"<!doctype", b"<html")) else "text"
     return "failed", f"{what}, not a picture, whatever its name says"
 

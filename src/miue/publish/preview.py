@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from miue.core.errors import UserError
-from miue.core.files import write_atomically
+from miue.core.files import named, write_atomically
 from miue.core.types import ImageSet
 from miue.data.read import clean_picture
 from miue.data.scan import scan_output
@@ -57,10 +57,11 @@ def export(data: ImageSet, folder: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
         part = Path(temporary) / folder.name  # made with the usual rights, which the temporary one does not have
-        for name, image in zip(data.sources, data.images, strict=True):
-            path = part / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy()).save(path)
+        with named(folder):
+            for name, image in zip(data.sources, data.images, strict=True):
+                path = part / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy()).save(path)
         part.rename(folder)
     return folder
 
