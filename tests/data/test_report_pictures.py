@@ -116,7 +116,7 @@ def test_a_plain_tiff_is_taken(tmp_path: Path, options: dict):
     assert scan(tmp_path).summary() == {"ok": 5}
 
 
-PPM = [b"P3 # x\n1 # y\n1\n# z\n65535\n1 2 65535\n", b"P6 #x\n \t1\r1#\r1023 " + bytes(6), b"P2 1 1 65#x\n535 9"]
+PPM = [b"P3 # x\n1 # y\n1\n# z\n65535\n1 2 65535\n", b"P6 #x\n \t1\r1 #\r1023 " + bytes(6), b"P2 1 1 65#x\n535 9"]
 
 
 @pytest.mark.parametrize(
