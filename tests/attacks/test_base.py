@@ -75,7 +75,8 @@ def test_facts_say_which_norms_it_keeps(run: Run):
     @dataclass(frozen=True)
     class Few(Flat):
         facts: ClassVar[AttackFacts] = AttackFacts(
-            name="few", title="few", year=2026, reference="r", summary="s", passes=0, needs="nothing", natural=Budget(1, "l0"),
+            name="few", title="few", year=2026, reference="r", summary="s", passes=0, needs="nothing",
+            natural=Budget(1, "l0"),
             norms=("l0", "l2"),
         )  # fmt: skip
 
