@@ -69,7 +69,7 @@ def test_other_errors_of_safetensors_stay(tmp_path: Path):
         write_atomically(tmp_path / "a", wrong)
 
 
-@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EIO, errno.ESTALE])
 def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int):
     def refuse(*_: Any, **__: Any) -> None:
         raise NotImplementedError("no flock") if code == errno.ENOSYS else OSError(code, os.strerror(code))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
@@ -95,15 +94,12 @@ class Lock(FileLock):
         except Timeout:
             raise
         except (OSError, NotImplementedError) as error:
-            if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            if isinstance(error, OSError) and error.filename:  # the file cannot even be made
                 raise
             raise UserError(
                 f"{self.lock_file}: the file system there refuses locks ({error}), without which two runs could write "
                 "into each other; choose an output on a local disk, and copy it afterwards"
             ) from None
-
-
-_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 
 def locked(folder: Path, name: str, wait: bool = True) -> Lock:
