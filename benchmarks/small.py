@@ -1,6 +1,6 @@
 """A small set, the first pictures of every class: an attack, its controls, a few seeds, two CPU cores.
 
-python benchmarks/small.py NAME ATTACK [--seeds 3] [--recipe quick:epochs=24] [--channels jpeg:75 ...]
+python benchmarks/small.py NAME ATTACK [--seeds 3] [--recipe quick:epochs=24] [--channels jpeg:quality=75 ...]
 Writes benchmarks/results/NAME.json. Killed? The same command goes on (its state lies in --work).
 """
 

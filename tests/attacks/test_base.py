@@ -75,10 +75,8 @@ def test_facts_say_which_norms_it_keeps(run: Run):
     @dataclass(frozen=True)
     class Few(Flat):
         facts: ClassVar[AttackFacts] = AttackFacts(
-            name="few", title="few", year=2026, reference="r", summary="s", passes=0, needs="nothing",
-            natural=Budget(1, "l0"),
-            norms=("l0", "l2"),
-        )  # fmt: skip
+            name="few", passes=0, needs="nothing", natural=Budget(1, "l0"), norms=("l0", "l2")
+        )
 
     assert Few(level=0.4)(tiny(), Budget(4.0, "l2"), run).budget == Budget(4.0, "l2")
     with pytest.raises(UserError, match="few cannot keep a budget in linf, only in l0 or l2"):

@@ -186,7 +186,9 @@ def test_test_pictures_that_victims_train_on(miue: Miue, protected: Path, monkey
     for test in ("in", "out"):
         ended = miue("evaluate", "out", "--clean", "in", "--test", test, "--recipe", RECIPE, "--seeds", 1)
         assert ended.code == 2 and "12 of its 12 test pictures are among those that victims train on" in ended.err
-        ended = miue("evaluate", "out", "--clean", "in", "--test", test, "--recipe", RECIPE, "--channel", "jpeg:75")
+        ended = miue(
+            "evaluate", "out", "--clean", "in", "--test", test, "--recipe", RECIPE, "--channel", "jpeg:quality=75"
+        )
         assert ended.code == 2 and "12 of its 12 test pictures" in ended.err  # although none of them is the same now
 
 
@@ -197,11 +199,11 @@ def test_a_few_test_pictures_that_victims_train_on_are_told(
     monkeypatch.chdir(protected)
     test = coloured(tmp_path / "test", seed=1)
     (test / "red" / "0.png").write_bytes((protected / "in" / "red" / "0.png").read_bytes())
-    for channel in ((), ("--channel", "jpeg:75")):
+    for channel in ((), ("--channel", "jpeg:quality=75")):
         options = ("--recipe", f"{RECIPE},epochs=1", "--seeds", 1, *channel)
         ended = miue("evaluate", "out", "--clean", "in", "--test", test, *options)
         assert ended.out.count("1 of 12 test pictures are training pictures, too") == 1
-        assert ("went through jpeg:75" in ended.out) == bool(channel)
+        assert ("went through jpeg:quality=75" in ended.out) == bool(channel)
 
 
 def test_every_victim_is_known_before_the_first_one_trains(
@@ -501,7 +503,7 @@ def test_wrong_values_for_protect(miue: Miue, folder: Path, options: list[str], 
         (["--recipe", RECIPE, "--victim", "bignet"], ["net 'bignet' is unknown"]),
         (["--recipe", RECIPE, "--seeds", "0"], ["0 seeds"]),
         (["--recipe", RECIPE, "--threshold", "2"], ["threshold 2"]),
-        (["--recipe", RECIPE, "--channel", "jpeg"], ["channel 'jpeg'", "jpeg:75"]),
+        (["--recipe", RECIPE, "--channel", "jpeg"], ["channel 'jpeg'", "jpeg:quality=75"]),
         (["--recipe", RECIPE, "--test", "nowhere"], ["nowhere"]),
         (["--recipe", RECIPE, "--device", "tpu"], ["device 'tpu' is unknown"]),
     ],

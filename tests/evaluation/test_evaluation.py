@@ -204,15 +204,15 @@ def marked(data: ImageSet, eps: int = 60) -> ImageSet:
 
 def test_a_proof_with_its_controls(run: Run):
     clean, test = easy(), easy(seed=1)
-    outcome = EVALUATION(clean, test, marked(clean), Budget(8), run, "marked", "jpeg:75")
+    outcome = EVALUATION(clean, test, marked(clean), Budget(8), run, "marked", "jpeg:quality=75")
     assert outcome.verdict == "protected", outcome.reason
     assert [r.role for r in outcome.runs] == ["clean", "noise", "protected"]
     assert outcome.chance == pytest.approx(1 / 3) and outcome.threshold == 0.25 and outcome.images == len(clean)
     assert outcome.accuracies("clean")[0] > 0.9 and outcome.accuracies("noise")[0] > 0.9
     assert outcome.accuracies("protected")[0] < 0.4 and outcome.accuracies("protected", which="train")[0] > 0.9
-    assert outcome.data["clean"] == through(clean, "jpeg:75").digest and outcome.data["test"] == test.digest
+    assert outcome.data["clean"] == through(clean, "jpeg:quality=75").digest and outcome.data["test"] == test.digest
     assert len(set(outcome.data.values())) == 4
-    assert (outcome.budget, outcome.channel, outcome.classes) == ("linf:8", "jpeg:75", 3)
+    assert (outcome.budget, outcome.channel, outcome.classes) == ("linf:8", "jpeg:quality=75", 3)
     assert "one seed only: the spread is unknown" in outcome.notes
 
 
@@ -439,10 +439,12 @@ def test_noise_goes_the_way_of_the_pictures(run: Run, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(module, "train_victim", trained)
     clean = easy()
-    outcome = EVALUATION(clean, easy(seed=1), marked(clean), Budget(8), run, "marked", "jpeg:30")
+    outcome = EVALUATION(clean, easy(seed=1), marked(clean), Budget(8), run, "marked", "jpeg:quality=30")
     published = Noise()(clean, Budget(8), run.reseeded(0)).apply(clean)
-    assert (seen["noise"].images == through(published, "jpeg:30").images).all()
-    assert (seen["clean"].images == through(clean, "jpeg:30").images).all() and outcome.name.endswith("jpeg:30")
+    assert (seen["noise"].images == through(published, "jpeg:quality=30").images).all()
+    assert (seen["clean"].images == through(clean, "jpeg:quality=30").images).all() and outcome.name.endswith(
+        "jpeg:quality=30"
+    )
 
 
 def test_a_kept_victim_goes_by_the_name_that_was_asked_for(keeping: Run):

@@ -30,7 +30,7 @@ from miue.core.run import Run
 from miue.data import scan, shapes
 from miue.publish import export
 from miue.workflows import room
-from miue.workflows.protect import Job, carry_out
+from miue.workflows.protect import Job, carry_out, planned
 from pictures import coloured
 
 NAMES = ("中文", "😀é")
@@ -364,7 +364,7 @@ def test_a_continued_run_needs_what_is_missing(job: Job, run: Run, monkeypatch: 
 
 
 def test_a_dry_run_tells_the_same_number(job: Job, run: Run, capsys: pytest.CaptureFixture[str]):
-    show.plan(job, run, json=True)
+    show.plan(planned(job, run), json=True)
     assert json.loads(capsys.readouterr().out)["disk_mb"] == round(sum(needs(job).values()) / 1e6, 1) > 1
 
 

@@ -405,8 +405,8 @@ def test_a_channel_changes_what_victims_train_on_and_not_the_test(job: Job, run:
     carry_out(job, run)
     test = str(coloured(tmp_path / "test", seed=1))
     plain = evaluated(job, run, test=test)
-    jpeg = evaluated(job, run, test=test, channel="jpeg:50")
-    assert jpeg.channel == "jpeg:50" and plain.channel is None
+    jpeg = evaluated(job, run, test=test, channel="jpeg:quality=50")
+    assert jpeg.channel == "jpeg:quality=50" and plain.channel is None
     assert all(plain.data[k] != jpeg.data[k] for k in ("clean", "protected"))
     assert plain.data["test"] == jpeg.data["test"]
     with pytest.raises(UserError):

@@ -132,7 +132,7 @@ def protect(
         drop_columns=tuple(name.strip() for name in (drop_columns or "").split(",") if name.strip()),
     )
     if dry_run:
-        show.plan(job, run, json)
+        show.plan(jobs.planned(job, run), json)
         return
     record = jobs.carry_out(job, run)
     show.written(job, record, json, quiet)
@@ -327,7 +327,7 @@ def grid_command(
         return
     part, bench = workers.parse_shard(shard), grid.Bench.of(wanted, run)
     if dry_run:
-        show.cells(bench, part, json)
+        show.cells(bench.states(part), json)
         return
     records = workers.work(bench, part, retry, ray)
     show.board(grid.standing(wanted, run), json)

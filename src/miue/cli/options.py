@@ -42,7 +42,10 @@ Canvas = Annotated[
     ),
 ]
 SameCanvas = Annotated[int | None, typer.Option(help="Side of the square that networks see [as for `protect`].")]
-Channel = Annotated[str | None, typer.Option(help="How pictures reach the trainer: jpeg:75, webp:80, resize:24.")]
+Channel = Annotated[
+    str | None,
+    typer.Option(help="How pictures reach the trainer: jpeg:quality=75, webp:quality=80, resize:share=0.75."),
+]
 Originals = Annotated[str, typer.Option(help="The original pictures, as they were given to `protect`.")]
 Test = Annotated[str | None, typer.Option(help="Clean pictures for testing [about a fifth of the originals].")]
 TestSplit = Annotated[str | None, typer.Option(help="Which split of --test (or of --clean) to test on.")]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from shlex import quote
 from statistics import fmean, stdev
-from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -16,39 +15,22 @@ from rich.text import Text
 from miue import data, publish
 from miue.analysis.records import Analysis
 from miue.core.files import Record
-from miue.core.run import Run
 from miue.evaluation.detect import Detection
 from miue.evaluation.records import Outcome
-from miue.grid.bench import Bench, kept
 from miue.grid.leaderboard import Board
+from miue.grid.records import CellState
 from miue.workflows import protect as jobs
 from miue.workflows.record import RunRecord
 
 console = Console()
 
 
-def plan(job: jobs.Job, run: Run, json: bool) -> None:
+def plan(planned: jobs.Planned, json: bool) -> None:
     """What `protect` would do."""
-    source = job.scan()
-    settings, _ = job.checked(source)
-    cost = jobs.forecast(job, source, run)
-    facts: dict[str, Any] = {
-        "source": data.readable(source.location),
-        "classes": jobs.class_sizes(source),
-        "inputs": source.summary(),
-        "notes": list(source.notes),
-        "settings": settings,
-        "out": data.readable(str(job.out)),
-        "private": data.readable(str(job.private)),
-        "seconds": round(cost.seconds),
-        "disk_mb": round(cost.disk / 1e6, 1),
-        "memory_mb": round(cost.memory / 1e6, 1),
-        "device": run.machine["device"],
-    }
     if json:
-        console.print_json(data=facts)
+        print(planned.model_dump_json(indent=1))
         return
-    for key, value in facts.items():
+    for key, value in planned.model_dump().items():
         lines = [f"{k}: {v}" for k, v in value.items()] if isinstance(value, dict) else value
         several = isinstance(lines, list)
         if several and len(lines) > jobs.MOST:
@@ -177,20 +159,15 @@ def board(board: Board, json: bool) -> None:
     print(f"{board.measured} of {board.cells} cells measured, {len(board.failed)} failed")
 
 
-def cells(bench: Bench, shard: tuple[int, int], json: bool) -> None:
+def cells(states: Sequence[CellState], json: bool) -> None:
     """What `grid` would do."""
-    found = [(cell, kept(bench.grid, cell)) for cell in bench.shard(*shard)]
-    lines = [
-        {"cell": str(cell), "key": cell.key, "state": ("failed" if at.error else "there") if at else "missing"}
-        for cell, at in found
-    ]
     if json:
-        console.print_json(data=lines)
+        console.print_json(data=[state.model_dump() for state in states])
         return
-    for line in lines:
-        print(f"{line['state']:8} {line['key']}  {line['cell']}")
-    missing = sum(line["state"] == "missing" for line in lines)
-    print(f"{len(lines)} cells, {missing} to measure; nothing was done (--dry-run)")
+    for state in states:
+        print(f"{state.state:8} {state.key}  {state.cell}")
+    missing = sum(state.state == "missing" for state in states)
+    print(f"{len(states)} cells, {missing} to measure; nothing was done (--dry-run)")
 
 
 def _spread(values: list[float]) -> str:

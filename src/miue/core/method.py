@@ -48,7 +48,9 @@ class AttackFacts(Facts):
 
     def __post_init__(self) -> None:
         if self.natural.norm not in self.norms:
-            raise ValueError(f"{self.title}: its own budget is in {self.natural.norm}, which is none of {self.norms}")
+            raise ValueError(
+                f"{self.title or self.name}: its own budget is in {self.natural.norm}, which is none of {self.norms}"
+            )
 
     def budget(self, shape: tuple[int, int, int]) -> Budget:
         """The natural budget of c x h x w pictures: in "l2" with the root of the number of values."""
@@ -59,7 +61,7 @@ class AttackFacts(Facts):
 
     def check(self, budget: Budget) -> None:
         """Raise UserError for a budget whose norm the method cannot keep."""
-        _check_norm(self.title, self.norms, budget)
+        _check_norm(self.title or self.name, self.norms, budget)
 
 
 @runtime_checkable

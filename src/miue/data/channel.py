@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from io import BytesIO
 
 import numpy as np
@@ -11,31 +13,45 @@ from PIL import Image
 from torch import Tensor
 
 from miue.core.errors import UserError
+from miue.core.spelling import split
 from miue.core.types import ImageSet
 
-CHANNELS = ("jpeg:QUALITY", "webp:QUALITY", "resize:SIDE")
+CHANNELS: Mapping[str, tuple[str, float]] = {"jpeg": ("quality", 100), "webp": ("quality", 100), "resize": ("share", 1)}
+"""Names, each with its one field and the largest value of it; spelt like the defenses of the same names."""
 
 
 def through(data: ImageSet, channel: str) -> ImageSet:
-    """The set as it arrives: "jpeg:75" and "webp:80" re-encode every picture, "resize:24" scales it down and back up.
+    """The set as it arrives. Raises UserError for another channel or a number out of range.
 
-    Raises UserError for another channel or a number out of range.
+    "jpeg:quality=75" and "webp:quality=80" re-encode every picture, "resize:share=0.75" scales it down to that share of
+    its side and back up.
     """
     return data.with_images(recoded(data.images, channel), f"{data.name} through {channel}")
 
 
 def recoded(images: UInt8[Tensor, "n c h w"], channel: str) -> UInt8[Tensor, "n c h w"]:
     """The pictures alone, on the same way."""
-    how, _, text = channel.partition(":")
-    number, side = int(text) if text.isdigit() else 0, images.shape[2]
-    if how not in ("jpeg", "webp", "resize") or not 1 <= number <= (side if how == "resize" else 100):
-        raise UserError(f"channel {channel!r} is not understood; allowed: {', '.join(CHANNELS)}, as in jpeg:75")
+    how, number = _parsed(channel)
+    side = max(int(number * images.shape[2]), 1)
     arrived = torch.empty_like(images)
     for row, image in enumerate(images):
         array = image.permute(1, 2, 0).squeeze(-1).numpy()
-        sent = np.asarray(_resized(array, number) if how == "resize" else _encoded(array, how, number))
+        sent = np.asarray(_resized(array, side) if how == "resize" else _encoded(array, how, int(number)))
         arrived[row] = torch.from_numpy(sent.reshape(*image.shape[1:], -1).copy()).permute(2, 0, 1)
     return arrived
+
+
+def _parsed(channel: str) -> tuple[str, float]:
+    """Name and number."""
+    how, words, given = split(channel)
+    field, most = CHANNELS.get(how, ("", 0))
+    if not words and list(given) == [field]:
+        with suppress(ValueError):
+            number = float(given[field])
+            if 0 < number <= most and (number.is_integer() or how == "resize"):
+                return how, number
+    allowed = "jpeg:quality=75 and webp:quality=80 (1 to 100), resize:share=0.75 (of the side, up to 1)"
+    raise UserError(f"channel {channel!r} is not understood; allowed: {allowed}")
 
 
 def _encoded(array: np.ndarray, form: str, quality: int) -> Image.Image:

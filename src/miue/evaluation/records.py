@@ -41,7 +41,7 @@ class Outcome(Record):
     method: str
     budget: str
     channel: str | None = None
-    """What was done to all training pictures before training ("jpeg:75"), if anything."""
+    """What was done to all training pictures before training ("jpeg:quality=75"), if anything."""
     classes: int
     chance: float
     images: int

@@ -19,7 +19,7 @@ from miue.evaluation.records import Role
 from miue.evaluation.victim import train_victim
 from miue.grid.leaderboard import Board, board
 from miue.grid.plan import Cell, Grid
-from miue.grid.records import CellRecord, Craft, Sets
+from miue.grid.records import CellRecord, CellState, Craft, Sets
 from miue.nets import counted
 
 PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
@@ -85,6 +85,14 @@ class Bench:
     def records(self) -> list[CellRecord]:
         """All that are there, in the order of the cells."""
         return [record for cell in self.cells.values() if (record := kept(self.grid, cell))]
+
+    def states(self, shard: tuple[int, int]) -> list[CellState]:
+        """Which cells of a part are there, failed, or missing."""
+        found = [(cell, kept(self.grid, cell)) for cell in self.shard(*shard)]
+        return [
+            CellState(cell=str(cell), key=cell.key, state=("failed" if at.error else "there") if at else "missing")
+            for cell, at in found
+        ]
 
     def shard(self, number: int, count: int) -> list[Cell]:
         """Part `number` of `count`: sizes differ by one at most, and each is a random mix of cheap and dear cells."""

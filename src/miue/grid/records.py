@@ -41,6 +41,14 @@ class Craft(Size):
     """Forward passes with gradients, per picture, counted with the seconds."""
 
 
+class CellState(Record):
+    """Whether a cell has been measured."""
+
+    cell: str
+    key: str
+    state: Literal["there", "failed", "missing"]
+
+
 class CellRecord(Record):
     """One cell of a grid: one victim, or the error that it ended in."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -18,7 +18,7 @@ from miue import data, nets, publish
 from miue.attacks import attack as parsed
 from miue.attacks import code_of
 from miue.core.errors import UserError
-from miue.core.files import Lock, digest, installed, write_atomically
+from miue.core.files import Lock, Record, digest, installed, write_atomically
 from miue.core.launch import launch
 from miue.core.method import Attack, check_norm, own_budget
 from miue.core.run import Run
@@ -127,6 +127,44 @@ class Forecast:
     seconds: float
     disk: int
     memory: int
+
+
+class Planned(Record):
+    """What a protection would do, and what it would cost."""
+
+    source: str
+    classes: Mapping[str, int]
+    """Pictures of every class that would be protected."""
+    inputs: Mapping[str, int]
+    """Inputs by status and reason."""
+    notes: Sequence[str]
+    settings: Settings
+    out: str
+    private: str
+    seconds: int
+    disk_mb: float
+    memory_mb: float
+    device: str
+
+
+def planned(job: Job, run: Run) -> Planned:
+    """Look at the pictures, check the settings, time the attack on a few. Writes nothing. Raises UserError."""
+    source = job.scan()
+    settings, _ = job.checked(source)
+    cost = forecast(job, source, run)
+    return Planned(
+        source=data.readable(source.location),
+        classes=class_sizes(source),
+        inputs=source.summary(),
+        notes=list(source.notes),
+        settings=settings,
+        out=data.readable(str(job.out)),
+        private=data.readable(str(job.private)),
+        seconds=round(cost.seconds),
+        disk_mb=round(cost.disk / 1e6, 1),
+        memory_mb=round(cost.memory / 1e6, 1),
+        device=run.machine["device"],
+    )
 
 
 def forecast(job: Job, source: data.Source, run: Run) -> Forecast:

@@ -57,5 +57,4 @@ class Resize:
             raise UserError(f"resize: share={self.share:g} is not between 0 and 1")
 
     def __call__(self, x: Float[Tensor, "n c h w"], y: Int[Tensor, "n"], run: Run) -> Float[Tensor, "n c h w"]:
-        side = max(int(x.shape[2] * self.share), 1)
-        return recoded(eight_bits(x), f"resize:{side}").float().div_(255)
+        return recoded(eight_bits(x), f"resize:share={self.share}").float().div_(255)

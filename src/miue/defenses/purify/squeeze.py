@@ -32,7 +32,7 @@ class JPEG:
             raise UserError(f"jpeg: quality={self.quality} is not between 1 and 100")
 
     def __call__(self, x: Float[Tensor, "n c h w"], y: Int[Tensor, "n"], run: Run) -> Float[Tensor, "n c h w"]:
-        return recoded(eight_bits(x), f"jpeg:{self.quality}").float().div_(255)
+        return recoded(eight_bits(x), f"jpeg:quality={self.quality}").float().div_(255)
 
 
 @dataclass(frozen=True, kw_only=True)
