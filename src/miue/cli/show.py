@@ -31,6 +31,7 @@ def plan(planned: jobs.Planned, json: bool) -> None:
         print(planned.model_dump_json(indent=1))
         return
     for key, value in planned.model_dump().items():
+        value = f"{value:.1f}" if isinstance(value, float) else value
         lines = [f"{k}: {v}" for k, v in value.items()] if isinstance(value, dict) else value
         several = isinstance(lines, list)
         if several and len(lines) > jobs.MOST:

@@ -43,7 +43,8 @@ def evaluate(
     threshold: largest share of the clean victim's gain over chance that a protected victim may keep. channel: what
     happens to all training pictures on their way to a trainer ("jpeg:quality=75", "resize:share=0.75"). test,
     test_split: clean test pictures; without them a part of the source is held out. canvas: side at which networks see
-    the pictures. keep_victims: whether trained networks stay, for `analyze`; None: below 100 MB in all. Raises UserError.
+    the pictures. keep_victims: whether trained networks stay, for `analyze`; None: below 100 MB in all. Raises
+    UserError.
     """
     run = run or Run()
     texts = [recipes] if isinstance(recipes, str) else recipes

@@ -141,7 +141,7 @@ class Planned(Record):
     settings: Settings
     out: str
     private: str
-    seconds: int
+    seconds: float
     disk_mb: float
     memory_mb: float
     device: str
@@ -160,9 +160,9 @@ def planned(job: Job, run: Run) -> Planned:
         settings=settings,
         out=data.readable(str(job.out)),
         private=data.readable(str(job.private)),
-        seconds=round(cost.seconds),
-        disk_mb=round(cost.disk / 1e6, 1),
-        memory_mb=round(cost.memory / 1e6, 1),
+        seconds=cost.seconds,
+        disk_mb=cost.disk / 1e6,
+        memory_mb=cost.memory / 1e6,
         device=run.machine["device"],
     )
 
