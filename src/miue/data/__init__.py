@@ -1,7 +1,7 @@
 """Data sets in and out: the only place that opens an image."""
 
 from miue.core.progress import readable
-from miue.data.channel import recoded, through
+from miue.data.channel import check_channel, recoded, through
 from miue.data.folder import private_of
 from miue.data.quality import Size, measure
 from miue.data.read import cached, check_canvas, default_canvas, read, read_like
@@ -15,6 +15,7 @@ __all__ = [
     "Source",
     "cached",
     "check_canvas",
+    "check_channel",
     "default_canvas",
     "measure",
     "private_of",

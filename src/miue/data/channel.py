@@ -31,7 +31,7 @@ def through(data: ImageSet, channel: str) -> ImageSet:
 
 def recoded(images: UInt8[Tensor, "n c h w"], channel: str) -> UInt8[Tensor, "n c h w"]:
     """The pictures alone, on the same way."""
-    how, number = _parsed(channel)
+    how, number = check_channel(channel)
     side = max(int(number * images.shape[2]), 1)
     arrived = torch.empty_like(images)
     for row, image in enumerate(images):
@@ -41,8 +41,8 @@ def recoded(images: UInt8[Tensor, "n c h w"], channel: str) -> UInt8[Tensor, "n 
     return arrived
 
 
-def _parsed(channel: str) -> tuple[str, float]:
-    """Name and number."""
+def check_channel(channel: str) -> tuple[str, float]:
+    """Return the name and the number of a channel. Raises UserError for another one."""
     how, words, given = split(channel)
     field, most = CHANNELS.get(how, ("", 0))
     if not words and list(given) == [field]:

@@ -51,6 +51,8 @@ def evaluate(
     plain = [recipe(each) if isinstance(each, str) else each for each in texts]
     victims = [*plain, *(each.defended(*combination(text)) for text in defenses for each in plain)]
     evaluation = Evaluation(recipes=victims, seeds=seeds, threshold=threshold, keep_victims=keep_victims)
+    if channel:
+        data.check_channel(channel)
     inputs, out = Inputs.of(clean, test, split, test_split, canvas), Path(out)
     name, private = data.readable(out.resolve().name), data.private_of(out)
     sets, tests = tested(inputs, read_back(inputs, {name: out}, run), run)
@@ -82,6 +84,8 @@ def detect(
     Arguments as for `evaluate`. Raises UserError.
     """
     run, out = run or Run(), Path(out)
+    if channel:
+        data.check_channel(channel)
     inputs = Inputs.of(clean, None, split, None, canvas)
     sets = read_back(inputs, {data.readable(out.resolve().name): out}, run)
     pair = (*sets.protected.values(), sets.clean)
