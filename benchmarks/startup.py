@@ -22,6 +22,8 @@ LINES = {
     "miue --help": VERB.format(words=["miue", "--help"]),
     "miue protect --help": VERB.format(words=["miue", "protect", "--help"]),
     "miue --version": VERB.format(words=["miue", "--version"]),
+    "miue attacks": VERB.format(words=["miue", "attacks"]),
+    "miue defenses": VERB.format(words=["miue", "defenses"]),
     "import miue": "import miue",
     "a run on the processor": "import miue; miue.Run(device_name='cpu')",
 }
