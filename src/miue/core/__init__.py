@@ -1,1 +1,1 @@
-"""What everything stands on: nouns, methods and their spelling, files, the device, the run."""
+"""The base of the package: data types, methods and their spelling, files, the device, the run."""

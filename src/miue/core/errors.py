@@ -1,4 +1,4 @@
-"""The user's mistakes. This module imports nothing of weight, so that a message costs no second of imports."""
+"""Errors for mistakes of the user. This module imports nothing heavy, so that a message appears at once."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """A mistake that the user can mend. The command line prints its one message and exits with code 2."""
+    """A mistake that the user can correct. The command line prints its message and exits with code 2."""
 
 
 class Damaged(UserError):
-    """A file of miue's own that cannot be read back: the fault of no method and of no setting."""
+    """A file written by miue that cannot be read back. No method and no setting is at fault."""
 
 
 def refuse_folder(path: Path) -> None:
-    """Raise Damaged where a folder lies in the place of a file of miue's own."""
+    """Raise Damaged if `path`, the place of a file written by miue, is a folder."""
     if path.is_dir():
         raise Damaged(f"{path}: is a folder, and a file of miue belongs there; move it away")
 
 
 def of_process(traceback: str) -> Exception | None:
-    """The user's mistake, or the disk's error, in which another process ended; None for anything else."""
+    """The UserError or OSError that ended another process, rebuilt from its traceback; None for any other error."""
     kind, _, text = traceback.strip().rpartition("\n")[2].partition(": ")
     if kind in (f"{each.__module__}.{each.__name__}" for each in (UserError, Damaged)):
         return UserError(text)

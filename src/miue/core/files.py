@@ -23,17 +23,17 @@ R = TypeVar("R", bound="Record")
 
 
 class Record(BaseModel):
-    """Base of everything that is written as JSON: strict about fields, never edited in place, infinities as text."""
+    """Base class of all JSON records: unknown fields are refused, instances are frozen, infinities are text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
     def save(self, path: Path) -> None:
-        """Write as JSON, whole or not at all."""
+        """Write as JSON. The file appears complete or not at all."""
         write_atomically(path, self.model_dump_json(indent=1).encode())
 
     @classmethod
     def load(cls: type[R], path: Path, mend: str = "move it away, and the same command makes it anew") -> R:
-        """Read what `save` wrote. Raises Damaged, with the way to mend it, if it is damaged or of another version."""
+        """Read a record that `save` wrote. Raises Damaged (with `mend`) if it is damaged or of another version."""
         refuse_folder(path)
         try:
             return cls.model_validate_json(path.read_text("utf-8"))
@@ -49,7 +49,7 @@ _FLUSHING = 16  # threads that wait for the disk
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """For what writes a file: an error of the disk that tells no file, as a full disk does, tells this one."""
+    """Add `path` to an OSError raised inside the block that names no file, as on a full disk."""
     try:
         yield
     except OSError as error:
@@ -61,10 +61,10 @@ def named(path: Path) -> Iterator[None]:
 def write_atomically(path: Path, content: bytes | Callable[[Path], None], flush: bool = True) -> None:
     """Write to a temporary name beside `path`, flush to disk, then rename: the file appears complete or not at all.
 
-    flush=False is for many small files, which `flush_all` brings to disk together. Until then a power cut, not the end
-    of this process, may leave one of them empty.
+    flush=False is for many small files that `flush_all` flushes together later. Until then a power cut may leave one
+    of them empty; a crash of this process cannot.
     """
-    part = path.with_name(f".{path.name}.part")  # a name that is known: what a killed process left is found again
+    part = path.with_name(f".{path.name}.part")  # a fixed name, so that the rest of a killed run can be recognised
     try:
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,16 +76,16 @@ def write_atomically(path: Path, content: bytes | Callable[[Path], None], flush:
     except BaseException as error:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-        # safetensors tells of a full disk in words alone
+        # safetensors reports a full disk only in its message
         if isinstance(error, SafetensorError) and (code := re.search(r"os error (\d+)", str(error))):
             raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from None
         raise
 
 
 class Lock(FileLock):
-    """For `with`: one process at a time is at what a file stands for.
+    """A lock for `with`: only one process at a time holds it.
 
-    Raises Timeout where another one is, at once with timeout=0, and UserError if the file system has no locks.
+    Raises Timeout if another process holds it (at once with timeout=0), and UserError if the file system has no locks.
     """
 
     def acquire(self, *args: Any, **options: Any) -> Any:
@@ -94,7 +94,7 @@ class Lock(FileLock):
         except Timeout:
             raise
         except (OSError, NotImplementedError) as error:
-            if isinstance(error, OSError) and error.filename:  # the file cannot even be made
+            if isinstance(error, OSError) and error.filename:  # the lock file cannot be created
                 raise
             raise UserError(
                 f"{self.lock_file}: the file system there refuses locks ({error}), without which two runs could write "
@@ -103,13 +103,13 @@ class Lock(FileLock):
 
 
 def locked(folder: Path, name: str, wait: bool = True) -> Lock:
-    """For `with`: one process at a time is at what `name` stands for. Raises Timeout at once, unless `wait`."""
+    """The lock called `name` in a folder, for `with`. Raises Timeout at once if it is held elsewhere and not `wait`."""
     (folder / "locks").mkdir(parents=True, exist_ok=True)
     return Lock(folder / "locks" / f"{name}.lock", timeout=-1 if wait else 0)
 
 
 def flush_all(paths: Iterable[Path]) -> None:
-    """Flush files to disk, many at a time: one after the other, each would wait for the disk by itself."""
+    """Flush files to disk, many at a time. One after another would be slow, since each flush waits for the disk."""
     every = list(paths)
     with ThreadPoolExecutor(_FLUSHING) as pool:
         for _ in pool.map(_flush_each, [every[at::_FLUSHING] for at in range(_FLUSHING)]):
@@ -127,7 +127,7 @@ def _flush(path: Path) -> None:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The values of a TOML file. Raises UserError where there is none."""
+    """The values of a TOML file. Raises UserError if the file cannot be read or is not TOML."""
     try:
         return tomllib.loads(path.read_text())
     except OSError as error:
@@ -137,17 +137,17 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def digest(*content: object) -> str:
-    """A name for what decides a result: the same for the same content, 16 hexadecimal digits."""
+    """A digest of the `repr` of `content`, 16 hexadecimal digits."""
     return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
 
 
 def file_digest(path: Path) -> str:
-    """A name for the content of a file, 16 hexadecimal digits."""
+    """A digest of the bytes of a file, 16 hexadecimal digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def tensor_digest(x: Tensor) -> str:
-    """A name for the values of a tensor, 16 hexadecimal digits."""
+    """A digest of the values of a tensor, 16 hexadecimal digits."""
     return hashlib.sha256(x.cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
 
 

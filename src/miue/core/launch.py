@@ -1,4 +1,4 @@
-"""The same task in several processes at once."""
+"""Run the same task in several processes at once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _fabric(device: str, processes: int) -> Any:
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     try:
         return lightning.Fabric(accelerator=device, devices=processes, strategy="ddp_spawn")
-    except Exception as error:  # Fabric raises several types, all of them about a device that is not there
+    except Exception as error:  # Fabric raises several types, all for a missing device
         raise UserError(
             f"device {device!r} cannot be used here; several processes take --device cpu or cuda: {error}"
         ) from None
@@ -33,7 +33,7 @@ def _fabric(device: str, processes: int) -> Any:
 
 @runtime_checkable
 class Storable(Protocol):
-    """What can travel between processes: by a file, so that no size is too large and nothing is unpickled."""
+    """A result that can be sent between processes through a file: any size is possible and nothing is unpickled."""
 
     def save(self, path: Path) -> None: ...
     @classmethod
@@ -41,7 +41,10 @@ class Storable(Protocol):
 
 
 def launch(task: Callable[[Run], S], run: Run, processes: int) -> S:
-    """Call task(run) in several processes at once (one GPU each, or CPU processes with gloo); the result of rank 0."""
+    """Call task(run) in several processes at once and return the result of rank 0.
+
+    Each process has one GPU, or they are CPU processes with gloo.
+    """
     if processes == 1:
         return task(run)
     fabric = _fabric(run.device_name, processes)
@@ -57,7 +60,7 @@ def launch(task: Callable[[Run], S], run: Run, processes: int) -> S:
 
 @dataclass
 class _Task:
-    """What a spawned process needs in order to rebuild its Run."""
+    """The settings from which a spawned process rebuilds its Run."""
 
     task: Callable[[Run], Storable]
     seed: int
@@ -70,10 +73,10 @@ class _Task:
         if not accelerated(fabric.device):  # processes on one machine share its cores
             torch.set_num_threads(max(torch.get_num_threads() // fabric.world_size, 1))
         run = Run(self.seed, self.device_name, self.keep, self.quiet, fabric)
-        made = self.task(run)
+        result = self.task(run)
         if run.rank == 0:
-            made.save(self.result)
+            result.save(self.result)
         # A process that ends while gloo's threads still wait for its peers is aborted (pytorch/pytorch#190489).
         fabric.barrier()
         torch.distributed.destroy_process_group()
-        return type(made)
+        return type(result)

@@ -1,4 +1,4 @@
-"""What a method is: its facts, its name in a table, the protocol and the base of attacks, checks of fields."""
+"""Methods: their facts, tables by name, the protocol and base class of attacks, and checks of fields."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a method is, said once beside it, as `facts: ClassVar[Facts]`: an attack, a defense or an estimator."""
+    """Description of a method (attack, defense or estimator), its class attribute `facts: ClassVar[Facts]`."""
 
     name: str
-    """Its name on the command line, in files and in records."""
+    """Name on the command line, in files and in records."""
     title: str = ""
-    """Its name in a sentence."""
+    """Name in a sentence."""
     year: int | None = None
-    """Of the reference, where that is one publication."""
+    """Year of the reference, if that is one publication."""
     reference: str = ""
     summary: str = ""
-    """What it does, in one line. Empty: the first line of the docstring says it."""
+    """Effect of the method in one line. Empty: the first line of the docstring is used."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttackFacts(Facts):
-    """What an attack is, and what it costs."""
+    """Description of an attack and its cost."""
 
     passes: int
     """Forward-backward passes through a network per picture, with the default fields."""
     needs: Literal["nothing", "surrogate"]
-    """What must be trained."""
+    """Kind of network that must be trained first."""
     natural: Budget = Budget()  # noqa: RUF009 - frozen
-    """The reference's budget; one in "l2" is that of 3 x 32 x 32 pictures."""
+    """Budget in the reference; in "l2" it is for pictures of 3 x 32 x 32."""
     norms: tuple[Norm, ...] = ("linf",)
-    """What the method can keep."""
+    """Norms in which the method can keep a budget."""
 
     def __post_init__(self) -> None:
         if self.natural.norm not in self.norms:
@@ -53,63 +53,67 @@ class AttackFacts(Facts):
             )
 
     def budget(self, shape: tuple[int, int, int]) -> Budget:
-        """The natural budget of c x h x w pictures: in "l2" with the root of the number of values."""
+        """The natural budget for pictures of c x h x w. In "l2" it grows with the root of the number of values."""
         if self.natural.norm != "l2":
             return self.natural
         c, h, w = shape
         return Budget(self.natural.eps * (c * h * w / 3072) ** 0.5, "l2")
 
     def check(self, budget: Budget) -> None:
-        """Raise UserError for a budget whose norm the method cannot keep."""
+        """Raise UserError if the method cannot keep a budget in this norm."""
         _check_norm(self.title or self.name, self.norms, budget)
 
 
 @runtime_checkable
 class Attack(Protocol):
-    """Chooses the perturbation of a whole data set."""
+    """A callable that returns the perturbation of a whole data set."""
 
     def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation: ...
 
 
 class BaseAttack(ABC):
-    """An attack that keeps its budget: it is checked, `craft` is called, and what it returns is rounded and signed.
+    """Base class of attacks: checks the budget, calls `craft`, rounds the result and records who made it.
 
-    A subclass is a frozen dataclass with a `craft`. `facts`, a class attribute, says which norms it can keep; without
-    facts that is "linf" alone. `per`, a field or a class attribute, is "class" where delta has one row a class.
+    A subclass is a frozen dataclass with a method `craft`. Its class attribute `facts` lists the norms that it can
+    keep; without facts that is "linf" alone. Set `per` (a field or a class attribute) to "class" if delta has one row
+    for each class.
     """
 
     @final
     def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation:
         """The perturbation of the whole set, in whole grey levels.
 
-        Raises UserError for a norm that the attack cannot keep, or rows of another number or shape; ValueError where
-        `craft` left the budget.
+        Raises UserError if the attack cannot keep the norm, or if `craft` returned the wrong number or shape of rows.
+        Raises ValueError if `craft` left the budget.
         """
         check_norm(self, budget)
-        delta: Any = self.craft(data, budget, run)  # of somebody's code, which may return anything
-        a_class = getattr(self, "per", "image") == "class"
-        expected = (len(data.classes) if a_class else len(data), data.shape[0])
+        delta: Any = self.craft(data, budget, run)  # the code of a user, which may return anything
+        by_class = getattr(self, "per", "image") == "class"
+        expected = (len(data.classes) if by_class else len(data), data.shape[0])
         if not (isinstance(delta, Tensor) and delta.is_floating_point() and delta.ndim == 4):
             kind = f"{tuple(delta.shape)} of {delta.dtype}" if isinstance(delta, Tensor) else type(delta).__name__
             raise UserError(f"{self}: craft returned {kind}, not a float tensor of rows, channels, height and width")
         if delta.shape[:2] != expected:
             raise UserError(
                 f"{self}: craft returned {delta.shape[0]} rows of {delta.shape[1]} channels for {expected[0]} "
-                f'{"classes" if a_class else "pictures"} of {expected[1]}; per = "class" says one row a class'
+                f'{"classes" if by_class else "pictures"} of {expected[1]}; per = "class" says one row a class'
             )
-        return Perturbation.rounded(delta, budget, repr(self), data.labels if a_class else None)
+        return Perturbation.rounded(delta, budget, repr(self), data.labels if by_class else None)
 
     @abstractmethod
     def craft(self, data: ImageSet, budget: Budget, run: Run) -> Float[Tensor, "k c g g2"]:
-        """Delta in [0, 1] units, inside the budget: row i for picture i, or for class i. g: side of the noise grid."""
+        """Delta in [0, 1] units, inside the budget. Row i is for picture i or class i. g: side of the noise grid."""
 
     def identity(self, data: ImageSet, budget: Budget, run: Run) -> dict[str, Any]:
-        """What kept state belongs to: for `run.save(name, tensors, identity)` and `run.load(name, **identity)`."""
+        """The identity of saved state, for `run.save(name, tensors, identity)` and `run.load(name, **identity)`."""
         return {"plan": repr(self), "data": data.digest, "seed": run.seed, "budget": repr(budget)}
 
 
 def check_norm(method: object, budget: Budget) -> None:
-    """Raise UserError for a budget whose norm a method cannot keep; one that is no BaseAttack is asked by its facts."""
+    """Raise UserError if a method cannot keep a budget in this norm.
+
+    The norms are those of its facts. A BaseAttack without facts can keep "linf" alone; other methods are not checked.
+    """
     own: AttackFacts | None = getattr(method, "facts", None)
     if own:
         own.check(budget)
@@ -126,14 +130,14 @@ def _check_norm(title: str, norms: tuple[Norm, ...], budget: Budget) -> None:
 
 
 def at_least(method: object, **least: int) -> None:
-    """Refuse fields that are too small. Raises UserError with the first of them."""
+    """Raise UserError for the first field that is below its bound."""
     for name, bound in least.items():
-        if not getattr(method, name) >= bound:  # not a number is not
+        if not getattr(method, name) >= bound:  # written as "not >=" so that NaN is refused
             raise UserError(f"{name}={getattr(method, name)} is too small; at least {bound}")
 
 
 def by_name(*methods: type[T]) -> dict[str, type[T]]:
-    """The methods by the names in their facts."""
+    """A table of methods by the names in their facts. Raises ValueError if two have the same name."""
     table = {method.facts.name: method for method in methods}  # type: ignore[attr-defined]
     if len(table) < len(methods):
         raise ValueError(f"two methods of one name: {', '.join(method.__name__ for method in methods)}")
@@ -141,16 +145,16 @@ def by_name(*methods: type[T]) -> dict[str, type[T]]:
 
 
 def summary(method: type[Any]) -> str:
-    """What a method does, in one line."""
+    """A one-line description of a method."""
     return method.facts.summary or (getdoc(method) or "").partition("\n")[0]
 
 
 def own_budget(method: object, shape: tuple[int, int, int]) -> Budget:
-    """The budget that a method takes by itself for c x h x w pictures; 8 grey levels for one without facts."""
+    """The default budget of a method for pictures of c x h x w; 8 grey levels if it has no facts."""
     own: AttackFacts | None = getattr(method, "facts", None)
     return own.budget(shape) if own else Budget()
 
 
 def facts(known: Mapping[str, type[Any]]) -> dict[str, AttackFacts]:
-    """The facts of every attack by its spelling, presets that are a method by themselves (`variants`) included."""
+    """The facts of every attack by its spelling. Includes `variants`, presets that count as methods of their own."""
     return {of.name: of for cls in known.values() for of in (cls.facts, *getattr(cls, "variants", ()))}

@@ -1,4 +1,4 @@
-"""Run: device, precision, processes, random generators, kept state and progress. The only file that names a device."""
+"""Run: device, precision, processes, random generators, saved state and progress."""
 
 from __future__ import annotations
 
@@ -41,25 +41,25 @@ log = logging.getLogger("miue")
 
 @dataclass
 class Run:
-    """Where and how something is computed. One object serves a whole command; methods get it as an argument.
-
-    seed: every generator is derived from it and from names, so a draw added somewhere shifts nothing elsewhere.
-    keep: folder for checkpoints; None keeps nothing. quiet: neither progress nor notes. fabric: Lightning's, where
-    `launch` started several processes; one process needs none.
-    """
+    """Where and how something is computed. One object serves a whole command; methods get it as an argument."""
 
     seed: int = 0
+    """Every generator is derived from it and from names, so a new draw in one place changes nothing elsewhere."""
     device_name: str = "auto"
+    """One of DEVICES."""
     keep: Path | None = None
+    """Folder for checkpoints; None saves nothing."""
     quiet: bool = True
+    """Whether to show neither progress nor notes."""
     fabric: Any = field(default=None, repr=False)
+    """Lightning's Fabric if `launch` started several processes; None for one process."""
 
     def __post_init__(self) -> None:
         if self.device_name not in DEVICES:
             raise UserError(f"device {self.device_name!r} is unknown; allowed: {', '.join(DEVICES)}")
         # fresh networks in evaluation mode have gradients among the denormals, where a CPU is several times slower
         torch.set_flush_denormal(True)
-        _ = self.device  # one that is not here is refused now, not in the middle of the work
+        _ = self.device  # refuse a missing device now, not in the middle of the work
 
     # -- device and precision ------------------------------------------------------------------------------------
 
@@ -69,7 +69,7 @@ class Run:
 
     @property
     def accelerated(self) -> bool:
-        """Whether the device is not the processor."""
+        """Whether the device is an accelerator, that is, not the CPU."""
         return accelerated(self.device)
 
     @cached_property
@@ -77,36 +77,36 @@ class Run:
         return choose_numerics(self.device)
 
     def put(self, x: Tensor) -> Tensor:
-        """To the run's device; pictures in its memory layout."""
+        """Move a tensor to the run's device; pictures get its memory layout."""
         if x.ndim == 4 and x.is_floating_point():
             return x.to(self.device, memory_format=self.numerics.layout, non_blocking=True)
         return x.to(self.device, non_blocking=True)
 
     @property
     def exact_device(self) -> torch.device:
-        """Where float64 is computed: the run's device, or main memory beside one that has none (MPS)."""
+        """The device for float64 work: the run's device, or the CPU if the device has no float64 (MPS)."""
         return exact_device(self.device)
 
     def exact(self, x: Tensor) -> Tensor:
-        """To where float64 is computed."""
+        """Move a tensor to the device for float64 work."""
         return x.to(self.exact_device, non_blocking=self.exact_device == self.device)
 
     def place(self, net: nn.Module) -> Any:
-        """A network on the run's device, convolutions in its memory layout, its trunk in the run's precision."""
+        """A network moved to the run's device and memory layout, with the run's precision set for its trunk."""
         net.autocast = self.autocast  # pyright: ignore[reportArgumentType]
         net = net.to(self.device)
-        if getattr(net, "plain", False):  # somebody's code, which may say `view` where `reshape` is needed
+        if getattr(net, "plain", False):  # code of a user, which may call `view` where `reshape` is needed
             return net
         return net.to(memory_format=self.numerics.layout)  # pyright: ignore[reportCallIssue]
 
     def autocast(self) -> torch.autocast:
-        """Lower precision inside trunks where the hardware has it. Features, losses and deltas stay float32."""
+        """Lower the precision of trunks if the hardware allows it. Features, losses and deltas stay float32."""
         on = self.numerics.precision == "bf16-mixed"
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=on)
 
     @cached_property
     def machine(self) -> dict[str, str]:
-        """What a record needs in order to be compared: versions, device, threads, precision and its reason."""
+        """Facts that make records comparable: versions, device, threads, precision and its reason."""
         return {
             "torch": torch.__version__,
             "python": platform.python_version(),
@@ -119,22 +119,22 @@ class Run:
     # -- randomness ----------------------------------------------------------------------------------------------
 
     def entropy(self, *names: object) -> int:
-        """A 63-bit number from the seed and names."""
+        """A 63-bit number derived from the seed and the names."""
         text = json.dumps([self.seed, *map(str, names)])
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
     def rng(self, *names: object) -> torch.Generator:
-        """A fresh generator, the same for the same seed and names on every machine. It lives on the CPU."""
+        """A new CPU generator, the same on every machine for the same seed and names."""
         return torch.Generator().manual_seed(self.entropy(*names))
 
     @contextmanager
     def seeded(self, *names: object) -> Iterator[None]:
-        """Torch's global generators, seeded from names for a block: for layers that take no generator."""
+        """Seed torch's global generators from names inside the block. For layers that take no generator."""
         with global_draws(self.entropy(*names), self.device):
             yield
 
     def reseeded(self, seed: int) -> Run:
-        """The same machine with another seed; it keeps no state of its own."""
+        """A run on the same device with another seed. It saves no state."""
         return Run(seed, self.device_name, None, self.quiet, self.fabric)
 
     # -- several processes ---------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ class Run:
         return 1 if self.fabric is None else self.fabric.world_size
 
     def mine(self, n: int) -> Int[Tensor, "m"]:
-        """The rows that belong to this process for the whole run: at random, for sets often list classes in turn."""
+        """The rows of this process for the whole run, drawn at random, because data sets often come sorted by class."""
         if self.world == 1:
             return torch.arange(n)
         return torch.randperm(n, generator=self.rng("shares"))[self.rank :: self.world].sort().values
@@ -161,7 +161,7 @@ class Run:
                     tensor.copy_(self.fabric.all_reduce(tensor, reduce_op="mean"))  # type: ignore[arg-type]
 
     def total(self, table: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """The sum over processes."""
+        """The sum of a tensor over processes."""
         return table if self.world == 1 else self.fabric.all_reduce(table, reduce_op="sum")  # type: ignore[return-value]
 
     def least(self, value: int) -> int:
@@ -170,10 +170,10 @@ class Run:
             return value
         return int(self.fabric.all_gather(torch.tensor(value)).min())  # type: ignore[union-attr]
 
-    # -- kept state ----------------------------------------------------------------------------------------------
+    # -- saved state ---------------------------------------------------------------------------------------------
 
     def save(self, name: str, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-        """Keep tensors and facts under a name, atomically, where the run keeps state."""
+        """Save tensors and facts under a name, atomically; does nothing if `keep` is None."""
         if self.keep is None:
             return
         flat = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
@@ -182,9 +182,9 @@ class Run:
         )
 
     def load(self, name: str, **expected: object) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """What was kept under a name; None where nothing was, where it is damaged or of other data or settings.
+        """The tensors and facts saved under a name; None if there are none, or if they do not match `expected`.
 
-        A damaged file is told and then like none: all that is kept can be made again.
+        A damaged file gives a warning and None: all saved state can be computed again.
         """
         path = None if self.keep is None else self.keep / f"{name}.safetensors"
         if path is None or not path.exists():
@@ -202,23 +202,23 @@ class Run:
             return None
 
     def forget(self) -> None:
-        """Remove what was kept: the work it belongs to is recorded."""
+        """Remove the saved state; call it when the work is recorded."""
         if self.keep is not None and self.keep.is_dir():
             for path in self.keep.glob("*.safetensors"):
                 path.unlink()
-            with suppress(OSError):  # something else lies there
+            with suppress(OSError):  # the folder holds other files
                 self.keep.rmdir()
 
     # -- progress ------------------------------------------------------------------------------------------------
 
     def say(self, text: str) -> None:
-        """Tell people something on standard error, once for all processes; nothing where the run is quiet."""
+        """Write a note to standard error, once for all processes; does nothing if the run is quiet."""
         if not (self.quiet or self.rank):
             write_note(text)
 
     @contextmanager
     def progress(self, text: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
-        """A bar with the time left on a terminal, a plain line now and then elsewhere. Yields tick(note="")."""
+        """Show a bar with the time left on a terminal, else a line from time to time. Yields tick(note="")."""
         if self.quiet or self.rank:
             yield lambda note="": None
         elif sys.stderr.isatty():

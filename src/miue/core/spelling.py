@@ -24,12 +24,12 @@ from miue.core.files import file_digest
 from miue.core.method import Facts
 
 T = TypeVar("T")
-_PLACES: dict[type, str] = {}  # how classes of users' files are spelt
-_OWN: set[type] = set()  # those of them whose repr says which code they are
+_PLACES: dict[type, str] = {}  # spelling of the classes in users' files
+_OWN: set[type] = set()  # those of them whose repr includes the digest of their code
 
 
 def split(text: str) -> tuple[str, list[str], dict[str, str]]:
-    """Split "name:word,key=value" into (name, [word], {key: value}). A Python file keeps its class: "a.py:Theirs"."""
+    """Split "name:word,key=value" into (name, [word], {key: value}). For a Python file the name is "a.py:Class"."""
     name, _, rest = text.partition(":")
     if name.endswith(".py"):
         attribute, _, rest = rest.partition(":")
@@ -40,9 +40,9 @@ def split(text: str) -> tuple[str, list[str], dict[str, str]]:
 
 
 def parse(text: str, known: Mapping[str, type[T]], kind: str) -> T:
-    """A method from its spelling. Presets are a class attribute `presets`: Mapping[str, dict of field values].
+    """Build a method from its spelling. Presets are a class attribute `presets`: Mapping[str, dict of field values].
 
-    Raises UserError that names what is allowed.
+    Raises UserError, with the allowed values, if the spelling is not understood.
     """
     name, words, given = split(text)
     cls: Any = _from_file(name, kind) if ".py:" in name else known.get(name)
@@ -67,12 +67,12 @@ def _has_default(field: dataclasses.Field[Any]) -> bool:
 
 
 def fill(method: T, given: Mapping[str, str], name: str) -> T:
-    """The method with fields replaced by values given as text, read by the fields' types."""
+    """A copy of a method with fields replaced by values given as text. The text is read by the type of the field."""
     return dataclasses.replace(method, **_values(type(method), given, name))  # type: ignore[type-var]
 
 
 def _values(cls: type, given: Mapping[str, str], name: str) -> dict[str, Any]:
-    """The values of fields that are given as text."""
+    """Field values converted from text to the types of the fields."""
     hints, fields = get_type_hints(cls), [f.name for f in dataclasses.fields(cls) if f.init]
     if unknown := [field for field in given if field not in fields]:
         raise UserError(f"{name} has no field {unknown[0]!r}; its fields are {', '.join(fields)}")
@@ -91,19 +91,19 @@ def spell(method: Any) -> str:
 
 
 def _name(cls: type) -> str:
-    """Where a user's class was found, "file.py:Class"; else the name in its own facts, not in those of a base class."""
+    """The name of a class: "file.py:Class" for a user's, else the name in its own facts, not a base class's."""
     own = vars(cls).get("facts")
     return _PLACES.get(cls) or (own.name if isinstance(own, Facts) else cls.__name__)
 
 
 def _value(what: str, text: str, hint: Any) -> Any:
-    """Text to the type of a field: bool, int, float, str, a Literal, or any of these or None."""
+    """Convert text to the type of a field: bool, int, float, str, a Literal, or one of these or None."""
     if get_origin(hint) is Literal:
         allowed = get_args(hint)
-        found = [a for a in allowed if str(a) == text]
-        if not found:
+        matches = [a for a in allowed if str(a) == text]
+        if not matches:
             raise UserError(f"{what}={text} is not allowed; choose from {', '.join(map(str, allowed))}")
-        return found[0]
+        return matches[0]
     options = [a for a in get_args(hint) if a is not NoneType] if get_origin(hint) in (Union, UnionType) else []
     if options and text == "None":
         return None
@@ -126,14 +126,14 @@ def _given(method: Any) -> dict[str, Any]:
 
 
 def _again(place: str, name: str, kind: str, given: dict[str, Any]) -> Any:
-    """Somebody else's method in another process, which has not loaded its file yet."""
+    """Unpickle a user's method in a process that has not loaded its file yet."""
     cls = _from_file(place, kind)
     _PLACES[cls] = name
     return cls(**given)
 
 
 def _from_file(name: str, kind: str) -> type:
-    """Somebody else's method: "path/to/their_file.py:Theirs"."""
+    """Load the class of a user's method: "path/to/file.py:Class"."""
     file, _, attribute = name.partition(":")
     source = UserFile.read(file, kind)
     cls = getattr(source.load(), attribute, None)
@@ -142,19 +142,19 @@ def _from_file(name: str, kind: str) -> type:
     if missing := sorted(getattr(cls, "__abstractmethods__", ())):
         raise UserError(f"{file}: {attribute} lacks {' and '.join(missing)}, which its base class asks for")
     if cls.__module__ == source.module and cls not in _OWN:
-        # results are kept under what a method's repr says, and another file may have a class of the same name
+        # results are stored under the repr of a method, and another file may have a class of the same name
         plain = cls.__repr__
         cls.__repr__ = lambda self: f"{plain(self)} of {source.code}"
         cls.__reduce__ = lambda self: (_again, (f"{source.path}:{attribute}", name, kind, _given(self)))
         _OWN.add(cls)
-    if not cls.__module__.startswith("miue."):  # one of ours that the file imports keeps its name
+    if not cls.__module__.startswith("miue."):  # a class of miue that the file imports keeps its name
         _PLACES[cls] = name
     return cls
 
 
 @dataclasses.dataclass(frozen=True)
 class UserFile:
-    """A Python file of the user's, by its content: another content is another module."""
+    """A Python file of the user. Different content means a different module."""
 
     name: str
     """The path as the user wrote it."""
@@ -164,7 +164,7 @@ class UserFile:
 
     @classmethod
     def read(cls, name: str, kind: str) -> UserFile:
-        """Raises UserError where there is no such file. kind: what is looked for in it, for the message."""
+        """Read the path and digest of a file. Raises UserError if there is none. kind: word for the message."""
         path = Path(name).expanduser()
         if not path.is_file():
             raise UserError(f"{kind} file {name} does not exist")
@@ -179,9 +179,9 @@ class UserFile:
         return f"miue_file_{hashlib.sha256(str(self.path).encode()).hexdigest()[:12]}_{self.code}"
 
     def load(self) -> ModuleType:
-        """Execute the file once a process, without moving torch's global generator.
+        """Execute the file, once in each process, without advancing torch's global generator.
 
-        Raises UserError for a file that does not load, or whose content is another one by now.
+        Raises UserError if the file does not load, or if its content has changed since it was read.
         """
         if self.module in sys.modules:
             return sys.modules[self.module]
@@ -196,22 +196,22 @@ class UserFile:
         try:
             with torch.random.fork_rng(devices=[]):
                 loader.exec_module(module)
-        except (Exception, SystemExit) as error:  # a script may end itself, for want of arguments
+        except (Exception, SystemExit) as error:  # a script may exit because it misses arguments
             del sys.modules[self.module]
             raise UserError(f"{self.name} does not load: {self.explain(error)}") from error
         return module
 
     def explain(self, error: BaseException) -> str:
-        """One line of an error, with the last line of this file that it came through."""
+        """One-line text of an error, with the last line of this file in its traceback."""
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == str(self.path)]
         text = " ".join(str(error).split())
-        told = f"{type(error).__name__}: {text}" if text else type(error).__name__
-        return f"{told} (line {lines[-1]})" if lines else told
+        summary = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        return f"{summary} (line {lines[-1]})" if lines else summary
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
-    """Executes the bytes that were digested. Keeps no bytecode, which could be that of an earlier edit."""
+    """Loader that executes exactly the digested bytes. It uses no bytecode, which could be of an older version."""
 
     def __init__(self, module: str, path: str, content: bytes) -> None:
         super().__init__(module, path)
@@ -221,4 +221,4 @@ class _Loader(importlib.machinery.SourceFileLoader):
         return self.content
 
     def path_stats(self, path: str) -> Mapping[str, Any]:
-        raise OSError  # no date: no bytecode is looked for, or written
+        raise OSError  # without a date Python neither reads nor writes bytecode

@@ -1,4 +1,4 @@
-"""The nouns of miue. This module imports only the errors from the package, so that everything may import it."""
+"""The data types of miue. This module imports only errors from the package, so that all modules may import it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def stretch(delta: Float[Tensor, "b c g g2"], height: int, width: int) -> Float[
     """Stretch a noise grid to a picture: bilinear, differentiable, the identity where the sizes agree.
 
     Every value is a convex combination of grid values, so no L-infinity budget is ever exceeded by stretching.
-    The one function for this: the attack differentiates through it, the writer calls it for the file.
+    This is the only such function: attacks differentiate through it, and the writer calls it for the files.
     """
     if delta.shape[-2:] == (height, width):
         return delta
@@ -33,20 +33,20 @@ def stretch(delta: Float[Tensor, "b c g g2"], height: int, width: int) -> Float[
 
 
 def _levels(delta: Float[Tensor, "*shape"], limit: int, dtype: torch.dtype) -> Integer[Tensor, "*shape"]:
-    """Round grey levels to integers and clamp them to [-limit, limit]: the only rounding in the package."""
+    """Round grey levels to integers and clamp them to [-limit, limit]. The only rounding in the package."""
     return delta.round().clamp_(-limit, limit).to(dtype)
 
 
 def eight_bits(x: Float[Tensor, "n c h w"]) -> UInt8[Tensor, "n c h w"]:
-    """Float pictures as files hold them: clamped to [0,1], then the nearest of 256 values. For defenses only."""
+    """Convert float pictures to 8 bits: clamp to [0,1], then take the nearest of 256 values. For defenses only."""
     return _levels(x.clamp(0, 1) * 255, 255, torch.uint8)
 
 
 def _shortened(levels: Float[Tensor, "k c g g2"], budget: Budget) -> Float[Tensor, "k c g g2"]:
-    """Grey levels whose rounded form keeps an L2 budget, which rounding by itself may exceed by about 1 %.
+    """Grey levels whose rounded form keeps an L2 budget. Rounding alone may exceed it by about 1 %.
 
-    A row that does is multiplied by the largest factor below 1 (to 1/4096) that fits. The size of a rounded row never
-    falls while its factor grows, so bisection finds it.
+    A row that exceeds it is multiplied by the largest factor below 1 (to 1/4096) that fits. The size of a rounded row
+    never falls while the factor grows, so bisection finds the factor.
     """
     levels = levels.clone()
     for part in levels.split(1024):
@@ -62,17 +62,16 @@ def _shortened(levels: Float[Tensor, "k c g g2"], budget: Budget) -> Float[Tenso
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled pictures as one uint8 tensor. Row i is source i; rows are never dropped or reordered.
-
-    images: UInt8[n c h w], c = 1 or 3, in memory or memory-mapped. labels: Int64[n], an index into `classes`.
-    sources: one identifier a row (a relative path, "row 17"). canvas: True where pictures were resized to fit.
-    """
+    """Labelled pictures as one uint8 tensor. Row i is source i; rows are never dropped or reordered."""
 
     images: UInt8[Tensor, "n c h w"]
+    """c = 1 or 3; in memory or memory-mapped."""
     labels: Int[Tensor, "n"]
+    """Indices into `classes`."""
     classes: tuple[str, ...]
     name: str
     sources: tuple[str, ...] = field(default=(), repr=False)
+    """One identifier for each row: a relative path, or "row 17"."""
 
     def __post_init__(self) -> None:
         n = len(self.images)
@@ -102,12 +101,12 @@ class ImageSet:
 
     @property
     def chance(self) -> float:
-        """What guessing the largest class gets right."""
+        """The accuracy of always guessing the largest class."""
         return float(self.labels.bincount().max()) / len(self)
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (16 hex digits) over pixels, labels, shape and class names: what was really used."""
+        """SHA-256 (16 hex digits) over pixels, labels, shape and class names."""
         h = hashlib.sha256(repr((tuple(self.images.shape), self.classes)).encode())
         h.update(self.labels.to(torch.int64).numpy().tobytes())
         for part in self.images.split(4096):
@@ -115,7 +114,7 @@ class ImageSet:
         return h.hexdigest()[:16]
 
     def with_images(self, images: UInt8[Tensor, "n c h w"], name: str | None = None) -> ImageSet:
-        """The same rows with other pixels."""
+        """A copy with the same rows and other pixels."""
         return replace(self, images=images, name=name or self.name)
 
     def select(self, rows: Int[Tensor, "m"] | Bool[Tensor, "n"], name: str | None = None) -> ImageSet:
@@ -134,7 +133,7 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Budget:
-    """Largest allowed change of one picture.
+    """The largest allowed change of one picture.
 
     eps is in grey levels (1/255) for "linf", in [0,1] units for "l2", in pixels for "l0"; "none" has no bound.
     """
@@ -156,7 +155,7 @@ class Budget:
             raise UserError(f"a budget of {self.eps:g} (l2) is not positive and finite")
 
     def __str__(self) -> str:
-        """What `parse` reads: "linf:8", "l2:1.3", "l0:1" or "none"."""
+        """The text that `parse` reads: "linf:8", "l2:1.3", "l0:1" or "none"."""
         return "none" if self.norm == "none" else f"{self.norm}:{self.eps:.10g}"
 
     @property
@@ -171,7 +170,7 @@ class Budget:
 
     @property
     def bytes_a_value(self) -> int:
-        """Of the integers that hold a perturbation, at most."""
+        """The largest size of the integers that hold a perturbation."""
         return 1 if self.norm == "linf" and self.levels < 128 else 2
 
     @classmethod
@@ -188,15 +187,15 @@ class Budget:
             raise UserError(f"budget {text!r} is not understood; write 8, 8/255, l2:1.3, l0:1 or none") from None
 
     def measure(self, delta: Int[Tensor, "n c h w"]) -> Float[Tensor, "n"]:
-        """Size of each perturbation in the unit of `eps` (L-infinity in grey levels where there is no bound)."""
-        if self.norm == "l2":  # exact, in parts: float64 takes eight times the memory of delta
+        """Size of each perturbation in the unit of `eps` (L-infinity in grey levels for "none")."""
+        if self.norm == "l2":  # in parts, because float64 takes eight times the memory of delta
             return torch.cat([part.double().flatten(1).norm(dim=1) for part in delta.split(1024)]).float() / 255
         if self.norm == "l0":
             return (delta != 0).any(1).flatten(1).sum(1).float()
         return delta.to(torch.int16).abs().flatten(1).amax(1).float()
 
     def allows(self, delta: Int[Tensor, "n c h w"]) -> bool:
-        """Whether no perturbation exceeds the budget. No slack; for "l2" 1e-6, the error of a float32 norm."""
+        """Whether every perturbation is within the budget. No tolerance, except 1e-6 for "l2" (float32 norm)."""
         if self.norm == "none" or not len(delta):
             return True
         limit = self.eps * (1 + 1e-6) if self.norm == "l2" else self.eps
@@ -205,16 +204,16 @@ class Budget:
 
 @dataclass(frozen=True)
 class Perturbation:
-    """A bounded integer perturbation, in data-set coordinates: added to the un-augmented picture.
-
-    delta: Int8[n c g g] (Int16 where a method leaves the int8 range), one row a picture, or Int8[k c g g] with
-    `labels`: Int[n], one row a class. g = side of the noise grid, stretched to each picture's own size.
-    """
+    """A bounded integer perturbation, to be added to the pictures before any augmentation."""
 
     delta: Int8[Tensor, "k c g g2"] | Int16[Tensor, "k c g g2"]
+    """Grey levels, one row for each picture, or one row for each class if `labels` is set. Int16 if they exceed int8.
+    g: side of the noise grid, which is stretched to the size of each picture."""
     budget: Budget
     made_by: str
+    """The method that made it."""
     labels: Int[Tensor, "n"] | None = None
+    """The class of each picture, if delta has one row for each class."""
 
     def __post_init__(self) -> None:
         if self.labels is not None and len(self.labels) and int(self.labels.max()) >= len(self.delta):
@@ -230,16 +229,17 @@ class Perturbation:
     def rounded(
         cls, delta: Float[Tensor, "k c g g2"], budget: Budget, made_by: str, labels: Int[Tensor, "n"] | None = None
     ) -> Perturbation:
-        """From float in [0,1] units to grey levels: rounded to nearest, checked against the budget.
+        """Round a float delta in [0,1] units to grey levels and check it against the budget.
 
-        Rounding and not truncation: truncating shifts every value by half a grey level on average. A coarse grid is
-        rounded once more, in `stretched`, after it got a picture's own size. A row that rounding carries out of an "l2"
-        budget is shortened until its integers are in it.
+        Values are rounded to nearest, because truncation would shift each by half a grey level on average. A coarse
+        grid is rounded again in `stretched`, at the size of the picture. If rounding takes a row out of an "l2"
+        budget, the row is shortened until its integers fit. Raises ValueError if delta is not finite or leaves the
+        budget.
         """
         if not delta.isfinite().all():
             raise ValueError(f"{made_by} made values that are not finite")
         excess = float(delta.abs().max()) * 255 - budget.levels if delta.numel() else 0.0
-        if excess > 1e-2:  # float noise is far below; anything more is a method that did not project
+        if excess > 1e-2:  # float errors are far smaller: this method did not project
             raise ValueError(f"{made_by} left its budget by {excess:g} grey levels")
         levels = delta.detach().float().cpu() * 255
         if budget.norm == "l2" and len(levels):
@@ -277,7 +277,7 @@ class Perturbation:
         return data.with_images(out, f"{data.name} + {self.made_by}")
 
     def save(self, path: Path) -> None:
-        """Write as safetensors. Keep the file private: with it anybody can subtract the protection."""
+        """Write as safetensors. Keep the file private: anybody who has it can subtract the protection."""
         tensors = {"delta": self.delta.contiguous()} | (
             {} if self.labels is None else {"labels": self.labels.contiguous()}
         )
@@ -286,7 +286,7 @@ class Perturbation:
 
     @classmethod
     def load(cls, path: Path) -> Perturbation:
-        """Read what `save` wrote; the budget is checked again. Raises UserError if it is missing or damaged."""
+        """Read a file that `save` wrote and check the budget again. Raises UserError if it is missing or damaged."""
         if not path.exists():
             raise UserError(f"{path}: there is no perturbation file here")
         refuse_folder(path)
@@ -301,6 +301,3 @@ class Perturbation:
                 f"{path}: is no perturbation, or it is damaged ({error}); move it away, and the command that made it "
                 "makes it anew"
             ) from None
-
-
-# --- what a method is: hyper-parameters are fields of a frozen dataclass, data are arguments of its one call ---
