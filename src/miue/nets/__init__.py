@@ -1,5 +1,7 @@
-"""Networks by name: (shape, classes) -> a module with `embed`, `head` and `stages`. Our own, timm's behind one adapter,
-and those of users' files. `facts` says how each trains."""
+"""Networks by name: (shape, classes) -> a module with `embed`, `head` and `stages`.
+
+They are our own, timm's behind one adapter, and those in users' files. `facts` tells how each is trained.
+"""
 
 from miue.nets.adapter import build, facts, list_networks, tried
 from miue.nets.base import Classifier, counted, weight

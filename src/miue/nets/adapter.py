@@ -1,4 +1,7 @@
-"""Networks by name. Under 64 px convolutional ones get the CIFAR stem, transformers patches of an eighth of a side."""
+"""Networks by name.
+
+Below 64 pixels convolutional networks get the CIFAR stem; below 224, transformers get patches of an eighth of a side.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ from miue.nets.wide import wide_resnet
 
 
 def small_vit(shape: tuple[int, int, int], classes: int, width: int = 64, depth: int = 4) -> Classifier:
-    """A small vision transformer: 64 tokens, one head for 32 of its width; for a few thousand pictures on a CPU."""
+    """A small vision transformer for a few thousand pictures on a CPU: 64 tokens, one head for each 32 of its width.
+
+    Raises UserError if the width is no multiple of 32.
+    """
     if width < 32 or width % 32:
         raise UserError(f"net small-vit: width={width} is no multiple of 32")
     sizes = {"embed_dim": width, "depth": depth, "num_heads": width // 32}
@@ -30,9 +36,10 @@ def small_vit(shape: tuple[int, int, int], classes: int, width: int = 64, depth:
 
 
 class Ours(NamedTuple):
-    """A network of ours: (shape, classes, options) -> it, and how it trains."""
+    """A network of miue and its training facts."""
 
     build: Callable[..., Classifier]
+    """(shape, classes, **options) -> network."""
     facts: NetFacts = USUAL
 
 
@@ -56,19 +63,19 @@ ALIASES = {
     "swin": "swin_tiny_patch4_window7_224",
 }
 CIFAR_STEM_BELOW = 64
-# families of timm, by the beginnings of their names, that are told the size of the pictures: plain transformers, whose
-# patches are chosen for it, and others
+# beginnings of the names of timm's families that need the size of the pictures: plain transformers, whose patches are
+# chosen by size, and others
 PATCHED = "vit_", "deit", "cait", "eva", "beit", "convit", "flexivit", "aimv2"
 SIZED = "maxvit", "maxxvit", "coatnet", "coatnext", "pit_", "gcvit", "hiera_"
 
 
 def list_networks() -> list[str]:
-    """The names that have a short spelling; every other name is looked up in timm."""
+    """The names known here. Every other name is looked up in timm."""
     return [*OURS, *SHORT, "resnet18", "resnet50", "densenet121", *ALIASES]
 
 
 def facts(name: str) -> NetFacts:
-    """How a network trains, by any name that `build` takes. Raises UserError for one in a file that does not load."""
+    """The training facts of a network, by any name that `build` takes. Raises UserError if its file does not load."""
     name = named(name)
     if isinstance(name, FileName):
         return facts_of(name)
@@ -77,7 +84,7 @@ def facts(name: str) -> NetFacts:
 
 
 def build(name: str, shape: tuple[int, int, int], classes: int) -> Classifier:
-    """A network with random weights for pictures of `shape` = (channels, height, width).
+    """Build a network with random weights for pictures of `shape` = (channels, height, width).
 
     name: "small-cnn", "small-resnet" (with ":width=16", say), "vit-tiny", any timm model, or "path/to/file.py:Net".
     Nothing is downloaded. Weights come from torch's global generator: call inside `run.seeded(...)`.
@@ -90,15 +97,18 @@ def build(name: str, shape: tuple[int, int, int], classes: int) -> Classifier:
         make = OURS[short].build
         allowed = list(inspect.signature(make).parameters)[2:]
         if set(options) - set(allowed) or not all(v.isdecimal() and int(v) for v in options.values()):
-            told = " and ".join(f"{option}=<whole number>" for option in allowed)
-            raise UserError(f"net {name!r}: its options are {told or 'none at all'}")
+            usage = " and ".join(f"{option}=<whole number>" for option in allowed)
+            raise UserError(f"net {name!r}: its options are {usage or 'none at all'}")
         return make(shape, classes, **{k: int(v) for k, v in options.items()})
     return _from_timm(ALIASES.get(short, short), shape, classes)
 
 
 @cache
 def tried(name: str, shape: tuple[int, int, int], classes: int) -> int:
-    """Bytes of a network's weights. Raises UserError if it cannot be built or takes no pictures of this shape."""
+    """Build a network once and return the bytes of its weights.
+
+    Raises UserError if it cannot be built, or cannot take pictures of this shape.
+    """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         try:
             net = build(name, shape, classes)
@@ -108,7 +118,7 @@ def tried(name: str, shape: tuple[int, int, int], classes: int) -> int:
             assert next(net.parameters(), None) is not None, "it has no weights"
         except UserError:
             raise
-        except Exception as error:  # whatever a network says of a size that it was not made for
+        except Exception as error:  # networks raise many types for a size that they do not fit
             size, why = f"{shape[1]} x {shape[2]}", str(error) or type(error).__name__
             raise UserError(
                 f"net {str(name)!r} cannot be used with pictures of {size} pixels ({why}); give another one"
@@ -117,7 +127,7 @@ def tried(name: str, shape: tuple[int, int, int], classes: int) -> int:
 
 
 class _TimmTrunk(nn.Module):
-    """A timm model up to its penultimate features."""
+    """A timm model without its last layer: pictures to penultimate features."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -129,7 +139,7 @@ class _TimmTrunk(nn.Module):
 
 
 def _from_timm(name: str, shape: tuple[int, int, int], classes: int, **sizes: int) -> Classifier:
-    import timm  # here: it takes seconds to import and small nets do not need it
+    import timm  # here, because the import takes seconds and small nets do not need it
 
     if not timm.is_model(name):
         close = timm.list_models(f"*{name.split('_')[0]}*")[:8]
@@ -141,7 +151,7 @@ def _from_timm(name: str, shape: tuple[int, int, int], classes: int, **sizes: in
     extra: dict[str, Any] = sizes | _sizes(name, height, width)
     model: Any = timm.create_model(name, pretrained=False, num_classes=classes, in_chans=channels, **extra)
     head = model.get_classifier()
-    if isinstance(head, tuple):  # of a distilled network; the second one is for its teacher
+    if isinstance(head, tuple):  # a distilled network, whose second head is for its teacher
         head = head[0]
     if side < CIFAR_STEM_BELOW:
         _keep_small(model, channels)
@@ -153,13 +163,13 @@ def _from_timm(name: str, shape: tuple[int, int, int], classes: int, **sizes: in
 
 
 def _sizes(name: str, height: int, width: int) -> dict[str, Any]:
-    """What transformers must be told of a size: below 224 pixels 64 tokens, or 256 where they are merged by depth."""
+    """Size arguments of timm models: below 224 pixels they give 64 tokens, or 256 if tokens are merged by depth."""
     side = max(height, width)
     if name.startswith(SIZED):
         return {"img_size": (height, width)}
     if not name.startswith((*PATCHED, "swin")):
         return {}
-    if side >= 224:  # their own patches
+    if side >= 224:  # keep the patches of the model
         return {"img_size": (height, width)}
     if name.startswith("swin"):  # four stages, each half of the one before: 16 x 16 tokens in windows of 4 x 4
         return {"img_size": (height, width), "patch_size": max(side // 16, 1), "window_size": 4}
@@ -167,7 +177,7 @@ def _sizes(name: str, height: int, width: int) -> dict[str, Any]:
 
 
 def _keep_small(model: Any, channels: int) -> None:
-    """Let a convolutional network see small pictures at full size: 3 x 3 stem at stride 1, no pooling after it."""
+    """Change a convolutional network, in place, for small pictures: 3 x 3 stem at stride 1, no pooling after it."""
 
     def stem(old: nn.Conv2d) -> nn.Conv2d:
         new = nn.Conv2d(channels, old.out_channels, 3, 1, 1, bias=False)

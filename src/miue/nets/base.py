@@ -1,4 +1,4 @@
-"""The adapter's shape: any trunk that turns pictures into a feature vector, and a linear head."""
+"""The interface of all networks: a trunk that turns pictures into a feature vector, and a linear head."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ class Net(Protocol):
 class Classifier(nn.Module):
     """head(trunk(normalised x)). Pictures are float in [0,1]; (x - 0.5) / 0.25 happens inside.
 
-    points: names of the trunk's modules whose outputs are the features by depth, shallow to deep. positions: the axes
-    of such an output that are places and no channels, where it has four. plain: the trunk is code that knows nothing of
-    miue: it gets pictures in [0,1] as they are, in the memory layout that `view` needs.
+    points: names of the trunk's modules whose outputs are the features by depth, shallow to deep.
+    positions: the spatial axes of such an output, if it has four axes.
+    plain: the trunk is code of a user that knows nothing of miue. It gets pictures in [0,1] as they are, in the memory
+    layout that `view` needs.
     """
 
     def __init__(
@@ -45,9 +46,9 @@ class Classifier(nn.Module):
         self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def embed(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
-        """Penultimate features, float32; the trunk alone runs in the precision of `Run.place`."""
+        """Penultimate features in float32. Only the trunk runs in the precision that `Run.place` sets."""
         with self.autocast():
-            # flattened for its strides: those of one channel in another layout pass as contiguous, and spread
+            # flatten resets the strides: one-channel tensors count as contiguous in any layout, and odd strides spread
             z = self.trunk(x.flatten().view(x.shape) if self.plain else (x - 0.5) * 4)
         return z.float()
 
@@ -55,12 +56,13 @@ class Classifier(nn.Module):
         return self.head(self.embed(x))
 
     def stages(self, x: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b _"]]:
-        """Features at every point (mean over positions or tokens), then the penultimate ones."""
-        seen: list[Tensor] = []
-        hooks = [self.trunk.get_submodule(p).register_forward_hook(_collect(seen, self.positions)) for p in self.points]
+        """Features at every point (mean over positions or tokens), followed by the penultimate features."""
+        features: list[Tensor] = []
+        collect = _collect(features, self.positions)
+        hooks = [self.trunk.get_submodule(p).register_forward_hook(collect) for p in self.points]
         try:
             last = self.embed(x)  # runs the hooks
-            return [*seen, last]
+            return [*features, last]
         finally:
             for hook in hooks:
                 hook.remove()
@@ -68,23 +70,23 @@ class Classifier(nn.Module):
 
 @dataclass
 class Passes:
-    """Pictures that went through networks so far."""
+    """Number of pictures that went through networks so far."""
 
     count: int = 0
 
 
 @contextmanager
 def counted() -> Iterator[Passes]:
-    """Count, while it lasts, the pictures that go through any network in this process with gradients on.
+    """Count the pictures that go through any network of this process inside the block, with gradients on.
 
     A network is the outermost module of a call, if it has weights.
     """
-    seen, depth = Passes(), 0
+    passes, depth = Passes(), 0
 
     def enter(module: nn.Module, inputs: Any) -> None:
         nonlocal depth
         if not depth and torch.is_grad_enabled() and next(module.parameters(), None) is not None:
-            seen.count += len(inputs[0])
+            passes.count += len(inputs[0])
         depth += 1
 
     def leave(*_: Any) -> None:
@@ -93,7 +95,7 @@ def counted() -> Iterator[Passes]:
 
     hooks = register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True)
     try:
-        yield seen
+        yield passes
     finally:
         for hook in hooks:
             hook.remove()
@@ -108,10 +110,10 @@ def _pooled(x: Tensor, positions: tuple[int, int]) -> Float[Tensor, "b d"]:
     return x.mean(positions) if x.ndim == 4 else x.mean(1) if x.ndim == 3 else x
 
 
-def _collect(seen: list[Tensor], positions: tuple[int, int]) -> Callable[[nn.Module, object, Any], None]:
+def _collect(store: list[Tensor], positions: tuple[int, int]) -> Callable[[nn.Module, object, Any], None]:
     def hook(_module: nn.Module, _inputs: object, output: Any) -> None:
-        features = output[0] if isinstance(output, tuple) else output  # some hand on class tokens beside them
-        seen.append(_pooled(features.float(), positions))
+        features = output[0] if isinstance(output, tuple) else output  # some models also return class tokens
+        store.append(_pooled(features.float(), positions))
 
     return hook
 
@@ -130,7 +132,7 @@ class Pool(nn.Module):
 
 
 class Residual(nn.Module):
-    """x + f(x), f two convolutions."""
+    """x + f(x), where f is two convolutions."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a network needs in order to be trained: the facts of our own, and one rule for the families of timm."""
+"""Training facts of networks: those of our own networks, and one rule for the families of timm."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from miue.core.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class NetFacts:
-    """How a network trains as a victim, where a recipe was written for another one.
+    """Training settings of a network as a victim, for recipes that were written for another network.
 
-    Raises UserError for a rate or a decay that no optimizer takes.
+    Raises UserError if a rate or a decay is out of range.
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """"adamw" replaces SGD with the three numbers below; a recipe that has AdamW already keeps its own."""
     lr: float | None = None
-    """Learning rate with AdamW; with "sgd" the largest one that it stands. None: that of the recipe."""
+    """Learning rate with AdamW; with "sgd" the largest rate that does not diverge. None: that of the recipe."""
     weight_decay: float | None = None
-    """With AdamW. None: that of the recipe."""
+    """Weight decay with AdamW. None: that of the recipe."""
     warmup: float = 0.0
-    """Least share of all steps with a rising rate, with AdamW."""
+    """Smallest share of all steps with a rising rate, with AdamW."""
     normalised: bool = True
-    """Whether layers inside it normalise features (batch norm, layer norm): without, a rate of 0.1 diverges."""
+    """Whether it has layers that normalise features (batch norm, layer norm). Without them a rate of 0.1 diverges."""
     reference: str = ""
     """Where the numbers come from."""
 
@@ -121,13 +121,13 @@ WITH_ADAMW = (
     "volo",
     "xcit",
 )
-"""Beginnings of timm's names: attention, mixed tokens, or layer norm in the place of batch norm."""
+"""Beginnings of timm's names of networks with attention, mixed tokens, or layer norm instead of batch norm."""
 PLAIN_ONES = r"vgg\d+$"
 """timm's networks without any normalisation: VGG without "_bn"."""
 
 
 def of_timm(name: str) -> NetFacts:
-    """Facts of a timm model by its full name; those of a family are the same for all of its members."""
+    """Facts of a timm model by its full name. All members of a family have the same facts."""
     family = name.removeprefix("test_")  # timm's tiny models for tests
     if family.startswith(WITH_ADAMW):
         return ADAMW

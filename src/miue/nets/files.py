@@ -1,4 +1,4 @@
-"""Networks of users' files, "path/to/file.py:Net": a plain module that turns pictures in [0, 1] into logits."""
+"""Networks in users' files, "path/to/file.py:Net": plain modules that turn pictures in [0, 1] into logits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CALL = "classes", "image_shape"
 
 
 class FileName(str):
-    """The name of a network in a user's file. Its repr, on which identities are built, says which code it is."""
+    """The name of a network in a user's file. Its repr, which is part of identities, includes a digest of the code."""
 
     source: UserFile
 
@@ -27,9 +27,9 @@ class FileName(str):
 
 
 def named(text: str) -> str:
-    """The name of a network; one in a user's file is loaded, and remembers its code as it is now.
+    """The name of a network. For a network in a user's file, load the file and return a FileName with its code.
 
-    Raises UserError for a file that is not there or does not load, and for a name that is not in it.
+    Raises UserError if the file is missing or does not load, or if the name is not in it.
     """
     if ".py" not in text or isinstance(text, FileName) or ".py:" not in (place := split(text)[0]):
         return text
@@ -40,12 +40,12 @@ def named(text: str) -> str:
 
 
 def code(name: object) -> str:
-    """Digest of the file of a network, 16 hexadecimal digits; empty for one that is in no user's file."""
+    """Digest of the file of a network, 16 hexadecimal digits; empty if the network is in no user's file."""
     return name.source.code if isinstance(name, FileName) else ""
 
 
 def facts_of(name: FileName) -> NetFacts:
-    """The `facts` that stand beside a user's network; without them it trains as recipes have it."""
+    """The attribute `facts` of a user's network; the defaults if there is none. Raises UserError for another type."""
     own = getattr(_object(name), "facts", NetFacts())
     if not isinstance(own, NetFacts):
         raise UserError(f"net {name}: its `facts` are {type(own).__name__}; give miue.NetFacts(optimizer=..., lr=...)")
@@ -53,9 +53,9 @@ def facts_of(name: FileName) -> NetFacts:
 
 
 def from_file(name: FileName, shape: tuple[int, int, int], classes: int) -> Classifier:
-    """A user's network, parted into what makes features and the linear layer that ends it.
+    """Build a user's network and split it into a trunk and its last, linear layer.
 
-    Raises UserError for one that does not keep the contract in docs/adding.md.
+    Raises UserError if it breaks the contract in docs/adding.md.
     """
     maker, options = _object(name), _options(name)
     given: dict[str, Any] = {"classes": classes, "image_shape": shape, **options}
@@ -63,7 +63,7 @@ def from_file(name: FileName, shape: tuple[int, int, int], classes: int) -> Clas
         net = maker(**given)
     except UserError:
         raise
-    except Exception as error:  # whatever somebody's code says
+    except Exception as error:  # code of a user may raise anything
         raise UserError(f"net {name} cannot be made: {name.source.explain(error)}") from error
     if isinstance(net, Classifier):
         return net
@@ -81,14 +81,14 @@ def from_file(name: FileName, shape: tuple[int, int, int], classes: int) -> Clas
 
 
 def _object(name: FileName) -> Callable[..., Any]:
-    """The class or function, checked for its signature."""
+    """The class or function with this name. Raises UserError if there is none or it has another signature."""
     attribute, module = split(name)[0].partition(":")[2], name.source.load()
-    there = [n for n, value in vars(module).items() if _makes(value) and value.__module__ == module.__name__]
-    told = f"in it are: {', '.join(there)}" if there else "in it is neither a class nor a function"
+    names = [n for n, value in vars(module).items() if _makes(value) and value.__module__ == module.__name__]
+    content = f"in it are: {', '.join(names)}" if names else "in it is neither a class nor a function"
     if not attribute:
-        raise UserError(f"net {name}: write {name.source.name}:NAME; {told}")
+        raise UserError(f"net {name}: write {name.source.name}:NAME; {content}")
     if not hasattr(module, attribute):
-        raise UserError(f"net {name}: there is no {attribute!r} in the file; {told}")
+        raise UserError(f"net {name}: there is no {attribute!r} in the file; {content}")
     value = getattr(module, attribute)
     if not callable(value) or isinstance(value, nn.Module):
         raise UserError(f"net {name}: {attribute} is {_article(value)}, not a class or function that makes a network")
@@ -109,7 +109,7 @@ def _makes(value: object) -> bool:
 
 
 def _options(name: FileName) -> dict[str, int]:
-    """Options of its spelling, "file.py:Net:width=16": whole numbers for parameters that have a default."""
+    """The options in a spelling such as "file.py:Net:width=16". Raises UserError unless all are known and whole."""
     _, words, given = split(name)
     parameters = inspect.signature(_object(name)).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
@@ -117,8 +117,8 @@ def _options(name: FileName) -> dict[str, int]:
     else:
         allowed = [parameter.name for parameter in parameters if parameter.name not in CALL]
     if words or set(given) - set(allowed) or not all(value.isdecimal() for value in given.values()):
-        told = " and ".join(f"{option}=<whole number>" for option in allowed)
-        raise UserError(f"net {str(name)!r}: its options are {told or 'none at all'}")
+        usage = " and ".join(f"{option}=<whole number>" for option in allowed)
+        raise UserError(f"net {str(name)!r}: its options are {usage or 'none at all'}")
     return {option: int(value) for option, value in given.items()}
 
 
@@ -128,7 +128,7 @@ def _article(value: object) -> str:
 
 
 class _Seen:
-    """What one pass through a network showed: linear layers and children, in the order of calls."""
+    """Record of one pass through a network: its linear layers and children, in the order of calls."""
 
     def __init__(self, net: nn.Module, x: Tensor) -> None:
         self.linear: list[tuple[nn.Linear, Any, Tensor]] = []
@@ -143,7 +143,7 @@ class _Seen:
 
     def _note(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if isinstance(module, nn.Linear):
-            # a copy: what is done to the outputs in place would seem to be the layer's own
+            # a copy, because later in-place changes would seem to be outputs of this layer
             self.linear.append((module, inputs[0] if inputs else None, output.clone()))
 
     def _child(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
@@ -154,7 +154,7 @@ class _Seen:
 
 
 def _parted(name: FileName, net: nn.Module, x: Tensor, classes: int) -> Classifier:
-    """The network as trunk and head: the head is the linear layer whose output is that of the network."""
+    """Split a network into trunk and head. The head is the linear layer whose output is that of the network."""
     size = f"{x.shape[2]} x {x.shape[3]}"
     try:
         seen = _Seen(net, x)
@@ -177,27 +177,30 @@ def _parted(name: FileName, net: nn.Module, x: Tensor, classes: int) -> Classifi
         )
     if not isinstance(features, Tensor) or features.ndim != 2:
         raise UserError(f"net {name}: what goes into its last layer is not one vector a picture")
-    places = [path for path, module in net.named_modules() if module is head]
-    if not places[0]:
+    paths = [path for path, module in net.named_modules() if module is head]
+    if not paths[0]:
         raise UserError(f"net {name} is a single torch.nn.Linear; put it into a module with a Flatten before it")
-    net.set_submodule(places[0], nn.Identity())
+    net.set_submodule(paths[0], nn.Identity())
     points = _points(name, net, seen, head)
     try:
         same = torch.equal(net(x), features)
     except Exception as error:
         raise UserError(
-            f"net {name}: without its last layer, {places[0]}, it does not give features: {name.source.explain(error)}"
+            f"net {name}: without its last layer, {paths[0]}, it does not give features: {name.source.explain(error)}"
         ) from error
     if not same:
         raise UserError(
-            f"net {name}: without its last layer, {places[0]}, it gives other values than those that went into it; "
+            f"net {name}: without its last layer, {paths[0]}, it gives other values than those that went into it; "
             "that layer must be called once, at the end, and the network must give the same twice"
         )
     return Classifier(net, head, points, plain=True)
 
 
 def _points(name: FileName, net: nn.Module, seen: _Seen, head: nn.Linear) -> Sequence[str]:
-    """Where features are taken by depth: the attribute `points`, else children with weights, in the order of calls."""
+    """Names of the modules whose outputs are the features by depth.
+
+    They are the attribute `points`, else the children with weights, in the order of calls.
+    """
     own = getattr(net, "points", None)
     if own is not None:
         modules = dict(net.named_modules())

@@ -10,7 +10,7 @@ from miue.nets.base import Classifier
 
 
 def linear(shape: tuple[int, int, int], classes: int) -> Classifier:
-    """Logistic regression on pixels: its features are the picture itself."""
+    """Logistic regression on pixels. Its features are the pixels themselves."""
     c, h, w = shape
     return Classifier(nn.Sequential(OrderedDict(pixels=nn.Flatten())), nn.Linear(c * h * w, classes), ["pixels"])
 
@@ -36,7 +36,7 @@ def three_layers(shape: tuple[int, int, int], classes: int, width: int = 512) ->
 
 
 def lenet5(shape: tuple[int, int, int], classes: int) -> Classifier:
-    """LeNet-5 (LeCun et al., 1998) with ReLU and max-pooling; its 5 x 5 positions are made at any picture size."""
+    """LeNet-5 (LeCun et al., 1998) with ReLU and max-pooling; pooling gives 5 x 5 positions at any picture size."""
 
     def stage(inputs: int, outputs: int, padding: int) -> nn.Sequential:
         return nn.Sequential(nn.Conv2d(inputs, outputs, 5, padding=padding), nn.ReLU(inplace=True), nn.MaxPool2d(2))

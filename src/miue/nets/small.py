@@ -10,7 +10,7 @@ from miue.nets.base import Classifier, Pool, Residual, convolution
 
 
 def small_cnn(shape: tuple[int, int, int], classes: int, width: int = 32) -> Classifier:
-    """Three plain convolutions at stride 2: the cheapest network that learns pictures."""
+    """Three plain convolutions with stride 2: the cheapest network that learns from pictures."""
     layers: OrderedDict[str, nn.Module] = OrderedDict(
         stem=convolution(shape[0], width, 2),
         down1=convolution(width, 2 * width, 2),

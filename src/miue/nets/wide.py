@@ -12,7 +12,7 @@ from miue.nets.base import Classifier, Pool
 
 
 class _Block(nn.Module):
-    """Normalisation and ReLU before each of two convolutions; a 1 x 1 convolution beside them where widths differ."""
+    """Normalisation and ReLU before each of two convolutions; a 1 x 1 shortcut if the widths differ."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class _Block(nn.Module):
 def wide_resnet(shape: tuple[int, int, int], classes: int, depth: int = 28, width: int = 10) -> Classifier:
     """WRN-depth-width: a 3 x 3 stem, then three groups of (depth - 4) / 6 blocks with 16, 32, 64 times width channels.
 
-    Raises UserError for a depth that is not 6 n + 4.
+    Raises UserError if the depth is not 6 n + 4.
     """
     if depth < 10 or (depth - 4) % 6:
         raise UserError(f"wrn: depth={depth} is not 6 n + 4, as in 16, 28 or 34")
