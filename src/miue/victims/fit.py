@@ -1,4 +1,4 @@
-"""Victims: what somebody else trains. A recipe is the complete description of that training; `fit` carries it out."""
+"""Victims: networks that somebody else trains on the set. A recipe describes the training; `fit` carries it out."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ from miue.training.batches import Batch, Batches
 from miue.training.loop import Training, accuracy, cosine
 from miue.victims.recipe import Recipe
 
-TRAINED = "trained"  # folder of victims whose weights are kept, for all that look at them
+TRAINED = "trained"  # folder for the weights of victims, shared by all analyses
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a victim trains on, purified where its recipe says so, and the part that it holds out."""
+    """The training pictures of a victim, purified if the recipe says so."""
 
     train: Batches
     held: Batches | None
+    """The part that is held out; None if the recipe holds out nothing."""
 
 
 def prepare(data: ImageSet, recipe: Recipe, run: Run) -> Prepared:
-    """Purify the whole training set, once, then hold out a part. Purified pictures are float: four times the memory."""
+    """Purify the whole training set once, then hold out a part. Purified pictures are float: four times the memory."""
     x: Any = data.images.float().div_(255) if recipe.purify else None
     for purify in recipe.purify:
         x = purify(x, data.labels, run)
@@ -46,7 +47,7 @@ def prepare(data: ImageSet, recipe: Recipe, run: Run) -> Prepared:
 
 @dataclass
 class _Best:
-    """The weights of the epoch that was best on what was held out."""
+    """The weights of the epoch that is best on the held-out part."""
 
     epoch: int = 0
     accuracy: float = -1.0
@@ -63,7 +64,7 @@ class _Best:
 
 
 def fit(data: ImageSet | Prepared, recipe: Recipe, run: Run) -> nets.Classifier:
-    """Train a network as a recipe says. Resumes after the last finished epoch where `run` keeps state."""
+    """Train a network as a recipe says and return it. Resumes after the last finished epoch if `run` saves state."""
     return watched_fit(data, recipe, run)[0]
 
 
@@ -73,10 +74,10 @@ def watched_fit(
     run: Run,
     watch: Callable[[int, nets.Classifier], float | None] | None = None,
 ) -> tuple[nets.Classifier, dict[int, float]]:
-    """Train a network from random weights, or from where its recipe starts; also what `watch` saw after which epoch.
+    """Train a network and return it with the values of `watch` by epoch, counted from 1.
 
-    data: the training set, or what `prepare` made of it. Epochs count from 1. Resumes after the last finished epoch
-    where `run` keeps state.
+    data: the training set, or the result of `prepare`. watch(epoch, net): called after each epoch; None is left out.
+    Resumes after the last finished epoch if `run` saves state.
     """
     ready = data if isinstance(data, Prepared) else prepare(data, recipe, run)
     batches, data = ready.train, ready.train.data
@@ -86,7 +87,7 @@ def watched_fit(
     optimizer = _optimizer(net.head if probe else net, recipe)
     identity, text = _identity(data, recipe, run), f"{recipe.net} on {data.name}"
     training = Training(net, optimizer, run, text, "victim", identity)
-    seen: list[tuple[int, float]] = training.facts.setdefault("seen", [])
+    values: list[tuple[int, float]] = training.facts.setdefault("seen", [])
     best = _Best(*training.facts.get("best", ()), weights=training.tensors)
     if not training.done:
         for start in recipe.start:
@@ -100,7 +101,7 @@ def watched_fit(
         loss = partial(_loss, net, recipe, len(data.classes), run.rng("augment", epoch), epoch / recipe.epochs)
         training.learn(loss, batches.shuffled(recipe.batch, "victim", epoch), "layers", epoch)
         if watch and (value := watch(epoch + 1, net)) is not None:
-            seen.append((epoch + 1, value))
+            values.append((epoch + 1, value))
         if ready.held:
             best.offer(epoch + 1, accuracy(net, ready.held, run), net)
             training.tensors, training.facts["best"] = best.weights, (best.epoch, best.accuracy)
@@ -108,17 +109,17 @@ def watched_fit(
     net.requires_grad_(True)
     for finish in recipe.finish:
         finish(net, batches, run)
-    return net, dict(seen)
+    return net, dict(values)
 
 
 def keep_victim(net: nets.Classifier, data: ImageSet, recipe: Recipe, run: Run) -> None:
-    """Keep the weights of a trained victim where `run` keeps state, by what it was trained on and how."""
+    """Save the weights of a trained victim in `run.keep`, under a digest of its data, recipe and seed."""
     identity = _identity(data, recipe, run)
     run.save(digest(identity), net.state_dict(), identity)
 
 
 def kept_victim(data: ImageSet, recipe: Recipe, run: Run) -> nets.Classifier | None:
-    """The victim that `keep_victim` kept for the same set, recipe and seed; None where there is none."""
+    """The victim that `keep_victim` saved for the same data, recipe and seed; None if there is none."""
     identity = _identity(data, recipe, run)
     weights = run.load(digest(identity), **identity)
     if weights is None:

@@ -59,38 +59,39 @@ class Smoothed:
 
 
 PLAIN = FlipCrop, CrossEntropy, Smoothed
-"""Parts of a recipe that are no defenses."""
+"""Parts of a recipe that do not count as defenses."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a victim is trained: the network, SGD or AdamW with a cosine rate, and what is done to pictures and network.
-
-    net: any name that `nets.build` takes; of one in a user's file the repr, and so every digest, says which code it is.
-    warmup: share of all steps with a linear rise. hold_out: share of the training set that is kept back; the weights
-    of the epoch that is best on it are the victim's (0: those of the last epoch). It is a part of what was published:
-    of a protected set the held-out part is protected, too, and says little about clean pictures. What somebody with
-    clean pictures could pick is the best epoch of a record. patience: epochs without a gain there after which training
-    stops (0: never). source: where the numbers come from.
-    """
+    """The training of a victim: the network, SGD or AdamW with a cosine rate, and the defenses in their slots."""
 
     net: str = "resnet18"
+    """Any name that `nets.build` takes. For a network in a user's file the repr, and so every digest, includes its
+    code."""
     epochs: int = 60
     batch: int = 128
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.1
+    """Largest learning rate."""
     warmup: float = 0.0
+    """Share of all steps with a linear rise of the rate."""
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 5e-4
     hold_out: float = 0.0
+    """Share of the training set that is held out. The victim gets the weights of the epoch that is best on it; with 0,
+    those of the last epoch. The held-out part of a protected set is protected too, so it says little about clean
+    pictures. Somebody with clean pictures could pick the best epoch, which records give."""
     patience: int = 0
+    """Training stops after this many epochs without a gain on the held-out part; 0: never."""
     purify: tuple[Purify, ...] = ()
     augment: tuple[Augment, ...] = (FlipCrop(),)
     loss: Loss = CrossEntropy()
     start: tuple[Start, ...] = ()
     finish: tuple[Finish, ...] = ()
     source: str = ""
+    """Where the numbers come from."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "net", nets.named(self.net))
@@ -111,9 +112,9 @@ class Recipe:
             )
 
     def defended(self, *defenses: Defense) -> Recipe:
-        """The same training with defenses, each in its slot: after what is there, or instead of the plain loss.
+        """A copy of the recipe with defenses added, each in its slot. A loss replaces the plain one.
 
-        Raises UserError where two of them want to be the loss.
+        Raises UserError if there are two losses.
         """
         several = "purify", "augment", "start", "finish"
         slots: dict[str, tuple[Any, ...]] = {slot: getattr(self, slot) for slot in several} | {"loss": ()}
@@ -126,13 +127,13 @@ class Recipe:
 
     @property
     def defense(self) -> str:
-        """Spelling of the defenses in it, "gray+jpeg:quality=10"; empty where there is none."""
+        """Spelling of its defenses, such as "gray+jpeg:quality=10"; empty if there are none."""
         parts = (*self.purify, *self.start, *self.augment, self.loss, *self.finish)
         return "+".join(spell(part) for part in parts if type(part) not in PLAIN)
 
     @property
     def victim(self) -> str:
-        """What its runs are called: the network, and the defense where there is one."""
+        """The name of the victim: the network, and the defense if there is one."""
         return f"{self.net} + {self.defense}" if self.defense else str(self.net)
 
     def described(self) -> dict[str, Any]:

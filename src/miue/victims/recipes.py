@@ -1,4 +1,4 @@
-"""Named recipes, with their source."""
+"""Named recipes with their sources."""
 
 from __future__ import annotations
 
@@ -62,15 +62,15 @@ RECIPES: Mapping[str, Recipe] = {
 
 
 def list_recipes() -> list[str]:
-    """Names of the recipes, for `recipe`."""
+    """The names that `recipe` takes."""
     return list(RECIPES)
 
 
 def recipe(text: str, net: str | None = None) -> Recipe:
-    """A recipe from its spelling: "quick", "papers:lr=0.5,epochs=200". Raises UserError that names what is allowed.
+    """Build a recipe from its spelling, such as "quick" or "papers:lr=0.5,epochs=200".
 
-    net: another network than the recipe's, as `net=` in the spelling. It comes with the rate and the optimizer that it
-    needs; what the spelling says of them holds.
+    net: a network that replaces the recipe's, like `net=` in the spelling. It sets the rate and the optimizer that it
+    needs; values in the spelling have priority. Raises UserError, with the allowed values, if the recipe is unknown.
     """
     name, words, given = split(text)
     if name not in RECIPES or words:
@@ -83,7 +83,7 @@ def recipe(text: str, net: str | None = None) -> Recipe:
 
 
 def _for_victim(base: Recipe, net: str) -> Recipe:
-    """The recipe with another network, and with the optimizer and the rate that this network needs."""
+    """A copy of the recipe with another network, and with the optimizer and the rate that this network needs."""
     own = nets.facts(net)
     lr = base.lr if own.lr is None else own.lr
     if own.optimizer == "sgd" or base.optimizer == own.optimizer:

@@ -1,4 +1,4 @@
-"""The slots of a recipe that defenses fill: what each of them is called with, and when."""
+"""The slots of a recipe for defenses: the call of each, and when it happens."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor
 
 @runtime_checkable
 class Purify(Protocol):
-    """A defense that cleans the training pictures once, before training: x is the whole set, in main memory.
+    """A defense that cleans the training pictures once, before training. x: the whole set, in main memory.
 
-    It may leave the 8-bit grid, and [0,1] where it says so by `unbounded`. Rows stay where they are.
+    The result may leave the 8-bit grid, and [0,1] if the defense declares `unbounded`. Rows keep their places.
     """
 
     slot: ClassVar[Literal["purify"]]
@@ -34,7 +34,7 @@ class Augment(Protocol):
 
 @runtime_checkable
 class Loss(Protocol):
-    """The victim's training loss for one batch. done: the share of the training that is over, in [0,1)."""
+    """The victim's training loss for one batch. done: the finished share of the training, in [0,1)."""
 
     slot: ClassVar[Literal["loss"]]
 
@@ -45,10 +45,10 @@ class Loss(Protocol):
 
 @runtime_checkable
 class Start(Protocol):
-    """What is done to a network before it is trained. probe: afterwards only the head learns, on features as they are.
+    """A change of a network, in place, before it is trained.
 
-    train: the `Batches` that the victim trains on. The network is changed in place. A method check(net), where there
-    is one, raises UserError for a network that it does not fit, before anything is trained.
+    train: the `Batches` that the victim trains on. probe: whether only the head learns afterwards, on fixed features.
+    An optional method check(net) raises UserError if it does not fit the network; it is called before any training.
     """
 
     slot: ClassVar[Literal["start"]]
@@ -61,9 +61,10 @@ class Start(Protocol):
 
 @runtime_checkable
 class Finish(Protocol):
-    """What is done to a network after it was trained, in place. train: the `Batches` that it was trained on.
+    """A change of a network, in place, after it was trained. train: the `Batches` that it was trained on.
 
-    One that learns from other pictures gives them by `pictures(training set)`, so that none of them tests the victim.
+    A defense that learns from other pictures returns them from `pictures(training set)`, so that none is a test
+    picture of the victim.
     """
 
     slot: ClassVar[Literal["finish"]]
