@@ -1,1 +1,1 @@
-"""Batches, views, bounded steps and the one training loop."""
+"""Batches, views, bounded steps and the only training loop."""

@@ -1,4 +1,4 @@
-"""From an ImageSet to float batches on the run's device, and per-sample crop and flip as tensor algebra."""
+"""Float batches on the run's device from an ImageSet."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from miue.core.run import Run
 from miue.core.types import ImageSet
 
-RESIDENT = 16 * 2**30  # bytes of pictures that are kept on an accelerator
+RESIDENT = 16 * 2**30  # largest number of bytes of pictures that stay on an accelerator
 
 Batch = tuple[Int[Tensor, "b"], Float[Tensor, "b c h w"], Int[Tensor, "b"]]
 
@@ -20,7 +20,7 @@ Batch = tuple[Int[Tensor, "b"], Float[Tensor, "b c h w"], Int[Tensor, "b"]]
 def order(labels: Int[Tensor, "n"], generator: torch.Generator, group: int = 1) -> Int[Tensor, "n"]:
     """A random order of all rows in which rows of one class come in runs of `group` (1: a plain shuffle).
 
-    Groups give every picture of a small batch companions of its own class, however many classes there are.
+    With groups, every picture in a small batch has others of its class beside it, even if there are many classes.
     """
     shuffled = torch.randperm(len(labels), generator=generator)
     if group == 1:
@@ -31,10 +31,10 @@ def order(labels: Int[Tensor, "n"], generator: torch.Generator, group: int = 1) 
 
 
 class Batches:
-    """The pictures of one process as uint8 on its device (where they fit), turned into float once per batch.
+    """The pictures of one process, as uint8 on its device if they fit; each batch is converted to float.
 
-    rows: which rows of the set are ours; every process makes the same number of batches, none is left out.
-    purified: float pictures instead of the set's own, row by row, where a defense has left the 8-bit grid.
+    rows: the rows of this process (default: all). Every process makes the same number of batches.
+    purified: float pictures that replace those of the set, row by row, if a defense has left the 8-bit grid.
     """
 
     def __init__(
@@ -56,17 +56,17 @@ class Batches:
         return x if x.is_floating_point() else x.float().div_(255)
 
     def count(self, size: int) -> int:
-        """Batches of about `size` over all processes together, the same number in each of them, none of them empty."""
+        """Batches of each process, for about `size` pictures over all processes together. No batch is empty."""
         return max(min(math.ceil(len(self.data) / size), len(self.data) // self.run.world), 1)
 
     def shuffled(self, size: int, *names: object, group: int = 1) -> Iterator[Batch]:
-        """(index, x, y) in an order drawn from the names; batches differ by one picture at most."""
+        """Yield (index, x, y) in an order drawn from the names. Sizes of batches differ by one picture at most."""
         labels = self.data.labels[self.rows]
         shuffle = order(labels, self.run.rng("order", *names, self.run.rank), group)
         for part in self.rows[shuffle].tensor_split(self.count(size)):
             yield part, self.take(part), self.run.put(self.data.labels[part])
 
     def in_order(self, size: int) -> Iterator[Batch]:
-        """(index, x, y) in the set's order."""
+        """Yield (index, x, y) in the order of the set."""
         for part in self.rows.split(size):
             yield part, self.take(part), self.run.put(self.data.labels[part])

@@ -1,4 +1,4 @@
-"""Learning by contrast: two views of a picture should be alike, those of other pictures not (SimCLR, ICML 2020)."""
+"""Contrastive learning: views of one picture should be alike, those of different pictures not (SimCLR, ICML 2020)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-# luma and two chroma axes of a colour (YIQ): grey is chroma times 0, saturation chroma times s, hue its rotation
+# luma and two chroma axes of a colour (YIQ): grey scales chroma by 0, saturation scales it by s, hue rotates it
 YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 
 

@@ -1,4 +1,4 @@
-"""The one training loop of the package, accuracy, and the state of a network and its optimizer as plain tensors."""
+"""The only training loop of the package, accuracy, and the state of network and optimizer as plain tensors."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from miue.core.types import ImageSet
 from miue.training.batches import Batches
 
 log = logging.getLogger("miue")
-HUGE = 1e6  # no weight of a network that learned anything
-LAYOUT = 2  # of kept state: another one is not read
+HUGE = 1e6  # larger than any weight of a network that has learned
+LAYOUT = 2  # version of saved state; other versions are not read
 B = TypeVar("B")
 
 
@@ -33,10 +33,11 @@ def descend(
     step: int = 0,
     clip: float = math.inf,
 ) -> Iterator[Float[Tensor, ""]]:
-    """One optimizer step a batch; gradients are averaged over processes. Yields losses still on the device.
+    """Take one optimizer step for each batch and yield its loss, still on the device.
 
-    rate(step) is the learning rate, so that resuming at a step needs no scheduler state. clip: largest L2 norm of the
-    gradient of all parameters together.
+
+    Gradients are averaged over processes. rate(step) is the learning rate, so that resuming at a step needs no
+    scheduler state. clip: largest L2 norm of the gradient of all parameters together.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for number, batch in enumerate(stream, step):
@@ -53,7 +54,7 @@ def descend(
 
 
 def cosine(peak: float, steps: int, warmup: float = 0.0, floor: float = 0.0) -> Callable[[int], float]:
-    """Linear rise over the share `warmup` of all steps, then a half cosine from `peak` down to `floor`."""
+    """A rate by step: a linear rise over the share `warmup` of all steps, then a half cosine from `peak` to `floor`."""
     rise = int(steps * warmup)
 
     def rate(step: int) -> float:
@@ -67,7 +68,7 @@ def cosine(peak: float, steps: int, warmup: float = 0.0, floor: float = 0.0) -> 
 
 @torch.no_grad()
 def accuracy(net: Any, pictures: ImageSet | Batches, run: Run, size: int = 512) -> float:
-    """Share of pictures that the network, in evaluation mode, puts in their class."""
+    """Share of pictures that the network classifies correctly. Leaves it in evaluation mode."""
     batches = pictures if isinstance(pictures, Batches) else Batches(pictures, run)
     net.eval()
     right = torch.zeros((), dtype=torch.long, device=run.device)
@@ -84,7 +85,7 @@ def state(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]
 
 
 def restore(net: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `state` took."""
+    """Load tensors from `state` into a network and its optimizer."""
     net.load_state_dict({k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")})
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
@@ -95,7 +96,7 @@ def restore(net: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[s
 
 
 def check_steps(step: float | int, lr: float | int, momentum: float | int) -> None:
-    """Raise UserError for steps of the noise, or of the surrogate's SGD, that cannot be taken."""
+    """Raise UserError if the step of the noise, or rate or momentum of the surrogate's SGD, is out of range."""
     if not (step > 0 and lr > 0):
         raise UserError(f"step_size={step:g}, lr={lr:g}: both must be positive")
     if not 0 <= momentum < 1:
@@ -103,47 +104,53 @@ def check_steps(step: float | int, lr: float | int, momentum: float | int) -> No
 
 
 def diverged(net: nn.Module) -> bool:
-    """Whether training has left weights of no use, no numbers or huge: what is made with them would mean nothing."""
+    """Whether weights are NaN or huge, so that results with this network would be meaningless."""
     return not all((p.abs() < HUGE).all() for p in net.parameters())
 
 
 def weights_digest(net: nn.Module) -> str:
-    """A name for the weights and buffers of a network."""
+    """A digest of the weights and buffers of a network."""
     return digest(*((name, tensor_digest(value)) for name, value in net.state_dict().items()))
 
 
 @dataclass
 class Training:
-    """A network on its way: progress, seeds of random layers, averaged buffers, divergence, and state that is kept.
+    """A network in training, with progress, seeds for random layers, averaged buffers, divergence checks, saved state.
 
         training = Training(net, optimizer, run, "SimCLR on shapes", "simclr", identity)
         for epoch in training.epochs(total, steps):
             training.learn(loss, stream(epoch))
 
-    What `run` keeps under the name, of this identity, is put back at once; `epochs` goes on after the last finished
-    one. text: what people call the training. own: every process has a state of its own; else they are the same, and
-    process 0 keeps one for all. tensors, facts: what else is kept with every epoch; the caller sets them. done: number
-    of finished epochs. tick: moves the progress on, inside `epochs`.
+    State that `run` saved under this name and identity is restored at once, and `epochs` continues after the last
+    finished epoch.
     """
 
     net: nn.Module
     optimizer: torch.optim.Optimizer
     run: Run
     text: str
+    """Name of the training in messages."""
     name: str
+    """Name of the saved state."""
     identity: Mapping[str, Any]
+    """Data and settings that saved state must match."""
     own: bool = False
+    """Whether every process has its own state. Else all have the same, and process 0 saves it."""
     tensors: dict[str, Tensor] = field(init=False, default_factory=dict)
+    """More tensors to save with every epoch; the caller sets them."""
     facts: dict[str, Any] = field(init=False, default_factory=dict)
+    """More values to save with every epoch; the caller sets them."""
     done: int = field(init=False)
+    """Number of finished epochs."""
     tick: Callable[..., None] = field(init=False)
+    """Advances the progress, inside `epochs`."""
 
     def __post_init__(self) -> None:
         self.identity = {**self.identity, "layout": LAYOUT}
         slots = {self._slot(0), self._slot(1)}
-        found = [kept for slot in slots if (kept := self.run.load(slot, **self.identity))]
-        self.done = self.run.least(max((meta["epoch"] for _, meta in found), default=0))
-        for tensors, meta in found:
+        states = [saved for slot in slots if (saved := self.run.load(slot, **self.identity))]
+        self.done = self.run.least(max((meta["epoch"] for _, meta in states), default=0))
+        for tensors, meta in states:
             if meta["epoch"] == self.done:
                 restore(self.net, self.optimizer, tensors)
                 more = {k.removeprefix("more."): v for k, v in tensors.items() if k.startswith("more.")}
@@ -153,10 +160,10 @@ class Training:
     def epochs(
         self, total: int, steps: int, rate: Callable[[int], float] | None = None, more: int = 0
     ) -> Iterator[int]:
-        """Yield the epochs that are left of `total`, from 0; each is kept when the caller asks for the next.
+        """Yield the numbers of the remaining epochs of `total`, from 0. State is saved after each epoch.
 
-        steps: batches of an epoch. rate: that of a step; None is a half cosine from the optimizer's own rate to 0.
-        more: ticks of an epoch beside its batches.
+        steps: batches in an epoch. rate: learning rate by step; None is a half cosine from the optimizer's rate to 0.
+        more: ticks in an epoch besides its batches.
         """
         self._steps, self._rate, ticks = steps, rate or cosine(self._peak, total * steps), steps + more
         with self.run.progress(self.text, total * ticks, self.done * ticks) as self.tick:
@@ -164,15 +171,16 @@ class Training:
                 yield epoch
                 self.done = epoch + 1
                 if self.own or self.run.rank == 0:
-                    kept = state(self.net, self.optimizer) | {f"more.{k}": v for k, v in self.tensors.items()}
-                    self.run.save(self._slot(epoch), kept, {**self.identity, "epoch": self.done, "facts": self.facts})
+                    tensors = state(self.net, self.optimizer) | {f"more.{k}": v for k, v in self.tensors.items()}
+                    meta = {**self.identity, "epoch": self.done, "facts": self.facts}
+                    self.run.save(self._slot(epoch), tensors, meta)
 
     def learn(
         self, loss: Callable[[B], Float[Tensor, ""]], stream: Iterable[B], *seeds: object, clip: float = math.inf
     ) -> None:
-        """A step a batch, then buffers are averaged over processes. Raises UserError where the weights diverged.
+        """Take one step for each batch, then average buffers over processes. Raises UserError if the weights diverge.
 
-        seeds: what random layers draw from; by default the name and the epoch. clip: as for `descend`.
+        seeds: seed names for random layers; by default the name and the epoch. clip: as for `descend`.
         """
         with self.run.seeded(*(seeds or (self.name, "layers", self.done))):
             for _ in descend(loss, stream, self.optimizer, self._rate, self.run, self.done * self._steps, clip):
@@ -189,6 +197,9 @@ class Training:
         return self.optimizer.defaults["lr"]
 
     def _slot(self, epoch: int) -> str:
-        """One name for all processes, or two a process, in turn: they may be killed an epoch apart."""
+        """Name of the saved state of an epoch.
+
+        There is one for all processes, or two for each, used in turn, since processes may be killed an epoch apart.
+        """
         run = self.run
         return f"{self.name}-{run.rank}of{run.world}-{epoch % 2}" if self.own and run.world > 1 else self.name

@@ -16,15 +16,15 @@ from miue.training import perturb
 
 
 def check_cells(cells: int, side: int) -> None:
-    """Raise UserError for a noise grid that is finer than the canvas, or has a negative side."""
+    """Raise UserError if a noise grid is finer than the canvas or has a negative side."""
     if not 0 <= cells <= side:
         raise UserError(f"cells={cells} is not between 0 (pixel-wise) and {side}, the side of the canvas")
 
 
 def add(x: Float[Tensor, "b c h w"], delta: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """x + delta with the values of a picture, clamp(x + delta, 0, 1), and the gradient of the plain sum.
+    """clamp(x + delta, 0, 1), but with the gradient of the plain sum.
 
-    With the clamp's own gradient a delta that pushed a white pixel further up would never come back.
+    With the gradient of the clamp, a delta that pushes a white pixel further up would never come back.
     """
     y = x + delta
     return y + (y.detach().clamp(0, 1) - y.detach())
@@ -33,14 +33,14 @@ def add(x: Float[Tensor, "b c h w"], delta: Float[Tensor, "b c h w"]) -> Float[T
 def signed_step(
     delta: Float[Tensor, "*shape"], gradient: Float[Tensor, "*shape"], step: float, budget: Budget
 ) -> Float[Tensor, "*shape"]:
-    """delta - step * sign(gradient), back in the budget: one descent step. Raises ValueError unless it is in "linf"."""
+    """One descent step: delta - step * sign(gradient), clamped to the budget. Raises ValueError unless it is "linf"."""
     if budget.norm != "linf":
         raise ValueError(f"signed steps keep a budget in linf, not in {budget.norm}: the facts of the attack are wrong")
     return (delta - step * gradient.sign()).clamp_(-budget.unit, budget.unit)
 
 
 def direction(gradient: Float[Tensor, "b *shape"]) -> Float[Tensor, "b *shape"]:
-    """Every row divided by its mean absolute value, so that rows count alike in sums; rows of zeros stay zeros."""
+    """Each row divided by its mean absolute value, so that all rows have equal weight in sums. Zero rows stay zero."""
     size = gradient.flatten(1).abs().mean(1).clamp_min(torch.finfo(gradient.dtype).tiny)
     return gradient / size.reshape(-1, *[1] * (gradient.ndim - 1))
 
@@ -51,7 +51,7 @@ def class_mean(
     k: int,
     total: Callable[[Tensor], Tensor] = lambda table: table,
 ) -> Float[Tensor, "b *shape"]:
-    """For every row the mean over all rows of its class, one of k; `total` sums a table over processes."""
+    """For each row, the mean over all rows of its class (one of k). `total` sums a table over processes."""
     return class_means(rows, y, k, total)[y]
 
 
@@ -61,7 +61,7 @@ def class_means(
     k: int,
     total: Callable[[Tensor], Tensor] = lambda table: table,
 ) -> Float[Tensor, "k *shape"]:
-    """The mean row of each of k classes; 0 for one without rows."""
+    """The mean row of each of k classes; 0 for a class without rows. `total` sums a table over processes."""
     sums = total(rows.new_zeros(k, *rows.shape[1:]).index_add_(0, y, rows))
     count = total(y.bincount(minlength=k).to(rows.dtype)).clamp_min(1)
     return sums / count.reshape(-1, *[1] * (rows.ndim - 1))
@@ -73,8 +73,10 @@ def keep_in_range(delta: Float[Tensor, "b c h w"], x: Float[Tensor, "b c h w"]) 
 
 
 def random_start(shape: tuple[int, ...], budget: Budget, generator: torch.Generator) -> Float[Tensor, "*shape"]:
-    """Random rows of the budget's full size: uniform in the L-infinity ball; a uniform direction of length eps for
-    "l2"; uniform values at eps random pixels for "l0"."""
+    """Random rows inside the budget.
+
+    "linf": uniform in the ball. "l2": a uniform direction of length eps. "l0": uniform values at eps random pixels.
+    """
     if budget.norm == "l2":
         direction = torch.randn(shape, generator=generator)
         return scaled(direction, budget)
@@ -86,11 +88,11 @@ def random_start(shape: tuple[int, ...], budget: Budget, generator: torch.Genera
 
 
 def scaled(delta: Float[Tensor, "k c h w"], budget: Budget) -> Float[Tensor, "k c h w"]:
-    """Each row at the full size of an "l2" or "linf" budget, within [-1, 1]; rows of zeros stay."""
+    """Each row scaled to the full size of an "l2" or "linf" budget, then clamped to [-1, 1]. Zero rows stay zero."""
     order = 2 if budget.norm == "l2" else torch.inf
     size = torch.linalg.vector_norm(delta.flatten(1), order, dim=1).clamp_min(torch.finfo(delta.dtype).tiny)
-    wanted = budget.eps if budget.norm == "l2" else budget.unit
-    return (delta * (wanted / size).reshape(-1, 1, 1, 1)).clamp_(-1, 1)  # no picture changes by more
+    target = budget.eps if budget.norm == "l2" else budget.unit
+    return (delta * (target / size).reshape(-1, 1, 1, 1)).clamp_(-1, 1)  # no value of a picture can change by more
 
 
 def adversarial(
@@ -103,10 +105,10 @@ def adversarial(
     generator: torch.Generator,
 ) -> Float[Tensor, "b c h w"]:
     """Pictures near x on which the network, in evaluation mode, has a high cross-entropy to y (classes or shares)."""
-    was = net.training
+    mode = net.training
     net.eval()
     near = ascend(lambda v: F.cross_entropy(net(v), y), x, radius, step, steps, generator)
-    net.train(was)
+    net.train(mode)
     return near
 
 
@@ -118,12 +120,12 @@ def ascend(
     steps: int,
     generator: torch.Generator,
 ) -> Float[Tensor, "b c h w"]:
-    """Pictures near x where `loss` is high: `steps` signed steps from a uniform start in the L-infinity ball (PGD).
+    """Pictures near x with a high `loss`: `steps` signed steps from a uniform start in the L-infinity ball (PGD).
 
-    They stay in [0,1] as far as x does. radius, step: in [0,1] units. With 0 steps, the uniform start itself. Source:
-    Madry et al., ICLR 2018.
+    They stay in [0,1] where x does. radius, step: in [0,1] units. With 0 steps the result is the uniform start.
+    Source: Madry et al., ICLR 2018.
     """
-    start = x.detach()  # where it lies outside [0,1], as after `op`, it may stay there
+    start = x.detach()  # values outside [0,1], as after `op`, may stay there
     low = torch.minimum((start - radius).clamp_min(0), start)
     high = torch.maximum((start + radius).clamp_max(1), start)
     draw = torch.rand(x.shape, generator=generator).to(x.device) * 2 - 1
@@ -138,10 +140,10 @@ def ascend(
 def worst(
     net: Any, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"], radius: float, steps: int, generator: torch.Generator
 ) -> Float[Tensor, "b c h w"]:
-    """x moved within `radius` grey levels to where the network, in evaluation mode, has a high cross-entropy.
+    """x moved by at most `radius` grey levels to a high cross-entropy of the network, in evaluation mode.
 
-    Signed steps of 2 / steps of the radius, so that they cross the ball; 0 steps: uniform noise. Gradients go straight
-    through to x: the change counts as a constant.
+    Each signed step is 2 / steps of the radius, so that the steps can cross the ball; 0 steps: uniform noise. Gradients
+    reach x as if the change were a constant.
     """
     step = 2 * radius / max(steps, 1) / 255
     near = perturb.adversarial(net, x, y, radius / 255, step, steps, generator)

@@ -1,6 +1,6 @@
-"""What a surrogate sees of a picture: mirrored and cropped, or its worst neighbour.
+"""Views of a picture for a surrogate: mirrored and cropped.
 
-Each is drawn per picture from a generator, and differentiable, so that a gradient goes through to an aligned delta.
+Each is drawn per picture from a generator and is differentiable, so that gradients reach the delta in its own frame.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Augment = Literal["none", "flip", "flip-crop"]
 
 
 def augmented(how: Augment, x: Float[Tensor, "b c h w"], generator: torch.Generator) -> Float[Tensor, "b c h w"]:
-    """The picture itself, mirrored at random, or cropped and mirrored at random."""
+    """The pictures unchanged ("none"), mirrored at random ("flip"), or cropped and mirrored at random ("flip-crop")."""
     if how == "none":
         return x
     return flip(crop(x, generator) if how == "flip-crop" else x, generator)
@@ -29,9 +29,10 @@ def flip(x: Float[Tensor, "b c h w"], generator: torch.Generator) -> Float[Tenso
 
 
 def crop(x: Float[Tensor, "b c h w"], generator: torch.Generator, share: float = 1 / 8) -> Float[Tensor, "b c h w"]:
-    """Pad with zeros by `share` of the side (4 px of 32), cut each picture out at its own place. Differentiable.
+    """Pad with zeros by `share` of the side (4 px of 32), then crop each picture at a random place. Differentiable.
 
-    Two gathers: their backward is a plain scatter, that of an indexed unfolded view costs (2 pad + 1)^2 as much memory.
+    It uses two gathers, because their backward pass is a plain scatter. Indexing an unfolded view would cost
+    (2 pad + 1)^2 times the memory.
     """
     b, c, h, w = x.shape
     py, px = int(h * share), int(w * share)
