@@ -1,4 +1,4 @@
-"""What goes out: protected files with their manifest, checked again as a stranger reads them."""
+"""Output: protected files with their manifest, verified by reading them as any other reader does."""
 
 from miue.publish.align import align
 from miue.publish.manifest import FINAL as MANIFEST

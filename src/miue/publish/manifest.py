@@ -1,4 +1,4 @@
-"""The manifest: one line per input, private, because it leads from a published picture to its original."""
+"""The manifest: one line for each input. It is private, because it links published pictures to originals."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ FINAL, PART, PLAN = "manifest.jsonl", "manifest.part.jsonl", "outputs.json"
 
 
 class Line(Record):
-    """What became of one input. Hashes are SHA-256; max_change is in grey levels; l2 in [0,1] units; changed: share of
-    pixels; psnr in dB (None: no change)."""
+    """The outcome for one input. Hashes are SHA-256."""
 
     path: str
     out: str
@@ -37,14 +36,18 @@ class Line(Record):
     out_sha256: str = ""
     out_pixels: str = ""
     max_change: int | None = None
+    """Largest change of one value, grey levels."""
     l2: float | None = None
+    """Size of the change, [0,1] units."""
     changed: float | None = None
+    """Share of changed pixels."""
     psnr: float | None = None
+    """In dB; None if nothing changed."""
     ssim: float | None = None
 
 
 class Plan(Record):
-    """What a run writes, put down before its first file: so that it can be checked, resumed and taken away again."""
+    """The list of files of a run, saved before the first file, so that the run can be verified, resumed and removed."""
 
     version: Literal[1] = 1
     kind: Kind
@@ -52,7 +55,7 @@ class Plan(Record):
     eps: float
     norm: Norm
     inputs: int = 0
-    """Lines of the finished manifest; 0 in plans of an earlier time."""
+    """Number of lines of the finished manifest; 0 in plans of older versions."""
 
     @property
     def budget(self) -> Budget:
@@ -60,13 +63,13 @@ class Plan(Record):
 
     @classmethod
     def of(cls, private: Path) -> Plan | None:
-        """Read what is put down in a private folder; None where nothing is. Raises Damaged if it cannot be read."""
+        """The plan in a private folder; None if there is none. Raises Damaged if it cannot be read."""
         path = private / PLAN
         return cls.load(path, f"{AGAIN}, which writes it anew") if path.exists() else None
 
 
 def read_lines(path: Path) -> tuple[list[Line], int]:
-    """The lines of a manifest, and how many others are damaged, as the last one of a killed run. No file: no lines."""
+    """The lines of a manifest and the number of damaged ones (a killed run may leave one). No file gives no lines."""
     lines, damaged = list[Line](), 0
     for text in path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else ():
         try:
@@ -77,7 +80,7 @@ def read_lines(path: Path) -> tuple[list[Line], int]:
 
 
 def finished(private: Path) -> tuple[Plan, list[Line]]:
-    """The plan and the whole manifest of a finished run. Raises UserError where there is none, or a damaged one."""
+    """The plan and the whole manifest of a finished run. Raises UserError if the manifest is missing or damaged."""
     plan, path = Plan.of(private), private / FINAL
     if plan is None or not path.exists():
         raise UserError(f"{private}: holds no finished manifest; only an output of miue can be verified")
@@ -88,12 +91,12 @@ def finished(private: Path) -> tuple[Plan, list[Line]]:
 
 
 def write_lines(path: Path, lines: Iterable[Line]) -> None:
-    """All lines at once: the file appears complete or not at all."""
+    """Write all lines at once. The file appears complete or not at all."""
     write_atomically(path, lambda part: _write(part, "".join(map(as_text, lines))))
 
 
 def as_text(line: Line) -> str:
-    """One line of JSON, ASCII only: a file name with a line separator in it stays on its line."""
+    """One line of JSON, in ASCII only, so that a file name with a line separator stays on one line."""
     return json.dumps(line.model_dump()) + "\n"
 
 

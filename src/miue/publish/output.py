@@ -1,4 +1,4 @@
-"""The folder that is written and the private one beside it: what may be touched there."""
+"""Checks of the output folder and of the private folder beside it, so that no other file is changed."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ add them to shared collections or to the training data of anything that people's
 
 
 def check_output(source_location: str | Path, out: Path, private: Path, overwrite: bool, fingerprint: str) -> None:
-    """Raise UserError unless `out` may be written; with `overwrite`, unless all that is there may be deleted.
+    """Raise UserError unless `out` may be written. Changes nothing.
 
-    fingerprint: stands for data and settings; an output whose run.json has the same one is resumed. Changes nothing.
+    overwrite: everything in `out` must be deletable, that is, written by miue. fingerprint: digest of data and
+    settings; an output with the same fingerprint in run.json may be resumed.
     """
     source = Path(source_location)
     if source.exists():
@@ -40,27 +41,27 @@ def check_output(source_location: str | Path, out: Path, private: Path, overwrit
         raise UserError(f"{private}: the private folder lies in the published one; put it elsewhere")
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise UserError(f"{out}: is a {'link' if out.is_symlink() else 'file'}; give a folder that is new or empty")
-    there = files_in(out)
-    if links := [p for p in there if p.is_symlink()]:
+    existing = files_in(out)
+    if links := [p for p in existing if p.is_symlink()]:
         raise UserError(
             f"{links[0]}: is a link, and nothing is written through links; remove it or choose another output folder"
         )
     for name in ("run.json", FINAL, PART, PLAN):
         refuse_folder(private / name)
-    found = _fingerprint(private)
+    previous = _fingerprint(private)
     if overwrite:
         ours = _ours(out, private)
-        if foreign := [path for path in there if path not in ours]:
+        if foreign := [path for path in existing if path not in ours]:
             raise UserError(
                 f"{foreign[0]}: was not written by miue, so --overwrite does not touch it; move it away first"
             )
-    elif found != fingerprint and not there and (private / FINAL).exists():
+    elif previous != fingerprint and not existing and (private / FINAL).exists():
         raise UserError(
             f"{private}: holds the records of another set that was written to {out}, without which that set can be "
             "neither verified nor evaluated; choose another output folder, or give them up with --overwrite"
         )
-    elif there and found != fingerprint:
-        if found is None:
+    elif existing and previous != fingerprint:
+        if previous is None:
             raise UserError(
                 f"{out}: is not empty and was not written by miue; choose another output folder or empty it"
             )
@@ -71,7 +72,7 @@ def check_output(source_location: str | Path, out: Path, private: Path, overwrit
 
 
 def check_folders(source: Source, out: Path) -> None:
-    """UserError where two folders of a set would be one on the file system of `out`, and their pictures would mix."""
+    """Raise UserError if two folders of a set would be one folder on the file system of `out`, and mix."""
     if source.kind not in ("folder", "named"):
         return
     at = next(path for path in (out, *out.resolve().parents) if path.is_dir())
@@ -84,7 +85,7 @@ def check_folders(source: Source, out: Path) -> None:
 
 
 def _is_merged(at: Path, names: Sequence[str]) -> bool:
-    """Whether some of these names stand for one folder below `at`. It is tried, in a folder that is removed again."""
+    """Whether two of these names would be one folder below `at`. Tries it in a temporary folder."""
     with TemporaryDirectory(prefix=".miue-", dir=at) as probe:
         try:
             for name in names:
@@ -95,18 +96,18 @@ def _is_merged(at: Path, names: Sequence[str]) -> bool:
 
 
 def refuse_existing(path: Path, instead: str) -> None:
-    """UserError where something is there already: asked before work, and again before writing."""
+    """Raise UserError if `path` exists. Call it before the work, and again before writing."""
     if path.exists():
         raise UserError(f"{path}: exists already; choose {instead}")
 
 
 def files_in(folder: Path) -> list[Path]:
-    """Every file and link below a folder, links not followed."""
-    found = []
+    """Every file and link below a folder, sorted. Links are not followed."""
+    paths = []
     for root, folders, files in os.walk(folder):
         at = Path(root)
-        found += [at / name for name in files] + [at / name for name in folders if (at / name).is_symlink()]
-    return sorted(found)
+        paths += [at / name for name in files] + [at / name for name in folders if (at / name).is_symlink()]
+    return sorted(paths)
 
 
 def _refuse_overlap(source: Path, out: Path, private: Path) -> None:
@@ -131,14 +132,14 @@ def _fingerprint(private: Path) -> str | None:
 
 
 def _ours(out: Path, private: Path) -> set[Path]:
-    """What an earlier run wrote, or was writing, to `out`."""
+    """The files that an earlier run wrote, or began to write, in `out`."""
     plan = Plan.of(private)
     ours = {out / name for name in (NOTICE, *(plan.files if plan else ()))}
     return ours | {path.with_name(f".{path.name}.part") for path in ours}
 
 
 def clear_output(out: Path, private: Path) -> None:
-    """Delete what an earlier run wrote to `out`, and its manifest. Other files stay, and so do their folders."""
+    """Delete the files of an earlier run in `out`, and its manifest. Other files stay, and so do their folders."""
     for path in _ours(out, private):
         path.unlink(missing_ok=True)
     for root, _, _ in os.walk(out, topdown=False):

@@ -1,4 +1,4 @@
-"""Pictures that a person looks at: original, protected and the amplified difference side by side; a set as a folder."""
+"""Pictures for people: originals, protected pictures and amplified differences in one sheet; a set as a folder."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ TILE = 128
 
 
 def preview(clean: Source, out: Path, to: Path, count: int = 8) -> Path:
-    """A PNG with `count` columns, spread over the set: original above protected above grey + 10 x difference.
+    """Write a PNG with `count` columns from all over the set: original, protected, grey + 10 x difference.
 
-    It shows clean pictures: keep it private. UserError where nothing corresponds or `to` lies in one of the sets.
+    It shows clean pictures, so keep it private. Raises UserError if the sets do not belong together, or if `to` lies in
+    one of them.
     """
     if count < 1:
         raise UserError(f"{count} pictures: at least 1")
@@ -49,14 +50,14 @@ def preview(clean: Source, out: Path, to: Path, count: int = 8) -> Path:
 
 
 def export(data: ImageSet, folder: Path) -> Path:
-    """Write a set as a folder of class folders with PNG files; the folder appears complete or not at all.
+    """Write a set as a folder of class folders with PNG files. The folder appears complete or not at all.
 
-    Raises UserError where the folder exists.
+    Raises UserError if the folder exists.
     """
     refuse_existing(folder, "another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-        part = Path(temporary) / folder.name  # made with the usual rights, which the temporary one does not have
+        part = Path(temporary) / folder.name  # a subfolder, since the temporary folder has other permissions
         with named(folder):
             for name, image in zip(data.sources, data.images, strict=True):
                 path = part / name

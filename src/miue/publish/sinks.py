@@ -1,4 +1,4 @@
-"""Where protected pictures go: a tree of files, parquet shards, or an .npz file. Each file appears complete or not."""
+"""Writers of protected pictures: a tree of files, parquet shards, or an .npz file. No file appears incomplete."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from miue.data.tables import ParquetStore
 
 Form = Literal["png", "webp"]
 GROUP = 256 * 2**20
-"""Bytes of pictures in one row group: a reader cannot take a group of more than 2 GiB, whatever the source's had."""
+"""Largest number of bytes of pictures in one row group, since readers cannot take groups of more than 2 GiB."""
 
 
 @dataclass(frozen=True)
 class Sink(ABC):
-    """Writes groups of rows; the rows of a group share one file. files: what it writes, relative to `out`."""
+    """Base class of writers. They write groups of rows; the rows of a group share one file."""
 
     source: Source = field(repr=False)
     out: Path
@@ -35,12 +35,13 @@ class Sink(ABC):
 
     @property
     @abstractmethod
-    def files(self) -> tuple[str, ...]: ...
+    def files(self) -> tuple[str, ...]:
+        """Paths of the files that it writes, relative to `out`."""
 
     @property
     @abstractmethod
     def groups(self) -> Sequence[range]:
-        """Rows of `source.usable`, one range per file, in order."""
+        """Rows of `source.usable`: one range for each file, in order."""
 
     def encode(self, picture: Picture) -> Payload:
         return encode(picture, self.form)
@@ -53,26 +54,26 @@ class Sink(ABC):
     def stored(self, at: int) -> Iterator[Payload]:
         """Read group number `at` back from disk. Raises OSError, ValueError or UserError if it is damaged."""
 
-    def flush(self) -> None:  # noqa: B027 (a sink whose files are large has flushed them one by one)
-        """Bring to disk what `put` left to the system."""
+    def flush(self) -> None:  # noqa: B027 (sinks of large files flush each in `put`)
+        """Flush files to disk that `put` has not flushed."""
 
 
 def sink_for(source: Source, out: Path, form: Form) -> Sink:
-    """The same kind as came in; a named set becomes a folder of class folders."""
+    """A sink of the same kind as the source. A named set becomes a folder of class folders."""
     return {"parquet": ParquetSink, "npz": NpzSink}.get(source.kind, TreeSink)(source, out, form)
 
 
 def out_name(out: str, kind: str, form: Form) -> str:
-    """Where a picture lies in the output, given its entry's `out`."""
+    """Path of a picture in the output, from `out` of its entry."""
     return f"{out.removesuffix('.png')}.{form}" if kind in ("folder", "named") else out
 
 
 @dataclass(frozen=True)
 class TreeSink(Sink):
-    """One file per picture. They are flushed together: after a power cut, a damaged one is found and written again."""
+    """One file for each picture. All are flushed together; a resumed run detects files damaged by a power cut."""
 
     _folders: set[Path] = field(default_factory=set, repr=False)
-    """Those that lead through no link."""
+    """Folders that are known to contain no link in their path."""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -101,7 +102,7 @@ class TreeSink(Sink):
 
 
 class ParquetSink(Sink):
-    """The shards of the source, same names, columns and schema; rows without protection are left out."""
+    """Shards with the names, columns and schema of the source's. Rows that are not protected are left out."""
 
     @property
     def store(self) -> ParquetStore:
@@ -141,7 +142,7 @@ class ParquetSink(Sink):
                     writer.write_table(self._group(table.slice(start), cells))
 
     def _group(self, table: pa.Table, cells: list[Any]) -> pa.Table:
-        """Rows of the source as they are published, with new pictures."""
+        """A table of rows of the source in the published schema, with new pictures."""
         schema, image = self.store.schema, self.store.column
         arrays = [pa.array(cells, f.type) if f.name == image else table.column(f.name) for f in schema]
         return pa.table(arrays, schema)
@@ -154,7 +155,7 @@ class ParquetSink(Sink):
 
 
 def _cell(old: Any, data: Payload, form: Form, kind: pa.DataType) -> dict | Payload:
-    """The new value of an image column of this type; the name in it gets the extension of what it holds now."""
+    """The new value of an image column of this type. The path in it gets the extension of the new format."""
     if not pa.types.is_struct(kind):
         return data
     path = old["path"].as_py() if kind.get_field_index("path") >= 0 else None
@@ -162,7 +163,7 @@ def _cell(old: Any, data: Payload, form: Form, kind: pa.DataType) -> dict | Payl
 
 
 class NpzSink(Sink):
-    """One .npz file with the same arrays; only the pictures differ."""
+    """One .npz file with the arrays of the source; only the pictures differ."""
 
     @property
     def store(self) -> ArrayStore:
@@ -187,7 +188,7 @@ class NpzSink(Sink):
         arrays = load_npz(Path(self.store.location)) | {self.store.key: images}
 
         def save(part: Path) -> None:
-            with part.open("wb") as file:  # numpy would add its own extension to a name
+            with part.open("wb") as file:  # a file object, because numpy adds its extension to a path
                 np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
 
         write_atomically(self.out / self.files[0], save)

@@ -1,4 +1,4 @@
-"""Check an output against its manifest: what is there is protected, and nothing else is there."""
+"""Check an output against its manifest: all pictures are protected, and there are no other files."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ _PUBLISHED = Rules(max_pixels=ANY_SIZE, frames="first")
 
 @dataclass(frozen=True)
 class Finding:
-    """One checked file or row. problem: what is wrong with it; empty where it is as it should be."""
+    """The result for one checked file or row."""
 
     path: str
     problem: str = ""
+    """Empty if the file or row is correct."""
 
     @property
     def ok(self) -> bool:
@@ -42,7 +43,7 @@ class Finding:
 def verify(out: Path, clean: Source | None = None) -> list[Finding]:
     """One finding for every protected picture and for every file that should not be there.
 
-    clean: the scanned original; with it the budget is measured again. Raises UserError without a finished manifest.
+    clean: the scanned original set, to measure the budget again. Raises UserError if there is no finished manifest.
     """
     plan, lines = finished(private_of(out))
     known = {line.pixels: line.path for line in lines if line.pixels}
@@ -68,7 +69,7 @@ def _pictures(
 
 
 def _reader(out: Path, plan: Plan) -> Callable[[str], Payload]:
-    """A function from a line's `out` to its payload. It raises OSError or IndexError where there is none."""
+    """A function from `out` of a line to its payload. It raises OSError or IndexError if there is none."""
     if plan.kind in ("folder", "named"):
         return lambda name: (out / name).read_bytes()
     files = tuple(out / name for name in plan.files if name != NOTICE)
@@ -109,7 +110,7 @@ def _carries_another(payload: bytes) -> bool:
 
 @dataclass(frozen=True)
 class _Originals:
-    """Clean pictures by path, for measuring the budget again."""
+    """Clean pictures by path, to measure the budget again."""
 
     clean: Source
     budget: Budget
@@ -119,7 +120,7 @@ class _Originals:
         return {self.clean.entries[row].path: row for row in self.clean.rows}
 
     def compare(self, picture: Picture, line: Line) -> str:
-        """What is wrong with a protected picture beside its original; nothing where all is well."""
+        """The problem of a protected picture compared to its original; empty if there is none."""
         if line.path not in self.rows:
             return f"its original {line.path} is not in the clean set"
         original = clean_picture(self.clean, self.rows[line.path])

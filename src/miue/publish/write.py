@@ -1,4 +1,4 @@
-"""From a perturbation to files: every picture at its own size, lossless, measured after it was written."""
+"""Write a protected set: every picture at its own size, in a lossless file that is read back and measured."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from miue.publish.sinks import Form, Sink, out_name, sink_for
 log = logging.getLogger("miue")
 BLOCK = 4096  # bytes
 _WEBP_SIDE = 16383
-_FLUSH = 0.2  # seconds between flushes of the log
+_FLUSH = 0.2  # seconds between flushes of the partial manifest
 
 
 class Written(Record):
-    """What was written."""
+    """Summary of what `write` wrote."""
 
     counts: Mapping[str, int]
     """Inputs by status."""
     worst: int
     """The largest change of one value, in grey levels."""
     unchanged: int
-    """Pictures in which no value changed, so that the output has them as clean as they were."""
+    """Number of pictures in which no value changed: they are still clean in the output."""
     size: Size | None
-    """How large the changes are, as measured on the files."""
+    """Sizes of the changes, measured on the files."""
     psnr: Spread | None
     ssim: Spread | None
     bytes_in: int
@@ -60,11 +60,11 @@ def write(
     tick: Callable[[], None] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Written:
-    """Write the protected set to `out` and its manifest to `private`; what an earlier call finished is kept.
+    """Write the protected set to `out` and its manifest to `private`. Files finished by an earlier call are kept.
 
-    tick: called after each usable picture. stop: asked between pictures; where it says True the current file is
-    finished and KeyboardInterrupt raised. Raises UserError where a source file has changed, OSError where the disk
-    does not take it; no truncated file is left.
+    tick: called after each usable picture. stop: called before each picture; if it returns True, KeyboardInterrupt is
+    raised. Raises UserError if a source file has changed, and OSError if the disk fails or is full. No truncated file
+    is left.
     """
     if len(perturbation) != len(source.usable):
         raise ValueError(f"a perturbation of {len(perturbation)} rows for {len(source.usable)} pictures")
@@ -78,9 +78,9 @@ def write(
 
 
 def room(source: Source, out: Path, format: Form, anew: bool = False) -> int:
-    """Bytes on disk of the pictures whose file is not in `out` yet, or of all of them.
+    """Estimated bytes on disk for the pictures whose file is not in `out` yet; for all pictures if `anew`.
 
-    Lossless files of noisy pictures take about their raw values, in blocks of the disk.
+    A lossless file of a noisy picture is about as large as its raw values, rounded up to blocks of the disk.
     """
     sink = sink_for(source, out, format)
     todo = [rows for rows, name in zip(sink.groups, sink.files, strict=True) if anew or not (out / name).exists()]
@@ -89,7 +89,7 @@ def room(source: Source, out: Path, format: Form, anew: bool = False) -> int:
 
 
 def check_sizes(source: Source, budget: Budget, grid: tuple[int, ...], form: Form) -> None:
-    """UserError for a picture whose size the budget or the format cannot take. grid: height and width of the noise."""
+    """Raise UserError if the size of a picture does not fit budget or format. grid: height and width of the noise."""
     norm = budget.norm
     for entry in source.usable:
         if norm in ("l2", "l0") and (entry.height, entry.width) != grid:
@@ -109,10 +109,10 @@ class _Writer:
     sink: Sink
     private: Path
     unprofiled: list[str] = field(default_factory=list)
-    """Pictures that this run writes without the colour profile they have."""
+    """Paths of pictures that this run writes without their colour profile."""
 
     def run(self, tick: Callable[[], None] | None, stop: Callable[[], bool] | None) -> Written:
-        """Write what is missing, in row order; the manifest comes last."""
+        """Write the missing files, in row order, and then the manifest."""
         tick, stop = tick or (lambda: None), stop or (lambda: False)
         groups, lines = self.sink.groups, self._kept()
         todo = [at for at, rows in enumerate(groups) if not rows or rows.start not in lines]
@@ -122,35 +122,35 @@ class _Writer:
         for _ in lines:
             tick()
         rows = [row for at in todo for row in groups[at]]
-        made = ahead(self._make, rows, lambda row: self.source.usable[row].size)
+        outputs = ahead(self._make, rows, lambda row: self.source.usable[row].size)
         path = self.private / PART
         with named(path), path.open("a", encoding="utf-8") as log:
             for at in todo:
                 fresh: list[Line] = []
-                self.sink.put(at, _recorded(islice(made, len(groups[at])), fresh, tick, stop))
+                self.sink.put(at, _recorded(islice(outputs, len(groups[at])), fresh, tick, stop))
                 self._check(at, fresh)
                 log.write("".join(map(as_text, fresh)))
-                if monotonic() - flushed > _FLUSH:  # after a kill, what is not in the log is written again
+                if monotonic() - flushed > _FLUSH:  # after a kill, files missing in the log are written again
                     log.flush()
                     flushed = monotonic()
                 lines |= zip(groups[at], fresh, strict=True)
         return self._finish(lines)
 
     def _kept(self) -> dict[int, Line]:
-        """The lines of groups that an earlier call finished and that still lie there as it left them."""
+        """The lines, by row, of groups that an earlier call finished and whose files are unchanged."""
         known = dict[str, Line]()
         for name in (FINAL, PART):
             lines, damaged = read_lines(self.private / name)
             known |= {line.path: line for line in lines}
-            if damaged and name == FINAL:  # of a killed run the last line may be cut off
+            if damaged and name == FINAL:  # in PART the last line may be cut off, if the run was killed
                 log.warning("%s: damaged; what is not in it is written again", self.private / name)
-        kept: dict[int, Line] = {}
+        intact: dict[int, Line] = {}
         for at, rows in enumerate(self.sink.groups):
             old = [known.get(self.source.usable[row].path) for row in rows]
             lines = [line for row, line in zip(rows, old, strict=True) if line and self._is_for(line, row)]
             if rows and len(lines) == len(rows) and self._holds(at, lines):
-                kept |= zip(rows, lines, strict=True)
-        return kept
+                intact |= zip(rows, lines, strict=True)
+        return intact
 
     def _is_for(self, line: Line, row: int) -> bool:
         entry = self.source.usable[row]
@@ -181,12 +181,12 @@ class _Writer:
         plan = Plan(kind=self.source.kind, files=files, eps=budget.eps, norm=budget.norm, inputs=inputs)
         plan.save(self.private / PLAN)
         write_atomically(out / NOTICE, lambda part: _write_text(part, NOTICE_TEXT))
-        if self.source.kind in ("folder", "named"):  # a class without pictures keeps its place among the labels
+        if self.source.kind in ("folder", "named"):  # an empty class keeps its folder, so that labels stay the same
             for name in self.source.classes:
                 (out / name).mkdir(exist_ok=True)
 
     def _make(self, row: int) -> tuple[Line, Payload]:
-        """Protect one picture, and measure what its encoded form decodes to."""
+        """Protect and encode one picture; return its line, measured on the decoded file, and the payload."""
         entry, clean = self.source.usable[row], clean_picture(self.source, self.source.rows[row])
         delta = self.perturbation.at(row, entry.height, entry.width).to(torch.int16).numpy()
         payload = self.sink.encode(clean.plus(delta))
@@ -237,17 +237,18 @@ class _Writer:
 
 
 def _recorded(
-    made: Iterator[tuple[Line, Payload]], lines: list[Line], tick: Callable[[], None], stop: Callable[[], bool]
+    outputs: Iterator[tuple[Line, Payload]], lines: list[Line], tick: Callable[[], None], stop: Callable[[], bool]
 ) -> Iterator[Payload]:
-    """Pass payloads on, and keep their lines."""
+    """Yield the payloads and append their lines to `lines`."""
     while True:
         if stop():
             raise KeyboardInterrupt
-        if (one := next(made, None)) is None:
+        if (output := next(outputs, None)) is None:
             return
-        lines.append(one[0])
+        line, payload = output
+        lines.append(line)
         tick()
-        yield one[1]
+        yield payload
 
 
 def _facts(source: Source, entry: Entry, out: str, status: str) -> dict:
