@@ -1,4 +1,4 @@
-"""Data sets in and out: the only place that opens an image."""
+"""Reading and measuring of data sets: the only place that opens an image."""
 
 from miue.core.progress import readable
 from miue.data.channel import check_channel, recoded, through

@@ -1,4 +1,4 @@
-"""Arrays of pictures: .npz files and the named sets that are held in memory."""
+"""Arrays of pictures: .npz files, and named sets in memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IMAGE_KEYS, LABEL_KEYS, NAME_KEYS = ("images", "x", "data"), ("labels", "y"), ("
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayStore(Store):
-    """Pictures in memory: UInt8[n h w] or [n h w c]. key: the array's name in an .npz file."""
+    """Pictures in memory: UInt8[n h w] or [n h w c]. key: name of the array in an .npz file."""
 
     images: UInt8[np.ndarray, "n h w *c"] = field(repr=False)
     key: str = ""
@@ -43,7 +43,7 @@ def array_store(
     classes: Sequence[str],
     key: str = "",
 ) -> ArrayStore:
-    """A store of rows."""
+    """A store with one item for each row."""
     items = tuple(Item(f"row {i}", int(label)) for i, label in enumerate(labels))
     return ArrayStore(
         kind=kind, location=location, name=name, classes=tuple(classes), items=items, images=images, key=key
@@ -51,9 +51,12 @@ def array_store(
 
 
 def load_npz(path: Path) -> dict[str, np.ndarray]:
-    """Every array of an .npz file; UserError, before anything is read into memory, for what does not fit or is none."""
+    """Every array of an .npz file.
+
+    Raises UserError if it is no such file or does not fit into memory, before its arrays are read.
+    """
     try:
-        with path.open("rb") as stream:  # of a damaged archive numpy would leave its own one open
+        with path.open("rb") as stream:  # a stream of ours, because numpy leaves its own open if the archive is damaged
             if stream.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX:
                 raise UserError(f"{path}: is a single array (.npy); save pictures and labels together with numpy.savez")
             with zipfile.ZipFile(stream) as archive:
@@ -69,7 +72,7 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
-    """UserError where the headers of an archive announce what cannot be read or is not there."""
+    """Raise UserError if the headers of an archive announce data that cannot be read or is missing."""
     whole = 0
     if twice := [name for name, count in Counter(archive.namelist()).items() if count > 1]:
         raise UserError(f"{path}: has two members called {twice[0]!r}; save the file again with numpy.savez")
@@ -77,16 +80,16 @@ def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
         name = info.filename.removesuffix(".npy")
         if info.flag_bits & 1:
             raise UserError(f"{path}: the member {name!r} is encrypted; unpack it and save it with numpy.savez")
-        shape, dtype, there = _header(path, archive, info)
+        shape, dtype, present = _header(path, archive, info)
         size = math.prod(shape) * dtype.itemsize
         if dtype.hasobject:
             raise UserError(
                 f"{path}: the array {name!r} holds Python objects, which could run code when they are read; "
                 "save numbers (pictures of different sizes: a folder of class folders)"
             )
-        if size > there:
+        if size > present:
             raise UserError(
-                f"{path}: the array {name!r} announces {size:,} bytes ({dtype} of shape {shape}), but {there:,} "
+                f"{path}: the array {name!r} announces {size:,} bytes ({dtype} of shape {shape}), but {present:,} "
                 "are there; the file is damaged, save it again"
             )
         whole += size
@@ -98,7 +101,7 @@ def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
 
 
 def _header(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype, int]:
-    """Shape and type of an array by the start of its member, and how many bytes follow there."""
+    """Shape and type of an array, from the header of its member, and the number of bytes after the header."""
     readers = {b"\x01\x00": npy.read_array_header_1_0, b"\x02\x00": npy.read_array_header_2_0}
     with archive.open(info) as member:
         start = member.read(npy.MAGIC_LEN)
@@ -111,12 +114,12 @@ def _header(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tupl
 
 
 def _memory() -> int:
-    """Bytes of main memory; no limit where the system does not tell."""
+    """Bytes of main memory; a very large number if the system does not report it."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**63
 
 
 def open_npz(path: Path) -> ArrayStore:
-    """Read `images` (or x, data) and `labels` (or y); `classes` gives the names where present."""
+    """Open an .npz file with `images` (or x, data), `labels` (or y) and, optionally, the names in `classes`."""
     arrays = load_npz(path)
     image, label = (next((k for k in keys if k in arrays), None) for keys in (IMAGE_KEYS, LABEL_KEYS))
     if image is None or label is None:
@@ -152,7 +155,7 @@ def _refuse_labels(where: str, labels: np.ndarray, count: int) -> None:
     allowed = f"allowed: one integer of at least 0 for each of the {count} pictures"
     if labels.dtype.kind not in "iuf" or labels.shape != (count,):
         raise UserError(f"{where} is {labels.dtype} of shape {labels.shape}; {allowed}")
-    with np.errstate(invalid="ignore"):  # of what is no number neither holds
+    with np.errstate(invalid="ignore"):  # NaN fails both comparisons
         right = (labels >= 0) & (labels % 1 == 0)
     if not right.all():
         row = right.argmin()
@@ -162,7 +165,7 @@ def _refuse_labels(where: str, labels: np.ndarray, count: int) -> None:
 
 
 def _refuse_others(path: Path, arrays: dict[str, np.ndarray], image: str) -> None:
-    """All arrays are written to the output: none but `image` may hold pictures."""
+    """Raise UserError if an array other than `image` could hold pictures, because all arrays are published."""
     if len(arrays) > MOST + 2:
         raise UserError(
             f"{path}: {len(arrays)} arrays could hold the pixels of the pictures; at most {MOST} beside them"
@@ -180,7 +183,7 @@ def _refuse_others(path: Path, arrays: dict[str, np.ndarray], image: str) -> Non
 
 
 def class_names(where: str, names: Any) -> tuple[str, ...]:
-    """The names of the classes. Raises UserError unless they are short texts, each one once."""
+    """The class names as a tuple. Raises UserError unless they are short, different texts."""
     allowed = f"allowed: a list of texts of at most {LONGEST} characters"
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{where}: the class names are {str(names)[:80]!r}; {allowed}")
@@ -192,15 +195,15 @@ def class_names(where: str, names: Any) -> tuple[str, ...]:
 
 
 def _texts(array: np.ndarray) -> list[str] | str:
-    """The texts of an array; what is wrong with them where they are none."""
+    """The texts of an array; the text of the error if they are invalid."""
     try:
         return list(map(str, array))
-    except (ValueError, SystemError) as error:  # beyond the last letter of Unicode
+    except (ValueError, SystemError) as error:  # a code beyond the end of Unicode
         return str(error)
 
 
 def numbered(where: str, count: int, rows: int) -> tuple[str, ...]:
-    """Classes "0", "1", ...; raises UserError where the labels are so large that they cannot be class indices."""
+    """Class names "0", "1", ... Raises UserError if labels are too large to be class indices."""
     if count > 1000 + 10 * rows:
         raise UserError(f"{where} goes up to {count - 1} for {rows} pictures: class labels are numbers from 0 upwards")
     return tuple(map(str, range(count)))

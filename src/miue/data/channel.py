@@ -1,4 +1,4 @@
-"""What happens to published pictures on their way to a trainer: re-encoding and resizing."""
+"""Channels, the changes of published pictures on their way to a trainer: re-encoding and resizing."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from miue.core.spelling import split
 from miue.core.types import ImageSet
 
 CHANNELS: Mapping[str, tuple[str, float]] = {"jpeg": ("quality", 100), "webp": ("quality", 100), "resize": ("share", 1)}
-"""Names, each with its one field and the largest value of it; spelt like the defenses of the same names."""
+"""Names of channels, each with its only field and the largest value; spelt like the defenses of the same names."""
 
 
 def through(data: ImageSet, channel: str) -> ImageSet:
-    """The set as it arrives. Raises UserError for another channel or a number out of range.
+    """The set after the channel. Raises UserError if the channel is unknown or the number out of range.
 
     "jpeg:quality=75" and "webp:quality=80" re-encode every picture, "resize:share=0.75" scales it down to that share of
     its side and back up.
@@ -30,15 +30,15 @@ def through(data: ImageSet, channel: str) -> ImageSet:
 
 
 def recoded(images: UInt8[Tensor, "n c h w"], channel: str) -> UInt8[Tensor, "n c h w"]:
-    """The pictures alone, on the same way."""
+    """The pictures after the channel."""
     how, number = check_channel(channel)
     side = max(int(number * images.shape[2]), 1)
-    arrived = torch.empty_like(images)
+    outputs = torch.empty_like(images)
     for row, image in enumerate(images):
         array = image.permute(1, 2, 0).squeeze(-1).numpy()
-        sent = np.asarray(_resized(array, side) if how == "resize" else _encoded(array, how, int(number)))
-        arrived[row] = torch.from_numpy(sent.reshape(*image.shape[1:], -1).copy()).permute(2, 0, 1)
-    return arrived
+        changed = np.asarray(_resized(array, side) if how == "resize" else _encoded(array, how, int(number)))
+        outputs[row] = torch.from_numpy(changed.reshape(*image.shape[1:], -1).copy()).permute(2, 0, 1)
+    return outputs
 
 
 def check_channel(channel: str) -> tuple[str, float]:

@@ -1,4 +1,4 @@
-"""Which columns of a table are published beside the pictures: an allow-list, because any other may show clean ones."""
+"""The columns of a table that are published beside the pictures: an allow-list, since others may show clean ones."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import pyarrow.parquet as pq
 
 from miue.core.errors import UserError
 
-pc: Any = importlib.import_module("pyarrow.compute")  # its functions are made at run time: no checker knows them
+pc: Any = importlib.import_module("pyarrow.compute")  # created at run time, unknown to type checkers
 
 LONGEST = 255
-"""Characters of a text. In base64 that is 191 bytes: less than the header of a JPEG file."""
+"""Largest number of characters in a text. In base64 that is 191 bytes: less than the header of a JPEG file."""
 MOST = 64
-"""Columns beside pictures and label. An 8 x 8 picture has as many pixels."""
+"""Largest number of columns beside pictures and label. An 8 x 8 picture has as many pixels."""
 _ADDRESS = r"[a-zA-Z][a-zA-Z0-9+.-]*://|^\s*(data:|//|www[.])|^[\w-]+([.][\w-]+)*[.][a-zA-Z]{2,}/"
 _AT = "the column {} has addresses: what lies there may be the clean pictures"
-_FACTS = ("_type", "dtype", "id", "mode", "decode", "num_classes", "names")  # of a feature, that are published
+_FACTS = ("_type", "dtype", "id", "mode", "decode", "num_classes", "names")  # published entries of a feature
 
 
 def features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
-    """What Hugging Face's metadata says of every column; nothing where they are missing or damaged."""
+    """Hugging Face's metadata for every column; empty if they are missing or damaged."""
     text = (schema.metadata or {}).get(b"huggingface", b"{}")
     try:
         values = json.loads(text)["info"]["features"].items()
@@ -55,9 +55,9 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 
 def published(schema: pa.Schema, image: str, dropped: Sequence[str], paths: bool) -> tuple[pa.Schema, list[str]]:
-    """The schema of the output, and what of the source's is not in it.
+    """The schema of the output, and the names of columns, fields and metadata that are left out.
 
-    Of the image column `bytes` stays, and `path` if `paths`. Metadata are written anew: they can hold anything.
+    The image column keeps `bytes`, and `path` if `paths`. Metadata are rebuilt, because they can hold anything.
     """
     fields = ("bytes", "path") if paths else ("bytes",)
     columns, lost = [], [name for name in schema.names if name in dropped]
@@ -79,7 +79,7 @@ def published(schema: pa.Schema, image: str, dropped: Sequence[str], paths: bool
 
 
 def _facts(feature: dict[str, Any]) -> dict[str, Any]:
-    """What is published of a feature: what is known, and short."""
+    """The published entries of a feature: the known ones with short values."""
     return {key: value for key, value in feature.items() if key in _FACTS and _is_short(value)}
 
 
@@ -90,7 +90,7 @@ def _is_short(value: Any) -> bool:
 
 
 def check_paths(shards: Sequence[Path], image: pa.Field) -> tuple[bool, list[str]]:
-    """Whether the names beside the pictures are published (if they are short texts), and notes on them."""
+    """Whether the paths beside the pictures are published (only short texts are), and notes on them."""
     kind, name = image.type, f"{image.name}.path"
     at = kind.get_field_index("path") if pa.types.is_struct(kind) else -1
     if at < 0 or not (_is_text(kind.field(at).type) or pa.types.is_string_view(kind.field(at).type)):
@@ -132,7 +132,7 @@ def check(path: Path, shards: Sequence[Path], schema: pa.Schema, own: Sequence[s
 
 
 def check_label(path: Path, shards: Sequence[Path], column: pa.Field) -> None:
-    """UserError for a column that holds no class labels, or such long ones that they could be pictures."""
+    """Raise UserError if a column holds no class labels, or labels so long that they could be pictures."""
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if not (_is_text(kind) or pa.types.is_integer(kind)):
         raise UserError(
@@ -159,11 +159,11 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _texts(shards: Sequence[Path], name: str) -> tuple[int, bool]:
-    """The length of the longest text of a column, over every row, and whether one is an address."""
+    """The length of the longest text in a column, and whether any text is an address."""
     longest, address = 0, False
     for shard in shards:
         for values in column_of(shard, name):
-            if pa.types.is_struct(values.type):  # a field of the pictures, read without them
+            if pa.types.is_struct(values.type):  # only `path` was read, but it comes as a struct
                 values = values.field(0)
             try:
                 values.validate(full=True)
@@ -179,7 +179,7 @@ def _texts(shards: Sequence[Path], name: str) -> tuple[int, bool]:
 
 
 def column_of(shard: Path, name: str) -> list[pa.Array]:
-    """A column in pieces. Raises UserError, with the file, if it is damaged."""
+    """A column as a list of batches. Raises UserError, with the file, if it is damaged."""
     try:
         with pq.ParquetFile(shard) as file:
             return [batch.column(0) for batch in file.iter_batches(columns=[name])]
@@ -188,5 +188,5 @@ def column_of(shard: Path, name: str) -> list[pa.Array]:
 
 
 def line_of(error: Exception) -> str:
-    """An error's text on one line."""
+    """The text of an error on one line."""
     return re.sub(r"\s+", " ", str(error))[:200]

@@ -1,4 +1,4 @@
-"""A folder of class folders."""
+"""Data sets that are a folder of class folders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from miue.data.source import Item, Store, some
 from miue.data.splits import split_of
 
 NOTICE = "PROTECTED.md"
-_START = 2**16  # bytes that tell what a file is
+_START = 2**16  # bytes that identify the format of a file
 SPLITS = frozenset(("train", "training", "val", "valid", "validation", "dev", "test", "testing"))
 _SYSTEM = re.compile(
     r"#recycle|#snapshot|@recycle|@recently-snapshot|@tmp|\$?recycle\.bin|\$winreagent|\$extend|\$sysreset|found\.\d{3}"
@@ -31,7 +31,7 @@ _JUNK = frozenset((".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX", ".git", 
 
 @dataclass(frozen=True, kw_only=True)
 class FolderStore(Store):
-    """Class = folder of the first level; deeper folders belong to it. paths: the real path of every item."""
+    """Store of files. The class is the first folder of the path. paths: the real path of every item."""
 
     paths: tuple[Path, ...] = field(repr=False)
 
@@ -43,17 +43,20 @@ class FolderStore(Store):
 
 
 def begun(path: Path) -> tuple[bytes, int]:
-    """A file whole if it may be a picture, else its start (a film can be larger than the memory); and its size."""
+    """The bytes of a file and its size. Only the start if it is no picture, because a film can exceed the memory."""
     with path.open("rb") as file:
         start = file.read(_START)
         return start + file.read() if may_be_picture(start) else start, os.fstat(file.fileno()).st_size
 
 
 def open_folder(root: Path) -> FolderStore:
-    """List a folder. Links are never followed; system junk is left out, everything else is an item."""
+    """Open a folder of class folders. Links are not followed. All files are items, except files of the system.
+
+    Raises UserError if there are no class folders, or if the folders are splits.
+    """
     entries = list(os.scandir(root))
-    found = sorted((e.name for e in entries if e.is_dir(follow_symlinks=False) and not _hidden(e.name)), key=readable)
-    folders = [name for name in found if not _system(name)]
+    names = sorted((e.name for e in entries if e.is_dir(follow_symlinks=False) and not _hidden(e.name)), key=readable)
+    folders = [name for name in names if not _system(name)]
     _refuse_splits(root, folders)
     paths = tuple(every_file(root))
     if not folders:
@@ -66,7 +69,7 @@ def open_folder(root: Path) -> FolderStore:
     items = tuple(_item(root, path, label) for path in paths)
     classes = tuple(readable(name) for name in folders)
     _refuse_twins(root, folders, [path.relative_to(root).as_posix() for path in paths])
-    left = [readable(name) for name in found if _system(name)]
+    left = [readable(name) for name in names if _system(name)]
     notes = [f"folders of the system, no classes, nothing of them is published: {', '.join(left)}"] if left else []
     notes += _alike(root, folders)
     return FolderStore(
@@ -81,26 +84,26 @@ def open_folder(root: Path) -> FolderStore:
 
 
 def private_of(out: Path) -> Path:
-    """The private folder of an output folder: manifest, perturbation, state. Never publish it."""
-    named = out if out.name not in ("", "..") else out.resolve()
-    if not named.name:
+    """The private folder of an output folder, for manifest, perturbation and state. Never publish it."""
+    folder = out if out.name not in ("", "..") else out.resolve()
+    if not folder.name:
         raise UserError(f"{out}: nothing can lie beside it; choose another output")
-    return named.with_name(f"{named.name}.private")
+    return folder.with_name(f"{folder.name}.private")
 
 
 def folders_of(paths: Iterable[str]) -> set[str]:
-    """Every folder on the way to these files."""
+    """Every folder in the paths of these files."""
     nearest = {path.rpartition("/")[0] for path in paths}
     return (nearest | {str(folder) for path in nearest for folder in PurePosixPath(path).parents}) - {".", ""}
 
 
 def folded(name: str) -> str:
-    """Equal for names that some file systems take for one: case, composed or decomposed accents, dots at the end."""
+    """A key that is equal for names which some file systems treat as one (case, accents, dots at the end)."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).rstrip(". ")
 
 
 def twins(folders: Iterable[str]) -> list[list[str]]:
-    """Groups of folders, of one parent each, that some file systems take for one."""
+    """Groups of folders with one parent that some file systems treat as the same folder."""
     same: dict[str, list[str]] = defaultdict(list)
     for folder in sorted(folders):
         parent, _, name = folder.rpartition("/")
@@ -109,12 +112,12 @@ def twins(folders: Iterable[str]) -> list[list[str]]:
 
 
 def follow_links(root: Path) -> str:
-    """What to do where the pictures are links."""
+    """Advice for the user if the pictures are links."""
     return f"copy them as files first (cp -rL {quote(readable(str(root)))} COPY) and point at the copy"
 
 
 def _alike(root: Path, folders: list[str]) -> list[str]:
-    """A note where all classes have the same folders in them, and those may be the classes."""
+    """A note if all class folders contain the same folders, which may be the real classes."""
     below = {tuple(sorted(map(readable, _folders_in(root / name)))) for name in folders}
     if len(folders) < 2 or len(below) != 1 or len(names := below.pop()) < 2:
         return []
@@ -125,7 +128,7 @@ def _alike(root: Path, folders: list[str]) -> list[str]:
 
 
 def _refuse_twins(root: Path, classes: list[str], paths: list[str]) -> None:
-    """UserError where two names that are not UTF-8 look like one, of files or of folders."""
+    """Raise UserError if two names of files or folders that are not UTF-8 become the same readable name."""
     names = Counter(map(readable, {*classes, *paths, *folders_of(paths)}))
     if twins := [name for name, n in names.items() if n > 1]:
         raise UserError(
@@ -134,7 +137,7 @@ def _refuse_twins(root: Path, classes: list[str], paths: list[str]) -> None:
 
 
 def _system(name: str) -> bool:
-    """Whether a folder belongs to a system and not to the set: recycle bins, recovered files, caches."""
+    """Whether a folder belongs to the system and not to the set, such as a recycle bin or a cache."""
     return bool(_SYSTEM.fullmatch(name))
 
 
@@ -143,7 +146,7 @@ def _hidden(name: str) -> bool:
 
 
 def every_file(folder: Path) -> Iterator[Path]:
-    """What lies in a folder and below, sorted, but for system junk; links, and folders that may not be read."""
+    """Yield all files below a folder, sorted, except files of the system. Also yields links and unreadable folders."""
     try:
         entries = sorted(os.scandir(folder), key=lambda e: readable(e.name))
     except PermissionError:
@@ -166,7 +169,7 @@ def _item(root: Path, path: Path, label: dict[str, int]) -> Item:
 
 
 def _unopened(root: Path, path: Path, parts: tuple[str, ...]) -> str:
-    """Why a file is not even opened, or nothing."""
+    """The reason why a file is not opened; empty if it is."""
     if any(part.startswith(".") for part in parts):
         return "hidden file or folder"
     if any(map(_system, parts[:-1])) or (path.is_dir() and _system(parts[-1])):
@@ -184,17 +187,19 @@ def _unopened(root: Path, path: Path, parts: tuple[str, ...]) -> str:
 
 
 def _refuse_splits(root: Path, folders: list[str]) -> None:
-    """UserError where folders are splits and not classes: called so (`train`), or named after different splits with
-    the rest of the name (`val2017`) or folders below in common. `test_tube` beside `train_station` are classes.
+    """Raise UserError if folders are splits and not classes.
+
+    Splits have the name of a split (`train`), or are named after different splits and have the rest of the name
+    (`val2017`) or a folder inside in common. `test_tube` beside `train_station` are classes.
     """
-    named = [name for name in folders if split_of(name)]
-    below = {name: frozenset(_folders_in(root / name)) for name in named}
+    candidates = [name for name in folders if split_of(name)]
+    below = {name: frozenset(_folders_in(root / name)) for name in candidates}
     alike = [
         name
-        for name in named
+        for name in candidates
         if any(
             below[name] & below[other] or _rest(name) == _rest(other)
-            for other in named
+            for other in candidates
             if split_of(other) != split_of(name)
         )
     ]
@@ -202,7 +207,7 @@ def _refuse_splits(root: Path, folders: list[str]) -> None:
     splits = alike or (bare if len(bare) > 1 or bare == folders else [])
     if not splits:
         return
-    splits = [name for name in named if name in splits or not below[name]] if alike else splits
+    splits = [name for name in candidates if name in splits or not below[name]] if alike else splits
     first = next((name for name in splits if split_of(name) == "train"), splits[0])
     raise UserError(
         f"{root}: the folders {', '.join(map(readable, splits))} look like splits, not classes; choose one with "
@@ -211,7 +216,7 @@ def _refuse_splits(root: Path, folders: list[str]) -> None:
 
 
 def _rest(name: str) -> list[str]:
-    """The words of a name that stand for no split."""
+    """The words of a name that do not mean a split."""
     return [word for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+|[0-9]+|[^\W0-9_A-Za-z]+", name) if not split_of(word)]
 
 
@@ -223,8 +228,8 @@ def _folders_in(folder: Path) -> list[str]:
 
 
 def choose_split(root: Path, split: str) -> Path:
-    """The folder of a split."""
+    """The folder of a split. Raises UserError if there is none."""
     if (root / split).is_dir():
         return root / split
-    there = sorted(p.name for p in root.iterdir() if p.is_dir() and not _hidden(p.name))
-    raise UserError(f"{root}: there is no split {split!r}; folders there: {', '.join(there) or 'none'}")
+    names = sorted(p.name for p in root.iterdir() if p.is_dir() and not _hidden(p.name))
+    raise UserError(f"{root}: there is no split {split!r}; folders there: {', '.join(names) or 'none'}")

@@ -1,4 +1,4 @@
-"""File formats, told by content: what a file is, how many bits it has, whether it is lossless."""
+"""File formats, recognised by content: format, bits per channel, and whether a file is lossless."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cache
 from PIL import Image
 
 READABLE = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""Pillow's names of the formats that are opened. PSD, EPS and the like are not: they hold more than one picture."""
+"""Pillow's names of the formats that are opened. PSD, EPS and similar ones can hold several pictures."""
 
 EXTENSIONS = frozenset(
     f".{name}"
@@ -21,29 +21,29 @@ _HEIC = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"))
 _HEIF = frozenset((*_HEIC, b"mif1", b"msf1", b"miaf", b"MiHB", b"MiHE", b"avif", b"avis", b"avci", b"avcs", b"vvic"))
 _CODECS = ((b"av1C", "AVIF"), (b"hvcC", "HEIC"), (b"avcC", "HEIF with H.264"), (b"vvcC", "HEIF with VVC"))
 
-_BITS = (b"P1", b"P4")  # PPM of 1 bit, which has no largest value
-_HEADER = 2**16  # bytes in which the boxes that describe a picture lie
+_BITS = (b"P1", b"P4")  # PPM with 1 bit, whose header has no largest value
+_HEADER = 2**16  # bytes that contain the boxes which describe a picture
 
 
 def readers(data: bytes) -> tuple[str, ...]:
-    """Pillow's names of the formats that content is tried as."""
+    """Pillow's names of the formats to try for this content."""
     return (*READABLE, "HEIF") if heif(data) not in ("", "AVIF") and register_heif() else READABLE
 
 
 def may_be_picture(start: bytes) -> bool:
-    """Whether content that begins so may be a picture that is opened."""
+    """Whether content with this start may be a picture that can be opened."""
     return bool(heif(start) or reader(start))
 
 
 def reader(start: bytes) -> str:
-    """The format of READABLE that content begins as, as far as Pillow's readers tell by it, or nothing."""
+    """The format in READABLE whose reader in Pillow accepts this start; empty if there is none."""
     Image.init()
     accepts = {name: Image.OPEN[name][1] for name in READABLE if name in Image.OPEN}
     return next((name for name, accept in accepts.items() if accept is None or accept(start[:16]) is True), "")
 
 
 def heif(data: bytes) -> str:
-    """What a file of the HEIF family is (HEIC, AVIF ...), or nothing: its codec decides, then its brands."""
+    """The format of a HEIF file (HEIC, AVIF ...), by its codec, else its brands; empty for other files."""
     if data[4:8] != b"ftyp":
         return ""
     brands = {data[at : at + 4] for at in range(8, min(int.from_bytes(data[:4], "big"), 512), 4)}
@@ -55,7 +55,7 @@ def heif(data: bytes) -> str:
 
 @cache
 def register_heif() -> bool:
-    """Teach Pillow HEIC where the extra is installed."""
+    """Register HEIC with Pillow. Returns whether the extra package is installed."""
     try:
         import pillow_heif  # type: ignore[import-not-found]
     except ImportError:
@@ -65,7 +65,7 @@ def register_heif() -> bool:
 
 
 def bits(data: bytes, form: str) -> int:
-    """Bits per channel, read from the header: Pillow opens several deeper files as if they had 8."""
+    """Bits per channel, from the header, because Pillow opens several deeper formats as if they had 8."""
     if form == "PNG":
         return data[24]
     if form == "PPM":
@@ -84,7 +84,7 @@ def bits(data: bytes, form: str) -> int:
 
 
 def bare(data: bytes) -> bool:
-    """Whether a file is a PNG with pixels and a colour profile alone, so that no other picture can be in it."""
+    """Whether a file is a PNG with only pixels and a colour profile, so that it cannot contain another picture."""
     at, names = 8, set()
     while data.startswith(b"\x89PNG") and at + 8 <= len(data):
         names.add(data[at + 4 : at + 8])
@@ -93,20 +93,20 @@ def bare(data: bytes) -> bool:
 
 
 def followed(data: bytes) -> bool:
-    """Whether a PNG or WebP file has something behind its end."""
+    """Whether a PNG or WebP file has data after its end."""
     if data.startswith(b"\x89PNG"):
         return not data.endswith(b"\x00\x00\x00\x00IEND\xaeB`\x82")
     return len(data) > 8 + (int.from_bytes(data[4:8], "little") + 1) // 2 * 2
 
 
 def lossless(data: bytes) -> bool:
-    """Whether the file is one of those that the writer makes: PNG, or WebP without a lossy frame."""
+    """Whether a file is lossless as the writer makes it: PNG, or WebP without a lossy frame."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return True
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
         return False
-    at, found = 12, set()
+    at, chunks = 12, set()
     while at + 8 <= len(data):
-        found.add(data[at : at + 4])
+        chunks.add(data[at : at + 4])
         at += 8 + (int.from_bytes(data[at + 4 : at + 8], "little") + 1) // 2 * 2
-    return b"VP8L" in found and not found & {b"VP8 ", b"ANMF"}
+    return b"VP8L" in chunks and not chunks & {b"VP8 ", b"ANMF"}

@@ -1,4 +1,4 @@
-"""Which metadata survive: an allow-list, rebuilt. Raw blocks carry previews of the unprotected picture."""
+"""Metadata that are published: an allow-list, rebuilt. Raw blocks can contain previews of the clean picture."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _KEPT = (
     ExifTags.Base.Artist,
     ExifTags.Base.Copyright,
 )
-_LONGEST = 2000  # characters of one text; a preview hidden in a text field does not fit
+_LONGEST = 2000  # characters in a text: too few for a preview hidden in a text field
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What is written into the protected file. orientation: 1 to 8, to be baked into the pixels, never written."""
+    """Metadata for the protected file. orientation: 1 to 8; it is applied to the pixels and not written."""
 
     icc: bytes | None = None
     exif: bytes | None = None
@@ -26,7 +26,7 @@ class Metadata:
 
 
 def metadata(im: Image.Image, data: bytes) -> Metadata:
-    """Read the allowed metadata of a loaded picture; unreadable EXIF counts as none."""
+    """The allowed metadata of a loaded picture. Unreadable EXIF counts as none."""
     notes = []
     if b"jumdc2pa" in data:
         notes.append("content credentials (C2PA) removed: any change of the pixels breaks them")
@@ -41,13 +41,13 @@ def metadata(im: Image.Image, data: bytes) -> Metadata:
         new = Image.Exif()
         for tag in _KEPT:
             if isinstance(text := old.get(tag), str) and text.strip("\0 "):
-                # the bytes as they were: Pillow reads them as Latin-1, and would write "?" for all that is not ASCII
+                # keep the original bytes: Pillow reads them as Latin-1, and would write "?" for all but ASCII
                 new[tag] = text.strip("\0 ")[:_LONGEST].encode("latin-1", "replace")
-        taken = old.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal)
-        if isinstance(taken, str):
-            new.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = taken[:_LONGEST]
+        date = old.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal)
+        if isinstance(date, str):
+            new.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = date[:_LONGEST]
         orientation = old.get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged EXIF raises nearly anything, and is no reason to lose the picture
+    except Exception:  # damaged EXIF may raise any error, and is no reason to lose the picture
         return Metadata(icc, None, 1, (*notes, "unreadable EXIF removed"))
-    turned = orientation if orientation in range(1, 9) else 1
-    return Metadata(icc, new.tobytes() if len(new) or taken else None, turned, tuple(notes))
+    valid = orientation if orientation in range(1, 9) else 1
+    return Metadata(icc, new.tobytes() if len(new) or date else None, valid, tuple(notes))

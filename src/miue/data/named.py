@@ -1,4 +1,4 @@
-"""Data sets that are asked for by name: the embedded ones, and those of torchvision."""
+"""Data sets by name: the embedded ones and those of torchvision."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def is_named(source: str) -> bool:
 
 
 def open_named(text: str, split: str | None, download: bool) -> ArrayStore:
-    """Read "shapes:per_class=400,size=32", "digits" or "cifar10:root=/data,split=test"."""
+    """Open a named set: "shapes:per_class=400,size=32", "digits" or "cifar10:root=/data,split=test"."""
     name, _, rest = text.partition(":")
     pairs = (part.partition("=") for part in rest.split(",") if part)
     given = {key.strip(): value.strip() for key, _, value in pairs}
@@ -45,7 +45,7 @@ def open_named(text: str, split: str | None, download: bool) -> ArrayStore:
     if options.get("split", "train") not in ("train", "test"):
         raise UserError(f"{text}: there is no split {options['split']!r}; splits there: train, test")
     images, labels, classes = {"shapes": _shapes, "digits": _digits}.get(name, _torchvision)(name, options, download)
-    # a folder sorts its classes by name: the same order here, so that labels agree after writing and reading back
+    # sort classes by name, as a folder does, so that labels agree after writing and reading back
     names = [str(c).replace("/", "_") for c in classes]
     rank = {name: i for i, name in enumerate(sorted(names))}
     return array_store("named", text, name, images, [rank[names[int(y)]] for y in labels], sorted(names))

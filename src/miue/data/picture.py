@@ -1,4 +1,4 @@
-"""One decoded picture: the only place that opens or encodes an image file."""
+"""Decoded pictures. Only this module opens or encodes an image file."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ class Unfit(Exception):
 
 @dataclass(frozen=True)
 class Rules:
-    """How pictures are decoded; scan, read and write use the same. max_pixels: width times height."""
+    """Settings for decoding, the same in scan, read and write. max_pixels: limit of width times height."""
 
     max_pixels: int = 50_000_000
     frames: Literal["refuse", "first"] = "refuse"
 
 
-ANY_SIZE = 2**40  # pixels: what was published was accepted once
+ANY_SIZE = 2**40  # pixels: no limit for published pictures, which were accepted once
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An upright picture of 8 bits. pixels: UInt8[h w c], c = 1 or 3; alpha is carried along untouched."""
+    """An upright picture of 8 bits. pixels: UInt8[h w c], c = 1 or 3; alpha is never changed."""
 
     pixels: UInt8[np.ndarray, "h w c"]
     alpha: UInt8[np.ndarray, "h w"] | None = None
@@ -86,21 +86,21 @@ class Picture:
         return digest.hexdigest()
 
     def plus(self, delta: Int16[np.ndarray, "c2 h w"]) -> Picture:
-        """Add grey levels and clamp to 0..255. Alpha stays; a grey picture gets the mean over channels."""
+        """A copy with grey levels added, clamped to 0..255. Alpha stays. A grey picture gets the mean over channels."""
         change = np.moveaxis(delta, 0, 2)
         if self.pixels.shape[2] == 1 and change.shape[2] == 3:
             total = change.sum(2, keepdims=True, dtype=np.int16)
-            change = np.sign(total) * (np.abs(total) // 3)  # towards zero, so that no budget is exceeded
+            change = np.sign(total) * (np.abs(total) // 3)  # round towards zero, so that no budget is exceeded
         total = self.pixels + change
         return replace(self, pixels=np.clip(total, 0, 255, out=total).astype(np.uint8))
 
     def same_alpha(self, other: Picture) -> bool:
-        """Whether both are equally transparent; no alpha and full alpha are the same (WebP drops the latter)."""
+        """Whether both have equal alpha. No alpha equals full alpha, because WebP drops full alpha."""
         mine, yours = (np.full(1, 255) if p.alpha is None else p.alpha for p in (self, other))
         return bool((mine == yours).all())
 
     def minus(self, other: Picture) -> Int16[np.ndarray, "c h w"]:
-        """The change of every value from `other`. Grey that was written as RGB counts once."""
+        """The change of every value from `other`. A grey picture written as RGB counts as one channel."""
         mine = self.pixels
         if other.pixels.shape[2] == 1 and bool((mine == mine[..., :1]).all()):
             mine = mine[..., :1]
@@ -109,7 +109,7 @@ class Picture:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence Pillow's remarks about files; sizes and damage are judged here. Enter it in the main thread only."""
+    """Silence Pillow's warnings: size and damage are checked here. Enter it only in the main thread."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
@@ -117,7 +117,10 @@ def quiet() -> Iterator[None]:
 
 
 def decode(payload: bytes | np.ndarray, rules: Rules, expected: bool = True, name: str = "") -> Picture:
-    """Decode a payload completely. expected: whether it claims to be a picture. name: its file's. Raises Unfit."""
+    """Decode a payload completely. Raises Unfit if it cannot be protected.
+
+    expected: whether it claims to be a picture. name: the name of its file.
+    """
     if isinstance(payload, np.ndarray):
         return _from_array(payload, Metadata(), rules)
     try:
@@ -129,7 +132,7 @@ def decode(payload: bytes | np.ndarray, rules: Rules, expected: bool = True, nam
         raise Unfit(*unread(payload, name, expected)) from None
     except Image.DecompressionBombError:
         raise Unfit("skipped", "far more pixels than Pillow opens") from None
-    except Exception as error:  # damaged files raise nearly anything; one bad file must not end the run
+    except Exception as error:  # damaged files may raise any error, and one bad file must not end the run
         what = formats.heif(payload) or formats.reader(payload)
         raise Unfit("failed", f"cannot be decoded as {what}: {' '.join(str(error).split())[:120]}") from None
 
@@ -177,15 +180,15 @@ def _from_cmyk(im: Image.Image, meta: Metadata) -> tuple[Image.Image, Metadata]:
         return im.convert("RGB"), meta
     try:
         srgb = ImageCms.createProfile("sRGB")
-        if turned := ImageCms.profileToProfile(im, io.BytesIO(profile), srgb, outputMode="RGB"):
-            return turned, meta
-    except (ImageCms.PyCMSError, OSError):  # damaged, or of other colours: Pillow's own conversion serves
+        if converted := ImageCms.profileToProfile(im, io.BytesIO(profile), srgb, outputMode="RGB"):
+            return converted, meta
+    except (ImageCms.PyCMSError, OSError):  # a damaged profile, or one of other colours: use Pillow's own conversion
         pass
     return im.convert("RGB"), replace(meta, notes=(*meta.notes, _NO_PROFILE))
 
 
 def _from_array(array: UInt8[np.ndarray, "h w *c"], meta: Metadata, rules: Rules) -> Picture:
-    """From [h w], or [h w c] with 1 to 4 channels: grey, grey and alpha, RGB, RGBA."""
+    """A picture from an array [h w], or [h w c] with 1 to 4 channels: grey, grey and alpha, RGB, RGBA."""
     _check_size(array.shape[1], array.shape[0], rules)
     array = np.ascontiguousarray(array if array.ndim == 3 else array[..., None])
     if array.shape[2] in (1, 3):
@@ -194,18 +197,18 @@ def _from_array(array: UInt8[np.ndarray, "h w *c"], meta: Metadata, rules: Rules
 
 
 def kept_profile(picture: Picture, form: Literal["png", "webp"]) -> bytes | None:
-    """The colour profile that is written: WebP has no grey, and a profile of other colours makes a file invalid."""
+    """The colour profile to write; None for grey WebP, which becomes RGB, so that a grey profile would be invalid."""
     return None if form == "webp" and picture.pixels.shape[2] == 1 else picture.meta.icc
 
 
 def encode(picture: Picture, form: Literal["png", "webp"]) -> bytes:
-    """A lossless file with the allowed metadata. WebP has no grey: there, a grey picture becomes RGB."""
+    """The bytes of a lossless file with the allowed metadata. WebP has no grey, so grey pictures become RGB."""
     array = picture.array
     im = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
     extra = {"icc_profile": kept_profile(picture, form), "exif": picture.meta.exif}
-    # exact: without it WebP changes colours under alpha 0, which common loaders show to a network
+    # without `exact` WebP changes colours under alpha 0, and common loaders pass these colours to a network
     webp = {"lossless": True, "exact": True, "quality": 60}
-    # runs alone: searching noise for repeated strings takes eight times as long and finds hardly any
+    # run lengths only: the search for repeats takes eight times as long, and noise has hardly any
     lossless = webp if form == "webp" else {"compress_type": zlib.Z_RLE}
     file = io.BytesIO()
     im.save(file, form.upper(), **lossless, **{k: v for k, v in extra.items() if v})

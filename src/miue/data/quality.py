@@ -1,4 +1,4 @@
-"""How much a protected picture differs from its original, measured on the file that was written."""
+"""Differences between protected pictures and their originals, measured on the written files."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from scipy.ndimage import uniform_filter
 from miue.core.files import Record
 from miue.core.types import ImageSet
 
-_TILE, _ACROSS = 128, 8  # of a picture of more than 8 x 8 tiles SSIM takes 8 x 8, in float64: all would take seconds
+_TILE, _ACROSS = 128, 8  # SSIM takes at most 8 x 8 tiles of a picture, because all of them would take seconds
 
 
-BALL = 8  # grey levels: the budget of most papers, against which others are told
+BALL = 8  # grey levels: the budget of most papers, used for comparison
 
 
 class Size(Record):
-    """How large the changes of a set are, measured on pictures of 8 bit."""
+    """Sizes of the changes of a set, measured on 8-bit pictures."""
 
     pictures: int
     outside: int
-    """Pictures with a value that changed by more than BALL grey levels."""
+    """Number of pictures with a value that changed by more than BALL grey levels."""
     linf: int
     """Largest change of any picture, grey levels."""
     l2: float
@@ -33,11 +33,11 @@ class Size(Record):
     changed: float
     """Mean share of changed pixels."""
     psnr: float | None
-    """Mean over pictures that changed, dB; None where nothing did."""
+    """Mean over pictures that changed, dB; None if none did."""
 
     @classmethod
     def over(cls, sizes: Sequence[Size]) -> Size | None:
-        """Those of several sets together; None where there is none."""
+        """The sizes of several sets together; None if there is no set."""
         if not sizes:
             return None
         n = [size.pictures for size in sizes]
@@ -58,7 +58,7 @@ class Size(Record):
 
     @property
     def leaves(self) -> str:
-        """What is told of a set with pictures outside of the ball; empty for others."""
+        """A note on pictures outside the ball; empty if there are none."""
         if not self.outside:
             return ""
         return f"{self.outside} of {self.pictures} pictures leave the {BALL}/255 ball: {self}"
@@ -73,7 +73,7 @@ class Spread(Record):
 
     @classmethod
     def over(cls, values: Sequence[float]) -> Spread | None:
-        """None where no picture has a value."""
+        """The spread of these values; None if there are none."""
         if not values:
             return None
         return cls(least=min(values), low=float(np.percentile(values, 5)), mean=float(np.mean(values)))
@@ -81,29 +81,32 @@ class Spread(Record):
 
 @dataclass(frozen=True)
 class Change:
-    """What happened to one picture. linf in grey levels; l2 in [0,1] units; changed: share of its pixels; psnr in dB,
-    None for equal pictures, where it is infinite."""
+    """Sizes of the change of one picture."""
 
     linf: int
+    """Grey levels."""
     l2: float
+    """[0,1] units."""
     changed: float
+    """Share of changed pixels."""
     psnr: float | None
+    """In dB; None for equal pictures, whose PSNR is infinite."""
 
     @classmethod
     def of(cls, delta: Integer[np.ndarray, "c h w"]) -> Change:
-        """From grey levels, protected minus clean."""
+        """Measure a difference in grey levels, protected minus clean."""
         square = float(np.einsum("chw,chw->", delta, delta, dtype=np.int64))
         psnr = 10 * math.log10(255**2 * delta.size / square) if square else None
         return cls(max(int(delta.max()), -int(delta.min())), square**0.5 / 255, float((delta != 0).any(0).mean()), psnr)
 
 
 def size(changes: Sequence[Change]) -> Size | None:
-    """What the changes of several pictures come to; None where there is no picture."""
+    """The sizes of the changes of several pictures together; None if there is no picture."""
     return Size.over([Size(pictures=1, outside=int(c.linf > BALL), **vars(c)) for c in changes])
 
 
 def measure(clean: ImageSet, protected: ImageSet) -> Size | None:
-    """How far a protected set is from its clean one, row by row. Raises ValueError where they do not correspond."""
+    """Sizes of the changes from a clean set to its protected set. Raises ValueError if their shapes differ."""
     if clean.images.shape != protected.images.shape:
         raise ValueError(f"{protected!r} does not belong to {clean!r}")
     pairs = zip(clean.images, protected.images, strict=True)
@@ -113,7 +116,7 @@ def measure(clean: ImageSet, protected: ImageSet) -> Size | None:
 def ssim(a: UInt8[np.ndarray, "h w c"], b: UInt8[np.ndarray, "h w c"]) -> float | None:
     """Mean structural similarity, window 7 or the largest odd one that fits; None for a side below 3 pixels.
 
-    Of a picture of more than a megapixel, the mean over 64 tiles of 128 x 128 on an even grid.
+    For pictures of more than a megapixel it is the mean over 64 tiles of 128 x 128 on an even grid.
     """
     height, width = a.shape[:2]
     window = min(7, height, width)
@@ -129,7 +132,7 @@ def _similarity(a: UInt8[np.ndarray, "h w c"], b: UInt8[np.ndarray, "h w c"], wi
     """Mean of (2 m_a m_b + C1)(2 s_ab + C2) / ((m_a^2 + m_b^2 + C1)(s_a^2 + s_b^2 + C2)) over whole windows.
 
     m: means, s: unbiased covariances in a window; C1 = (0.01 x 255)^2, C2 = (0.03 x 255)^2. Wang et al., IEEE TIP 2004.
-    As scikit-image computes it, but for all channels and moments at once: small pictures take a third of the time.
+    It equals scikit-image's, but computes all channels and moments at once, in a third of the time for small pictures.
     """
     x, y = a.astype(np.float64), b.astype(np.float64)
     moments = uniform_filter(np.stack([x, y, x * x, y * y, x * y]), window, axes=(1, 2))
@@ -142,7 +145,7 @@ def _similarity(a: UInt8[np.ndarray, "h w c"], b: UInt8[np.ndarray, "h w c"], wi
 
 
 def _tiles(side: int) -> list[slice]:
-    """Tiles along a side, evenly: all of it where they do not fit."""
+    """Slices along a side: the whole side in equal parts if it is short, else evenly spaced tiles."""
     if side <= _TILE * _ACROSS:
         count = max(side // _TILE, 1)
         return [slice(side * i // count, side * (i + 1) // count) for i in range(count)]

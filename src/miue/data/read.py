@@ -1,4 +1,4 @@
-"""From a scanned source to one tensor."""
+"""Read the pictures of a scanned source into one tensor."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ LEAST, MOST = 8, 1024  # pixels a side
 
 
 def default_canvas(source: Source) -> int:
-    """The side that all pictures share, where they are square, equal and at most 96 pixels, at least 8; else 64."""
+    """The side of all pictures (at least 8) if they are square, equal and at most 96 pixels; else 64."""
     sides = {side for entry in source.usable for side in (entry.width, entry.height)}
     side = sides.pop()
     return max(side, LEAST) if not sides and side <= 96 else 64
 
 
 def check_canvas(canvas: int | None) -> None:
-    """UserError for a side that no network can see."""
+    """Raise UserError if networks cannot take pictures with this side."""
     if canvas is not None and not LEAST <= canvas <= MOST:
         raise UserError(f"a canvas of {canvas} pixels: networks see squares of {LEAST} to {MOST} pixels a side")
 
 
 def read(source: Source, canvas: int | None = None, *, grey: bool | None = None, cache: Path | None = None) -> ImageSet:
-    """Every usable picture, stretched to canvas x canvas; row i is source.usable[i]. Alpha is dropped.
+    """Every usable picture, stretched to canvas x canvas. Row i is source.usable[i]. Alpha is dropped.
 
-    grey: None makes one channel where all pictures are grey and three otherwise; False always three; True insists on
-    one. cache: a folder that takes the pixels where they exceed 2 GiB. Raises UserError where a file has changed.
+    grey: None gives one channel if all pictures are grey, else three; False always gives three; True requires grey.
+    cache: a folder for the pixels if they exceed 2 GiB. Raises UserError if a file has changed since the scan.
     """
     side = default_canvas(source) if canvas is None else canvas
     if side < 1:
@@ -63,22 +63,22 @@ def read(source: Source, canvas: int | None = None, *, grey: bool | None = None,
 
 
 def cached(source: Source, canvas: int) -> int:
-    """Bytes that `read` puts into its cache; 0 where the pixels stay in memory."""
+    """Bytes that `read` writes into its cache; 0 if the pixels stay in memory."""
     size = len(source.rows) * (1 if _grey(source) else 3) * canvas**2
     return size if size > _IN_MEMORY else 0
 
 
 def read_like(source: Source, model: ImageSet, name: str, of: str) -> ImageSet:
-    """Every usable picture at the shape of another set's. UserError, by their names, where the classes differ."""
-    found = read(source, model.shape[1], grey=model.shape[0] == 1)
-    if found.classes != model.classes:
-        ours, theirs = ", ".join(model.classes[:8]), ", ".join(found.classes[:8])
+    """Every usable picture, read at the shape of the set `model`. Raises UserError if the classes differ."""
+    data = read(source, model.shape[1], grey=model.shape[0] == 1)
+    if data.classes != model.classes:
+        ours, theirs = ", ".join(model.classes[:8]), ", ".join(data.classes[:8])
         raise UserError(f"{name}: its classes ({theirs}) are not those of {of} ({ours})")
-    return found
+    return data
 
 
 def clean_picture(source: Source, row: int) -> Picture:
-    """Decode entry `row` exactly as the scan did. Raises UserError where it has changed since."""
+    """Decode entry `row` exactly as the scan did. Raises UserError if it has changed since the scan."""
     entry = source.entries[row]
     try:
         payload = source.store.get(row)
@@ -104,10 +104,10 @@ def _fitted(picture: Picture, side: int) -> UInt8[np.ndarray, "s s c"]:
 
 def _mapped(shape: tuple[int, int, int, int], file: Path) -> UInt8[Tensor, "n c h w"]:
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.unlink(missing_ok=True)  # a set that was read before keeps its own pixels
+    file.unlink(missing_ok=True)  # a new file, so that a set read earlier keeps its pixels
     try:
         with named(file), file.open("wb") as new:
-            if hasattr(os, "posix_fallocate"):  # on a full disk a mapped file would end the process, without a word
+            if hasattr(os, "posix_fallocate"):  # on a full disk a mapped file would kill the process
                 os.posix_fallocate(new.fileno(), 0, math.prod(shape))
             new.truncate(math.prod(shape))
     except OSError:

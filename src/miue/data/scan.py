@@ -1,4 +1,4 @@
-"""What is there: every input is looked at, decoded completely and accounted for before anything is computed."""
+"""Scan a data set: examine and decode every input, and make an entry for it, before anything is computed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from miue.data.picture import ANY_SIZE, Picture, Rules, Unfit, decode, quiet
 from miue.data.source import Entry, Source, Store, ahead, sha256, some
 from miue.data.tables import has_images, open_parquet, shard_files, shards_of
 
-_LONGEST = 240  # bytes of a file name: 255 less the temporary name's own
+_LONGEST = 240  # bytes of a file name: 255, minus room for the temporary name
 
 
 def scan(
@@ -42,23 +42,23 @@ def scan(
     download: bool = False,
     drop_columns: Sequence[str] = (),
 ) -> Source:
-    """Look at a folder of class folders, parquet files, an .npz file or a named set such as "shapes" or "digits".
+    """Scan a folder of class folders, parquet files, an .npz file or a named set such as "shapes" or "digits".
 
-    split: "train", "test" and so on, where the source has splits. max_pixels: larger pictures are skipped.
+    split: "train", "test" and so on, if the source has splits. max_pixels: larger pictures are skipped.
     frames: "first" takes the first of several frames instead of skipping the file. download: fetch a named set.
-    drop_columns: of a table, which are not published; "*" is all but pictures and label.
-    Raises UserError where nothing can be protected; single bad files become skipped or failed entries.
+    drop_columns: columns of a table that are not published; "*" means all except pictures and label.
+    Raises UserError if nothing can be protected. Single bad files become skipped or failed entries.
     """
     store, rules = _open(source, split, download, drop_columns), Rules(max_pixels, frames)
     entries, remarks = survey(store, rules)
     _refuse(store, entries)
-    said = (f"{text} ({len(paths)} pictures, such as {paths[0]})" for text, paths in remarks.items())
-    notes = (*store.notes, *_notes(store, entries), *said)
+    counted = (f"{text} ({len(paths)} pictures, such as {paths[0]})" for text, paths in remarks.items())
+    notes = (*store.notes, *_notes(store, entries), *counted)
     return Source(store, entries, notes, rules)
 
 
 def scan_output(out: Path) -> Source:
-    """Look at a set that miue wrote."""
+    """Scan a set that miue wrote."""
     return scan(out, max_pixels=ANY_SIZE)
 
 
@@ -100,13 +100,13 @@ def _opened(source: str | Path, split: str | None, download: bool, drop: Sequenc
 
 
 def _are_metadata(folder: Path, tables: Sequence[Path]) -> bool:
-    """Whether tables without a column of pictures lie beside folders that have pictures: those are the set."""
+    """Whether no table has a column of pictures and folders beside them have pictures, which then are the set."""
     inside = (path for path in every_file(folder) if path.parent != folder) if folder.is_dir() else ()
     return any(path.suffix.lower() in EXTENSIONS for path in inside) and not any(map(has_images, tables))
 
 
 def _beside(folder: Path, tables: list[Path]) -> tuple[str, ...]:
-    """A note on what else lies in the folder of a table. UserError where it is pictures: which ones are meant?"""
+    """A note on other files beside a table. Raises UserError if they are pictures or tables, which is ambiguous."""
     if not folder.is_dir():
         return ()
     others = [path for path in every_file(folder) if path not in tables and path.name != NOTICE]
@@ -120,13 +120,13 @@ def _beside(folder: Path, tables: list[Path]) -> tuple[str, ...]:
 
 
 def survey(store: Store, rules: Rules) -> tuple[tuple[Entry, ...], dict[str, list[str]]]:
-    """Every item as an entry; and the remarks about metadata and conversion, each with the paths it is made of."""
+    """An entry for every item; and the remarks about metadata and conversion, each with the paths it is about."""
     remarks: dict[str, list[str]] = defaultdict(list)
     entries = []
     with quiet():
-        for entry, said in ahead(lambda i: _examine(store, i, rules), range(len(store.items))):
+        for entry, own in ahead(lambda i: _examine(store, i, rules), range(len(store.items))):
             entries.append(entry)
-            for remark in said:
+            for remark in own:
                 remarks[remark].append(entry.path)
     by_count = sorted(remarks.items(), key=lambda one: -len(one[1]))
     return tuple(_with_outs(store, entries)), dict(by_count)
@@ -140,16 +140,16 @@ def _examine(store: Store, index: int, rules: Rules) -> tuple[Entry, tuple[str, 
         payload, size = store.seen(index)
     except OSError as error:
         return Entry(item.path, "", item.label, "failed", f"cannot be read: {error.strerror or error}"), ()
-    seen = Entry(item.path, "", item.label, "ok", bytes=size)
+    entry = Entry(item.path, "", item.label, "ok", bytes=size)
     try:
         picture = decode(payload, rules, item.expected, item.path)
     except Unfit as unfit:
-        return replace(seen, status=unfit.status, reason=unfit.reason), ()
-    seen = replace(seen, sha256=sha256(payload))  # of what is not protected nothing depends on it
-    seen = _described(seen, picture)
+        return replace(entry, status=unfit.status, reason=unfit.reason), ()
+    entry = replace(entry, sha256=sha256(payload))  # only now, because only pictures need it
+    entry = _described(entry, picture)
     if item.label < 0:
-        return replace(seen, status="skipped", reason="lies in no class folder"), ()
-    return seen, picture.meta.notes
+        return replace(entry, status="skipped", reason="lies in no class folder"), ()
+    return entry, picture.meta.notes
 
 
 def _described(entry: Entry, picture: Picture) -> Entry:
@@ -161,7 +161,7 @@ def _described(entry: Entry, picture: Picture) -> Entry:
 
 
 def _with_outs(store: Store, entries: list[Entry]) -> list[Entry]:
-    """Give every usable entry its place in the output: table rows are counted anew, files keep their stem."""
+    """Set the output path of every usable entry. Table rows are renumbered; files keep their stem."""
     ok = [i for i, entry in enumerate(entries) if entry.status == "ok"]
     if store.kind == "folder":
         outs = _file_names([entries[i].path for i in ok])
@@ -175,16 +175,16 @@ def _with_outs(store: Store, entries: list[Entry]) -> list[Entry]:
 
 
 def _key(path: str) -> str:
-    """Equal for files of one folder that some file systems take for one. Other folders are other places."""
+    """A key that is equal for files of one folder which some file systems treat as the same file."""
     folder, slash, name = path.rpartition("/")
     return f"{folder}{slash}{folded(name)}"
 
 
 def _file_names(paths: list[str]) -> list[str]:
     plain = [_with_png(path) for path in paths]
-    wanted = Counter(map(_key, plain))
-    # names that nobody else wants, or that need no new extension, are settled before the others look for room
-    easy = [wanted[_key(out)] == 1 or path == out for path, out in zip(paths, plain, strict=True)]
+    uses = Counter(map(_key, plain))
+    # first assign names that are unique or need no new extension, then find free names for the others
+    easy = [uses[_key(out)] == 1 or path == out for path, out in zip(paths, plain, strict=True)]
     outs, taken = [""] * len(paths), set(map(_key, folders_of(paths)))
     for i in sorted(range(len(paths)), key=lambda i: not easy[i]):
         tries = (f"{paths[i]}{mark}.png" for mark in chain([""], (f"~{k}" for k in count(2))))
@@ -231,11 +231,11 @@ def _refuse(store: Store, entries: tuple[Entry, ...]) -> None:
 
 
 def _deeper(paths: list[str]) -> tuple[str, list[str]] | None:
-    """The folder below the root that all pictures share, and the folders in it, where most pictures are in one."""
+    """The deepest folder that contains all pictures, and its subfolders; None unless most pictures are in several."""
     folders = [path.rpartition("/")[0] for path in paths]
     shared = posixpath.commonpath(folders)
     below = Counter(folder[len(shared) + 1 :].partition("/")[0] for folder in folders)
-    beside = below.pop("", 0)  # pictures in no folder, as a cover
+    beside = below.pop("", 0)  # pictures in no subfolder, such as a cover
     return (shared, sorted(below)) if len(below) > 1 and 2 * beside < len(folders) else None
 
 

@@ -1,6 +1,6 @@
 """The embedded default set: ten shapes over random crops of photographs that ship with scikit-image and scikit-learn.
 
-Nothing is downloaded. 8x8 digits cannot show protection (a victim still reaches 97 % at 8 grey levels); this can.
+Nothing is downloaded. It can show protection. 8x8 digits cannot: a victim still reaches 97 % at 8 grey levels.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ Grid = Float[np.ndarray, "s s"]
 def draw(per_class: int = 400, size: int = 32, seed: int = 0, split: str = "train") -> ImageSet:
     """Draw `per_class` pictures of each of the ten shapes, size x size, RGB.
 
-    Picture i of a class depends on seed, split, class, i and size only, so asking for more adds and changes nothing.
-    Raises UserError for a size below 8, no pictures or an unknown split.
+    Picture i of a class depends only on seed, split, class, i and size, so a larger `per_class` only adds pictures.
+    Raises UserError if the size is below 8, there are no pictures, the seed is negative or the split is unknown.
     """
     if size < 8 or per_class < 1:
         raise UserError(
@@ -44,12 +44,12 @@ def draw(per_class: int = 400, size: int = 32, seed: int = 0, split: str = "trai
 
 
 def _picture(label: int, size: int, rng: np.random.Generator) -> UInt8[np.ndarray, "s s 3"]:
-    """One shape with random colour, texture, size, place and turn over a random crop."""
+    """One shape with random colour, texture, size, position and rotation over a random crop."""
     ground = _crop(size, rng)
     mask = _mask(CLASSES[label], size, rng)[..., None]
     colour = rng.uniform(0, 255, 3)
     behind = (ground * mask).sum((0, 1)) / max(mask.sum(), 1e-6)
-    if np.abs(colour - behind).mean() < 90:  # a shape that nobody can see teaches nothing
+    if np.abs(colour - behind).mean() < 90:  # an invisible shape teaches nothing
         colour = np.where(behind > 127, behind - 110, behind + 110)
     paint = colour + rng.choice([0.0, 0.25, 0.5]) * (_crop(size, rng) - 127.5)
     mixed = ground * (1 - mask) + paint * mask

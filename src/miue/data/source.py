@@ -1,4 +1,4 @@
-"""What is in a data set: its entries, where their bytes come from, and what a scan found."""
+"""Data sets: stores of bytes, the entries of a scan, and the scanned source."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ Payload = bytes | np.ndarray
 """One picture as it is stored: an encoded file, or a uint8 array [h w] or [h w c]."""
 
 AT_ONCE = 12_000_000
-"""Pixels that are worked on side by side: measuring one takes about 35 bytes."""
+"""Pixels that are processed at the same time. Measuring one takes about 35 bytes."""
 
-_QUICK, _LATE = 0.002, 0.25  # seconds of an item that needs no thread, and how much all may take more than that
+_QUICK, _LATE = 0.002, 0.25  # seconds: an item that needs no thread, and the excess over all items before threads start
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -35,17 +35,19 @@ B = TypeVar("B")
 
 @dataclass(frozen=True)
 class Item:
-    """One thing that a store holds. skip: why it is not even opened; expected: whether it claims to be a picture."""
+    """One item in a store."""
 
     path: str
     label: int
     skip: str = ""
+    """Reason why it is not opened; empty if it is."""
     expected: bool = True
+    """Whether it claims to be a picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Store(ABC):
-    """Where the bytes of a data set come from. Item i is entry i of every scan."""
+    """The bytes of a data set. Item i is entry i of every scan."""
 
     kind: Kind
     location: str
@@ -56,25 +58,24 @@ class Store(ABC):
 
     @abstractmethod
     def get(self, index: int) -> Payload:
-        """The payload of item `index`, read now. Safe to call from several threads; raises OSError."""
+        """Read the payload of item `index`. Safe in several threads. Raises OSError if it cannot be read."""
 
     def seen(self, index: int) -> tuple[Payload, int]:
-        """What is looked at of item `index`, and its size in bytes: all of it, or the start of what is no picture."""
+        """The payload of item `index` (only its start, if it is no picture) and its full size in bytes."""
         payload = self.get(index)
         return payload, payload.nbytes if isinstance(payload, np.ndarray) else len(payload)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One input: what it is and what becomes of it.
-
-    path: relative, with "/" ("row 17" in a table). out: the same in the output, unique. label: -1 where it has none.
-    sha256: of the stored bytes. pixels: SHA-256 over mode, size and decoded pixels.
-    """
+    """One input and its status."""
 
     path: str
+    """Relative, with "/" ("row 17" in a table)."""
     out: str
+    """Path in the output, unique."""
     label: int
+    """-1 if it has none."""
     status: Status
     reason: str = ""
     mode: str = ""
@@ -82,7 +83,9 @@ class Entry:
     height: int = 0
     bytes: int = 0
     sha256: str = ""
+    """SHA-256 of the stored bytes."""
     pixels: str = ""
+    """SHA-256 over mode, size and decoded pixels."""
 
     @property
     def size(self) -> int:
@@ -96,7 +99,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Source:
-    """A scanned data set. Row i of everything that follows (images, delta, labels) is `usable[i]`."""
+    """A scanned data set. Row i of images, labels and delta belongs to `usable[i]`."""
 
     store: Store = field(repr=False)
     entries: tuple[Entry, ...] = field(repr=False)
@@ -146,23 +149,23 @@ class Source:
         return paths
 
     def summary(self) -> dict[str, int]:
-        """How many entries are "ok", "skipped: <reason>" and "failed: <reason>", the most frequent first."""
+        """Numbers of entries that are "ok", "skipped: <reason>" and "failed: <reason>", the most frequent first."""
         texts = (f"{e.status}: {e.reason}" if e.reason else e.status for e in self.entries)
         return dict(Counter(texts).most_common())
 
 
 def some(names: Sequence[str], limit: int = 5) -> str:
-    """The first names of a list, and how many more there are."""
+    """A text with the first names of a list and the number of the others."""
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def sha256(payload: Payload) -> str:
-    """SHA-256 of stored bytes; of the raw values of an array."""
+    """SHA-256 of stored bytes, or of the raw values of an array."""
     return hashlib.sha256(payload if isinstance(payload, bytes) else payload.tobytes()).hexdigest()
 
 
 class _Room:
-    """A number of pixels that threads share: each waits until there is room for its picture."""
+    """A budget of pixels that threads share. Each waits until its picture fits."""
 
     def __init__(self, pixels: int) -> None:
         self.whole = self.free = pixels
@@ -170,7 +173,7 @@ class _Room:
 
     @contextmanager
     def taken(self, pixels: int) -> Iterator[None]:
-        """Take room for a block; a picture that is larger than all of it waits until it is alone."""
+        """Reserve pixels inside the block. A picture larger than the whole budget waits until it is alone."""
         pixels = min(pixels, self.whole)
         with self.changed:
             self.changed.wait_for(lambda: self.free >= pixels)
@@ -184,19 +187,19 @@ class _Room:
 
 
 def ahead(function: Callable[[A], B], items: Iterable[A], pixels: Callable[[A], int] = lambda item: 0) -> Iterator[B]:
-    """Like map, in order, on a few threads that stay a few items ahead: memory does not grow with the items.
+    """Map in order, with a few threads that work a few items ahead, so that memory does not grow with the items.
 
-    pixels: of the picture that an item stands for; large ones are not worked on side by side. Items that take a
-    millisecond or two are done one after another: threads would only wait for each other.
+    pixels: size of the picture of an item; large pictures are not processed at the same time. Items that take only a
+    millisecond or two are processed without threads, which would only wait for each other.
     """
-    left, late = iter(items), 0.0
-    for item in left:
+    remaining, late = iter(items), 0.0
+    for item in remaining:
         start = monotonic()
         result = function(item)
         late = max(late + monotonic() - start - _QUICK, 0.0)
         yield result
         if late > _LATE:
-            yield from _on_threads(function, left, pixels)
+            yield from _on_threads(function, remaining, pixels)
 
 
 def _on_threads(function: Callable[[A], B], items: Iterable[A], pixels: Callable[[A], int]) -> Iterator[B]:
@@ -207,10 +210,10 @@ def _on_threads(function: Callable[[A], B], items: Iterable[A], pixels: Callable
             return function(item)
 
     with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[B]] = deque()
+        futures: deque[Future[B]] = deque()
         for item in items:
-            waiting.append(pool.submit(one, item))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            futures.append(pool.submit(one, item))
+            if len(futures) > 2 * workers:
+                yield futures.popleft().result()
+        while futures:
+            yield futures.popleft().result()

@@ -1,4 +1,4 @@
-"""Which pictures test: a part that is held out, or a set of their own."""
+"""Test pictures: a held-out part of a set, or a set of their own."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ def read_test(
     run: Run,
     rules: Mapping[str, Any] | None = None,
 ) -> tuple[ImageSet, Int64[Tensor, "k"] | None]:
-    """The test set; where no other set or split is named, a part of `clean`, and the rows that remain to train on.
+    """The test set, and the rows of `clean` that remain for training (None means all).
 
-    rules: by which pictures are looked at, as for `data.scan`.
+    If neither `test` nor `split` is given, the test set is a part of `clean`. rules: settings for `data.scan`.
     """
     if test is None and split is None:
-        kept, rest = holdout(clean, HELD_OUT, run.reseeded(0))
-        return clean.select(rest), kept
-    seen = {**(rules or {}), "drop_columns": ["*"]}  # none of a test set is published
-    scanned = scan(test or source, split=split, **seen)
+        train, held = holdout(clean, HELD_OUT, run.reseeded(0))
+        return clean.select(held), train
+    options = {**(rules or {}), "drop_columns": ["*"]}  # a test set is not published
+    scanned = scan(test or source, split=split, **options)
     if unused := {why: count for why, count in scanned.summary().items() if why != "ok"}:
-        told = ", ".join(f"{count} {why}" for why, count in unused.items())
-        run.say(f"{test or source}: of {len(scanned.entries)} test pictures some are not used: {told}")
+        reasons = ", ".join(f"{count} {why}" for why, count in unused.items())
+        run.say(f"{test or source}: of {len(scanned.entries)} test pictures some are not used: {reasons}")
     return read_like(scanned, clean, test or source, source), None
 
 
 def holdout(data: ImageSet, share: float, run: Run) -> tuple[Int[Tensor, "m"], Int[Tensor, "t"]]:
-    """Rows for training and for testing: `share` of every class (at least one picture) is held out at random."""
+    """Rows for training and rows for testing: a random `share` of every class, but at least one picture."""
     if not 0 < share < 1:
         raise UserError(f"a held-out share of {share:g} is not between 0 and 1")
-    generator, kept, held = run.rng("holdout"), [], []
+    generator, train, held = run.rng("holdout"), [], []
     for label in range(len(data.classes)):
         rows = (data.labels == label).nonzero().flatten()
         if len(rows) == 1:
@@ -53,5 +53,5 @@ def holdout(data: ImageSet, share: float, run: Run) -> tuple[Int[Tensor, "m"], I
         rows = rows[torch.randperm(len(rows), generator=generator)]
         cut = min(max(int(len(rows) * share), 1), len(rows) - 1) if len(rows) else 0
         held.append(rows[:cut])
-        kept.append(rows[cut:])
-    return torch.cat(kept).sort().values, torch.cat(held).sort().values
+        train.append(rows[cut:])
+    return torch.cat(train).sort().values, torch.cat(held).sort().values

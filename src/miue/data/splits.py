@@ -30,6 +30,6 @@ _WORDS = {
 
 
 def split_of(name: str) -> str | None:
-    """The split that a word inside a name stands for ("train", "validation", "test"), or None."""
+    """The split that a word in a name means ("train", "validation" or "test"); None if there is none."""
     words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
     return next((_WORDS[word] for word in words if word in _WORDS), None)

@@ -22,23 +22,23 @@ from miue.data.source import Item, Store, some
 from miue.data.splits import split_of
 
 _LABELS = ("label", "labels", "fine_label", "class", "y", "target")
-_LISTED = 20  # columns that a note names
+_LISTED = 20  # largest number of columns in a note
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParquetStore(Store):
-    """One or several shards, read by row group. Rows are counted over all shards."""
+    """One or several parquet files (shards), read by row group. Rows are numbered over all shards."""
 
     root: Path
     shards: tuple[Path, ...] = field(repr=False)
     column: str
     schema: pa.Schema = field(repr=False)
-    """Of what is published: the columns that are allowed, and of the pictures `bytes` and `path`."""
+    """Schema of the output: allowed columns only, and of the pictures `bytes` and `path`."""
     _lock: Any = field(default_factory=Lock, repr=False, compare=False)
 
     @cached_property
     def groups(self) -> tuple[tuple[Path, int], ...]:
-        """(shard, row group) in order."""
+        """Pairs (shard, row group) in order."""
         return tuple((s, g) for s in self.shards for g in range(pq.read_metadata(s).num_row_groups))
 
     @cached_property
@@ -84,18 +84,21 @@ def _schema(shard: Path) -> pa.Schema:
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """The parquet files of a folder, of whatever split."""
+    """The parquet files of a folder, of all splits."""
     return sorted((*folder.glob("*.parquet"), *folder.glob("data/*.parquet")))
 
 
 def shards_of(path: Path, split: str | None) -> tuple[Path, ...]:
-    """The parquet files of a file or folder, of one split; empty where there are none."""
+    """The parquet files of one split in a file or folder; empty if there are none.
+
+    Raises UserError if the split does not exist, or if there are several splits and none is chosen.
+    """
     if path.is_file():
         return (path,) if path.suffix == ".parquet" else ()
-    found = shard_files(path)
-    splits = sorted({_split(p) for p in found})
-    if split is not None and found:
-        chosen = tuple(p for p in found if split in (_split(p), p.stem.split("-")[0]))
+    shards = shard_files(path)
+    splits = sorted({_split(p) for p in shards})
+    if split is not None and shards:
+        chosen = tuple(p for p in shards if split in (_split(p), p.stem.split("-")[0]))
         if not chosen:
             raise UserError(f"{path}: there is no split {split!r}; splits there: {', '.join(splits)}")
         return chosen
@@ -105,16 +108,16 @@ def shards_of(path: Path, split: str | None) -> tuple[Path, ...]:
             f"{path}: the files belong to several splits ({', '.join(splits)}); choose one with "
             f"split={first!r} (--split {first})"
         )
-    return tuple(found)
+    return tuple(shards)
 
 
 def _split(shard: Path) -> str:
-    """The split of a file: what a word of its name says, else the name up to its number."""
+    """The split of a file: by a word of its name, else the name up to its number."""
     return split_of(shard.stem) or shard.stem.split("-")[0]
 
 
 def has_images(shard: Path) -> bool:
-    """Whether a table has a column that can hold pictures; True for one that cannot be read, which is to be told."""
+    """Whether a table may have a column of pictures. True if it cannot be read, so that the error is reported later."""
     try:
         return any(columns.is_image(column) for column in pq.read_schema(shard))
     except (pa.ArrowException, OSError):
@@ -122,7 +125,11 @@ def has_images(shard: Path) -> bool:
 
 
 def open_parquet(path: Path, shards: tuple[Path, ...], drop: Sequence[str] = ()) -> ParquetStore:
-    """Read schema and labels, no pictures. drop: columns that are not published; "*" is all but pictures and label."""
+    """Open a table: read schema and labels, but no pictures.
+
+    drop: columns that are not published; "*" means all except pictures and label. Raises UserError if the table cannot
+    be used, or a column could show clean pictures.
+    """
     schemas = [_schema(shard) for shard in shards]
     schema = schemas[0]
     if odd := [shard for shard, each in zip(shards, schemas, strict=True) if not each.equals(schema)]:
@@ -182,7 +189,7 @@ def _image_column(path: Path, schema: pa.Schema, features: dict[str, dict[str, A
 
 
 def _label_column(path: Path, schema: pa.Schema, features: dict[str, dict[str, Any]]) -> tuple[str, list[str]]:
-    """The column of the labels, and others that could be meant."""
+    """The name of the label column, and the names of other candidates."""
     typed = [k for k, v in features.items() if v.get("_type") == "ClassLabel" and k in schema.names]
     usual = [name for name in _LABELS if name in schema.names]
     ranked = list(dict.fromkeys([*(name for name in usual if name in typed), *(() if typed else usual), *typed]))

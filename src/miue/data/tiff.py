@@ -1,4 +1,4 @@
-"""TIFF files: whether what Pillow reads of one is its whole picture in 8 bits. Cameras' raw files are TIFF inside."""
+"""TIFF files: checks that Pillow reads the whole picture in 8 bits. RAW files of cameras are TIFF inside."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DEPTH = 32997  # tag: slices of a volume
 def directories(data: bytes) -> list[ImageFileDirectory_v2]:
     """The tags of every picture in a file: the first one, and those in later and in nested directories.
 
-    A chain that is circular or leads out of the file ends there.
+    A circular chain, or one that leaves the file, ends at that point.
     """
     head = data[:16] if data[2] == 43 else data[:8]  # BigTIFF has longer offsets
     file, todo, seen, pictures = io.BytesIO(data), [ImageFileDirectory_v2(head).next], set[int](), []
@@ -38,9 +38,10 @@ def directories(data: bytes) -> list[ImageFileDirectory_v2]:
 
 
 def reason(data: bytes, bands: int) -> str:
-    """Why a file is not taken, or nothing. bands: how many Pillow makes of it (it drops those it does not know), or 0.
+    """The reason why a file is refused; empty if it is not. Sources: TIFF 6.0, DNG 1.7.
 
-    Pillow reads the first picture. Sources: TIFF 6.0, DNG 1.7.
+    bands: number of bands that Pillow reads (it drops unknown ones); 0 if it cannot open the file. Pillow reads
+    only the first picture.
     """
     first, *others = directories(data)
     colours = first.get(Tag.PhotometricInterpretation, 0)
@@ -80,7 +81,7 @@ def _values(tags: ImageFileDirectory_v2, tag: int) -> Sequence[Any]:
 
 
 def _raw(tags: ImageFileDirectory_v2) -> bool:
-    """Whether a directory is of a DNG, or holds what a sensor saw."""
+    """Whether a directory belongs to a DNG file or holds sensor data."""
     return Tag.DNGVersion in tags or tags.get(Tag.PhotometricInterpretation) in (_SENSOR, _LINEAR)
 
 
@@ -89,7 +90,7 @@ def _area(tags: ImageFileDirectory_v2) -> int:
 
 
 def _palette(values: Sequence[int]) -> str:
-    """Why a palette is not taken: Pillow divides its 16-bit values by 256."""
+    """The reason why a palette is refused; empty if it is not. Pillow divides its 16-bit values by 256."""
     if max(values, default=0) < 256 and any(values):
         return "TIFF with a palette of 8-bit values, which readers take for black: save it as PNG"
     if any(value % 257 and value % 256 for value in values):

@@ -1,4 +1,4 @@
-"""Files that are not opened as pictures: what they are, told by content first and by name last."""
+"""Files that are not opened as pictures: their kind, by content first and by name last."""
 
 from __future__ import annotations
 
@@ -76,16 +76,16 @@ _MAY_SHOW = "not opened, not published; it may show the clean pictures"
 
 
 def raw_name(name: str) -> str:
-    """The reason for a name that ends as a camera's RAW files do (their content may pass for TIFF), or nothing."""
+    """The reason to refuse a name with an extension of camera RAW, whose content may look like TIFF; else empty."""
     extension = _extension(name)
     return f"camera RAW (.{extension}): {_MAY_SHOW}" if extension in _RAW else ""
 
 
 def unread(data: bytes, name: str, expected: bool) -> tuple[Status, str]:
-    """(status, reason) of content that no reader here takes: what it is, and that it may show the clean pictures.
+    """(status, reason) for content that cannot be read: its kind, and a warning that it may show clean pictures.
 
-    expected: whether its name claims to be a picture. Only text without a NUL passes for text, and text can hold
-    pictures too.
+    expected: whether its name claims to be a picture. Only text without a NUL byte counts as text, and even text can
+    hold pictures.
     """
     if what := heif(data):
         return _of_heif_family(what)
@@ -122,7 +122,7 @@ def _of_heif_family(what: str) -> tuple[Status, str]:
 def _tiff(data: bytes) -> tuple[Status, str]:
     try:
         return "skipped", tiff.reason(data, 0)
-    except Exception:  # damaged tags raise nearly anything
+    except Exception:  # damaged tags may raise any error
         return "failed", "cannot be opened as TIFF: damaged, or of a kind that is not read"
 
 
@@ -146,11 +146,11 @@ def _is_text(start: bytes) -> bool:
     try:
         start.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        return error.start >= 65532 and b"\0" not in start  # a letter that is cut in two
+        return error.start >= 65532 and b"\0" not in start  # a character cut in two at the end
     return b"\0" not in start
 
 
 def _is_targa(data: bytes) -> bool:
-    """Whether content has the header of TGA, which has no mark: kind of palette, kind of picture, bits of a pixel."""
+    """Whether content has a TGA header. TGA has no signature, so this checks palette kind, picture kind and depth."""
     kinds = {(0, 2, 24), (0, 2, 32), (0, 10, 24), (0, 10, 32), (0, 3, 8), (0, 11, 8), (1, 1, 8), (1, 9, 8)}
     return len(data) > 18 and (data[1], data[2], data[16]) in kinds and any(data[12:14]) and any(data[14:16])
