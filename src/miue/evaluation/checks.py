@@ -1,4 +1,4 @@
-"""What can be refused before hours of training."""
+"""Checks that refuse an evaluation before hours of training."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from miue.victims.recipe import Recipe
 
 
 def check_victims(recipes: Sequence[Recipe], data: ImageSet, test: ImageSet, run: Run) -> int:
-    """Bytes that the weights of one victim of each recipe take. Raises UserError for victims that cannot be had.
+    """Return how many bytes the weights of one victim of each recipe take.
 
-    That is asked before hours of work on others: for a network that cannot be built or takes no pictures of this size,
-    for weights that are another network's, and where a defense learns from pictures that are to test it.
+    Raises UserError if a victim cannot be trained: its network cannot be built or takes no pictures of this size, its
+    weights belong to another network, or its defense learns from test pictures. The check runs before hours of work.
     """
     with run.seeded("nets"):
         sizes = {net: nets.tried(net, data.shape, len(data.classes)) for net in {recipe.net for recipe in recipes}}
@@ -35,7 +35,7 @@ def check_victims(recipes: Sequence[Recipe], data: ImageSet, test: ImageSet, run
 
 
 def repeated(test: ImageSet, trained: ImageSet) -> int:
-    """How many test pictures are among those to train on. UserError where most are: nothing would be tested."""
+    """Number of test pictures that are also training pictures. Raises UserError if most are: no test would remain."""
     count = _common(test, trained)
     if 2 * count > len(test):
         raise UserError(
@@ -50,7 +50,7 @@ def _common(test: ImageSet, other: ImageSet) -> int:
     return sum(hash(image.numpy().tobytes()) in known for image in test.images)
 
 
-def told_twice(test: ImageSet, *trained: ImageSet) -> str:
-    """What is said of test pictures that victims also train on; empty where there are none. UserError for most."""
+def overlap_note(test: ImageSet, *trained: ImageSet) -> str:
+    """Return a note about test pictures that are also in a training set ('' if none). Raises UserError if most are."""
     count = max(repeated(test, part) for part in trained)
     return f"{count} of {len(test)} test pictures are training pictures, too" if count else ""

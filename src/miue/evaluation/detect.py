@@ -18,8 +18,8 @@ from miue.victims.fit import fit
 from miue.victims.recipe import Recipe
 
 HELD_OUT = 0.2
-MOST = 100  # classes that are looked at
-MORE = 0.15  # a simple network that reaches this much more than on clean pictures is noticed
+MOST = 100  # largest number of classes in a first look
+MORE = 0.15  # gain in held-out accuracy over clean pictures from which a trainer notices the protection
 SIMPLE: Mapping[str, Recipe] = {
     net: Recipe(net=net, epochs=30, lr=0.01, weight_decay=0.0, augment=(), source="UDP, shorter")
     for net in ("linear", "mlp2")
@@ -27,16 +27,16 @@ SIMPLE: Mapping[str, Recipe] = {
 
 
 class Simple(Record):
-    """What one simple network reaches. Accuracies are shares in [0,1]."""
+    """Accuracies of one simple network, as shares in [0,1]."""
 
     held_out: float
-    """On a part of the same set that it has not trained on."""
+    """On the held-out part of the same set."""
     train: float
-    """On the part that it has trained on: for "linear", how far the set is linearly separable."""
+    """On its own training part: for "linear", how far the set is linearly separable."""
 
 
 class Detection(Record):
-    """A first look at a set, beside the same look at clean pictures of the same classes."""
+    """A first look at a set, and the same look at clean pictures of the same classes."""
 
     version: Literal[1] = 1
     data: str
@@ -50,11 +50,11 @@ class Detection(Record):
 
 
 def first_look(data: ImageSet, clean: ImageSet, run: Run) -> Detection:
-    """Train simple networks on a part of the set and judge them on the rest of it, protected as it is.
+    """Train simple networks on a part of the set and test them on the rest, which is protected, too.
 
     Networks without convolutions learn little from pictures and much from perturbations that follow the labels, so a
-    high accuracy on held-out pictures gives a protection away (UDP, AAAI 2024). What is high depends on the pictures:
-    `clean` is what a trainer has learnt to expect.
+    high accuracy on held-out pictures reveals a protection (UDP, AAAI 2024). How high is normal depends on the
+    pictures: `clean` stands for the accuracy that a trainer expects.
     """
     classes = len(data.classes)
     data, clean = _sample(data), _sample(clean)
@@ -78,7 +78,7 @@ def first_look(data: ImageSet, clean: ImageSet, run: Run) -> Detection:
 
 
 def _sample(data: ImageSet) -> ImageSet:
-    """At most `MOST` of the classes, evenly: simple networks cost pictures times classes, and a few show as much."""
+    """Return the set with at most `MOST` evenly spaced classes: the cost is pictures times classes, and few suffice."""
     classes = torch.arange(0, len(data.classes), -(-len(data.classes) // MOST))
     if len(classes) == len(data.classes):
         return data
@@ -88,11 +88,11 @@ def _sample(data: ImageSet) -> ImageSet:
 
 
 def look(data: ImageSet, run: Run) -> dict[str, Simple]:
-    """Every simple network, trained on a part of the set, on both parts."""
-    kept, held = (data.select(rows) for rows in holdout(data, HELD_OUT, run))
-    found = {}
+    """Train every simple network on a part of the set; return its accuracies on both parts, by name."""
+    fitted, held = (data.select(rows) for rows in holdout(data, HELD_OUT, run))
+    accuracies = {}
     for name, recipe in SIMPLE.items():
-        net = fit(kept, recipe, run.reseeded(run.seed))
-        held_out, train = (accuracy(net, Batches(part, run), run) for part in (held, kept))
-        found[name] = Simple(held_out=held_out, train=train)
-    return found
+        net = fit(fitted, recipe, run.reseeded(run.seed))
+        held_out, train = (accuracy(net, Batches(part, run), run) for part in (held, fitted))
+        accuracies[name] = Simple(held_out=held_out, train=train)
+    return accuracies

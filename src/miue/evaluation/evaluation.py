@@ -13,22 +13,23 @@ from miue.core.run import Run
 from miue.core.types import Budget, ImageSet
 from miue.data import measure, through
 from miue.data.quality import Size
-from miue.evaluation.checks import check_victims, told_twice
+from miue.evaluation.checks import check_victims, overlap_note
 from miue.evaluation.records import Outcome, Role
 from miue.evaluation.verdict import judge, notes
 from miue.evaluation.victim import train_victim
 from miue.victims.recipe import Recipe
 
-KEPT = 100_000_000  # bytes of weights of one evaluation that are kept unasked
+KEPT = 100_000_000  # bytes: weights of one evaluation are kept by default up to this size
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """How an evaluation is made: the recipes (one a victim), the seeds and the threshold, all declared before the run.
+    """Settings of an evaluation: recipes (one per victim), seeds and threshold, all declared before the run.
 
     threshold: largest share of the clean victim's gain over chance that a protected victim may keep; chance is the
     share of the largest class of the test set. noise: the control, on the same grid as the attack's. keep_victims:
-    whether the trained networks stay, so that an analysis need not train them again; None: below KEPT bytes in all.
+    whether the trained networks are kept, so that an analysis need not train them again; None: if they take at most
+    KEPT bytes in all.
     """
 
     recipes: Sequence[Recipe]
@@ -41,8 +42,10 @@ class Evaluation:
         if self.seeds < 1 or not self.recipes:
             raise UserError(f"{self.seeds} seeds, {len(self.recipes)} recipes: at least 1 of each")
         names = [recipe.victim for recipe in self.recipes]
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise UserError(f"two victims are called {twice[0]}: their results could not be told apart; leave one out")
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise UserError(
+                f"two victims are called {repeated[0]}: their results could not be told apart; leave one out"
+            )
         if not 0 < self.threshold < 1:
             raise UserError(f"threshold {self.threshold:g}: allowed is what lies between 0 and 1, 0.25 for a quarter")
 
@@ -56,17 +59,18 @@ class Evaluation:
         method: str = "unknown",
         channel: str | None = None,
     ) -> Outcome:
-        """Train every victim on clean, noise and protected; rows of the three sets correspond. Resumes by content.
+        """Train every victim on the clean, noisy and protected pictures and return the outcome with a verdict.
 
-        channel: what all three go through on their way to the victims, the noise as it would be published.
+        Rows of the three sets correspond. Victims that were trained before on the same content are not trained again.
+        channel: processing of all three sets before victims train on them; the noise goes through it as if published.
         """
         if clean.classes != protected.classes or clean.classes != test.classes:
             raise UserError("the clean, the test and the protected set do not have the same classes in the same order")
         if not torch.equal(clean.labels, protected.labels):
             raise UserError("the clean and the protected set do not have the same labels, row by row")
-        twins = told_twice(test, clean, protected)
-        heavy = 3 * self.seeds * check_victims(self.recipes, clean, test, run) > KEPT
-        weights = not heavy if self.keep_victims is None else self.keep_victims
+        overlap = overlap_note(test, clean, protected)
+        too_large = 3 * self.seeds * check_victims(self.recipes, clean, test, run) > KEPT
+        weights = not too_large if self.keep_victims is None else self.keep_victims
         size = measure(clean, protected)
         control = _matched(budget, size)
         noisy = self.noise(clean, control, run.reseeded(0)).apply(clean)
@@ -100,12 +104,12 @@ class Evaluation:
                 *notes(runs),
                 *([f"as victims see them, {size.leaves}"] if size and size.leaves else []),
                 *([] if control == budget else [f"the noise control has a budget of {control}"]),
-                *([twins] if twins else []),
+                *([overlap] if overlap else []),
             ],
             machine=run.machine,
         )
 
 
 def _matched(budget: Budget, size: Size | None) -> Budget:
-    """The budget of the noise control: that of the attack; where it has no bound, the mean L2 that was measured."""
+    """Budget of the noise control: the attack's own, or the measured mean L2 if the attack has no bound."""
     return Budget(max(size.l2, 1 / 255), "l2") if size and budget.norm == "none" else budget

@@ -17,9 +17,9 @@ class VictimRun(Record):
 
     role: Role
     victim: str
-    """The network, and the defense where there is one: what the runs of one victim have in common."""
+    """Name of the network and of its defense, if any; the same in all runs of one victim."""
     defense: str = ""
-    """Spelling of what the victim does to learn anyway ("gray+jpeg:quality=10"); empty for plain training."""
+    """Spelling of the victim's defense against the protection ("gray+jpeg:quality=10"); empty for plain training."""
     seed: int
     data: str
     """Digest of the training set as it was read."""
@@ -27,21 +27,21 @@ class VictimRun(Record):
     best: float
     best_epoch: int
     train: float
-    """Accuracy on its own training set, purified where it was, without augmentation, after the last epoch."""
+    """Accuracy on its own (purified) training set, without augmentation, after the last epoch."""
     seconds: float
     device: str = ""
-    """What it was trained on, and in which precision; empty in records of an earlier time."""
+    """Device and precision of the training; empty in records of earlier versions."""
 
 
 class Outcome(Record):
-    """What a protection is worth on one data set: victims, their controls and a verdict by a threshold set before."""
+    """Result of an evaluation on one data set: victims, their controls, and a verdict by a threshold set in advance."""
 
     version: Literal[1] = 1
     name: str
     method: str
     budget: str
     channel: str | None = None
-    """What was done to all training pictures before training ("jpeg:quality=75"), if anything."""
+    """Processing of all training pictures before training ("jpeg:quality=75"), if any."""
     classes: int
     chance: float
     images: int
@@ -50,7 +50,7 @@ class Outcome(Record):
     threshold: float
     """Largest share of the clean victim's gain over chance that a protected victim may keep."""
     size: Size | None = None
-    """How far the protected pictures are from the clean ones, as victims see them."""
+    """Distance of the protected pictures from the clean ones, as victims see them."""
     runs: Sequence[VictimRun]
     verdict: Verdict
     reason: str

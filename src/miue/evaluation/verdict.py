@@ -1,4 +1,4 @@
-"""The verdict, and the thresholds that it is made by."""
+"""The verdict, and its thresholds."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from statistics import fmean
 
 from miue.evaluation.records import Verdict, VictimRun
 
-LEARNT = 0.20  # a clean victim must gain this much over chance, or nothing can be concluded from it
-HARMLESS = 0.10  # plain noise that costs more than this hides the pictures by itself
+LEARNT = 0.20  # a clean victim must gain at least this much over chance; otherwise nothing can be concluded
+HARMLESS = 0.10  # if plain noise costs more accuracy than this, the noise alone explains the effect
 FITTED = 0.50  # share of its own training set, over chance, that a protected victim must have learnt
 
 
 def judge(runs: Sequence[VictimRun], chance: float, threshold: float, largest: float = 0.0) -> tuple[Verdict, str]:
-    """The verdict over all victims and seeds: one that breaks the protection decides, then one that proves nothing.
+    """Return the verdict over all victims and seeds, and its reason.
+
+    One victim that breaks the protection makes it "not protected"; else one inconclusive victim makes it
+    "inconclusive".
 
     chance: share of the largest class of the test set; largest: of the training set.
     """
@@ -33,12 +36,12 @@ def judge(runs: Sequence[VictimRun], chance: float, threshold: float, largest: f
 def judge_victim(
     victim: str, runs: Mapping[str, Sequence[VictimRun]], chance: float, threshold: float, largest: float = 0.0
 ) -> tuple[Verdict, str]:
-    """The verdict of one victim by itself: its runs by role, those of one seed at one place.
+    """Return the verdict of one victim, and its reason. runs: by role, in the same order of seeds for each role.
 
-    What it has learned decides first: controls that failed can excuse a success of the protection, no failure.
+    A failed control can turn "protected" into "inconclusive", never "not protected".
     """
     clean, noise = (fmean(r.last for r in runs[role]) for role in ("clean", "noise"))
-    least = min(r.last for r in runs["clean"])  # of every seed: a share is taken of each one's gain below
+    least = min(r.last for r in runs["clean"])  # not the mean: each seed's own gain is a divisor below
     if least - chance < LEARNT:
         return "inconclusive", f"{victim} reaches only {least:.1%} on clean pictures, chance is {chance:.1%}"
     kept = [(p.last - chance) / (c.last - chance) for p, c in zip(runs["protected"], runs["clean"], strict=True)]
@@ -57,7 +60,7 @@ def judge_victim(
 
 
 def notes(runs: Sequence[VictimRun]) -> list[str]:
-    """What a reader must know beside the verdict."""
+    """Remarks that a reader needs beside the verdict."""
     notes = []
     for victim in dict.fromkeys(r.victim for r in runs):
         mine = [r for r in runs if r.victim == victim and r.role == "protected"]

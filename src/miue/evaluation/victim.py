@@ -1,4 +1,4 @@
-"""One victim of an evaluation, trained and tested, or read where it was before."""
+"""One victim of an evaluation: trained and tested, or read from its record."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from miue.training.loop import accuracy
 from miue.victims.fit import TRAINED, keep_victim, prepare, watched_fit
 from miue.victims.recipe import Recipe
 
-VERSION = 1  # of what a victim run means; a higher number makes kept ones void
+VERSION = 1  # of the meaning of a victim run; a higher number invalidates records on disk
 CHECKS = 10  # how often a victim is tested while it trains, for its best epoch
-EARLY = 3  # epochs at the beginning that are tested besides: there many are at their best
+EARLY = 3  # first epochs, all tested as well: many victims are at their best there
 
 
 def train_victim(
@@ -30,9 +30,10 @@ def train_victim(
     keep: Path | None,
     weights: bool = False,
 ) -> VictimRun:
-    """One victim, or its record where the same one was trained before, perhaps by another process meanwhile.
+    """Train one victim and return its record; return the kept record if the same one was trained before.
 
-    weights: whether its weights are kept beside the record, for an analysis.
+    Another process may train it meanwhile: this one waits for it. keep: the folder of records; None keeps nothing.
+    weights: whether the weights are kept beside the record, for an analysis.
     """
     if keep is None:
         return _trained(role, data, test, recipe, replace(run, keep=None))[0]
@@ -43,12 +44,12 @@ def train_victim(
             names = {"role": role, "victim": recipe.victim, "defense": recipe.defense}
             return VictimRun.load(record).model_copy(update=names)
         run = replace(run, keep=keep / "victims" / key)
-        done, net = _trained(role, data, test, recipe, run)
+        result, net = _trained(role, data, test, recipe, run)
         if weights:
             keep_victim(net, data, recipe, replace(run, keep=keep / TRAINED))
-        done.save(record)
+        result.save(record)
         run.forget()
-        return done
+        return result
 
 
 def _trained(role: Role, data: ImageSet, test: ImageSet, recipe: Recipe, run: Run) -> tuple[VictimRun, Classifier]:
@@ -59,11 +60,11 @@ def _trained(role: Role, data: ImageSet, test: ImageSet, recipe: Recipe, run: Ru
         return accuracy(net, tests, run) if epoch <= EARLY or epoch % every == 0 or epoch == recipe.epochs else None
 
     ready = prepare(data, recipe, run)
-    net, seen = watched_fit(ready, recipe, run, watch)
-    last = accuracy(net, tests, run) if recipe.hold_out or recipe.finish else seen[recipe.epochs]
-    if recipe.finish:  # what came after the last epoch counts as a part of it
-        seen[recipe.epochs] = last
-    best = max(seen, key=lambda epoch: (seen[epoch], -epoch))
+    net, accuracies = watched_fit(ready, recipe, run, watch)
+    last = accuracy(net, tests, run) if recipe.hold_out or recipe.finish else accuracies[recipe.epochs]
+    if recipe.finish:  # steps after the last epoch count as a part of it
+        accuracies[recipe.epochs] = last
+    best = max(accuracies, key=lambda epoch: (accuracies[epoch], -epoch))
     record = VictimRun(
         role=role,
         victim=recipe.victim,
@@ -71,7 +72,7 @@ def _trained(role: Role, data: ImageSet, test: ImageSet, recipe: Recipe, run: Ru
         seed=run.seed,
         data=data.digest,
         last=last,
-        best=seen[best],
+        best=accuracies[best],
         best_epoch=best,
         train=accuracy(net, ready.train, run),
         seconds=time.monotonic() - start,

@@ -12,7 +12,7 @@ from filelock import Timeout
 from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.core.types import ImageSet
-from miue.evaluation.checks import check_victims, told_twice
+from miue.evaluation.checks import check_victims, overlap_note
 from miue.grid.bench import Bench, kept, record_path
 from miue.grid.plan import Cell, Grid
 from miue.grid.records import CellRecord
@@ -92,7 +92,7 @@ def work(bench: Bench, shard: tuple[int, int] = (1, 1), retry: bool = False, ray
             record_path(bench.grid, bench.cells[key]).unlink()
     missing = [cell for cell in cells if cell.key not in there]
     check_victims([cell.training for cell in missing], bench.clean, bench.test, bench.run)
-    if twins := told_twice(bench.test, bench.clean):
+    if twins := overlap_note(bench.test, bench.clean):
         bench.run.say(twins)
     bench.run.say(f"{len(cells)} cells: {len(there)} there, {len(missing)} to measure, in {bench.grid.out}")
     with bench.run.progress("grid", len(cells), len(there)) as tick:

@@ -13,7 +13,7 @@ from miue.attacks import Alternating, attack
 from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.core.types import Budget
-from miue.evaluation.checks import check_victims, told_twice
+from miue.evaluation.checks import check_victims, overlap_note
 from miue.victims.recipe import Recipe
 from miue.victims.recipes import recipe as recipe_of
 from miue.workflows.published import Inputs, cells_of, read_back, tested, write_dated
@@ -47,7 +47,7 @@ def analyze(
     analyzer = Analyzer(recipe=chosen, seeds=seeds, rows=rows, estimators=tuple(estimators))
     inputs, named = Inputs.of(clean, test, split, test_split, canvas), _named(outs)
     sets, tests = tested(inputs, read_back(inputs, named, run), run)
-    twins = told_twice(tests, sets.clean, *sets.protected.values())
+    twins = overlap_note(tests, sets.clean, *sets.protected.values())
     check_victims([chosen], sets.clean, tests, run)
     budgets = list(sets.budgets.values())
     budget = budgets[0] if len(set(budgets)) == 1 and budgets[0].norm != "none" else Budget()
