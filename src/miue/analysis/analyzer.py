@@ -32,18 +32,18 @@ from miue.training.loop import accuracy
 from miue.victims.fit import TRAINED, fit, keep_victim, kept_victim
 from miue.victims.recipe import Recipe
 
-VERSION = 1  # of what an examined victim means; a higher number makes kept ones void
+VERSION = 1  # of the meaning of an examined victim; a higher number invalidates records on disk
 ESTIMATORS = ("ksg", "sliced", "class-conditional")
 CLEAN, NOISE = "clean pictures", "random noise"  # names of the controls
-LEVELS = (0, 2, 3)  # of mi.known.LEVELS: no information, some that is all in the label, more than the label has
+LEVELS = (0, 2, 3)  # indices of mi.known.LEVELS: no information, all of it in the label, more than the label holds
 
 
 @dataclass(frozen=True, kw_only=True)
 class Analyzer:
-    """How attacks are examined, the same for all of them: victims, pictures, projections, number of shuffles.
+    """Settings of an analysis, the same for all attacks: victims, pictures, estimators, number of shuffles.
 
-    recipe, seeds: the victims, trained on each protected set. rows: how many clean pictures, the same share of every
-    class, are compared with their protected versions; bias depends on their number. halves, shuffles: as in
+    recipe, seeds: the victims, trained on each protected set. rows: number of clean pictures, the same share of every
+    class, that are compared with their protected versions; the bias depends on it. halves, shuffles: as in
     `mi.measure`. noise: the control.
     """
 
@@ -75,17 +75,19 @@ class Analyzer:
         budget: Budget = Budget(),  # noqa: B008 - frozen
         methods: Mapping[str, str] | None = None,
     ) -> Analysis:
-        """Examine victims of clean, noisy and all protected pictures; rows of the sets correspond. Resumes by content.
+        """Examine victims of clean, noisy and all protected pictures. Rows of all sets correspond.
 
-        attacks: protected sets by name; methods: how they were made. budget: of the noise control. Raises UserError
-        where the sets do not belong together.
+        Victims that were examined before on the same content are not examined again.
+
+        attacks: protected sets by name; methods: the attacks' spellings. budget: of the noise control. Raises UserError
+        if the sets do not belong together.
         """
         _check(clean, test, attacks)
         rows = stratified(clean, self.rows, run)
         noisy = self.noise(clean, budget, run.reseeded(0)).apply(clean)
         roles: list[Role] = ["clean", "noise", *["protected" for _ in attacks]]
         trained = {CLEAN: clean, NOISE: noisy, **attacks}
-        shown = {**trained, CLEAN: noisy}  # a picture with itself has no finite answer
+        shown = {**trained, CLEAN: noisy}  # a picture paired with itself has infinite information
         runs = [
             self.examined(name, role, (clean, test, trained[name], shown[name]), rows, seed, run).model_copy(
                 update={"name": name, "role": role, "method": (methods or {}).get(name, name)}
@@ -94,7 +96,7 @@ class Analyzer:
             for name, role in zip(trained, roles, strict=True)
         ]
         sizes = {name: size for name, data in attacks.items() if (size := measure(clean, data))}
-        widths = sorted({stage.width for found in runs for stage in found.stages})
+        widths = sorted({stage.width for examined in runs for stage in examined.stages})
         return Analysis(
             victim=self.recipe.victim,
             recipe=self.recipe.described(),
@@ -121,10 +123,10 @@ class Analyzer:
         seed: int,
         run: Run,
     ) -> Examined:
-        """One victim, or its record where the same one was examined before. sets: clean, test, trained on, shown.
+        """Examine one victim and return its record; return the kept record if the same one was examined before.
 
-        The trained victim itself is kept too: other estimators, or other rows, need no training, and neither does
-        one that an evaluation has trained and kept.
+        sets: clean, test, trained on, shown. The trained victim is kept, too: other estimators or rows need no new
+        training. A victim that an evaluation has trained and kept is used as well.
         """
         clean, test, trained, shown = sets
         victim = digest(VERSION, self.recipe, trained.digest, run.seed + seed)
@@ -147,7 +149,7 @@ class Analyzer:
                     stages.append(self._stage(depth, labels, measuring))
                     tick()
             points, axes = plane(depths[-1], labels, measuring)
-            done = Examined(
+            result = Examined(
                 name=name,
                 role=role,
                 method=name,
@@ -162,11 +164,11 @@ class Analyzer:
                 seconds=time.monotonic() - start,
             )
             if record:
-                done.save(record)
-            return done
+                result.save(record)
+            return result
 
     def _victim(self, data: ImageSet, own: Run, run: Run) -> Classifier:
-        """The trained victim. own: the run of its checkpoints; run: the analysis, whose folder has trained victims."""
+        """Return the trained victim. own: run of its checkpoints; run: the analysis, which keeps trained victims."""
         store = replace(own, keep=run.keep / TRAINED if run.keep else None)
         if (net := kept_victim(data, self.recipe, store)) is None:
             net = fit(data, self.recipe, own)
@@ -176,26 +178,26 @@ class Analyzer:
 
     def _stage(self, depth: Depth, labels: Int[Tensor, "n"], run: Run) -> Stage:
         name, x, y = depth
-        found = []
+        measurements = []
         for text in self.estimators:
             estimator = mi.estimator(text)
             value = mi.measure(estimator, x, y, run, labels, self.halves, self.shuffles)
-            facts: dict[str, Any] = {k: v for k, v in vars(value).items() if k in Measured.model_fields}
-            facts |= {"estimator": text, "itself": estimator(x, x, run, labels).nats, "notes": list(value.notes)}
-            found.append(Measured(**facts))
+            values: dict[str, Any] = {k: v for k, v in vars(value).items() if k in Measured.model_fields}
+            values |= {"estimator": text, "itself": estimator(x, x, run, labels).nats, "notes": list(value.notes)}
+            measurements.append(Measured(**values))
         rank = min(8, int(labels.unique(return_counts=True)[1].min()) - 1)
         return Stage(
             name=name,
             width=x.shape[1],
             dead=int(((x.std(0) == 0) | (y.std(0) == 0)).sum()),
-            mi=found,
+            mi=measurements,
             clean=mi.covariance(x, labels, run, rank),
             protected=mi.covariance(y, labels, run, rank),
         )
 
     def _calibrated(self, width: int, n: int, classes: int, run: Run) -> list[Calibration]:
-        """Every estimator on samples of the features' n and d; below as many dimensions as classes, on Gaussians."""
-        classes, made = max(min(classes, 10, n // 20), 2), []
+        """Estimates of every estimator for known samples with the features' n and d (Gaussians if d < classes)."""
+        classes, calibration = max(min(classes, 10, n // 20), 2), []
         for level in LEVELS:
             generator = run.rng("calibration", level, width)
             model = replace(mi.known.LEVELS[level], classes=classes)
@@ -206,12 +208,14 @@ class Analyzer:
                 pairs = model.sample(n, width, generator, truth)
             for text in self.estimators:
                 nats = mi.estimator(text)(pairs.x, pairs.y, run, pairs.labels).nats
-                made.append(Calibration(estimator=text, sample=pairs.name, width=width, truth=pairs.nats, nats=nats))
-        return made
+                calibration.append(
+                    Calibration(estimator=text, sample=pairs.name, width=width, truth=pairs.nats, nats=nats)
+                )
+        return calibration
 
 
 def _check(clean: ImageSet, test: ImageSet, attacks: Mapping[str, ImageSet]) -> None:
-    """Raise UserError where sets do not belong together."""
+    """Raise UserError if the sets do not belong together."""
     for name, data in attacks.items():
         if name in (CLEAN, NOISE):
             raise UserError(f"{name!r} is the name of a control; call the attack otherwise")
@@ -224,44 +228,50 @@ def _check(clean: ImageSet, test: ImageSet, attacks: Mapping[str, ImageSet]) -> 
 
 
 def correlations(runs: Sequence[Examined], run: Run) -> list[Correlation]:
-    """By estimator and depth, over noise and attacks: MI gap with accuracy gap; trace of the covariance with MI.
+    """Rank correlations by estimator and depth, over the noise control and the attacks.
+
+    Two pairs of quantities: MI gap with accuracy gap, and trace of the covariance with MI.
 
     Gaps are clean less attack, means over seeds. Empty for fewer than 4 attacks with the noise control.
     """
-    names = list(dict.fromkeys(found.name for found in runs))
-    of = {name: [found for found in runs if found.name == name] for name in names}
-    others, made = [name for name in names if of[name][0].role != "clean"], []
-    accuracies = {name: fmean(found.accuracy for found in of[name]) for name in names}
+    names = list(dict.fromkeys(examined.name for examined in runs))
+    of = {name: [examined for examined in runs if examined.name == name] for name in names}
+    others, results = [name for name in names if of[name][0].role != "clean"], []
+    accuracies = {name: fmean(examined.accuracy for examined in of[name]) for name in names}
     gaps = [accuracies[names[0]] - accuracies[name] for name in others]
-    for at, stage in enumerate(runs[0].stages):
-        traces = [fmean(found.stages[at].protected.trace for found in of[name]) for name in others]
+    for depth, stage in enumerate(runs[0].stages):
+        traces = [fmean(examined.stages[depth].protected.trace for examined in of[name]) for name in others]
         for e, measured in enumerate(stage.mi):
-            nats = {name: fmean(found.stages[at].mi[e].nats for found in of[name]) for name in names}
+            nats = {name: fmean(examined.stages[depth].mi[e].nats for examined in of[name]) for name in names}
             lost, left = [nats[names[0]] - nats[name] for name in others], [nats[name] for name in others]
-            for told, a, b in (
+            for pair, a, b in (
                 (("MI gap", "accuracy gap"), lost, gaps),
                 (("trace of the covariance", "MI"), traces, left),
             ):
-                where: dict[str, Any] = {"of": told, "estimator": measured.estimator, "stage": stage.name}
-                if found := spearman(a, b, run.rng("spearman")):
-                    made.append(Correlation(**where, **vars(found)))
-    return made
+                where: dict[str, Any] = {"of": pair, "estimator": measured.estimator, "stage": stage.name}
+                if rank := spearman(a, b, run.rng("spearman")):
+                    results.append(Correlation(**where, **vars(rank)))
+    return results
 
 
 def notes(runs: Sequence[Examined], sizes: Mapping[str, Size], chance: float, largest: float = 0.0) -> list[str]:
-    """What a reader must know beside the figures."""
-    told = ["one seed only: the spread over victims is unknown"] if len({found.seed for found in runs}) == 1 else []
-    learnt = fmean(found.accuracy for found in runs if found.role == "clean")
-    others = fmean(found.accuracy for found in runs if found.role == "noise")
+    """Remarks that a reader needs beside the figures."""
+    remarks = (
+        ["one seed only: the spread over victims is unknown"] if len({examined.seed for examined in runs}) == 1 else []
+    )
+    learnt = fmean(examined.accuracy for examined in runs if examined.role == "clean")
+    others = fmean(examined.accuracy for examined in runs if examined.role == "noise")
     if learnt - chance < LEARNT:
-        told.append(f"the victim reaches only {learnt:.1%} on clean pictures, chance is {chance:.1%}: nothing follows")
+        remarks.append(
+            f"the victim reaches only {learnt:.1%} on clean pictures, chance is {chance:.1%}: nothing follows"
+        )
     if learnt - others > HARMLESS:
-        told.append(
+        remarks.append(
             f"plain noise alone takes the victim from {learnt:.1%} to {others:.1%}: gaps are those of noise, too"
         )
-    for name in dict.fromkeys(found.name for found in runs if found.role == "protected"):
-        fitted = fmean(found.fitted for found in runs if found.name == name)
+    for name in dict.fromkeys(examined.name for examined in runs if examined.role == "protected"):
+        fitted = fmean(examined.fitted for examined in runs if examined.name == name)
         guessed = max(chance, largest)
         if fitted - guessed < FITTED * (1 - guessed):
-            told.append(f"the victim of {name} fits only {fitted:.1%} of its own training set: trained too little")
-    return told + [f"{name}: {size.leaves}" for name, size in sizes.items() if size.leaves]
+            remarks.append(f"the victim of {name} fits only {fitted:.1%} of its own training set: trained too little")
+    return remarks + [f"{name}: {size.leaves}" for name, size in sizes.items() if size.leaves]

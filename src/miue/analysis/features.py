@@ -16,15 +16,18 @@ from miue.core.types import ImageSet
 from miue.nets import Classifier
 from miue.training.batches import Batches
 
-LEAST, LEAST_PER_CLASS = 40, 4  # rows without which half of them could not be measured
-WIDEST, NARROWED = 1024, 512  # more features (the pixels of a linear network) become their leading components
+LEAST, LEAST_PER_CLASS = 40, 4  # fewest rows: half of them must still be measurable
+WIDEST, NARROWED = 1024, 512  # more features than this (pixels of a linear network) are reduced to leading components
 POINTS = 200  # pictures in the plane
-SCALE = 0.02  # deviation, relative, below which two stages are one: pooling may sum in another order
+SCALE = 0.02  # relative deviation up to which two stages are equal: pooling may sum in another order
 Depth = tuple[str, Float[Tensor, "n d"], Float[Tensor, "n d"]]
 
 
 def stratified(data: ImageSet, count: int, run: Run) -> Int[Tensor, "r"]:
-    """`count` rows or a few more, the same share of every class, 4 or more of each; UserError for a smaller class."""
+    """Return `count` rows or a few more: the same share of every class, at least 4 of each.
+
+    Raises UserError if a class, or the whole set, has too few pictures.
+    """
     share, chosen = min(count / max(len(data), 1), 1.0), []
     for label, size in enumerate(data.labels.bincount(minlength=len(data.classes)).tolist()):
         if 0 < size < LEAST_PER_CLASS:
@@ -54,9 +57,9 @@ def features(net: Classifier, data: ImageSet, run: Run, size: int = 256) -> list
 
 
 def paired_stages(net: Classifier, clean: ImageSet, protected: ImageSet, run: Run) -> list[Depth]:
-    """(name, clean features, protected features) by depth.
+    """Return (name, clean features, protected features) for every depth, shallow to deep.
 
-    A last point whose mean over positions is what the head sees is left out: it is the next one by another name.
+    Drops the last point if its pooled output equals the penultimate features.
     """
     x, y = features(net, clean, run), features(net, protected, run)
     points = [point.rpartition("model.")[2] for point in net.points]
@@ -68,7 +71,7 @@ def paired_stages(net: Classifier, clean: ImageSet, protected: ImageSet, run: Ru
 
 
 def _narrowed(x: Float[Tensor, "n d"], y: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n r"], Float[Tensor, "n r"]]:
-    """Both sides on the leading components of both sides together."""
+    """Project both sides on the leading components of both sides together."""
     directions = _components(x, y)[2][:, :NARROWED].float()
     return x @ directions, y @ directions
 
@@ -84,9 +87,10 @@ def _components(x: Float[Tensor, "n d"], y: Float[Tensor, "n d"]) -> tuple[Tenso
 def plane(
     depth: Depth, labels: Int[Tensor, "n"], run: Run
 ) -> tuple[list[tuple[int, float, float, float, float]], tuple[float, float]]:
-    """Some pictures on the two leading components of clean and protected features together; their share of variance.
+    """Return points of some pictures, and the share of variance on each of the two axes.
 
-    Signs are those that make the largest coordinate of each direction positive.
+    The axes are the two leading components of clean and protected features together. Their signs make the largest
+    coordinate of each direction positive.
     """
     _, x, y = depth
     middle, values, vectors = _components(x, y)

@@ -14,13 +14,13 @@ from miue.analysis.records import Analysis, Examined
 from miue.core.errors import UserError
 from miue.core.files import write_atomically
 
-CREATOR = "miue"  # written into every file, and looked for before one is replaced
+CREATOR = "miue"  # marks files drawn here; only those are replaced
 GREY = "0.45"
 GAP = 0.075  # between two names, as a share of a panel's height
 
 
 def ready(folder: Path, sets: Sequence[Path] = ()) -> None:
-    """Raise UserError where figures could not be drawn into `folder`: asked before hours of work, not after.
+    """Raise UserError if figures cannot be drawn into `folder`. Called before hours of work, not after.
 
     sets: folders of pictures, clean or published, in which they must not lie.
     """
@@ -37,85 +37,89 @@ def ready(folder: Path, sets: Sequence[Path] = ()) -> None:
             raise UserError(f"{path}: exists and was not drawn by miue; give --figures another folder")
 
 
-def draw(found: Analysis, folder: Path) -> list[Path]:
-    """Write the figures for which there is anything to show; their paths."""
+def draw(analysis: Analysis, folder: Path) -> list[Path]:
+    """Write the figures that have anything to show; return their paths."""
     ready(folder)
-    import matplotlib as mpl  # here: an extra, and it takes a second to import
+    import matplotlib as mpl  # imported here: it is an extra and takes a second
 
     written = []
     # text stays text, names of elements come from a fixed salt, no date: the same record gives the same bytes
     style: Any = {"svg.fonttype": "none", "svg.hashsalt": CREATOR, "font.size": 9, "axes.spines.top": False}
     with mpl.rc_context({**style, "axes.spines.right": False}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # the reader's fonts show the text, not the one it is measured with
+        warnings.filterwarnings(
+            "ignore", "Glyph"
+        )  # the reader's fonts show the text, not the font that measures it here
         for name, draws in FIGURES.items():
-            figure = draws(found)
+            figure = draws(analysis)
             if figure is not None:
                 content = io.BytesIO()
                 figure.savefig(content, format="svg", metadata={"Creator": CREATOR, "Date": None}, bbox_inches="tight")
                 write_atomically(folder / f"{name}.svg", content.getvalue())
                 written.append(folder / f"{name}.svg")
-            else:  # one of an earlier analysis would be taken for a part of this one
+            else:  # a file of an earlier analysis would be mistaken for a part of this one
                 (folder / f"{name}.svg").unlink(missing_ok=True)
     return written
 
 
-def missing(found: Analysis) -> list[str]:
-    """What could not be drawn, and why."""
-    there = {trace.name for trace in found.generation}
-    without = [run.name for run in found.runs[: len(found.names)] if run.role == "protected" and run.name not in there]
+def missing(analysis: Analysis) -> list[str]:
+    """Notes on what could not be drawn, and why."""
+    traced = {trace.name for trace in analysis.generation}
+    without = [
+        run.name for run in analysis.runs[: len(analysis.names)] if run.role == "protected" and run.name not in traced
+    ]
     text = "features are noted only by attacks that alternate with a surrogate, and since version 0.1.0"
     return [f"not in generation.svg: {', '.join(without)} ({text})"] if without else []
 
 
-def accuracy(found: Analysis) -> Any:
+def accuracy(analysis: Analysis) -> Any:
     """Mutual information of the deepest features against accuracy, a panel for each estimator."""
-    figure, axes = _panels(len(found.estimators), 3.9, 3.2)
-    stage = found.stages[-1]
-    for panel, estimator in zip(axes, found.estimators, strict=True):
+    figure, axes = _panels(len(analysis.estimators), 3.9, 3.2)
+    stage = analysis.stages[-1]
+    for panel, estimator in zip(axes, analysis.estimators, strict=True):
         labels = []
-        for colour, name in _coloured(found):
-            x = [m.nats for m in found.found(name, estimator, stage)]
-            y = [100 * a for a in found.accuracies(name)]
+        for colour, name in _coloured(analysis):
+            x = [m.nats for m in analysis.found(name, estimator, stage)]
+            y = [100 * a for a in analysis.accuracies(name)]
             at = fmean(x), fmean(y)
             panel.errorbar(*at, xerr=_sd(x), yerr=_sd(y), fmt="o", color=colour, markersize=5, elinewidth=0.8)
             labels.append((name, *at, colour))
-        panel.axhline(100 * found.chance, color=GREY, linewidth=0.8, linestyle=":")
+        panel.axhline(100 * analysis.chance, color=GREY, linewidth=0.8, linestyle=":")
         panel.set(ylim=(0, 100), xlim=(min(0.0, panel.get_xlim()[0]), panel.get_xlim()[1]))
         panel.set(xlabel=f"mutual information at {stage} (nats)", ylabel="accuracy, clean test pictures (%)")
         panel.set_title(estimator, fontsize=9, parse_math=False)
-        _label(panel, [*labels, ("guessing", float(panel.get_xlim()[1]), 100 * found.chance, GREY)])
-    _title(figure, "What a network keeps of the clean picture, and how well it does on clean pictures", found)
+        _label(panel, [*labels, ("guessing", float(panel.get_xlim()[1]), 100 * analysis.chance, GREY)])
+    _title(figure, "What a network keeps of the clean picture, and how well it does on clean pictures", analysis)
     return figure
 
 
-def depth(found: Analysis) -> Any:
+def depth(analysis: Analysis) -> Any:
     """Mutual information by depth, a panel for each estimator, a line for each attack."""
-    figure, axes = _panels(len(found.estimators), 3.9, 3.2)
-    places = range(len(found.stages))
-    for panel, estimator in zip(axes, found.estimators, strict=True):
-        null = [fmean(m.null for n in found.names for m in found.found(n, estimator, s)) for s in found.stages]
+    figure, axes = _panels(len(analysis.estimators), 3.9, 3.2)
+    places = range(len(analysis.stages))
+    for panel, estimator in zip(axes, analysis.estimators, strict=True):
+        null = [fmean(m.null for n in analysis.names for m in analysis.found(n, estimator, s)) for s in analysis.stages]
         labels = [("pictures shuffled", len(places) - 1.0, null[-1], GREY)]
-        for colour, name in _coloured(found):
-            nats = [[m.nats for m in found.found(name, estimator, s)] for s in found.stages]
+        for colour, name in _coloured(analysis):
+            nats = [[m.nats for m in analysis.found(name, estimator, s)] for s in analysis.stages]
             means, errors = [fmean(v) for v in nats], [_sd(v) for v in nats]
             panel.errorbar(places, means, errors, color=colour, marker="o", markersize=3, elinewidth=0.8)
             labels.append((name, len(places) - 1.0, means[-1], colour))
         panel.plot(places, null, color=GREY, linewidth=0.8, linestyle=":")
-        panel.set_xticks(list(places), found.stages, rotation=30, ha="right")
+        panel.set_xticks(list(places), analysis.stages, rotation=30, ha="right")
         panel.set(xlabel="depth in the victim, shallow to deep", ylabel="mutual information (nats)")
         panel.set_title(estimator, fontsize=9, parse_math=False)
         _label(panel, labels)
-    _title(figure, "How much features of a protected picture tell about the clean one, layer by layer", found)
+    _title(figure, "How much features of a protected picture tell about the clean one, layer by layer", analysis)
     return figure
 
 
-def generation(found: Analysis) -> Any:
+def generation(analysis: Analysis) -> Any:
     """Cosine and covariance of the surrogate's features while attacks were made."""
-    if not found.generation:
+    if not analysis.generation:
         return None
     figure, axes = _panels(2, 4.4, 3.2)
-    names, cosines, shares = [name for _, name in _coloured(found)], [], []
-    for trace in found.generation:
+    names, cosines, shares = [name for _, name in _coloured(analysis)], [], []
+    for trace in analysis.generation:
         colour, epochs = _colour(names.index(trace.name)), range(1, len(trace.cosine) + 1)
         axes[0].plot(epochs, trace.cosine, color=colour)
         axes[0].plot(epochs, trace.between, color=colour, linestyle="--", linewidth=0.9)
@@ -130,17 +134,21 @@ def generation(found: Analysis) -> Any:
     axes[1].set_title("variance of features within classes", fontsize=9)
     for panel, labels in zip(axes, (cosines, shares), strict=True):
         _label(panel, labels)
-    _title(figure, "How alike a surrogate's features of protected pictures are while an attack is made", found, False)
+    _title(
+        figure, "How alike a surrogate's features of protected pictures are while an attack is made", analysis, False
+    )
     return figure
 
 
-def plane(found: Analysis) -> Any:
-    """Deepest features of some clean and protected pictures on their two leading components, a panel a victim."""
-    first = found.runs[: len(found.names)]
+def plane(analysis: Analysis) -> Any:
+    """Deepest features of some clean and protected pictures on two leading components, one panel per victim."""
+    first = analysis.runs[: len(analysis.names)]
     figure, axes = _panels(len(first), 2.9, 2.9)
     for panel, run in zip(axes, first, strict=True):
         _scatter(panel, run)
-    _title(figure, "Where the deepest features of clean (o) and protected (x) pictures lie; a colour is a class", found)
+    _title(
+        figure, "Where the deepest features of clean (o) and protected (x) pictures lie; a colour is a class", analysis
+    )
     return figure
 
 
@@ -165,7 +173,7 @@ FIGURES: dict[str, Callable[[Analysis], Any]] = {
 
 
 def _panels(count: int, width: float, height: float) -> tuple[Any, list[Any]]:
-    """A figure with so many panels, four a row; no window, no global state."""
+    """Return a figure with `count` panels, four per row, and the panels. Opens no window, changes no global state."""
     from matplotlib.figure import Figure
 
     columns = min(count, 4)
@@ -177,8 +185,8 @@ def _panels(count: int, width: float, height: float) -> tuple[Any, list[Any]]:
     return figure, panels[:count]
 
 
-def _coloured(found: Analysis) -> Iterator[tuple[str, str]]:
-    for place, name in enumerate(found.names):
+def _coloured(analysis: Analysis) -> Iterator[tuple[str, str]]:
+    for place, name in enumerate(analysis.names):
         yield _colour(place), name
 
 
@@ -187,9 +195,9 @@ def _colour(place: int) -> str:
 
 
 def _label(panel: Any, labels: Sequence[tuple[str, float, float, str]]) -> None:
-    """Names right of the panel, each with a thin line to its point, none on top of another; instead of a legend."""
+    """Write names right of the panel, each with a thin line to its point, without overlap; replaces a legend."""
     low, high = panel.get_ylim()
-    panel.set_ylim(low, high)  # names must not move it
+    panel.set_ylim(low, high)  # adding names must not change the range
     placed = -GAP
     for text, x, y, colour in sorted(labels, key=lambda label: label[2]):
         placed = max((y - low) / (high - low), placed + GAP)
@@ -206,10 +214,10 @@ def _label(panel: Any, labels: Sequence[tuple[str, float, float, str]]) -> None:
         )
 
 
-def _title(figure: Any, text: str, found: Analysis, measured: bool = True) -> None:
-    seeds = len(found.accuracies(found.names[0]))
-    told = f"\nvictim {found.victim}, {found.rows} pictures, {seeds} seed(s)" if measured else ""
-    figure.suptitle(text + told, fontsize=10, parse_math=False)
+def _title(figure: Any, text: str, analysis: Analysis, measured: bool = True) -> None:
+    seeds = len(analysis.accuracies(analysis.names[0]))
+    details = f"\nvictim {analysis.victim}, {analysis.rows} pictures, {seeds} seed(s)" if measured else ""
+    figure.suptitle(text + details, fontsize=10, parse_math=False)
 
 
 def _sd(values: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""Spearman's rank correlation of a few pairs, with what is needed to judge so few."""
+"""Spearman's rank correlation of a few pairs, with its uncertainty."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ LEAST, DRAWS = 4, 2000
 class Spearman(Record):
     """A rank correlation of `n` pairs.
 
-    p: of as large a value, either sign, when one side is permuted. low, high: 95 % of bootstrap samples of pairs.
-    least, most: range when one pair is left out.
+    p: two-sided, by permuting one side. low, high: 95 % interval of bootstrap samples of pairs. least, most: range of
+    rho when one pair is left out.
     """
 
     n: int
@@ -30,7 +30,9 @@ class Spearman(Record):
 
 
 def spearman(a: Sequence[float], b: Sequence[float], generator: Generator) -> Spearman | None:
-    """Pearson's correlation of the ranks, equal values sharing theirs; None for fewer than 4 pairs or a constant side.
+    """Pearson's correlation of the ranks; equal values share their mean rank.
+
+    Returns None for fewer than 4 pairs or a constant side.
 
     p = (1 + #{|rho of permuted pairs| >= |rho|}) / (1 + draws). Bootstrap samples with a constant side are left out.
     """
@@ -51,13 +53,13 @@ def spearman(a: Sequence[float], b: Sequence[float], generator: Generator) -> Sp
 
 
 def _rho(u: Float[Tensor, "k n"], v: Float[Tensor, "k n"]) -> Float[Tensor, "k"]:
-    """Row by row; nan where a side is constant."""
+    """Rank correlation of each row; nan where a side is constant."""
     u, v = _ranks(u), _ranks(v)
     u, v = (side - side.mean(1, keepdim=True) for side in (u, v))
     return (u * v).sum(1) / (u.square().sum(1) * v.square().sum(1)).sqrt()
 
 
 def _ranks(x: Float[Tensor, "k n"]) -> Float[Tensor, "k n"]:
-    """1 to n in each row, equal values at the mean of their ranks."""
+    """Ranks from 1 to n in each row; equal values get the mean of their ranks."""
     below, equal = x[:, :, None] > x[:, None, :], x[:, :, None] == x[:, None, :]
     return below.sum(2) + (equal.sum(2) + 1).to(x.dtype) / 2

@@ -1,4 +1,4 @@
-"""What is written as JSON about victims, proofs, analyses and grids."""
+"""The records of an analysis."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from miue.evaluation.records import Role
 from miue.mi.covariance import Covariance
 from miue.mi.statements import Statement
 
-# --- analyses ---
-
 
 class Measured(Record):
-    """A mutual information in nats as `mi.measure` gives it; `itself` is the value of clean features with themselves.
+    """A mutual information in nats as `mi.measure` gives it.
 
-    A pair without any loss has infinite information: `itself` is the most that the estimator shows on these features.
+    `itself`: estimate for clean features paired with themselves, the largest value to expect on these features (the
+    truth is infinite).
     """
 
     estimator: str
@@ -47,7 +46,7 @@ class Stage(Record):
 
 
 class Examined(Record):
-    """One victim: trained on the pictures of `name`, asked what its features of them tell about clean features."""
+    """One victim trained on the pictures of `name`: how its features of them depend on its features of clean ones."""
 
     name: str
     role: Role
@@ -56,9 +55,9 @@ class Examined(Record):
     data: str
     """Digest of the training set as it was read."""
     accuracy: float
-    """On clean test pictures, after the last epoch."""
+    """Accuracy on clean test pictures, after the last epoch."""
     fitted: float
-    """On its own training set."""
+    """Accuracy on its own training set."""
     stages: Sequence[Stage]
     """Shallow to deep."""
     statements: Sequence[Statement]
@@ -70,7 +69,7 @@ class Examined(Record):
 
 
 class Calibration(Record):
-    """What an estimator says of samples whose mutual information is known, with the same n and d as the features."""
+    """Estimate for samples with known mutual information, with the same n and d as the features."""
 
     estimator: str
     sample: str
@@ -80,7 +79,7 @@ class Calibration(Record):
 
 
 class Correlation(Spearman):
-    """That of two quantities, a pair for each attack (means over seeds)."""
+    """Rank correlation of two quantities, one pair of values per attack (means over seeds)."""
 
     of: tuple[str, str]
     estimator: str
@@ -101,9 +100,9 @@ class Generation(Record):
 
 
 class Analysis(Record):
-    """Why attacks work, or do not: mutual information and covariance by depth, beside what they are judged by.
+    """Mutual information and covariance of each attack by depth, with controls and calibration.
 
-    Runs of role "clean" (a victim of clean pictures, which are compared with noisy ones) and "noise" are the controls.
+    Runs of role "clean" and "noise" are the controls. The clean run compares clean pictures with noisy ones.
     """
 
     version: Literal[1] = 1
@@ -111,13 +110,13 @@ class Analysis(Record):
     recipe: dict[str, Any]
     images: int
     rows: int
-    """Pictures, the same for all, whose features were taken."""
+    """Number of pictures whose features are compared, the same in all runs."""
     classes: int
     chance: float
     noise: str
     """Budget of the noise control."""
     sizes: Mapping[str, Size] = {}
-    """How far each attack's pictures are from the clean ones."""
+    """Distance of each attack's pictures from the clean ones."""
     settings: dict[str, Any]
     runs: Sequence[Examined]
     calibration: Sequence[Calibration]
@@ -128,7 +127,7 @@ class Analysis(Record):
 
     @property
     def names(self) -> list[str]:
-        """The controls, then the attacks."""
+        """Names of the controls, then of the attacks."""
         return list(dict.fromkeys(run.name for run in self.runs))
 
     @property
@@ -139,17 +138,17 @@ class Analysis(Record):
     @property
     def estimators(self) -> list[str]:
         """Spellings of the estimators."""
-        return [found.estimator for found in self.runs[0].stages[0].mi]
+        return [measured.estimator for measured in self.runs[0].stages[0].mi]
 
     def accuracies(self, name: str) -> list[float]:
-        """Accuracy on clean test pictures, one a seed."""
+        """Accuracies on clean test pictures, one per seed."""
         return [run.accuracy for run in self.runs if run.name == name]
 
     def found(self, name: str, estimator: str, stage: str) -> list[Measured]:
-        """What an estimator gave for one attack at one depth, one a seed."""
+        """Measurements of one estimator for one attack at one depth, one per seed."""
         stages = [s for run in self.runs if run.name == name for s in run.stages if s.name == stage]
-        return [found for s in stages for found in s.mi if found.estimator == estimator]
+        return [measured for s in stages for measured in s.mi if measured.estimator == estimator]
 
     def covariances(self, name: str, stage: str) -> list[Covariance]:
-        """Those of protected features, one a seed."""
+        """Covariances of protected features, one per seed."""
         return [s.protected for run in self.runs if run.name == name for s in run.stages if s.name == stage]
