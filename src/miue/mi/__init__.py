@@ -37,7 +37,7 @@ def list_estimators() -> list[str]:
 
 
 def estimator(text: str) -> Estimator:
-    """An estimator from its spelling: "ksg", "ksg:k=3,rank=None", "sliced:per=kde", "their_file.py:Theirs"."""
+    """Return an estimator from its spelling: "ksg", "ksg:k=3,rank=None", "sliced:per=kde", "their_file.py:Theirs"."""
     return parse(text, KNOWN, "estimator")
 
 

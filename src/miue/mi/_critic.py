@@ -1,4 +1,4 @@
-"""What the neural lower bounds share: a separable critic, early stopping, and a value on rows that were held out."""
+"""Common base of the neural lower bounds: a separable critic, early stopping, a value on held-out rows."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ TOGETHER = 2048  # held-out pairs that are scored against each other
 class Critic(ABC):
     """T(x, y) = f(x) . g(y), two small networks, trained to raise a lower bound of I(x; y).
 
-    60 % of the rows train, 20 % say when to stop, 20 % give the value. The untrained critic competes too. The value is
-    not clipped: below 0 it says that there is no bound. Adam with weight decay; `steps` at most, stopped early.
+    60 % of the rows train, 20 % decide when to stop, 20 % give the value. The untrained critic is a candidate, too. The
+    value is not clipped: below 0 it is no bound. AdamW, at most `steps` steps.
     """
 
     width: int = 128
@@ -43,15 +43,15 @@ class Critic(ABC):
 
     @abstractmethod
     def bound(self, scores: Float[Tensor, "b b"]) -> Float[Tensor, ""]:
-        """The lower bound in nats from scores of b pairs: [i, j] is T(x_i, y_j), true pairs on the diagonal."""
+        """Lower bound in nats from scores of b pairs: [i, j] is T(x_i, y_j), with true pairs on the diagonal."""
 
     @abstractmethod
     def objective(self, scores: Float[Tensor, "b b"]) -> Float[Tensor, ""]:
-        """What training raises and early stopping looks at."""
+        """Objective that training maximises and early stopping watches."""
 
     @abstractmethod
     def ceiling(self, pairs: int) -> float:
-        """The largest value of the bound for so many held-out pairs."""
+        """Largest value that the bound can take with `pairs` held-out pairs."""
 
     @abstractmethod
     def notes(self, nats: float, ceiling: float) -> tuple[str, ...]:
@@ -77,7 +77,7 @@ class Critic(ABC):
             nets = nn.ModuleList(self._net(side.shape[1]) for side in (x, y)).double().to(run.exact_device)
         optimizer = torch.optim.AdamW(nets.parameters(), weight_decay=self.weight_decay)
         every = min(25, self.steps)
-        best, kept, waited = self._mean(self.objective, nets, x, y, stop), _copy(nets), 0
+        best, best_weights, waited = self._mean(self.objective, nets, x, y, stop), _copy(nets), 0
         losses = descend(
             lambda at: -self.objective(_scores(nets, x[at], y[at])),
             self._stream(train, run),
@@ -90,10 +90,10 @@ class Critic(ABC):
                 continue
             value, waited = self._mean(self.objective, nets, x, y, stop), waited + 1
             if value > best:
-                best, kept, waited = value, _copy(nets), 0
+                best, best_weights, waited = value, _copy(nets), 0
             if waited == self.patience:
                 break
-        nets.load_state_dict(kept)
+        nets.load_state_dict(best_weights)
         return nets
 
     def _net(self, d: int) -> nn.Sequential:
@@ -122,7 +122,7 @@ def _copy(nets: nn.ModuleList) -> dict[str, Tensor]:
 
 
 def log_mean_exp_others(scores: Float[Tensor, "b b"]) -> Float[Tensor, ""]:
-    """log of the mean of exp(score) over all pairs that do not belong together."""
+    """log of the mean of exp(score) over all pairs off the diagonal."""
     b = len(scores)
     others = scores.masked_fill(torch.eye(b, dtype=torch.bool, device=scores.device), -torch.inf)
     return (
@@ -131,5 +131,5 @@ def log_mean_exp_others(scores: Float[Tensor, "b b"]) -> Float[Tensor, ""]:
 
 
 def variance_note(nats: float) -> tuple[str, ...]:
-    """Bounds with exp(score) in a mean need exp(I) pairs (McAllester & Stratos 2020)."""
+    """Warning for large values: bounds with a mean of exp(score) need exp(I) pairs (McAllester & Stratos 2020)."""
     return ("above 4 nats this bound has exponential variance",) if nats > 4 else ()

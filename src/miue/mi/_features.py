@@ -1,4 +1,4 @@
-"""What estimators do to features first: checks, float64, z-scores, leading principal components."""
+"""Preparation of features for estimators: checks, float64, z-scores, leading principal components."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 from miue.core.errors import UserError
 from miue.core.run import Run
 
-DEAD = 1e-6  # a feature whose deviation is below this share of the largest one is called dead
+DEAD = 1e-6  # a feature is dead if its deviation is below this share of the largest one
 
 
 def paired(
     x: Float[Tensor, "n dx"], y: Float[Tensor, "m dy"], run: Run, least: int = 4
 ) -> tuple[Float[Tensor, "n dx"], Float[Tensor, "n dy"]]:
-    """Both sides in float64 on the run's device. UserError where they are no pairs, too few, or not finite."""
+    """Return both sides in float64 on the run's device. Raises UserError if not paired, too few or not finite."""
     if len(x) != len(y):
         raise UserError(f"{len(x)} rows of x but {len(y)} of y: row i of one must belong to row i of the other")
     if len(x) < least:
@@ -28,7 +28,7 @@ def paired(
 
 
 def needed(labels: Int[Tensor, "n"] | None, n: int, run: Run, name: str) -> Int[Tensor, "n"]:
-    """Labels as 0..C-1 on the run's device. UserError where there are none, or fewer than two rows in a class."""
+    """Return labels as 0..C-1 on the run's device. Raises UserError if None, or for a class of fewer than 2 rows."""
     if labels is None:
         raise UserError(f"{name} needs the class of each row: pass labels=")
     if len(labels) != n:
@@ -40,7 +40,7 @@ def needed(labels: Int[Tensor, "n"] | None, n: int, run: Run, name: str) -> Int[
 
 
 def standardised(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-    """z-scores, each feature by its own mean and deviation. Dead features become zeros: they move no distance."""
+    """z-scores of each feature. Dead features become zeros, so that they change no distance."""
     x = x - x.mean(0)
     deviation = x.std(0, correction=0)
     alive = (deviation > DEAD * deviation.max()).double()
@@ -48,11 +48,11 @@ def standardised(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
 
 
 def axes(x: Float[Tensor, "n d"], rank: int | None) -> tuple[Float[Tensor, "d r"], float]:
-    """Principal directions of centred rows, leading first, and the share of variance that they hold."""
+    """Principal directions of centred rows, leading first, and their share of the variance."""
     values, vectors = torch.linalg.eigh(x.T @ x)
-    kept = values[-rank:] if rank else values
-    share = float(kept.sum() / values.sum().clamp_min(torch.finfo(x.dtype).tiny))
-    return vectors[:, -len(kept) :].flip(1), share
+    largest = values[-rank:] if rank else values
+    share = float(largest.sum() / values.sum().clamp_min(torch.finfo(x.dtype).tiny))
+    return vectors[:, -len(largest) :].flip(1), share
 
 
 def leading(x: Float[Tensor, "n d"], rank: int | None) -> tuple[Float[Tensor, "n r"], float]:

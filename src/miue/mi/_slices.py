@@ -14,21 +14,24 @@ ELEMENTS = 2**22
 
 
 def bin_count(n: int) -> int:
-    """n^(1/3) bins a side."""
+    """Number of bins per side, n^(1/3)."""
     return max(int(n ** (1 / 3) + 1e-9), 2)
 
 
 def binned(x: Float[Tensor, "n s"], bins: int) -> Int[Tensor, "s n"]:
-    """The bin of each value, bins of equal count. Equal values share one: ties broken by row would look dependent."""
+    """Bin number of each value; bins have equal counts.
+
+    Equal values share a bin: ties broken by row number would look like dependence.
+    """
     columns = x.T.contiguous()
     edges = columns.sort(1).values[:, torch.arange(1, bins, device=x.device) * len(x) // bins].contiguous()
     return torch.searchsorted(edges, columns, right=True)
 
 
 def histogram_nats(x: Float[Tensor, "n s"], y: Float[Tensor, "n s"], bins: int, correct: bool) -> list[float]:
-    """Of every pair of columns: the plug-in value of the binned pair, at most log bins.
+    """Plug-in mutual information of every pair of binned columns, at most log bins.
 
-    Less its excess, about (bins - 1)^2 / 2n, where `correct`.
+    correct: subtract the expected bias, about (bins - 1)^2 / 2n.
     """
     slices = x.shape[1]
     number = torch.arange(slices, device=x.device)[:, None]

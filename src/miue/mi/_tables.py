@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def counts(a: Int[Tensor, "*n"], b: Int[Tensor, "*n"], rows: int, columns: int) -> Float[Tensor, "rows columns"]:
-    """How often each pair of values occurs."""
+    """Table of how often each pair of values occurs."""
     return torch.bincount((a * columns + b).flatten(), minlength=rows * columns).reshape(rows, columns).double()
 
 
@@ -19,7 +19,7 @@ def entropy(p: Float[Tensor, "*shape"]) -> float:
 
 
 def plug_in(table: Float[Tensor, "a b"]) -> float:
-    """I = H(row) + H(column) - H(table), nats, of the table as a distribution. From counts it is too large."""
+    """I = H(row) + H(column) - H(table), nats, of the table as a distribution. Biased upwards for counts."""
     return entropy(table.sum(1)) + entropy(table.sum(0)) - entropy(table)
 
 

@@ -49,10 +49,10 @@ class ClassConditional:
         x, y = one_scale(x), one_scale(y)
         xi = torch.randn(y.shape, generator=run.rng("mi", "noise"), dtype=torch.float64)
         y = y + self.noise * run.exact(xi)
-        nothing = entropy(labels.bincount().double())
+        label_entropy = entropy(labels.bincount().double())
         of_x, of_y = components(x), components(y)
         from_x, from_y, from_both = (
-            nothing - decode(sides, labels, run.rng("mi", "label"))[1] for sides in ([of_x], [of_y], [of_x, of_y])
+            label_entropy - decode(sides, labels, run.rng("mi", "label"))[1] for sides in ([of_x], [of_y], [of_x, of_y])
         )
         label, within = from_x + from_y - from_both, self._within(x, y, labels)
         parts = {"label": label, "within": within, "label from x": from_x, "label from y": from_y}
@@ -62,7 +62,7 @@ class ClassConditional:
         return Estimate(label + within, "estimate", parts=parts, notes=notes)
 
     def _within(self, x: Tensor, y: Tensor, labels: Tensor) -> float:
-        """I(x; y | L) of Gaussians, on the leading components of what is left when class means are taken off."""
+        """I(x; y | L) of Gaussians, on the leading components after subtracting class means."""
         n, c = len(labels), int(labels.max()) + 1
         rank = self.rank or max((n - c) // 16, 1)
         x, y = (_alive(residual(side, labels, c), rank) for side in (x, y))
@@ -70,7 +70,7 @@ class ClassConditional:
 
 
 def _alive(x: Float[Tensor, "n d"], rank: int) -> Float[Tensor, "n r"]:
-    """Scores on the first principal components, without directions in which nothing varies."""
+    """Scores on the first principal components, without dead directions."""
     scores = x @ axes(x, rank)[0]
     deviation = scores.std(0)
     return scores[:, deviation > DEAD * deviation[0]]

@@ -1,4 +1,4 @@
-"""How much features of one class differ among themselves, and from other classes."""
+"""Spread of features within and between classes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from miue.mi._features import axes, needed, paired
 class Covariance(Record):
     """Summaries of features of length 1, means over classes; `trace` = 1 - `cosine` up to rounding.
 
-    trace: of a class's covariance (divisor n - 1). log_det: of the covariances within the leading subspace that all
-    classes share, `rank` dimensions, nats of 2 h; -inf where features of a class coincide. cosine: mean over pairs of
+    trace: of a class's covariance (divisor n - 1). log_det: of the covariances in the leading subspace that all
+    classes share, `rank` dimensions, nats of 2 h; -inf if features of a class coincide. cosine: mean over pairs of
     different rows of one class. distance: Euclidean, mean over pairs of class means.
     """
 
@@ -33,7 +33,7 @@ class Covariance(Record):
 def covariance(z: Float[Tensor, "n d"], labels: Int[Tensor, "n"], run: Run, rank: int = 8) -> Covariance:
     """tr Sigma_y, log det of P Sigma_y P', E cos(z_i, z_j | y), mean ||m_y - m_y'||; u = z / ||z||.
 
-    P holds the `rank` leading eigenvectors of the mean of Sigma_y. UserError where a class has too few rows.
+    P holds the `rank` leading eigenvectors of the mean of Sigma_y. Raises UserError if a class has too few rows.
     """
     z, _ = paired(z, z, run)
     codes = needed(labels, len(z), run, "covariance")
@@ -44,14 +44,14 @@ def covariance(z: Float[Tensor, "n d"], labels: Int[Tensor, "n"], run: Run, rank
     unit = F.normalize(z, dim=1)
     classes = [unit[codes == c] for c in range(len(counts))]
     means = torch.stack([u.mean(0) for u in classes])
-    # rows of every class weigh so that the leading subspace is that of the mean covariance, whatever the class sizes
+    # weighted so that the leading subspace is that of the mean covariance, whatever the class sizes
     residual = [(u - u.mean(0)) / math.sqrt(len(u) - 1) for u in classes]
     directions, _ = axes(torch.cat(residual), rank)
     traces, cosines, dets = [], [], []
     for u, centred in zip(classes, residual, strict=True):
         n = len(u)
         traces.append(float(centred.square().sum()))
-        # sum over i != j of u_i . u_j is ||sum u||^2 less the squared lengths: no n x n matrix
+        # sum over i != j of u_i . u_j is ||sum u||^2 minus the squared lengths: no n x n matrix
         cosines.append(float(u.sum(0).square().sum() - u.square().sum()) / (n * (n - 1)))
         dets.append(float(torch.linalg.slogdet((centred @ directions).T @ (centred @ directions)).logabsdet))
     between = F.pdist(means)

@@ -1,4 +1,4 @@
-"""What an estimator is, and what it gives."""
+"""The interface of estimators, and their result."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mutual information in nats, with what is needed to judge it. `mi.measure` fills in what an estimator leaves.
+    """A mutual information in nats and its diagnostics. `mi.measure` fills in the fields that are None.
 
-    kind: an estimate may err to both sides; a lower bound is below the truth, up to sampling error. ceiling: no larger
-    value can come out, whatever the truth is. parts: terms and diagnostics by name. notes: warnings for people.
-    spread: standard error from half-samples. half: mean value over them; bias shows as a difference to `nats`.
+    kind: an estimate can be too large or too small; a lower bound is below the truth, up to sampling error. ceiling:
+    largest possible value, whatever the truth is. parts: terms and diagnostics by name. notes: warnings for people.
+    spread: standard error from half-samples. half: mean value over them; a difference from `nats` shows bias.
     null, null_within: mean value after shuffling y among all rows, and among rows of one class. p: of the full shuffle.
     """
 
@@ -33,15 +33,15 @@ class Estimate:
     p: float | None = None
 
     def __str__(self) -> str:
-        """One line for people."""
+        """Return one line for people."""
         sign = ">= " if self.kind == "lower bound" else ""
         error = "" if self.spread is None else f" ± {self.spread:.3f}"
-        told = {"shuffled": self.null, "shuffled within class": self.null_within, "p": self.p}
-        told |= {"ceiling": self.ceiling if math.isfinite(self.ceiling) else None}
-        inside = ", ".join(f"{name} {value:.3f}" for name, value in told.items() if value is not None)
+        details = {"shuffled": self.null, "shuffled within class": self.null_within, "p": self.p}
+        details |= {"ceiling": self.ceiling if math.isfinite(self.ceiling) else None}
+        listed = ", ".join(f"{name} {value:.3f}" for name, value in details.items() if value is not None)
         return (
             f"{sign}{self.nats:.3f}{error} nats"
-            + (f" ({inside})" if inside else "")
+            + (f" ({listed})" if listed else "")
             + "".join(f"; {note}" for note in self.notes)
         )
 
@@ -50,7 +50,7 @@ class Estimate:
 class Estimator(Protocol):
     """Estimates the mutual information of paired samples: row i of x belongs to row i of y.
 
-    labels: class of each row. Every estimator takes them, as data; one that needs them raises UserError without.
+    labels: class of each row. Every estimator accepts them; one that needs them raises UserError if they are None.
     """
 
     def __call__(

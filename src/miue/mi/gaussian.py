@@ -16,7 +16,7 @@ from miue.core.errors import UserError
 
 
 def _log_det(covariance: Float[Tensor, "d d"]) -> float:
-    """log det by Cholesky; -inf where the matrix is singular."""
+    """log det by Cholesky; -inf if the matrix is singular."""
     factor, failed = torch.linalg.cholesky_ex(covariance)
     return -math.inf if int(failed) else 2 * float(factor.diagonal().log().sum())
 
@@ -31,10 +31,10 @@ def wishart_bias(d: int, dof: int) -> float:
 
 
 def gaussian(x: Float[Tensor, "n dx"], y: Float[Tensor, "n dy"], correct: bool = True, dof: int | None = None) -> float:
-    """I = 1/2 (log det S_x + log det S_y - log det S_xy), nats; unbiased for Gaussians where `correct`.
+    """I = 1/2 (log det S_x + log det S_y - log det S_xy), nats; unbiased for Gaussians if `correct`.
 
     dof: degrees of freedom of rows that were centred by more than one mean (n minus the number of means). Infinite
-    where y is a linear function of x. UserError where pairs are too few or a side's own features are linearly
+    if y is a linear function of x. Raises UserError if pairs are too few or the features of one side are linearly
     dependent.
     """
     n, dx, dy = len(x), x.shape[1], y.shape[1]
@@ -55,7 +55,7 @@ def gaussian(x: Float[Tensor, "n dx"], y: Float[Tensor, "n dy"], correct: bool =
 def gaussian_copula(x: Float[Tensor, "n dx"], y: Float[Tensor, "n dy"]) -> float:
     """`gaussian` of normal scores: every feature is replaced by the normal quantile of its rank.
 
-    Exact where monotone maps of single features make the pair Gaussian (Ince et al., Human Brain Mapping 38, 2017).
+    Exact if monotone maps of single features make the pair Gaussian (Ince et al., Human Brain Mapping 38, 2017).
     """
     normal = [torch.special.ndtri((side.argsort(0).argsort(0) + 1).double() / (len(side) + 1)) for side in (x, y)]
     return gaussian(*normal)

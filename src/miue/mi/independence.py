@@ -1,4 +1,4 @@
-"""Is there any dependence at all? Permutation tests with HSIC and CKA, which are no mutual information."""
+"""Permutation tests of independence with HSIC and CKA, which are not mutual information."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ def independence_test(
     statistic: Literal["hsic", "cka"] = "hsic",
     shuffles: int = 99,
 ) -> Independence:
-    """Permutation test of independence of z-scored features. A large p is no proof: in many dimensions power is low."""
+    """Permutation test of independence of z-scored features.
+
+    A large p proves nothing: in many dimensions power is low.
+    """
     if statistic not in KERNELS or shuffles < 1:
         raise UserError(f"statistic={statistic!r}, shuffles={shuffles}; allowed: {', '.join(KERNELS)}, and at least 1")
     x, y = paired(x, y, run, 8)
@@ -46,8 +49,8 @@ def independence_test(
         return float(hsic if scale is None else hsic / scale.clamp_min(torch.finfo(x.dtype).tiny).sqrt())
 
     orders = (run.exact(shuffled_rows(len(x), None, run.rng("mi", "shuffle", "all", i))) for i in range(shuffles))
-    told, nulls = value(m), [value(m[order][:, order]) for order in orders]
-    return Independence(told, sum(nulls) / shuffles, (1 + sum(v >= told for v in nulls)) / (1 + shuffles))
+    observed, nulls = value(m), [value(m[order][:, order]) for order in orders]
+    return Independence(observed, sum(nulls) / shuffles, (1 + sum(v >= observed for v in nulls)) / (1 + shuffles))
 
 
 def _gaussian_kernel(x: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:

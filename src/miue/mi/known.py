@@ -1,4 +1,4 @@
-"""Samples whose mutual information is known: what estimators are tried on."""
+"""Samples with known mutual information, to test estimators."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from miue.mi.estimate import KnownPairs
 def gaussian_pairs(n: int, d: int, nats: float, generator: Generator, spread_over: int | None = None) -> KnownPairs:
     """Gaussians of unit variance with I = -(r/2) log(1 - rho^2) = `nats` spread over r of d coordinate pairs.
 
-    spread_over: r; None correlates all pairs equally ("dense"). Fewer are hidden by a rotation of each side
-    ("lowrank"), among directions of equal variance, where no principal component finds them.
+    spread_over: r; None correlates all d pairs equally ("dense"). Otherwise each side is rotated ("lowrank"): all
+    directions have equal variance, so principal components cannot find the correlated ones.
     """
     r = d if spread_over is None else min(spread_over, d)
     rho = math.sqrt(-math.expm1(-2 * nats / r))
@@ -45,7 +45,7 @@ def rotation(d: int, generator: Generator) -> Float[Tensor, "d d"]:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassMixture:
-    """x and y of C classes: unit Gaussians around the corners of a simplex, what penultimate features look like.
+    """x and y of C classes: unit Gaussians around the corners of a simplex, like penultimate features.
 
     separation_x, separation_y: distance of class means in standard deviations. rho: correlation of x_j with y_j within
     a class, in each of C latent dimensions. Dimensions beyond C are noise of deviation 0.3; all are rotated.
@@ -68,25 +68,25 @@ class ClassMixture:
     def latent(
         self, n: int, generator: Generator
     ) -> tuple[Float[Tensor, "n c"], Float[Tensor, "n c"], Int[Tensor, "n"]]:
-        """Latent x, latent y, class."""
+        """Return latent x, latent y and class of n samples."""
         labels = torch.randint(self.classes, (n,), generator=generator)
         e, f = (torch.randn(n, self.classes, generator=generator, dtype=torch.float64) for _ in range(2))
         means = self._means()
         return e + means[0][labels], self.rho * e + math.sqrt(1 - self.rho**2) * f + means[1][labels], labels
 
     def sample(self, n: int, d: int, generator: Generator, truth: tuple[float, float] | None = None) -> KnownPairs:
-        """n pairs in d >= C dimensions. truth: what `nats` gave, so that it is not computed for every sample."""
+        """n pairs in d >= C dimensions. truth: result of `nats`, to avoid computing it for every sample."""
         if d < self.classes:
             raise UserError(f"d={d} is below the {self.classes} latent dimensions")
         x, y, labels = self.latent(n, generator)
         extra = (0.3 * torch.randn(n, d - self.classes, generator=generator, dtype=torch.float64) for _ in range(2))
-        turn = rotation(d, generator)  # one for both: clean and protected features live in one space
+        turn = rotation(d, generator)  # the same for both: clean and protected features share one space
         x, y = (torch.cat([z, noise], 1) @ turn for z, noise in zip((x, y), extra, strict=True))
         nats, error = truth or self.nats(generator)
         return KnownPairs(f"class, d={d}", x, y, labels, nats, error)
 
     def nats(self, generator: Generator, draws: int = 100_000) -> tuple[float, float]:
-        """I(x; y) = E[log p(x, y) - log p(x) - log p(y)] by Monte Carlo with exact densities; its standard error."""
+        """I(x; y) = E[log p(x, y) - log p(x) - log p(y)] by Monte Carlo, and its standard error."""
         x, y, _ = self.latent(draws, generator)
         terms = self.log_density(x, y) - self.log_density(x) - self.log_density(y=y)
         return float(terms.mean()), float(terms.std()) / math.sqrt(draws)
@@ -100,7 +100,7 @@ class ClassMixture:
     def log_parts(
         self, x: Float[Tensor, "n c"] | None = None, y: Float[Tensor, "n c"] | None = None
     ) -> Float[Tensor, "n k"]:
-        """The same given each class."""
+        """Log density of latent points given each class."""
         mx, my = self._means()
         parts = []
         u = None if x is None else x[:, None] - mx
@@ -131,7 +131,7 @@ LEVELS = (
 
 
 def suite(run: Run, n: int = 1000) -> Iterator[KnownPairs]:
-    """What every estimator must get right (`miue.testing.check_estimator`): independence, two correlations, classes."""
+    """Cases for `miue.testing.check_estimator`: independence, two correlations, classes."""
     yield gaussian_pairs(n, 2, 0.0, run.rng("known", 0))
     yield gaussian_pairs(n, 1, 0.5, run.rng("known", 1))
     yield gaussian_pairs(n, 1, 2.0, run.rng("known", 2))

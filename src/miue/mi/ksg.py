@@ -15,8 +15,8 @@ from miue.core.run import Run
 from miue.mi._features import leading, paired, standardised
 from miue.mi.estimate import Estimate
 
-ELEMENTS = 2**19  # of one block of distances: 4 MiB, near a processor's caches
-COINCIDE = 32  # squared distances below so many roundings of the largest squared norm are none
+ELEMENTS = 2**19  # of one block of distances: 4 MiB, about the size of a processor cache
+COINCIDE = 32  # squared distances below this many roundings of the largest squared norm count as 0
 
 
 def ksg_ceiling(n: int, k: int) -> float:
@@ -25,7 +25,7 @@ def ksg_ceiling(n: int, k: int) -> float:
 
 
 def _factors(x: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n d+2"], Float[Tensor, "n d+2"]]:
-    """Rows and columns whose products are all squared distances: |a - b|^2 = |a|^2 - 2 ab + |b|^2, in one product."""
+    """Two matrices whose product holds all squared distances: |a - b|^2 = |a|^2 - 2 ab + |b|^2."""
     square, one = x.square().sum(1, keepdim=True), torch.ones_like(x[:, :1])
     return torch.cat([-2 * x, one, square], 1), torch.cat([x, square, one], 1)
 
@@ -38,16 +38,16 @@ def ksg_nats(x: Float[Tensor, "n dx"], y: Float[Tensor, "n dy"], k: int) -> floa
     0) coinciding points are counted on all three sides, which is the plug-in rule for discrete values.
     """
     n, sides = len(x), [_factors(side - side.mean(0)) for side in (x, y)]
-    # squares below `least` count as equal to it, on both sides: a monotone map, under which neighbours are the same
+    # squares below `least` count as equal to it, on both sides: this map is monotone, so neighbours stay the same
     least = COINCIDE * torch.finfo(x.dtype).eps * max(float(rows[:, -1].max()) for rows, _ in sides)
     total = torch.zeros((), dtype=x.dtype, device=x.device)
     for at in torch.arange(n, device=x.device).split(max(ELEMENTS // n, 1)):
         dx, dy = ((columns[at] @ rows.T).clamp_min_(least) for rows, columns in sides)
         joint = torch.maximum(dx, dy)
-        # a point is the first of its own neighbours; where others coincide with it, any of them stands for it
+        # the first neighbour of a point is itself, or a point that coincides with it
         eps = joint.topk(k + 1, dim=1, largest=False).values[:, -1:]
         tied = eps[:, 0] <= least
-        # the same distances are compared that gave eps, so the neighbour on the boundary is never counted by rounding
+        # eps is one of these distances, so rounding never counts the neighbour on the boundary
         nx, ny = (torch.where(tied, (d <= least).sum(1), (d < eps).sum(1)) for d in (dx, dy))
         near = torch.where(tied, (joint <= least).sum(1), k)
         total += (near.double().digamma() - nx.double().digamma() - ny.double().digamma()).sum()

@@ -1,4 +1,4 @@
-"""Label: the mutual information of decoded labels, the floor under everything else, and the line of Fano."""
+"""Label: the mutual information of decoded labels, a floor for all other estimates, and Fano's bound."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from miue.mi.estimate import Estimate
 
 
 def fano(error: float, classes: int, lost: float = 0.0) -> float:
-    """log C - h(P_e) - P_e log(C - 1) - lost: what features must tell at least, nats, about C equally likely classes.
+    """log C - h(P_e) - P_e log(C - 1) - lost: least information in nats of features about C equal classes.
 
     error: P_e of any classifier on one side. lost: H(Y | other side). Source: Fano's inequality and the chain rule.
     """
@@ -30,8 +30,8 @@ def fano(error: float, classes: int, lost: float = 0.0) -> float:
 class Label:
     """I(Yhat(x); Yhat(y)) of labels decoded from each side by a cross-fitted linear classifier, Miller-Madow corrected.
 
-    A lower bound by data processing, at most log C. parts: I(Yhat; Y) of each side, its decoding error, and the
-    line of Fano (`fano` with what y does not tell about the label). Needs labels.
+    A lower bound by data processing, at most log C. parts: I(Yhat; Y) of each side, its decoding error, and
+    Fano's bound (`fano`, with `lost` the cross-entropy of y). Needs labels.
     """
 
     facts: ClassVar[Facts] = Facts(
@@ -44,18 +44,18 @@ class Label:
         x, y = paired(x, y, run, 10)
         labels = needed(labels, len(x), run, "label")
         c = int(labels.max()) + 1
-        found, parts = [], {}
+        guesses, parts = [], {}
         for name, side in (("x", x), ("y", y)):
-            told, loss = decode([components(side)], labels, run.rng("mi", "label"))
-            guess = told.argmax(1)
+            posteriors, loss = decode([components(side)], labels, run.rng("mi", "label"))
+            guess = posteriors.argmax(1)
             table = counts(guess, labels, c, c)
             parts[f"label from {name}"] = plug_in(table) - miller_madow(table)
             parts[f"error from {name}"] = float((guess != labels).double().mean())
             parts[f"unexplained by {name}"] = loss
-            found.append(guess)
-        table = counts(found[0], found[1], c, c)
-        nothing = entropy(labels.bincount().double())  # H(Y), below log C where classes are of different size
-        lost = min(parts["unexplained by y"], nothing) + math.log(c) - nothing
+            guesses.append(guess)
+        table = counts(guesses[0], guesses[1], c, c)
+        label_entropy = entropy(labels.bincount().double())  # H(Y), below log C if class sizes differ
+        lost = min(parts["unexplained by y"], label_entropy) + math.log(c) - label_entropy
         parts["fano"] = fano(parts["error from x"], c, lost)
         nats = min(plug_in(table) - miller_madow(table), math.log(c))
         return Estimate(nats, "lower bound", ceiling=math.log(c), parts=parts)

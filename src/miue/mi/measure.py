@@ -1,4 +1,4 @@
-"""One measurement: the value of an estimator with all that is needed to judge it, the same for all estimators."""
+"""One measurement: the value of an estimator with its spread and nulls, the same way for all estimators."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ def measure(
     halves: int = 20,
     shuffles: int = 19,
 ) -> Estimate:
-    """The estimate with its spread, its value at half the sample, and the nulls of shuffled pairs, in nats.
+    """Return the estimate with its spread, its value at half the sample, and the nulls of shuffled pairs, in nats.
 
     spread = sd(n/2) / sqrt(2) over `halves` random halves, since the variance falls as 1/n. Halves are drawn without
-    replacement: a bootstrap repeats rows, and nearest neighbours take repeated rows for information. Halves overlap, so
-    it is a rough standard error; it says nothing about another training run of the network that made the features.
-    null: y shuffled among all rows, which leaves the estimator's bias alone. null_within: y shuffled among rows of one
-    class, which leaves what passes through the label; needs labels. p = (1 + #{null >= value}) / (1 + shuffles).
+    replacement: a bootstrap repeats rows, and nearest neighbours mistake repeated rows for information. Halves overlap,
+    so the standard error is rough. It does not cover another training run of the network behind the features.
+    null: y shuffled among all rows; what remains is the estimator's bias. null_within: y shuffled among rows of one
+    class; what remains is the information through the label, and bias; needs labels. p = (1 + #{null >= value}) /
+    (1 + shuffles).
     """
     if halves < 2 or shuffles < 1:
         raise UserError(f"halves={halves}, shuffles={shuffles}: at least 2 and 1")
@@ -61,7 +62,7 @@ def measure(
 
 
 def shuffled_rows(n: int, within: Int[Tensor, "n"] | None, generator: torch.Generator) -> Int[Tensor, "n"]:
-    """A random order of n rows; with `within`, one that exchanges only rows of one class."""
+    """Random order of n rows; with `within` (labels), rows are only exchanged within their class."""
     order = torch.randperm(n, generator=generator)
     if within is None:
         return order
@@ -81,7 +82,7 @@ def _shuffled(
 
 
 def _half(n: int, labels: Tensor | None, generator: torch.Generator) -> Int[Tensor, "m"]:
-    """Half of the rows without replacement, half of every class where labels are known."""
+    """Random half of the rows without replacement; half of every class if labels are given."""
     order = torch.randperm(n, generator=generator)
     if labels is not None:
         order = order[labels.cpu()[order].argsort(stable=True)][::2]
@@ -90,5 +91,5 @@ def _half(n: int, labels: Tensor | None, generator: torch.Generator) -> Int[Tens
 
 
 def _moments(values: list[float]) -> tuple[float, float]:
-    told = torch.tensor(values, dtype=torch.float64)
-    return float(told.mean()), float(told.std()) if len(values) > 1 else 0.0
+    sample = torch.tensor(values, dtype=torch.float64)
+    return float(sample.mean()), float(sample.std()) if len(values) > 1 else 0.0

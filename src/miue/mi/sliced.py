@@ -68,11 +68,11 @@ class Sliced:
         for first in range(0, self.slices, many):
             of_x, of_y = (run.exact(torch.cat(maps, 1)) for maps in zip(*pairs[first : first + many], strict=True))
             values += self._values(*(z.unflatten(1, (-1, self.dims)) for z in (x @ of_x, y @ of_y)))
-        told = torch.tensor(values, dtype=torch.float64)
-        parts = {"slice error": float(told.std()) / math.sqrt(self.slices)}
+        sample = torch.tensor(values, dtype=torch.float64)
+        parts = {"slice error": float(sample.std()) / math.sqrt(self.slices)}
         ceiling = self._ceiling(len(x))
         return Estimate(
-            float(told.mean()), "lower bound", ceiling=ceiling, parts=parts, notes=self._notes(len(x), dx, dy)
+            float(sample.mean()), "lower bound", ceiling=ceiling, parts=parts, notes=self._notes(len(x), dx, dy)
         )
 
     def _directions(
@@ -82,7 +82,7 @@ class Sliced:
         return a, a if self.directions == "shared" else _orthonormal(dy, self.dims, generator)
 
     def _values(self, x: Float[Tensor, "n s k"], y: Float[Tensor, "n s k"]) -> list[float]:
-        """Of every slice."""
+        """Mutual information of every slice, nats."""
         if self.per == "histogram":
             return histogram_nats(x[..., 0], y[..., 0], self._bins(len(x)), self.correct)
         return [self._value(a, b) for a, b in zip(x.unbind(1), y.unbind(1), strict=True)]
@@ -104,8 +104,8 @@ class Sliced:
         notes = ()
         if min(dx, dy) > 50 and self.directions == "independent":
             most = isotropic_ceiling(min(dx, dy)) if self.dims == 1 else None
-            told = "" if most is None else f"; isotropic features reach {most:.5f} at most"
-            notes = (f"values shrink as 1/d{told}",)
+            bound = "" if most is None else f"; isotropic features reach {most:.5f} at most"
+            notes = (f"values shrink as 1/d{bound}",)
         if self.per == "histogram" and not self.correct:
             notes += (f"of this the bins alone make up to {(self._bins(n) - 1) ** 2 / (2 * n):.3f}",)
         return notes

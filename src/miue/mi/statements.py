@@ -1,4 +1,4 @@
-"""The theory on given features: each line that can be checked there, with its bound and what was measured."""
+"""The statements of the theory that can be checked on given features: bound and measured value."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from miue.mi._features import needed, one_scale, paired, residual
 from miue.mi.class_conditional import ClassConditional
 from miue.mi.label import Label
 
-MOST = 512  # rows whose pairs are looked at, of a class or of all: no n x n matrix of everything
+MOST = 512  # largest number of rows whose pairs are compared: no n x n matrix of all rows
 
 
 class Statement(Record):
-    """A line of the theory on these features: what it claims (`bound`), what was measured, whether it holds."""
+    """A statement of the theory on given features: its `bound`, the `measured` value, and whether it holds."""
 
     text: str
     bound: float
@@ -35,16 +35,17 @@ def statements(
     noise: float = 0.1,
     tau: float = 0.1,
 ) -> list[Statement]:
-    """x: features of clean pictures, y: of protected ones, of the same rows; nats.
+    """Return the statements of the theory on these features, each with its bound and value in nats.
 
-    The first two hold for every sample. The others are statements about the truth and are tried on estimates: where
-    one does not hold, the estimate is wrong. noise: as in `ClassConditional`. tau: temperature of the pairwise loss.
+    x: features of clean pictures, y: of protected ones, in the same rows. The first two hold for every sample. The
+    others are about the true value and are tested on estimates: if one does not hold, the estimate is wrong. noise: as
+    in `ClassConditional`. tau: temperature of the pairwise loss.
     """
     x, y = paired(x, y, run)
     labels = needed(labels, len(x), run, "statements")
-    found = ClassConditional(noise=noise)(x, y, run, labels)
-    within = found.parts["within"]
-    through = within + min(found.parts["label from x"], found.parts["label from y"])
+    estimate = ClassConditional(noise=noise)(x, y, run, labels)
+    within = estimate.parts["within"]
+    through = within + min(estimate.parts["label from x"], estimate.parts["label from y"])
     fano = Label()(x, y, run, labels).parts["fano"]
     hadamard, trace, simple = _noise_floor(y, labels, noise)
     at = f"at a noise floor of {noise:g}"
@@ -54,12 +55,12 @@ def statements(
         _below(f"I(z; z'|Y) <= 1/2 log det(I + Sigma/s^2), {at}", hadamard, within),
         _below(f"1/2 log det(I + Sigma/s^2) <= d/2 log(1 + tr Sigma/(d s^2)), {at}", trace, hadamard),
         _below(f"d/2 log(1 + tr Sigma/(d s^2)) <= tr Sigma/(2 s^2), {at}", simple, trace),
-        _below(f"I(z; z') <= I(z; z'|Y) + min(I(z; Y), I(z'; Y)), {at}", through, found.nats),
+        _below(f"I(z; z') <= I(z; z'|Y) + min(I(z; Y), I(z'; Y)), {at}", through, estimate.nats),
         Statement(
             text=f"I(z; z') >= what a classifier on z proves (Fano), {at}",
             bound=fano,
-            measured=found.nats,
-            holds=found.nats >= fano,
+            measured=estimate.nats,
+            holds=estimate.nats >= fano,
         ),
     ]
 
@@ -69,7 +70,7 @@ def _below(text: str, bound: float, measured: float) -> Statement:
 
 
 def _identity(y: Tensor, labels: Tensor) -> Statement:
-    """The class in which the two sides differ most."""
+    """Statement of the identity for the class in which the two sides differ most."""
     checks = [theory.cosine_trace(y[labels == c][:MOST]) for c in range(int(labels.max()) + 1)]
     worst = max(checks, key=lambda check: abs(check.bound - check.measured))
     text = "tr Sigma_y = 1 - mean cosine within the class, features of length 1 (the class that differs most)"
@@ -77,7 +78,7 @@ def _identity(y: Tensor, labels: Tensor) -> Statement:
 
 
 def _loss(y: Tensor, labels: Tensor, tau: float) -> Statement:
-    """On as many rows of every class as the smallest has, in the order of classes."""
+    """Statement of the loss bound, on the same number of rows of every class, sorted by class."""
     counts = labels.bincount()
     each = min(int(counts.min()), max(MOST // len(counts), 2))
     rows = torch.cat([(labels == c).nonzero().flatten()[:each] for c in range(len(counts))])
@@ -87,9 +88,9 @@ def _loss(y: Tensor, labels: Tensor, tau: float) -> Statement:
 
 
 def _noise_floor(y: Tensor, labels: Tensor, noise: float) -> tuple[float, float, float]:
-    """The three bounds, Sigma the covariance within classes on the scale of the estimator (mean over classes).
+    """Return the three bounds; Sigma is the mean covariance within classes, on the scale of the estimator.
 
-    log det is concave, so that of the mean is above the mean of those of classes: the bound is still one.
+    log det is concave, so log det of the mean is at least the mean over classes: the bound stays valid.
     """
     y, c = one_scale(y), int(labels.max()) + 1
     rest = residual(y, labels, c)

@@ -1,8 +1,8 @@
-"""The theory as statements that can be checked: what holds, under which condition, and what is false.
+"""The theory as statements that can be checked: which ones hold, under which condition, and which are false.
 
 z are features of clean pictures, z' of protected ones, Y the label, Sigma_y the covariance of z' in class y. Everything
-in nats. Each function returns what a statement claims (`bound`), what is true of the case (`measured`), and whether the
-statement holds for it. docs/mutual_information.md has the text.
+in nats. Each function returns the claim (`bound`), the true value of the case (`measured`), and whether the claim
+holds. docs/mutual_information.md has the text.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def entropy_chain(sigma: Float[Tensor, "d d"]) -> tuple[Check, Check]:
 def cosine_trace(z: Float[Tensor, "n d"], self_pairs: bool = False) -> Check:
     """tr cov(u) = 1 - mean cos(z_i, z_j), u = z / ||z||: exactly, for every finite sample and not only on average.
 
-    Pairs i != j go with the divisor n - 1, all pairs with the divisor n.
+    Pairs i != j match the divisor n - 1; all pairs match the divisor n.
     """
     u = F.normalize(z, dim=1)
     cosines, n = u @ u.T, len(u)
@@ -120,7 +120,7 @@ class _Logs:
 def noise_floor(sigma: Float[Tensor, "d d"], floor: float, gain: Float[Tensor, "d d"]) -> tuple[Check, Check, Check]:
     """Within a class, at the resolution s: I(z; z' + s xi) <= 1/2 log det(I + Sigma / s^2)
 
-    <= d/2 log(1 + tr Sigma / (d s^2)) <= tr Sigma / (2 s^2). The form in which less covariance does mean less
+    <= d/2 log(1 + tr Sigma / (d s^2)) <= tr Sigma / (2 s^2). In this form less covariance does mean less
     information. Case: z' ~ N(0, Sigma), z = gain z' + N(0, I), so that the first side is known in closed form.
     """
     d, eye = len(sigma), torch.eye(len(sigma), dtype=sigma.dtype)
@@ -138,7 +138,7 @@ def noise_floor(sigma: Float[Tensor, "d d"], floor: float, gain: Float[Tensor, "
 def scaling(x: Float[Tensor, "n dx"], y: Float[Tensor, "n dy"], scale: float) -> Check:
     """I(z; a z') = I(z; z') while log det Sigma changes by 2 d log a: no bound in Sigma alone can be right.
 
-    h(z' | z) changes by d log a and takes the change back: it is no constant while a perturbation is optimised.
+    h(z' | z) also changes by d log a, which cancels it: h is not constant while a perturbation is optimised.
     """
     return _equal(gaussian(x, y), gaussian(x, scale * y))
 
@@ -184,7 +184,8 @@ def data_processing(p: Float[Tensor, "a b"], f: Float[Tensor, "a c"], g: Float[T
 def fano_bound(p: Float[Tensor, "a b c"]) -> Check:
     """I(Z; Z') >= H(Y) - h(P_e) - P_e log(C - 1) - H(Y|Z'), P_e of the best classifier on Z. Low MI forces errors.
 
-    The converse is false: one head can fail on features that still tell the label. As Check: the line is `measured`.
+    The converse is false: one head can fail on features that still tell the label. In the Check, `measured`
+    is the Fano bound.
     """
     p = p / p.sum()
     of_label, c = entropy(p.sum((0, 1))), p.shape[2]
@@ -201,7 +202,7 @@ def xu_raginsky(n: int, p: float = 0.5, q: float | None = None) -> Check:
 
     n labels, 1 with probability p; W is their majority (ties: 1). q: probability of 1 on test data, p by default. With
     q != p the bound is FALSE in general: a shift of distribution has its own term, see `shift_bound`.
-    Source: Xu & Raginsky 2017. I(W; S) is about weights and training sample; it is not I(z; z').
+    Source: Xu & Raginsky 2017. I(W; S) is about the weights and the training sample; it is not I(z; z').
     """
     q = p if q is None else q
     table, train, test = torch.zeros(n + 1, 2, dtype=torch.float64), 0.0, 0.0
