@@ -262,8 +262,8 @@ def test_what_another_process_ended_in(line: str, wanted: Exception | None):
 def test_a_damaged_file_is_the_fault_of_no_cell():
     for error in (Damaged("a file"), OSError(28, "full")):
         with pytest.raises(type(error)):
-            grid._raise_passing(error)
-    grid._raise_passing(UserError("a setting"))
+            grid._reraise_transient(error)
+    grid._reraise_transient(UserError("a setting"))
 
 
 def test_a_perturbation_of_values_beyond_its_budget(tmp_path: Path):

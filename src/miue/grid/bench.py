@@ -22,11 +22,11 @@ from miue.grid.plan import Cell, Grid
 from miue.grid.records import CellRecord, CellState, Craft, Sets
 from miue.nets import counted
 
-PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+TRANSIENT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
 def kept(grid: Grid, cell: Cell) -> CellRecord | None:
-    """The record of a cell, under the names by which this grid calls it."""
+    """Return the record of a cell, with the names that this grid uses; None if it is not measured yet."""
     path = record_path(grid, cell)
     if not path.exists():
         return None
@@ -35,23 +35,23 @@ def kept(grid: Grid, cell: Cell) -> CellRecord | None:
 
 
 def standing(grid: Grid, run: Run) -> Board:
-    """The leaderboard of what is there. Reads the pictures only where no record says which they are."""
+    """Return the leaderboard of the measured cells. Reads the pictures only if no record identifies them."""
     paths = (path for path in (grid.out / "cells").glob("*.json") if not path.name.startswith("."))
-    there = (CellRecord.load(path).sets for path in paths)
-    known = {sets.data + sets.test: sets for sets in there if sets.source == grid.source}
+    stored = (CellRecord.load(path).sets for path in paths)
+    known = {sets.data + sets.test: sets for sets in stored if sets.source == grid.source}
     (sets,) = known.values() if len(known) == 1 else (Bench.of(grid, run).sets,)
     cells = grid.cells(sets)
     return board([record for cell in cells if (record := kept(grid, cell))], len(cells), grid.threshold)
 
 
 def record_path(grid: Grid, cell: Cell) -> Path:
-    """Return where the record of a cell lies."""
+    """Path of the record of a cell."""
     return grid.out / "cells" / f"{cell.key}.json"
 
 
 @dataclass
 class Bench:
-    """A grid with its pictures, where its cells are measured. Several may work on one folder at once."""
+    """A grid with its pictures, which measures cells. Several processes may work on one folder at once."""
 
     grid: Grid
     clean: ImageSet
@@ -60,7 +60,7 @@ class Bench:
     sets: Sets = field(init=False)
     cells: dict[str, Cell] = field(init=False)
     broken: dict[str, str] = field(default_factory=dict)
-    """Why an attack ended without a perturbation, by its digest: its other cells need not try again."""
+    """Errors of attacks, by digest of the perturbation: other cells of the same attack do not try again."""
 
     def __post_init__(self) -> None:
         self.sets = Sets(
@@ -79,53 +79,55 @@ class Bench:
 
     @classmethod
     def of(cls, grid: Grid, run: Run) -> Bench:
-        """Read the pictures of a grid. UserError where its folder would lie among them."""
+        """Read the pictures of a grid. Raises UserError if its folder would lie among them."""
         return cls(grid, *grid.read(run), run)
 
     def records(self) -> list[CellRecord]:
-        """All that are there, in the order of the cells."""
+        """All records that exist, in the order of the cells."""
         return [record for cell in self.cells.values() if (record := kept(self.grid, cell))]
 
     def states(self, shard: tuple[int, int]) -> list[CellState]:
-        """Which cells of a part are there, failed, or missing."""
-        found = [(cell, kept(self.grid, cell)) for cell in self.shard(*shard)]
+        """State of every cell of a shard: there, failed, or missing."""
+        pairs = [(cell, kept(self.grid, cell)) for cell in self.shard(*shard)]
         return [
-            CellState(cell=str(cell), key=cell.key, state=("failed" if at.error else "there") if at else "missing")
-            for cell, at in found
+            CellState(
+                cell=str(cell), key=cell.key, state=("failed" if record.error else "there") if record else "missing"
+            )
+            for cell, record in pairs
         ]
 
     def shard(self, number: int, count: int) -> list[Cell]:
-        """Part `number` of `count`: sizes differ by one at most, and each is a random mix of cheap and dear cells."""
+        """Cells of part `number` of `count`. Sizes differ by at most one; each part is a random mix of costs."""
         mine = set(sorted(self.cells)[number - 1 :: count])
         return [cell for key, cell in self.cells.items() if key in mine]
 
     def measure(self, cell: Cell, wait: bool = True) -> CellRecord:
-        """The record of a cell, made where it is missing. Raises Timeout where another process is at it, unless `wait`.
+        """Return the record of a cell; measure it if it is missing. An error of attack or victim becomes a record.
 
-        An error of the attack or of the victim becomes a record.
+        Raises Timeout if another process works on the cell and `wait` is false.
         """
         with locked(self.grid.out, cell.key, wait):
-            if there := kept(self.grid, cell):
-                return there
+            if record := kept(self.grid, cell):
+                return record
             try:
                 record = self._measured(cell, wait)
             except Exception as error:
-                _raise_passing(error)
+                _reraise_transient(error)
                 record = self.failed(cell, error)
             self.put(cell, record)
             return record
 
     def put(self, cell: Cell, record: CellRecord) -> None:
-        """Keep the record of a cell: one that another machine measured is as good as one of this one."""
+        """Save the record of a cell. A record from another machine is as valid as one from this one."""
         record.save(record_path(self.grid, cell))
 
     def failed(self, cell: Cell, error: Exception | str) -> CellRecord:
-        """The record of a cell that ended in an error."""
+        """Record of a cell that ended in an error."""
         text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
         return self.blank(cell).model_copy(update={"error": text})
 
     def make(self, cell: Cell, wait: bool = True) -> str:
-        """Make the perturbation that a cell needs, once for all cells that share it. What went wrong, or nothing."""
+        """Make the perturbation of a cell, once for all cells that share it. Returns the error, or ''."""
         if not cell.perturbation or cell.perturbation in self.broken:
             return self.broken.get(cell.perturbation, "")
         path = self._perturbation(cell)
@@ -136,14 +138,14 @@ class Bench:
             start = time.monotonic()
             try:
                 with counted() as passes:
-                    made = attack(cell.attack)(self.clean, cell.budget or Budget(), run)
+                    perturbation = attack(cell.attack)(self.clean, cell.budget or Budget(), run)
             except Exception as error:
-                _raise_passing(error)
+                _reraise_transient(error)
                 self.broken[cell.perturbation] = f"{type(error).__name__}: {error}"
                 return self.broken[cell.perturbation]
-            craft = self._craft(made, time.monotonic() - start, passes.count)
+            craft = self._craft(perturbation, time.monotonic() - start, passes.count)
             craft.save(path.with_suffix(".json"))
-            write_atomically(path, made.save)  # last: it says that all is there
+            write_atomically(path, perturbation.save)  # last: this file marks the perturbation as complete
             run.forget()
         return ""
 
@@ -163,13 +165,13 @@ class Bench:
         protected = Perturbation.load(self._perturbation(cell)).apply(self.clean)
         return cell.partial.joined(self.clean, protected, run)
 
-    def _craft(self, made: Perturbation, seconds: float, passes: int) -> Craft:
-        size = measure(self.clean, made.apply(self.clean))
+    def _craft(self, perturbation: Perturbation, seconds: float, passes: int) -> Craft:
+        size = measure(self.clean, perturbation.apply(self.clean))
         assert size is not None, "a grid has pictures"
         return Craft(**dict(size), seconds=seconds, passes=passes / size.pictures)
 
     def blank(self, cell: Cell) -> CellRecord:
-        """The record of a cell without what its victim learned."""
+        """Record of a cell without a result."""
         craft = self._perturbation(cell).with_suffix(".json") if cell.perturbation else None
         return CellRecord(
             key=cell.key,
@@ -191,7 +193,7 @@ class Bench:
         return self.grid.out / "perturbations" / f"{cell.perturbation}.safetensors"
 
 
-def _raise_passing(error: Exception) -> None:
-    """Raise what says nothing of a cell: another process is at it, the disk is full, a file of ours is damaged."""
-    if isinstance(error, Timeout | Damaged) or (isinstance(error, OSError) and error.errno in PASSING):
+def _reraise_transient(error: Exception) -> None:
+    """Re-raise errors that are not the cell's fault: a lock held elsewhere, a full disk, a damaged file of ours."""
+    if isinstance(error, Timeout | Damaged) or (isinstance(error, OSError) and error.errno in TRANSIENT):
         raise error

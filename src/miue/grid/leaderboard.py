@@ -1,4 +1,4 @@
-"""What survives what: the records of a grid as tables of mean and spread, with the worst case of every attack."""
+"""The leaderboard: records of a grid as tables of mean and spread, with the worst case of every attack."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ class Place(Record):
     defense: str
     n: int
     mean: float | None
-    """After the last epoch; None where no seed has a result."""
+    """Mean over seeds after the last epoch; None if no seed has a result."""
     spread: float | None
-    """Standard deviation over seeds (n - 1); None for less than two."""
+    """Standard deviation over seeds (n - 1); None for fewer than two."""
     best: float | None
     """Mean over seeds of the best epoch, chosen on the test set."""
     failed: int
     verdict: Verdict | None = None
-    """By the clean and the noise control with the same defense, over the seeds that all three have."""
+    """Verdict against the clean and the noise control with the same defense, over the seeds that all three have."""
     reason: str = ""
 
     def __str__(self) -> str:
-        """For people: "20.5% ± 1.1%"."""
+        """Text for people: "20.5% ± 1.1%"."""
         if self.mean is None:
             return "failed" if self.failed else ""
         return f"{self.mean:.1%}" + ("" if self.spread is None else f" ± {self.spread:.1%}")
 
     def among(self, n: int) -> str:
-        """The same, with its own n where it has fewer seeds than the table."""
+        """Text for people; with its own n if it has fewer seeds than the table."""
         return f"{self} (n = {self.n})" if 0 < self.n < n else str(self)
 
 
@@ -50,12 +50,12 @@ class Line(Record):
     attack: str
     budget: str
     partial: str
-    """How it is protected in part; empty for the whole set."""
+    """Text of the partial protection; empty for the whole set."""
     places: Sequence[Place]
     worst: Place | None
     """The defense with the largest mean: no tested defense gives the trainer more."""
     size: Size | None = None
-    """How large the perturbations of all seeds are."""
+    """Size of the perturbations over all seeds."""
 
     @property
     def name(self) -> str:
@@ -63,7 +63,7 @@ class Line(Record):
 
 
 class Board(Record):
-    """What a grid has shown so far. failed: the error of every cell that ended in one, by its name."""
+    """Results of a grid so far. failed: error message of every failed cell, by its name."""
 
     version: Literal[1] = 1
     cells: int
@@ -73,7 +73,7 @@ class Board(Record):
 
 
 def board(records: Sequence[CellRecord], cells: int, threshold: float) -> Board:
-    """The records of a grid of so many cells."""
+    """Return the board of a grid with `cells` cells, of which `records` exist."""
     failed = {f"{r.attack}{_partial(r)}, {r.recipe} + {r.defense}, seed {r.seed}": r.error for r in records if r.error}
     measured = sum(r.victim is not None for r in records)
     return Board(cells=cells, measured=measured, failed=failed, lines=leaderboard(records, threshold))
@@ -84,7 +84,7 @@ def _partial(record: CellRecord) -> str:
 
 
 def leaderboard(records: Iterable[CellRecord], threshold: float) -> list[Line]:
-    """Lines by recipe, the clean ones first; lines and defenses otherwise in the order of the records."""
+    """Rows sorted by recipe, controls first; otherwise rows and defenses are in the order of the records."""
     groups: dict[tuple[str, str, str, str], dict[str, list[CellRecord]]] = {}
     for record in records:
         row = (record.recipe, record.attack, record.budget, _partial(record))
@@ -102,8 +102,8 @@ def leaderboard(records: Iterable[CellRecord], threshold: float) -> list[Line]:
     for row in sorted(groups, key=rank):
         against = {role: controls.get((row[0], role), {}) for role in ("clean", "noise")}
         places = [_place(d, groups[row][d], against, threshold) for d in defenses if d in groups[row]]
-        there = [p for p in places if p.mean is not None]
-        worst = max(there, key=lambda p: p.mean or 0.0) if there else None
+        with_result = [p for p in places if p.mean is not None]
+        worst = max(with_result, key=lambda p: p.mean or 0.0) if with_result else None
         crafts = {r.seed: r.craft for records in groups[row].values() for r in records if r.craft}
         line = Line(recipe=row[0], attack=row[1], budget=row[2], partial=row[3], places=places, worst=worst)
         lines.append(line.model_copy(update={"size": Size.over(list(crafts.values()))}))
@@ -132,7 +132,7 @@ def _place(
     seeds = sorted(set(done).intersection(*runs.values()))
     if not seeds:
         return place
-    by_role = {role: [found[s] for s in seeds] for role, found in {**runs, "protected": done}.items()}
+    by_role = {role: [by_seed[s] for s in seeds] for role, by_seed in {**runs, "protected": done}.items()}
     name = next(iter(done.values())).victim
     sets = records[0].sets
     verdict, reason = judge_victim(name, by_role, sets.chance, threshold, sets.largest)

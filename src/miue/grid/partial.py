@@ -1,4 +1,4 @@
-"""Partial protection: only a share of the pictures carries the perturbation, or clean twins of some have leaked."""
+"""Partial protection: only a share of the pictures is perturbed, or clean twins of some have leaked."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from miue.grid.records import Which
 
 @dataclass(frozen=True, kw_only=True)
 class Partial:
-    """What reaches a trainer: `share` of the pictures protected, and clean twins of `leaked` of the protected ones.
+    """A partial protection: `share` of the pictures protected, and clean twins of `leaked` of the protected ones.
 
     which: the protected pictures are drawn from the whole set ("random"), from every class alike ("stratified"), or
-    are whole classes. From the same seed a larger share contains a smaller one, and so do leaks: curves do not jump
-    because other pictures were drawn. The perturbation is that of the whole set.
+    are whole classes. With the same seed a larger share contains a smaller one, and likewise for leaks: curves do not
+    jump because other pictures were drawn. The perturbation is that of the whole set.
     """
 
     share: float = 1.0
@@ -40,16 +40,16 @@ class Partial:
         return self.share == 1 and self.leaked == 0
 
     def protected(self, data: ImageSet, run: Run) -> Bool[Tensor, "n"]:
-        """Which rows are protected: the nearest number to the share. Raises UserError where that is none."""
+        """Mask of the protected rows; their number is the nearest to the share. Raises UserError if that is 0."""
         chosen = _rank(data.labels, self.which, run.rng("partial", "share", self.which)) < self.share
         if not chosen.any():
             raise UserError(f"share={self.share:g} of {len(data)} pictures ({self.which}) protects none")
         return chosen
 
     def twins(self, data: ImageSet, run: Run) -> Bool[Tensor, "n"]:
-        """Which rows are also there as clean pictures: of every class of the protected rows the leaked share.
+        """Mask of the protected rows that also leak as clean pictures: the leaked share of every class.
 
-        Raises UserError where a share is asked for and that is none.
+        Raises UserError if `leaked` is above 0 but no row leaks.
         """
         rows = self.protected(data, run).nonzero().flatten()
         rank = _rank(data.labels[rows], "stratified", run.rng("partial", "leaked"))
@@ -60,7 +60,7 @@ class Partial:
         return chosen
 
     def joined(self, clean: ImageSet, protected: ImageSet, run: Run) -> ImageSet:
-        """What a trainer gets: every row, protected or not, and after them the clean twins that leaked."""
+        """Training set of a trainer: every row, protected or not, then the leaked clean twins."""
         chosen, twins = self.protected(clean, run), self.twins(clean, run)
         images = torch.where(chosen[:, None, None, None], protected.images, clean.images)
         return ImageSet(
@@ -71,7 +71,7 @@ class Partial:
         )
 
     def rest(self, clean: ImageSet, run: Run) -> ImageSet:
-        """What a trainer has without the protected pictures: the unprotected rows, and the clean twins."""
+        """Training set without the protected pictures: the unprotected rows and the leaked clean twins."""
         rows = ~self.protected(clean, run) | self.twins(clean, run)
         if not rows.any():
             raise UserError(
@@ -80,16 +80,16 @@ class Partial:
         return clean.select(rows, f"{clean.name} without{self}")
 
     def __str__(self) -> str:
-        """How it is told after a name: ", 40% protected (random), 10% leaked"; empty for the whole set."""
-        told = [f"{100 * self.share:g}% protected ({self.which})"] if self.share < 1 else []
-        told += [f"{100 * self.leaked:g}% leaked"] if self.leaked else []
-        return "".join(f", {part}" for part in told)
+        """Text to put after a name: ", 40% protected (random), 10% leaked"; empty for the whole set."""
+        parts = [f"{100 * self.share:g}% protected ({self.which})"] if self.share < 1 else []
+        parts += [f"{100 * self.leaked:g}% leaked"] if self.leaked else []
+        return "".join(f", {part}" for part in parts)
 
 
 def _rank(labels: Int[Tensor, "n"], which: Which, generator: torch.Generator) -> Float[Tensor, "n"]:
-    """A place in (0,1) for every row, evenly spread: of n rows (of a class, of classes) (i + 1/2) / n, in random order.
+    """Rank in (0,1) of every row: (i + 1/2) / n in random order, over n rows, rows of a class, or classes.
 
-    Rows below a share are the nearest number to that share.
+    The number of rows with a rank below a share is the nearest to that share.
     """
 
     def places(n: int) -> Float[Tensor, "n"]:

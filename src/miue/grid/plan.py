@@ -1,4 +1,4 @@
-"""The plan of a grid: a TOML file, and the cells that it asks for, each known by its content."""
+"""The plan of a grid: a TOML file and its cells, each identified by its content."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from miue.victims.recipe import Recipe
 from miue.victims.recipes import recipe
 from miue.victims.slots import Defense
 
-VERSION = 1  # of what a cell means; a higher number makes kept ones void
+VERSION = 1  # of the meaning of a cell; a higher number invalidates records on disk
 Texts = Annotated[tuple[str, ...], Field(min_length=1)]
 Shares = Annotated[tuple[float, ...], Field(min_length=1)]
 
@@ -45,18 +45,19 @@ class Cell:
     seed: int
     training: Recipe = field(repr=False)
     perturbation: str = ""
-    """Digest of what decides the perturbation; empty where there is none."""
+    """Digest of everything that decides the perturbation; empty if there is none."""
 
     def __str__(self) -> str:
         return f"{self.attack}{self.partial}, {self.recipe} + {self.defense}, seed {self.seed}"
 
 
 class Grid(Record):
-    """What is to be measured, as a TOML file says it. Names and paths are those of the command line.
+    """The settings of a grid, as in its TOML file. Names and paths are those of the command line.
 
-    data, test: sources; $NAME in them is a variable of the environment. per_class, test_per_class: only the first
-    pictures of every class. seeds: how many, from `seed` on; a seed is that of the attack, of what is protected and
-    of the victim. budget: of every attack and of the noise; without it each method's own. shares, leaked: see Partial.
+    data, test: sources; $NAME in them is an environment variable. per_class, test_per_class: use only the first
+    pictures of every class. seeds: their number, starting at `seed`; one seed serves the attack, the choice of
+    protected pictures and the victim. budget: of every attack and of the noise; None: each method's own. shares,
+    leaked: see Partial.
     """
 
     data: str
@@ -80,7 +81,7 @@ class Grid(Record):
 
     @classmethod
     def from_file(cls, path: Path) -> Grid:
-        """Read a TOML file. Raises UserError that names the key and what is allowed."""
+        """Read a TOML file. Raises a UserError that names the wrong key and the allowed values."""
         try:
             grid = cls.model_validate({"out": path.with_suffix("")} | read_toml(path))
         except ValidationError as error:
@@ -102,19 +103,19 @@ class Grid(Record):
 
     @property
     def source(self) -> str:
-        """What the grid asks for, as text: records of the same one need not read the pictures to find each other.
+        """Text that identifies the requested pictures, so that records can be matched without reading them.
 
-        Paths stand in it as they are written, without what variables in them are, which is another reader's business;
-        a digest tells those apart.
+        Paths are written as in the plan, because values of environment variables in them may be private. A digest
+        of the expanded paths is appended if there are variables.
         """
         asked = ("data", "test", "split", "test_split", "per_class", "test_per_class", "canvas")
-        told = repr({key: value for key in asked if (value := getattr(self, key)) is not None})
+        request = repr({key: value for key in asked if (value := getattr(self, key)) is not None})
         texts = [text for text in (self.data, self.test) if text]
-        meant = [_expanded(text) for text in texts]
-        return told if meant == texts else f"{told} {digest(*meant)}"
+        expanded = [_expanded(text) for text in texts]
+        return request if expanded == texts else f"{request} {digest(*expanded)}"
 
     def read(self, run: Run) -> tuple[ImageSet, ImageSet]:
-        """The clean training set and the test set; where no test set is named, a fifth of the clean one."""
+        """Return the clean training set and the test set. Without a test set a fifth of the clean one is held out."""
         source, named = _expanded(self.data), self.test and _expanded(self.test)
         for folder in (Path(text) for text in (source, named) if text):
             if folder.is_dir() and self.out.resolve().is_relative_to(folder.resolve()):
@@ -127,7 +128,7 @@ class Grid(Record):
         return clean, test
 
     def cells(self, sets: Sets) -> list[Cell]:
-        """All cells: seed by seed, the controls first. A content that is asked for twice is one cell."""
+        """Return all cells, seed by seed, controls first. Cells with the same content are one cell."""
         if taken := {"clean", "without"} & set(self.attacks):
             raise UserError(f"attacks: {taken.pop()!r} is the name of a control, which is there by itself")
         shared = [(s, leak) for s in self.shares for leak in self.leaked]
@@ -135,9 +136,9 @@ class Grid(Record):
         rows = [("clean", Partial()), ("noise", Partial())]
         rows += [("without", partial) for partial in partials if not partial.whole]
         rows += [(text, partial) for text in self.attacks for partial in partials]
-        # once each, not once a cell: a defense may read its pictures or weights to know its own content
+        # built once, not once per cell: a defense may read pictures or weights for its digest
         recipes, defended = {name: recipe(name) for name in self.recipes}, {d: _parts(d) for d in self.defenses}
-        made = [
+        planned = [
             self._cell(
                 sets, text, partial, (name, defense), recipes[name].defended(*defended[defense]), self.seed + seed
             )
@@ -146,21 +147,21 @@ class Grid(Record):
             for name in self.recipes
             for defense in self.defenses
         ]
-        return list({cell.key: cell for cell in reversed(made)}.values())[::-1]  # of equal ones the first
+        return list({cell.key: cell for cell in reversed(planned)}.values())[::-1]  # keeps the first of equal cells
 
     def _cell(
         self, sets: Sets, text: str, partial: Partial, names: tuple[str, str], training: Recipe, seed: int
     ) -> Cell:
-        method, budget, made = text, None, ""
+        method, budget, perturbation = text, None, ""
         if text not in ("clean", "without"):
             chosen = attack(text)
             method, budget = spell(chosen), own_budget(chosen, sets.shape)
             if self.budget is not None:
                 budget = Budget.parse(self.budget)
             check_norm(chosen, budget)
-            made = digest(VERSION, method, code_of(text, chosen), str(budget), sets.data, seed)
-        key = digest(VERSION, made or text, repr(partial), repr(training), sets.data, sets.test, seed)
-        return Cell(key, text, method, budget, names[1], names[0], partial, seed, training, made)
+            perturbation = digest(VERSION, method, code_of(text, chosen), str(budget), sets.data, seed)
+        key = digest(VERSION, perturbation or text, repr(partial), repr(training), sets.data, sets.test, seed)
+        return Cell(key, text, method, budget, names[1], names[0], partial, seed, training, perturbation)
 
 
 def _parts(defense: str) -> tuple[Defense, ...]:
@@ -168,7 +169,7 @@ def _parts(defense: str) -> tuple[Defense, ...]:
 
 
 def _expanded(text: str) -> str:
-    """A source with the variables of the environment in it."""
+    """Return a source with its environment variables expanded. Raises UserError if one is not set."""
     try:
         return Template(text).substitute(os.environ)
     except KeyError as error:

@@ -12,11 +12,11 @@ Which = Literal["random", "stratified", "classes"]
 
 
 class Sets(Record):
-    """The pictures of a grid, as far as its plan and its tables need to know them."""
+    """Facts about the pictures of a grid that its plan and its tables need."""
 
     version: Literal[1] = 1
     source: str
-    """What the grid asked for."""
+    """Text that identifies the requested pictures (`Grid.source`)."""
     name: str
     data: str
     test: str
@@ -28,15 +28,15 @@ class Sets(Record):
     chance: float
     """Share of the largest class of the test set."""
     largest: float = 0.0
-    """That of the training set; 0 in records of an earlier time."""
+    """Share of the largest class of the training set; 0 in records of earlier versions."""
 
 
 class Craft(Size):
-    """How a perturbation of a grid was made, and how large it is."""
+    """Cost and size of a perturbation of a grid."""
 
     version: Literal[1] = 1
     seconds: float
-    """Since it was last started: of one that was killed on the way, only the last part."""
+    """Seconds since the last start; if the attack was killed and resumed, only the last part counts."""
     passes: float
     """Forward passes with gradients, per picture, counted with the seconds."""
 
@@ -71,7 +71,7 @@ class CellRecord(Record):
     """The recipe with its defense, as plain values."""
     victim: VictimRun | None = None
     craft: Craft | None = None
-    """Of its perturbation, where it has one."""
+    """Cost and size of its perturbation, if it has one."""
     error: str = ""
     machine: dict[str, str]
     miue: str

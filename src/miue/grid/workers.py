@@ -1,4 +1,4 @@
-"""Cells one after the other, or many at once with Ray."""
+"""Measuring cells one after the other, or in parallel with Ray."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from miue.grid.records import CellRecord
 
 
 def in_turn(bench: Bench, cells: Iterable[Cell]) -> Iterator[CellRecord]:
-    """One cell after the other; those that another process is at come last."""
+    """Measure one cell after the other; cells that another process works on come last."""
     late = []
     for cell in cells:
         try:
@@ -30,16 +30,16 @@ def in_turn(bench: Bench, cells: Iterable[Cell]) -> Iterator[CellRecord]:
 
 
 def on_ray(bench: Bench, cells: Iterable[Cell]) -> Iterator[CellRecord]:
-    """Cells as tasks of Ray, as they end; every perturbation is a task on which its cells wait.
+    """Measure cells as Ray tasks and yield records as they finish. Cells wait for the task of their perturbation.
 
-    Needs the extra [ray], and a folder that all workers see. A Ray that runs already is used, else one starts here.
+    Needs the extra [ray], and a folder that all workers see. Uses a running Ray cluster, or starts one.
     """
     try:
         ray: Any = import_module("ray")  # an extra, whose decorator is typed for literal options only
     except ImportError:
         raise UserError('--ray needs ray; pip install "miue[ray]" adds it') from None
-    cells, began = list(cells), not ray.is_initialized()
-    if began:
+    cells, started = list(cells), not ray.is_initialized()
+    if started:
         ray.init(include_dashboard=False, log_to_driver=False)
     try:
         grid = bench.grid.model_copy(update={"out": bench.grid.out.resolve()})
@@ -47,17 +47,19 @@ def on_ray(bench: Bench, cells: Iterable[Cell]) -> Iterator[CellRecord]:
         needs = {"num_cpus": 1, "num_gpus": 1 if bench.run.accelerated else 0}
         make, measure = (ray.remote(**needs)(task) for task in (_make, _measure))
         first = {cell.perturbation: cell for cell in cells if cell.perturbation}
-        made: dict[str, Any] = {name: make.remote(*shared, cell.key) for name, cell in first.items()}
-        waiting = {measure.remote(*shared, c.key, made.get(c.perturbation, "")): c for c in cells}
+        perturbations: dict[str, Any] = {name: make.remote(*shared, cell.key) for name, cell in first.items()}
+        waiting = {measure.remote(*shared, c.key, perturbations.get(c.perturbation, "")): c for c in cells}
         while waiting:
             (ended,), _ = ray.wait(list(waiting), num_returns=1)
             cell = waiting.pop(ended)
             try:
                 yield ray.get(ended)
-            except ray.exceptions.RayError as error:  # its worker died: no record is kept, the next call tries again
+            except (
+                ray.exceptions.RayError
+            ) as error:  # the worker died: no record is saved, so the next call tries again
                 yield bench.failed(cell, error)
     finally:
-        if began:
+        if started:
             ray.shutdown()
 
 
@@ -75,7 +77,7 @@ def _measure(grid: Grid, clean: ImageSet, test: ImageSet, device: str, key: str,
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """Read "2/4"."""
+    """Parse a shard, "2/4" to (2, 4). Raises UserError if it is malformed."""
     number, _, count = text.partition("/")
     if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise UserError(f"shard {text!r} is not understood; write 1/4, 2/4, 3/4 or 4/4 for one of four parts")
@@ -83,23 +85,23 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def work(bench: Bench, shard: tuple[int, int] = (1, 1), retry: bool = False, ray: bool = False) -> list[CellRecord]:
-    """Measure what is missing; the records of the shard. retry: cells that failed, too."""
+    """Measure the missing cells of a shard and return its records. retry: measure failed cells again."""
     cells = bench.shard(*shard)
-    there = {cell.key: record for cell in cells if (record := kept(bench.grid, cell))}
-    for key in [key for key, record in there.items() if retry and record.error]:
-        del there[key]
+    records = {cell.key: record for cell in cells if (record := kept(bench.grid, cell))}
+    for key in [key for key, record in records.items() if retry and record.error]:
+        del records[key]
         with suppress(FileNotFoundError):
             record_path(bench.grid, bench.cells[key]).unlink()
-    missing = [cell for cell in cells if cell.key not in there]
+    missing = [cell for cell in cells if cell.key not in records]
     check_victims([cell.training for cell in missing], bench.clean, bench.test, bench.run)
-    if twins := overlap_note(bench.test, bench.clean):
-        bench.run.say(twins)
-    bench.run.say(f"{len(cells)} cells: {len(there)} there, {len(missing)} to measure, in {bench.grid.out}")
-    with bench.run.progress("grid", len(cells), len(there)) as tick:
+    if overlap := overlap_note(bench.test, bench.clean):
+        bench.run.say(overlap)
+    bench.run.say(f"{len(cells)} cells: {len(records)} there, {len(missing)} to measure, in {bench.grid.out}")
+    with bench.run.progress("grid", len(cells), len(records)) as tick:
         for record in (on_ray if ray else in_turn)(bench, missing):
-            there[record.key] = record
+            records[record.key] = record
             name = bench.cells[record.key]
             if record.error:
                 bench.run.say(f"failed: {name}: {record.error}")
             tick(f"{name}: " + (f"{record.victim.last:.1%}" if record.victim else "failed"))
-    return [there[cell.key] for cell in cells]
+    return [records[cell.key] for cell in cells]
