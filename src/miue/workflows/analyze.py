@@ -1,4 +1,4 @@
-"""From protected sets and their clean source to a record of why they work, or do not. Safe to repeat."""
+"""The workflow `analyze`: from protected sets and their clean source to the record of an analysis."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def analyze(
     """Measure mutual information and covariance of clean and protected features by depth, with controls.
 
     Victims are trained on each output, and on clean and noisy pictures. Everything is kept beside the first output:
-    the same call, or one with more outputs after it, goes on.
+    the same call, or one with further outputs appended, resumes.
 
     outs: folders that `protect` wrote, all from `clean`. recipe: how victims train. estimators: of mutual information,
     by their spelling. rows: pictures to compare. Other arguments as for `evaluate`. Raises UserError.
@@ -47,7 +47,7 @@ def analyze(
     analyzer = Analyzer(recipe=chosen, seeds=seeds, rows=rows, estimators=tuple(estimators))
     inputs, named = Inputs.of(clean, test, split, test_split, canvas), _named(outs)
     sets, tests = tested(inputs, read_back(inputs, named, run), run)
-    twins = overlap_note(tests, sets.clean, *sets.protected.values())
+    overlap = overlap_note(tests, sets.clean, *sets.protected.values())
     check_victims([chosen], sets.clean, tests, run)
     budgets = list(sets.budgets.values())
     budget = budgets[0] if len(set(budgets)) == 1 and budgets[0].norm != "none" else Budget()
@@ -62,17 +62,17 @@ def analyze(
     traces = [trace for name, at in kept.items() if (trace := generation(name, sets.records[name], at))]
     others = [f"{name} has a budget of {b}" for name, b in sets.budgets.items() if b != budget]
     notes = [f"the noise control has a budget of {budget}; {other}" for other in others]
-    notes += [twins] if twins else []
+    notes += [overlap] if overlap else []
     analysis = analysis.model_copy(update={"generation": traces, "notes": [*analysis.notes, *notes]})
     write_dated(first / "analyses", analysis)
     return analysis
 
 
 def generation(name: str, record: RunRecord, run: Run) -> Generation | None:
-    """Return what an attack with a surrogate noted of its features after every epoch; None where there is nothing."""
+    """Return the features that an attack with a surrogate recorded after every epoch; None if there are none."""
     try:
         method, budget = attack(record.settings.attack), record.settings.limit
-    except UserError:  # somebody's own, whose file is elsewhere today
+    except UserError:  # a user's own attack, whose file has moved
         return None
     of_attack = replace(run, seed=record.settings.seed)
     if not (isinstance(method, Alternating) and (trace := method.trace(budget, of_attack))):
@@ -82,7 +82,7 @@ def generation(name: str, record: RunRecord, run: Run) -> Generation | None:
 
 
 def _named(outs: str | Path | Sequence[str | Path]) -> dict[str, Path]:
-    """The outputs by the names of their folders. UserError where two have the same, or one is given twice."""
+    """Outputs by the names of their folders. Raises UserError if two have the same name or one is given twice."""
     paths = [Path(out) for out in ([outs] if isinstance(outs, str | Path) else outs)]
     names = [data.readable(path.resolve().name) for path in paths]
     if repeated := [name for name in names if names.count(name) > 1]:

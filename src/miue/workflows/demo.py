@@ -1,4 +1,4 @@
-"""The demo: the embedded shapes as a folder, protected, read back, and proved. Nothing is downloaded."""
+"""The demo: the embedded shapes as a folder, protected and evaluated. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def demo(folder: Path, run: Run) -> Outcome:
     """Write shapes/train and shapes/test, protect the first, train victims, draw a preview. Repeat to resume."""
     train, test, out = folder / "shapes" / "train", folder / "shapes" / "test", folder / "protected"
     picture = folder / "preview.png"
-    if not data.private_of(out).exists():  # else it is the demo's own, from before
+    if not data.private_of(out).exists():  # otherwise the picture comes from an earlier run of the demo
         publish.refuse_existing(picture, "another folder")
     for split, where, count in (("train", train, PER_CLASS), ("test", test, TEST_PER_CLASS)):
         if not where.is_dir():

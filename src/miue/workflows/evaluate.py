@@ -1,4 +1,4 @@
-"""From a protected set and its clean source to a record of what the protection is worth. Safe to repeat."""
+"""The workflows `evaluate` and `detect`: from a protected set and its clean source to a record."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def evaluate(
 ) -> Outcome:
     """Train victims on what was published, on clean and on noisy pictures, and test them on clean ones.
 
-    What is evaluated is read back from `out`; the outcome is written into its private folder, and a repeated call
-    trains nothing again. The noise control has the grid of the attack.
+    The protected set is read back from `out`. The outcome is written into its private folder; a repeated call trains
+    nothing again. The noise control has the grid of the attack.
 
     out: a folder that `protect` wrote. clean: its source. recipes: how victims train, one a victim ("papers",
     "quick:net=vit-tiny"), each also with every one of `defenses` ("gray+jpeg:quality=10"). seeds: victims of each kind.
-    threshold: largest share of the clean victim's gain over chance that a protected victim may keep. channel: what
-    happens to all training pictures on their way to a trainer ("jpeg:quality=75", "resize:share=0.75"). test,
+    threshold: largest share of the clean victim's gain over chance that a protected victim may keep. channel:
+    processing of all training pictures before a trainer gets them ("jpeg:quality=75", "resize:share=0.75"). test,
     test_split: clean test pictures; without them a part of the source is held out. canvas: side at which networks see
-    the pictures. keep_victims: whether trained networks stay, for `analyze`; None: below 100 MB in all. Raises
+    the pictures. keep_victims: whether trained networks are kept, for `analyze`; None: up to 100 MB in all. Raises
     UserError.
     """
     run = run or Run()
@@ -79,7 +79,7 @@ def detect(
     canvas: int | None = None,
     run: Run | None = None,
 ) -> Detection:
-    """Take a trainer's first look at what was published: simple networks on the protected and on the clean pictures.
+    """Return a trainer's first look at an output: simple networks on the protected and on the clean pictures.
 
     Arguments as for `evaluate`. Raises UserError.
     """

@@ -1,4 +1,4 @@
-"""From a source to a protected set with its record. Safe to repeat."""
+"""The workflow `protect`: from a source to a protected set with its record."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from miue.workflows import room
 from miue.workflows.record import Looked, RunRecord, Settings
 
 VERSION = 1
-MOST = 20  # classes that are listed by name
-SMALLEST, TRIAL = 64, 1.5  # pictures of the first trial of a forecast; seconds of one that says enough
+MOST = 20  # largest number of classes listed by name
+SMALLEST, TRIAL = 64, 1.5  # pictures of the first trial of a forecast; seconds of a trial that is long enough
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """The settings of one protection. budget None: the method's own. canvas None: chosen from the pictures."""
+    """Settings of one protection. budget None: the method's own. canvas None: chosen from the pictures."""
 
     source: str
     out: Path
@@ -61,12 +61,12 @@ class Job:
 
     @cached_property
     def attack(self) -> Attack:
-        """The method, parsed. Raises UserError that names what is allowed."""
+        """The method, parsed. Raises a UserError that names the allowed ones."""
         return parsed(self.method)
 
     @property
     def rules(self) -> dict[str, Any]:
-        """By which pictures are looked at."""
+        """Rules for scanning pictures, as arguments of `data.scan`."""
         return {"max_pixels": self.max_pixels, "frames": self.frames, "drop_columns": list(self.drop_columns)}
 
     @property
@@ -74,7 +74,7 @@ class Job:
         return data.private_of(self.out)
 
     def settings(self, source: data.Source) -> Settings:
-        """The settings with everything resolved. UserError for a budget that the method or the pictures cannot keep."""
+        """Return the resolved settings. Raises UserError if the method or the pictures cannot keep the budget."""
         method, canvas = self.attack, self.canvas or data.default_canvas(source)
         channels = 1 if all(entry.grey for entry in source.usable) else 3
         own = own_budget(method, (channels, canvas, canvas))
@@ -105,24 +105,24 @@ class Job:
         return settings, fingerprint
 
     def fingerprint(self, source: data.Source, settings: Settings) -> str:
-        """A name for settings and data: the same for the same output."""
+        """Digest of settings and data: equal if the output is equal."""
         names = [entry.out for entry in source.usable]
         return digest(VERSION, source.digest, names, sorted(dict(settings).items()), *sorted(self.drop_columns))
 
     def disk(self, source: data.Source, settings: Settings) -> room.Parts:
-        """Bytes that the run still takes on disk, by folder and part."""
-        made = perturbation_of(self.private, self.fingerprint(source, settings))
-        return room.needed(source, self.attack, settings, self.out, self.private, made, self.overwrite)
+        """Bytes that the run still needs on disk, by folder and part."""
+        perturbation = perturbation_of(self.private, self.fingerprint(source, settings))
+        return room.needed(source, self.attack, settings, self.out, self.private, perturbation, self.overwrite)
 
 
 def perturbation_of(private: Path, fingerprint: str) -> Path:
-    """Where the finished perturbation of these settings and data lies."""
+    """Path of the finished perturbation of these settings and data."""
     return private / f"perturbation-{fingerprint}.safetensors"
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a job would cost: seconds by a short trial, bytes on disk and in memory."""
+    """Cost of a job: seconds, estimated by a short trial, and bytes on disk and in memory."""
 
     seconds: float
     disk: int
@@ -130,7 +130,7 @@ class Forecast:
 
 
 class Planned(Record):
-    """What a protection would do, and what it would cost."""
+    """Plan of a protection, with its cost."""
 
     source: str
     classes: Mapping[str, int]
@@ -148,7 +148,10 @@ class Planned(Record):
 
 
 def planned(job: Job, run: Run) -> Planned:
-    """Look at the pictures, check the settings, time the attack on a few. Writes nothing. Raises UserError."""
+    """Return the plan of a job: scan the pictures, check the settings, time the attack on a few. Writes nothing.
+
+    Raises UserError.
+    """
     source = job.scan()
     settings, _ = job.checked(source)
     cost = forecast(job, source, run)
@@ -168,7 +171,7 @@ def planned(job: Job, run: Run) -> Planned:
 
 
 def forecast(job: Job, source: data.Source, run: Run) -> Forecast:
-    """Time a few batches of the real attack on the real pictures, and scale."""
+    """Return the cost of a job: time a few batches of the attack on its pictures, and scale."""
     settings = job.settings(source)
     canvas, budget = settings.canvas, settings.limit
     method, count = job.attack, len(source.usable)
@@ -179,12 +182,14 @@ def forecast(job: Job, source: data.Source, run: Run) -> Forecast:
 
 
 def _tried(method: Any, images: ImageSet, budget: Budget, job: Job, run: Run) -> float:
-    """Seconds of an attack, scaled from the largest of a few trials that grow until one of them says enough."""
+    """Seconds of an attack, scaled from short trials that grow until one takes long enough."""
     count, rows = len(images), SMALLEST
     largest = 2 * max(getattr(method, "noise_batch", 0), getattr(method, "batch", 0), SMALLEST)
     while True:
         few = images.first_per_class(max(rows // len(images.classes), 1))
-        few = few.select(torch.arange(0, len(few), max(len(few) // rows, 1)))  # of more classes than rows: some, evenly
+        few = few.select(
+            torch.arange(0, len(few), max(len(few) // rows, 1))
+        )  # if classes outnumber rows: evenly spaced ones
         taken, seconds = 0.0, 0.0
         for short, times in trials_of(method):
             start = time.monotonic()
@@ -193,18 +198,20 @@ def _tried(method: Any, images: ImageSet, budget: Budget, job: Job, run: Run) ->
             seconds += (time.monotonic() - start) * times * count / len(few)
         if (rows > SMALLEST and taken > TRIAL) or rows >= min(count, largest):
             return max(seconds, 0.0)
-        rows *= 2  # the first trial warms up, whatever it takes
+        rows *= 2  # the first trial only warms up, however long it takes
 
 
 def class_sizes(source: data.Source) -> dict[str, int]:
-    """How many pictures of every class are protected."""
+    """Number of pictures of every class that are protected."""
     counts = Counter(entry.label for entry in source.usable)
     return {name: counts[i] for i, name in enumerate(source.classes)}
 
 
 def trials_of(method: Any) -> list[tuple[Any, float]]:
-    """Shorter versions of an attack, and how many times the seconds of each add up to its own; empty for one that is
-    made at once. An attack whose epochs are not all of its work says it itself, by `trials`."""
+    """Shorter versions of an attack, with factors: the sum of factor x seconds estimates its own seconds.
+
+    Empty for an attack without epochs. An attack with work outside its epochs defines `trials` itself.
+    """
     if hasattr(method, "trials"):
         return method.trials()
     epochs = getattr(method, "epochs", 0)
@@ -235,14 +242,14 @@ def protect(
 ) -> RunRecord:
     """Write a protected copy of a set of pictures, and beside it a private folder with its record.
 
-    Same tree, same names, lossless files; labels and order stay. Nothing of the source is changed. The same call
-    continues a killed one, to the same bytes.
+    Same tree, same names, lossless files; labels and order stay. The source is not changed. If a call is killed, the
+    same call resumes it, with the same bytes as result.
 
     source: a folder of class folders, parquet, .npz, or the name of a set. attack: a spelling ("em", "mi-ue:paper",
     "file.py:Theirs") or an attack. budget: "8", "l2:1.3" or a Budget; None: the attack's own. canvas: side of the
-    noise; None: chosen from the pictures. processes: to share the work, one GPU each. max_pixels: larger pictures are
-    skipped. frames: of pictures with several, "first" publishes the first alone. drop_columns: of a table, which are
-    left out. run: seed and device. Raises UserError.
+    noise; None: chosen from the pictures. processes: number that share the work, one GPU each. max_pixels: larger
+    pictures are skipped. frames: "first" publishes only the first frame of pictures with several. drop_columns: columns
+    of a table to leave out. run: seed and device. Raises UserError.
     """
     run = run or Run()
     job = Job(
@@ -265,7 +272,7 @@ def protect(
 
 
 def _spelt(method: Attack) -> str:
-    """The spelling of an attack. Raises UserError where that is another one's: a class that no file is named for."""
+    """Spelling of an attack. Raises UserError if it denotes another one, as for a class without its file."""
     text = spell(method)
     if parsed(text) != method:
         theirs = f"path/to/file.py:{type(method).__name__}"
@@ -274,7 +281,7 @@ def _spelt(method: Attack) -> str:
 
 
 def carry_out(job: Job, run: Run) -> RunRecord:
-    """Write the protected set and its private folder. The same call continues a killed one, to the same bytes."""
+    """Write the protected set and its private folder. Resumes a killed call, with the same bytes as result."""
     source = job.scan()
     settings, fingerprint = job.checked(source)
     private = job.private
@@ -318,7 +325,7 @@ def _protect(job: Job, source: data.Source, settings: Settings, fingerprint: str
     try:
         with _timed(seconds, "attack"):
             perturbation = _perturbation(job, source, settings, fingerprint, run)
-    finally:  # what a stopped run took counts, too
+    finally:  # the seconds of a stopped run count, too
         record.model_copy(update={"seconds": seconds}).save(private / "run.json")
     run.say(f"writing {len(source.usable)} pictures to {job.out}")
     with _timed(seconds, "write"), run.progress("writing", len(source.usable)) as tick:
@@ -329,28 +336,28 @@ def _protect(job: Job, source: data.Source, settings: Settings, fingerprint: str
 
 
 def _perturbation(job: Job, source: data.Source, settings: Settings, fingerprint: str, run: Run) -> Perturbation:
-    """Made by the attack, or read where an earlier run had finished it."""
+    """Return the perturbation: read it if an earlier run finished it, else run the attack."""
     path = perturbation_of(job.private, fingerprint)
     if path.exists():
         return Perturbation.load(path)
     images = data.read(source, settings.canvas, cache=job.private / "canvas")
-    kept = replace(run, seed=job.seed, keep=job.private / "checkpoint")
+    keeping = replace(run, seed=job.seed, keep=job.private / "checkpoint")
     work = partial(attacked, job.attack, images, settings.limit)
-    perturbation = launch(work, kept, job.processes)
+    perturbation = launch(work, keeping, job.processes)
     write_atomically(path, perturbation.save)
     return perturbation
 
 
 def attacked(method: Any, images: ImageSet, budget: Budget, run: Run) -> Perturbation:
-    """What a spawned process calls."""
+    """Return the perturbation of an attack. At module level so that spawned processes can import it."""
     return method(images, budget, run)
 
 
 def _seconds_before(private: Path, fingerprint: str) -> dict[str, float]:
-    """What earlier calls of the same job took."""
+    """Seconds that earlier calls of the same job took, by step."""
     try:
         before = RunRecord.load(private / "run.json")
-    except UserError:  # none yet, or of another version: what it says of the time is no loss
+    except UserError:  # none yet, or of another version: losing these times does no harm
         return {}
     return dict(before.seconds) if before.fingerprint == fingerprint else {}
 

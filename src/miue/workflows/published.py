@@ -23,7 +23,7 @@ from miue.workflows.record import RunRecord
 
 @dataclass(frozen=True)
 class Inputs:
-    """Where clean pictures lie: the source of outputs, and what tests (nothing named: a part of it is held out)."""
+    """Places of the clean pictures: source of the outputs, and test set (None: a part of the source is held out)."""
 
     clean: str
     test: str | None
@@ -40,20 +40,20 @@ class Inputs:
         test_split: str | None,
         canvas: int | None,
     ) -> Inputs:
-        """Take paths as texts. Raises UserError for a canvas that is not allowed."""
+        """Return inputs with all paths as text. Raises UserError if the canvas is not allowed."""
         data.check_canvas(canvas)
         return cls(str(clean), None if test is None else str(test), split, test_split, canvas)
 
 
 @dataclass(frozen=True)
 class Sets:
-    """The pictures that the clean source and all outputs have. Rows of all sets correspond."""
+    """The pictures that the clean source and all outputs have in common. Rows of all sets correspond."""
 
     clean: ImageSet
     protected: Mapping[str, ImageSet]
     records: Mapping[str, RunRecord]
     resized: bool
-    """Whether some pictures were published at another size than that of the sets."""
+    """Whether some published pictures have another size than the sets."""
 
     @property
     def budgets(self) -> dict[str, Budget]:
@@ -61,41 +61,41 @@ class Sets:
 
 
 def read_back(inputs: Inputs, outs: Mapping[str, Path], run: Run) -> Sets:
-    """Read the clean source and what was published, under one size.
+    """Read the clean source and the published pictures, at one size.
 
-    UserError where an output is not finished, or was not made from these pictures.
+    Raises UserError if an output is not finished, or was not made from these pictures.
     """
     records = {name: RunRecord.of(out) for name, out in outs.items()}
     for out, record in zip(outs.values(), records.values(), strict=True):
         if record.status != "finished":
             raise UserError(f"{out}: its protection was interrupted; finish it with the same protect command")
     source = next(iter(records.values())).originals(inputs.clean, inputs.split)
-    found = {name: _published(out, records[name], inputs.clean, source) for name, out in outs.items()}
-    used = torch.stack([rows >= 0 for _, rows in found.values()]).all(0)
+    aligned = {name: _published(out, records[name], inputs.clean, source) for name, out in outs.items()}
+    used = torch.stack([rows >= 0 for _, rows in aligned.values()]).all(0)
     if not used.any():
         raise UserError("no clean picture is in all outputs; analyse them one by one")
     if missing := int((~used).sum()):
         where = "every output" if len(outs) > 1 else next(iter(outs.values()))
         run.say(f"{missing} clean pictures are not in {where}; no victim trains on them")
     canvas = inputs.canvas or max(record.settings.canvas for record in records.values())
-    grey = all(entry.grey for part in (source, *(p for p, _ in found.values())) for entry in part.usable)
+    grey = all(entry.grey for part in (source, *(p for p, _ in aligned.values())) for entry in part.usable)
     clean = data.read(source, canvas, grey=grey).select(used)
     protected = {
         name: data.read(published, canvas, grey=grey).select(rows[used], name=name)
-        for name, (published, rows) in found.items()
+        for name, (published, rows) in aligned.items()
     }
-    sizes = {(entry.width, entry.height) for published, _ in found.values() for entry in published.usable}
+    sizes = {(entry.width, entry.height) for published, _ in aligned.values() for entry in published.usable}
     return Sets(clean, protected, records, resized=sizes != {(canvas, canvas)})
 
 
 def cells_of(record: RunRecord, protected: ImageSet) -> int:
-    """The grid of an attack for noise on pictures of the size of a set: 0 where it is as fine as their pixels."""
+    """Side of an attack's noise grid for a noise control on this set; 0 if the grid is as fine as the pixels."""
     cells = record.settings.cells or record.settings.canvas
     return cells if cells < protected.shape[1] else 0
 
 
 def _published(out: Path, record: RunRecord, clean: str, source: data.Source) -> tuple[data.Source, Int64[Tensor, "n"]]:
-    """What was published, and which of its rows was made from which clean one (-1: none)."""
+    """Return the published pictures, and for every clean row the published row made from it (-1: none)."""
     published = data.scan_output(out)
     if source.digest != record.source.digest:
         raise UserError(f"{clean}: these are not the pictures that {out} was made from, or some have changed")
@@ -106,7 +106,7 @@ def _published(out: Path, record: RunRecord, clean: str, source: data.Source) ->
 
 
 def tested(inputs: Inputs, sets: Sets, run: Run) -> tuple[Sets, ImageSet]:
-    """What victims train on, and what they are tested on."""
+    """Return the training sets of victims, and their test set."""
     rules = next(iter(sets.records.values())).source.rules
     test, kept = read_test(sets.clean, inputs.clean, inputs.test, inputs.test_split, run, rules)
     if kept is None:
@@ -119,6 +119,6 @@ def tested(inputs: Inputs, sets: Sets, run: Run) -> tuple[Sets, ImageSet]:
 
 
 def write_dated(folder: Path, record: Record) -> None:
-    """Write a record under a name that says when it was made."""
+    """Write a record to a file that is named by time and digest."""
     text = record.model_dump_json(indent=1).encode()
     write_atomically(folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{hashlib.sha256(text).hexdigest()[:8]}.json", text)

@@ -16,10 +16,10 @@ from miue.publish import Written
 
 
 class Settings(Record):
-    """What a protection was asked for, with everything resolved."""
+    """Settings of a protection, with everything resolved."""
 
     attack: str
-    """Its spelling: the name, and every field that differs from the default."""
+    """Spelling: the name, and every field that differs from its default."""
     code: str = ""
     """Digest of the code of an attack or surrogate from a user's file; mostly empty."""
     budget: str
@@ -39,7 +39,7 @@ class Settings(Record):
 
 
 class Looked(Record):
-    """What was looked at before anything was computed."""
+    """Facts about the source, as scanned before anything was computed."""
 
     location: str
     kind: str
@@ -48,14 +48,14 @@ class Looked(Record):
     counts: Mapping[str, int]
     """Inputs by status and reason."""
     examples: Mapping[str, Sequence[str]]
-    """The first paths of every reason."""
+    """The first paths for every reason."""
     rules: Mapping[str, Any]
-    """By which pictures were looked at, as for `data.scan`."""
+    """Rules of the scan, as arguments of `data.scan`."""
     notes: Sequence[str]
 
 
 class RunRecord(Record):
-    """What was done to which data with which settings: everything needed to repeat it."""
+    """The record of a protection: data, settings and results; everything that is needed to repeat it."""
 
     version: Literal[1] = 1
     fingerprint: str
@@ -70,7 +70,7 @@ class RunRecord(Record):
 
     @classmethod
     def of(cls, out: Path) -> RunRecord:
-        """The record beside an output. Raises UserError where there is none."""
+        """Return the record beside an output. Raises UserError if there is none."""
         path = data.private_of(out) / "run.json"
         if not path.exists():
             raise UserError(f"{out}: no {path.parent.name}/run.json beside it; only an output of miue has one")
@@ -78,11 +78,11 @@ class RunRecord(Record):
 
     @property
     def unprotected(self) -> int:
-        """How many inputs are not in the output."""
+        """Number of inputs that are not in the output."""
         return (
             sum(count for status, count in self.written.counts.items() if status != "protected") if self.written else 0
         )
 
     def originals(self, clean: str, split: str | None) -> data.Source:
-        """Look at the clean pictures by the same rules."""
+        """Scan the clean pictures by the same rules."""
         return data.scan(clean, split=split, **self.source.rules)

@@ -1,4 +1,4 @@
-"""What a run keeps on disk, counted before it starts: a disk that fills up after hours costs those hours."""
+"""Disk space of a run, checked before it starts: a disk that fills up after hours costs those hours."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from miue import data, publish
 from miue.core.errors import UserError
 from miue.workflows.record import Settings
 
-LINES, MARGIN = 4096, 2**20  # bytes: what the manifest takes of an input, also while it is replaced, and of the rest
+LINES, MARGIN = 4096, 2**20  # bytes: manifest per input (two copies while it is replaced); everything else
 
 Parts = dict[Path, dict[str, int]]
-"""Bytes by folder and by what they are for."""
+"""Bytes by folder and by purpose."""
 
 
 def needed(
     source: data.Source, method: Any, settings: Settings, out: Path, private: Path, made: Path, anew: bool
 ) -> Parts:
-    """What a run still takes of the disks of its folders at most, beside what an earlier one has left there.
+    """Upper bound of the bytes that a run still needs, beside the files that an earlier run left.
 
-    made: the file of the finished perturbation, after which nothing of the attack is written. anew: whether all of
-    `out` is deleted first.
+    made: path of the finished perturbation; if it exists the attack writes nothing more. anew: whether all of `out` is
+    deleted first.
     """
     pictures = publish.room(source, out, settings.format, anew)
     parts = {out: {"pictures": max(pictures - taken(out), 0) if anew else pictures}, private: dict[str, int]()}
@@ -43,7 +43,7 @@ def needed(
 
 
 def check(parts: Parts) -> None:
-    """Raise UserError where a disk has less room than is needed on it."""
+    """Raise UserError if a disk has less free space than is needed."""
     disks: dict[int, list[Path]] = {}
     for folder in parts:
         disks.setdefault(_device(folder), []).append(folder)
@@ -59,15 +59,15 @@ def check(parts: Parts) -> None:
 
 
 def taken(folder: Path) -> int:
-    """Bytes of the files in a folder and below."""
+    """Total bytes of all files below a folder."""
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def existing(path: Path) -> Path:
-    """The path itself or its nearest folder that exists."""
+    """Return the path itself, or its nearest parent that exists."""
     return next(p for p in (path, *path.resolve().parents) if p.exists())
 
 
 def _device(folder: Path) -> int:
-    """The disk that a folder lies on, or will."""
+    """Number of the disk of a folder, which need not exist yet."""
     return existing(folder).stat().st_dev

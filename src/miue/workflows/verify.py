@@ -1,4 +1,4 @@
-"""What was published, checked and looked at beside its clean source."""
+"""The workflows `verify` and `preview`: check an output, and show it beside its clean source."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from miue.workflows.record import RunRecord
 
 
 def verify(out: str | Path, clean: str | Path | None = None, *, split: str | None = None) -> list[Finding]:
-    """Check every protected picture and every file of an output; one finding each.
+    """Check every protected picture and every file of an output; return one finding for each.
 
-    clean: the source, or its `split`; with it the budget is measured again. Raises UserError without a finished
-    manifest.
+    clean: the source; if given, the budget is measured again. split: the part of the source. Raises UserError if there
+    is no finished manifest.
     """
     out = Path(out)
     return publish.verify(out, RunRecord.of(out).originals(str(clean), split) if clean is not None else None)
