@@ -1,6 +1,6 @@
-"""What there is to choose from, as the lines of tables: kept in a file of the package, so that listing needs no torch.
+"""The catalogue of methods, as lines of tables: stored in a file of the package, so that listing needs no torch.
 
-`make docs` writes the file from what the methods say of themselves. `make check` and a test say when it is out of date.
+`make docs` writes the file from the facts of the methods. `make check` and a test report when it is out of date.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ PLACE = Path(__file__).parent.parent / "catalogue.json"
 
 
 def stored() -> dict[str, Any]:
-    """The catalogue in the file: lines by verb ("attacks", "defenses", ...), and the "facts" of attacks by name."""
+    """Read the catalogue: lines by verb ("attacks", "defenses", ...), and the "facts" of attacks by name."""
     return json.loads(PLACE.read_text(encoding="utf-8"))
 
 
 def current() -> str:
-    """The text that the file should have. Imports everything."""
+    """Return the text that the file should have. Imports everything."""
     from miue import attacks, defenses, mi
     from miue.core.method import facts, summary
     from miue.nets import facts as net_facts
@@ -47,7 +47,7 @@ def current() -> str:
 
 
 def attack_lines() -> list[dict[str, str]]:
-    """Every attack, and every preset that is a method by itself, as a line of a table."""
+    """Table lines, one for every attack and every preset that is a method of its own."""
     from miue.attacks import KNOWN
     from miue.core.method import facts
     from miue.core.types import Budget

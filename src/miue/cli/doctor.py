@@ -1,4 +1,4 @@
-"""A look at this machine: what does not fit together, and what is there."""
+"""Checks of this machine: packages, devices, picture codecs, free space."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from miue.core.errors import UserError
 
 PACKAGES = ("miue", "torch", "torchvision", "lightning-fabric", "timm", "numpy", "pillow", "pyarrow")
 TRIED = {"torch": "torch", "numpy": "numpy", "pillow": "PIL", "pyarrow": "pyarrow"}
-"""Modules without which nothing runs. torchvision and Lightning have a check of their own."""
+"""Packages that everything needs, and their modules. torchvision and Lightning have checks of their own."""
 
 
 class Check(BaseModel):
-    """One thing that was looked at."""
+    """Result of one check."""
 
     what: str
     found: str
@@ -26,13 +26,13 @@ class Check(BaseModel):
 
 
 class Report(BaseModel):
-    """Everything that was looked at."""
+    """Results of all checks."""
 
     checks: list[Check]
 
 
 def examine() -> list[Check]:
-    """Versions, torchvision's fit, every device, picture codecs, free space."""
+    """Run all checks: versions, torchvision's fit, every device, picture codecs, free space."""
     return [*_versions(), _torchvision(), _fabric(), *_devices(), *_codecs(), _space()]
 
 
@@ -40,21 +40,21 @@ def _versions() -> list[Check]:
     checks = []
     for name in PACKAGES:
         try:
-            found = version(name)
+            number = version(name)
         except PackageNotFoundError:
             checks.append(Check(what=name, found="not installed; install miue again", ok=False))
             continue
         why = _fails(TRIED[name]) if name in TRIED else ""
-        told = f"{found} cannot be imported ({why}); pip install --force-reinstall {name}" if why else found
-        checks.append(Check(what=name, found=told, ok=not why))
+        text = f"{number} cannot be imported ({why}); pip install --force-reinstall {name}" if why else number
+        checks.append(Check(what=name, found=text, ok=not why))
     return checks
 
 
 def _fails(module: str) -> str:
-    """Why a module cannot be imported; empty where it can."""
+    """Return why a module cannot be imported; '' if it can."""
     try:
         importlib.import_module(module)
-    except Exception as error:  # a package that does not fit raises nearly anything
+    except Exception as error:  # incompatible packages raise nearly any error
         return " ".join(str(error).split()) or type(error).__name__
     return ""
 
@@ -80,7 +80,7 @@ def _imported(what: str, module: str, good: str, bad: str, mend: str) -> Check:
 def _devices() -> list[Check]:
     if why := _fails("miue.core.run"):
         return [Check(what="devices", found=f"cannot be looked at ({why})", ok=False)]
-    from miue.core.device import DEVICES  # here: without torch the other checks can still be made
+    from miue.core.device import DEVICES  # imported here: without torch the other checks still work
     from miue.core.run import Run
 
     checks = []

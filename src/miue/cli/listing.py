@@ -49,7 +49,7 @@ def estimators(json: Json = False) -> None:
 
 
 def _listed(what: str, json: bool, *below: str) -> None:
-    """One part of the catalogue, as a table or as JSON."""
+    """Print one part of the catalogue, as a table or as JSON."""
     lines = catalogue.stored()[what]
     if json:
         Console().print_json(data=lines)
@@ -58,7 +58,7 @@ def _listed(what: str, json: bool, *below: str) -> None:
 
 
 def _table(lines: list[dict[str, str]], *below: str) -> None:
-    """Lines that share their columns; what is named `below` is longer and stands under its line."""
+    """Print lines as a table; columns named in `below` are printed under the row."""
     columns, width = [key for key in lines[0] if key not in below], Console().width
     widths = [max(len(line[key]) for line in [{key: key}, *lines]) for key in columns]
     for line in [{key: key for key in columns}, *lines]:

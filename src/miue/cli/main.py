@@ -1,4 +1,4 @@
-"""The verbs. Parses, calls, prints; what is done is in jobs.py, proofs.py and below.
+"""The verbs. Parses, calls, prints; the work is done in workflows and below.
 
 Each verb imports what it needs: `--help` answers at once.
 """
@@ -343,10 +343,10 @@ def _interrupt(*_: object) -> None:
 
 
 def main() -> None:
-    """The entry point: a user's mistake is one message and exit code 2, never a traceback."""
+    """Entry point: a user's mistake gives one message and exit code 2, never a traceback."""
     streams.prepare()
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    for number in (signal.SIGTERM, signal.SIGINT):  # SIGINT too: a shell's background jobs start with it ignored
+    for number in (signal.SIGTERM, signal.SIGINT):  # SIGINT, too: background jobs of a shell start with it ignored
         signal.signal(number, _interrupt)
     try:
         app()
@@ -357,7 +357,7 @@ def main() -> None:
         if end.code == INTERRUPTED:
             print("miue: stopped; the same command goes on where it was", file=sys.stderr)
         raise
-    except BrokenPipeError:  # whoever reads has seen enough
+    except BrokenPipeError:  # the reader has closed the pipe
         streams.close()
     except OSError as error:
         print(f"miue: {error}; the same command goes on once that is mended", file=sys.stderr)

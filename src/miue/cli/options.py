@@ -18,7 +18,7 @@ def _settings(ctx: Any, path: Path | None) -> Path | None:  # typer hands over a
 
     values = {k.replace("-", "_"): v for k, v in read_toml(path).items()}
     names = {o.lstrip("-").replace("-", "_"): p.name for p in ctx.command.params for o in (p.opts or [p.name])}
-    names = {told: name for told, name in names.items() if len(told) > 1 and name != "config"}
+    names = {option: name for option, name in names.items() if len(option) > 1 and name != "config"}
     if unknown := set(values) - set(names):
         raise UserError(f"{path}: unknown key {sorted(unknown)[0]!r}; allowed: {', '.join(sorted(names))}")
     ctx.default_map = {names[key]: value for key, value in values.items()}

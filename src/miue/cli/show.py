@@ -1,4 +1,4 @@
-"""What the command line prints."""
+"""Output of the command line, as text or JSON."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ console = Console()
 
 
 def plan(planned: jobs.Planned, json: bool) -> None:
-    """What `protect` would do."""
+    """Print what `protect` would do."""
     if json:
         print(planned.model_dump_json(indent=1))
         return
@@ -41,7 +41,7 @@ def plan(planned: jobs.Planned, json: bool) -> None:
 
 
 def written(job: jobs.Job, record: RunRecord, json: bool, quiet: bool = False) -> None:
-    """What `protect` did. quiet: without remarks on the pictures."""
+    """Print what `protect` did. quiet: without notes on the pictures."""
     if json:
         print(record.model_dump_json(indent=1))
         return
@@ -71,7 +71,7 @@ def written(job: jobs.Job, record: RunRecord, json: bool, quiet: bool = False) -
 
 
 def outcome(outcome: Outcome, json: bool) -> None:
-    """Accuracies, verdict, and what was not tested."""
+    """Print accuracies, verdict, and what was not tested."""
     if json:
         print(outcome.model_dump_json(indent=1))
         return
@@ -98,39 +98,39 @@ def outcome(outcome: Outcome, json: bool) -> None:
 
 
 class Findings(Record):
-    """What `verify` found, as JSON."""
+    """Findings of `verify`, as JSON."""
 
     checked: int
     wrong: dict[str, str]
 
 
-def findings(found: Sequence[publish.Finding], measured: bool, json: bool) -> None:
-    """What is wrong with an output. measured: the budget was measured again."""
-    wrong = {finding.path: finding.problem for finding in found if not finding.ok}
+def findings(checked: Sequence[publish.Finding], measured: bool, json: bool) -> None:
+    """Print what is wrong with an output. measured: whether the budget was measured again."""
+    wrong = {finding.path: finding.problem for finding in checked if not finding.ok}
     if json:
-        print(Findings(checked=len(found), wrong=wrong).model_dump_json(indent=1))
+        print(Findings(checked=len(checked), wrong=wrong).model_dump_json(indent=1))
         return
     for path, problem in wrong.items():
         print(f"{path}: {problem}")
-    print(f"{len(found)} checked, {len(wrong)} wrong" + ("" if measured else " (budget as measured when written)"))
+    print(f"{len(checked)} checked, {len(wrong)} wrong" + ("" if measured else " (budget as measured when written)"))
 
 
-def detection(found: Detection, json: bool) -> None:
-    """What simple networks reach on the protected and on the clean pictures."""
+def detection(detection: Detection, json: bool) -> None:
+    """Print accuracies of simple networks on the protected and on the clean pictures."""
     if json:
-        print(found.model_dump_json(indent=1))
+        print(detection.model_dump_json(indent=1))
         return
     table = Table("network", "pictures", "held-out pictures of the set", "own training set", box=box.SIMPLE)
     table.title = "accuracy on the same set, protected or clean"
-    for net in found.looks:
-        for name, look in (("protected", found.looks[net]), ("clean", found.clean[net])):
+    for net in detection.looks:
+        for name, look in (("protected", detection.looks[net]), ("clean", detection.clean[net])):
             table.add_row(net, name, f"{look.held_out:.1%}", f"{look.train:.1%}")
     console.print(table)
-    print(("A trainer would notice: " if found.noticed else "Nothing to notice here: ") + found.reason)
+    print(("A trainer would notice: " if detection.noticed else "Nothing to notice here: ") + detection.reason)
 
 
 def board(board: Board, json: bool) -> None:
-    """The tables of a grid, one a recipe, what its verdicts are, and what failed."""
+    """Print the tables of a grid, one per recipe, its verdicts, and the failed cells."""
     if json:
         print(board.model_dump_json(indent=1))
         return
@@ -154,14 +154,14 @@ def board(board: Board, json: bool) -> None:
                 if place.verdict:
                     by_verdict.setdefault(place.verdict, []).append(place.defense)
             if by_verdict:
-                print(f"{line.name}: " + "; ".join(f"{v}: {', '.join(found)}" for v, found in by_verdict.items()))
+                print(f"{line.name}: " + "; ".join(f"{v}: {', '.join(names)}" for v, names in by_verdict.items()))
     for name, error in board.failed.items():
         print(f"failed: {name}: {error}")
     print(f"{board.measured} of {board.cells} cells measured, {len(board.failed)} failed")
 
 
 def cells(states: Sequence[CellState], json: bool) -> None:
-    """What `grid` would do."""
+    """Print what `grid` would do."""
     if json:
         console.print_json(data=[state.model_dump() for state in states])
         return
@@ -175,27 +175,29 @@ def _spread(values: list[float]) -> str:
     return f"{fmean(values):.1%}" + (f" ± {stdev(values):.1%}" if len(values) > 1 else "")
 
 
-def analysis(found: Analysis, json: bool) -> None:
-    """Mutual information and covariance by depth, with everything that they are judged by."""
+def analysis(analysis: Analysis, json: bool) -> None:
+    """Print mutual information and covariance by depth, with their controls and calibration."""
     if json:
-        print(found.model_dump_json(indent=1))
+        print(analysis.model_dump_json(indent=1))
         return
-    seeds, deepest = len(found.accuracies(found.names[0])), found.stages[-1]
-    print(f"Features of {found.rows} pictures, clean and protected, in victims ({found.victim}) of {seeds} seed(s).")
+    seeds, deepest = len(analysis.accuracies(analysis.names[0])), analysis.stages[-1]
+    print(
+        f"Features of {analysis.rows} pictures, clean and protected, in victims ({analysis.victim}) of {seeds} seed(s)."
+    )
     print("Mutual information in nats, mean ± standard deviation over seeds; 0 is independent.")
-    top = Table("victim of", "accuracy", *found.estimators, "cosine", "trace", "log det", "distance", box=box.SIMPLE)
+    top = Table("victim of", "accuracy", *analysis.estimators, "cosine", "trace", "log det", "distance", box=box.SIMPLE)
     top.title = f"the deepest features ({deepest}); covariance of protected features within classes, length 1"
-    for name in found.names:
-        cells = [_nats([m.nats for m in found.found(name, e, deepest)]) for e in found.estimators]
-        parts = found.covariances(name, deepest)
+    for name in analysis.names:
+        cells = [_nats([m.nats for m in analysis.found(name, e, deepest)]) for e in analysis.estimators]
+        parts = analysis.covariances(name, deepest)
         shape = [f"{fmean(getattr(p, key) for p in parts):.3f}" for key in ("cosine", "trace", "log_det", "distance")]
-        top.add_row(Text(name), _spread(found.accuracies(name)), *cells, *shape)
+        top.add_row(Text(name), _spread(analysis.accuracies(name)), *cells, *shape)
     console.print(top)
-    for estimator in found.estimators:
-        depths = Table("victim of", *found.stages, box=box.SIMPLE, title=f"by depth, {estimator}, shallow to deep")
-        for name in found.names:
-            told = [_nats([m.nats for m in found.found(name, estimator, s)]) for s in found.stages]
-            depths.add_row(Text(name), *told)
+    for estimator in analysis.estimators:
+        depths = Table("victim of", *analysis.stages, box=box.SIMPLE, title=f"by depth, {estimator}, shallow to deep")
+        for name in analysis.names:
+            estimates = [_nats([m.nats for m in analysis.found(name, estimator, s)]) for s in analysis.stages]
+            depths.add_row(Text(name), *estimates)
         controls = (
             ("spread", "standard error"),
             ("ceiling", "ceiling"),
@@ -204,57 +206,62 @@ def analysis(found: Analysis, json: bool) -> None:
             ("null_within", "shuffled in class"),
         )
         for key, text in controls:
-            of = [[getattr(m, key) for n in found.names for m in found.found(n, estimator, s)] for s in found.stages]
+            of = [
+                [getattr(m, key) for n in analysis.names for m in analysis.found(n, estimator, s)]
+                for s in analysis.stages
+            ]
             depths.add_row(Text(text, style="dim"), *(f"{min(v):.2f} to {max(v):.2f}" for v in of))
         console.print(depths)
-    traces = Table("victim of", *found.stages, box=box.SIMPLE, title="by depth, trace of the covariance within classes")
-    for name in found.names:
-        traces.add_row(Text(name), *(_nats([c.trace for c in found.covariances(name, s)]) for s in found.stages))
+    traces = Table(
+        "victim of", *analysis.stages, box=box.SIMPLE, title="by depth, trace of the covariance within classes"
+    )
+    for name in analysis.names:
+        traces.add_row(Text(name), *(_nats([c.trace for c in analysis.covariances(name, s)]) for s in analysis.stages))
     console.print(traces)
-    _calibration(found)
-    _correlations(found)
-    _statements(found)
-    for note in found.notes:
+    _calibration(analysis)
+    _correlations(analysis)
+    _statements(analysis)
+    for note in analysis.notes:
         print(f"note: {note}")
-    for estimator in found.estimators:
-        said: dict[str, list[str]] = {}  # a remark may end in a figure of its own; which attacks it is about says more
-        for name in found.names:
-            for note in (note for m in found.found(name, estimator, deepest) for note in m.notes):
-                said.setdefault(note.partition(": ")[0], []).append(name)
-        for text, names in said.items():
+    for estimator in analysis.estimators:
+        notes: dict[str, list[str]] = {}  # notes that differ only in a number become one
+        for name in analysis.names:
+            for note in (note for m in analysis.found(name, estimator, deepest) for note in m.notes):
+                notes.setdefault(note.partition(": ")[0], []).append(name)
+        for text, names in notes.items():
             print(f"note: {estimator} at {deepest}: {text} ({', '.join(dict.fromkeys(names))})")
 
 
-def _calibration(found: Analysis) -> None:
-    """What the estimators say where the truth is known."""
-    known = Table("features", "truth", *found.estimators, box=box.SIMPLE)
-    known.title = f"calibration: {found.rows} samples whose mutual information is known"
-    for width, truth in dict.fromkeys((c.width, c.truth) for c in found.calibration):
-        told = [
+def _calibration(analysis: Analysis) -> None:
+    """Print the estimates for samples with known mutual information."""
+    known = Table("features", "truth", *analysis.estimators, box=box.SIMPLE)
+    known.title = f"calibration: {analysis.rows} samples whose mutual information is known"
+    for width, truth in dict.fromkeys((c.width, c.truth) for c in analysis.calibration):
+        estimates = [
             c.nats
-            for e in found.estimators
-            for c in found.calibration
+            for e in analysis.estimators
+            for c in analysis.calibration
             if (c.width, c.truth, c.estimator) == (width, truth, e)
         ]
-        known.add_row(str(width), f"{truth:.2f}", *(f"{nats:.2f}" for nats in told))
+        known.add_row(str(width), f"{truth:.2f}", *(f"{nats:.2f}" for nats in estimates))
     console.print(known)
 
 
-def _correlations(found: Analysis) -> None:
-    """Rank correlations at the last depth, with their doubts."""
-    for c in found.correlations:
-        if c.stage == found.stages[-1]:
+def _correlations(analysis: Analysis) -> None:
+    """Print rank correlations at the last depth, with their uncertainty."""
+    for c in analysis.correlations:
+        if c.stage == analysis.stages[-1]:
             print(
                 f"{c.of[0]} and {c.of[1]} ({c.estimator}, {c.stage}): Spearman {c.rho:+.2f}, n = {c.n}, p = {c.p:.3f}, "
                 f"95% {c.low:+.2f} to {c.high:+.2f}, without one of them {c.least:+.2f} to {c.most:+.2f}"
             )
-    if not found.correlations:
+    if not analysis.correlations:
         print("No rank correlation: it needs three attacks or more beside the noise control.")
 
 
-def _statements(found: Analysis) -> None:
-    """The theory on the deepest features of each victim of the first seed."""
-    for run in found.runs[: len(found.names)]:
+def _statements(analysis: Analysis) -> None:
+    """Print the statements of the theory on the deepest features of each victim of the first seed."""
+    for run in analysis.runs[: len(analysis.names)]:
         failed = [s for s in run.statements if not s.holds]
         print(f"theory on {run.name}: {len(run.statements) - len(failed)} of {len(run.statements)} statements hold")
         for s in run.statements:

@@ -10,7 +10,7 @@ from json import dumps
 
 
 def prepare() -> None:
-    """Let letters that a stream's encoding lacks be written as escapes."""
+    """Make output streams write characters that their encoding lacks as escapes."""
     codecs.register_error("miue", _escaped)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -18,11 +18,11 @@ def prepare() -> None:
 
 
 def close() -> None:
-    """Write to nowhere from now on: whoever read standard output has gone."""
+    """Discard all further output: the reader of standard output has gone."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:
-    """What an encoding lacks, as JSON escapes it: readable in a text, and right in JSON."""
+    """Return characters that an encoding lacks as JSON escapes: readable in a text, and valid in JSON."""
     assert isinstance(error, UnicodeEncodeError)
     return dumps(error.object[error.start : error.end])[1:-1], error.end
