@@ -55,7 +55,7 @@ def list_attacks() -> list[str]:
 
 
 def attack(text: str) -> Attack:
-    """An attack from its spelling: "mi-ue", "mi-ue:paper,zeta=0", "noise:per=class", "their_file.py:Theirs"."""
+    """Return an attack from its spelling: "mi-ue", "mi-ue:paper,zeta=0", "noise:per=class", "their_file.py:Theirs"."""
     method: Any = parse(text, KNOWN, "attack")
     if not isinstance(facts := getattr(method, "facts", None), AttackFacts | None):
         raise UserError(f"{text}: its `facts` are {type(facts).__name__}; an attack's are miue.AttackFacts, or none")
@@ -65,9 +65,9 @@ def attack(text: str) -> Attack:
 
 
 def code_of(spelling: str, method: object) -> str:
-    """Digest of the code of a method, and of its surrogate, from users' files, or of what a method of ours reads.
+    """Digest of the code of a method and its surrogate from users' files, or of the file that a built-in one reads.
 
-    Empty for most.
+    Empty for most methods.
     """
     file, own, _ = split(spelling)[0].partition(".py:")
     code = file_digest(Path(f"{file}.py").expanduser()) if own else getattr(method, "content", "")

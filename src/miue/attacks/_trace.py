@@ -13,11 +13,11 @@ from miue.core.run import Run
 from miue.core.types import ImageSet
 from miue.nets.base import Net
 
-MOST = 512  # pictures that are looked at
+MOST = 512  # largest number of pictures in a trace
 
 
 def watched(data: ImageSet, mine: Int[Tensor, "m"], run: Run) -> Int[Tensor, "k"]:
-    """The rows of this process that are looked at: the same in every epoch, equally many of every class."""
+    """Rows of this process to trace: the same in every epoch, equally many of every class."""
     order = mine[torch.randperm(len(mine), generator=run.rng("trace"))]
     rank = F.one_hot(data.labels[order], len(data.classes)).cumsum(0).gather(1, data.labels[order, None]).squeeze(1)
     return order[rank <= max(MOST // len(data.classes), 2)].sort().values
@@ -29,7 +29,7 @@ def traced(
 ) -> tuple[float, float, float]:
     """(mean cosine of pairs of one class, of pairs of two classes, share of the variance that lies within classes).
 
-    The first is 1 - tr Sigma_y of features of length 1. see: row numbers to pictures, as the surrogate gets them.
+    The first is 1 - tr Sigma_y of features of length 1. see: maps row numbers to pictures as the surrogate sees them.
     """
     z = torch.cat([net.embed(see(part)) for part in rows.split(256)]).cpu().double()
     onehot = F.one_hot(labels.cpu()).double()

@@ -17,10 +17,10 @@ from miue.core.run import Run
 from miue.core.types import Budget, ImageSet
 from miue.training import perturb
 
-MARGIN = 4  # first rows and columns that are cut away: two are noise, the next two are still close to it
-TRIALS = 3  # signals that a new process must make without growing
-BATCH = 2048  # channels that are drawn together; about one in six is stable
-SIDE = 32  # of the signals on which processes are told apart, whatever the pictures' size: limits are known for it
+MARGIN = 4  # first rows and columns that are cut off: two are noise, the next two are still close to it
+TRIALS = 3  # signals that a new process must generate without growing
+BATCH = 2048  # channels drawn at once; about one in six is stable
+SIDE = 32  # side of the signals that compare processes, for pictures of any size: limits are known for it
 POOL = 3200  # candidates; 10 processes of distance 10 take 500 to 2500
 MOST = 30  # of 1,140 processes 99 % answer each other with less than 16
 ASKED = 64  # signals by which filters are compared
@@ -62,12 +62,12 @@ def candidates(n: int, generator: torch.Generator) -> Float[Tensor, "{n} 1 3 3"]
 
 
 def matching(coefficients: Float[Tensor, "n c 3 3"]) -> Float[Tensor, "n c 3 3"]:
-    """The filter that answers 0 to its own process: the coefficients, with -1 for the value itself."""
+    """Filter with response 0 to its own process: the coefficients, with -1 for the value itself."""
     return coefficients - F.pad(torch.ones_like(coefficients[..., :1, :1]), (2, 0, 2, 0))
 
 
 def response(signals: Float[Tensor, "n c h w"], filters: Float[Tensor, "k c 3 3"]) -> Float[Tensor, "n k"]:
-    """How loudly each filter answers each signal, at length 1: the sum of the positive part of the convolution."""
+    """Response of each filter to each signal of length 1: the sum of the positive part of the convolution."""
     unit = signals / signals.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
     return torch.cat([F.conv2d(part, filters).relu().sum((2, 3)) for part in unit.split(8)])  # a part fits the cache
 
@@ -75,20 +75,20 @@ def response(signals: Float[Tensor, "n c h w"], filters: Float[Tensor, "k c 3 3"
 def stable(
     drawn: Float[Tensor, "n 1 3 3"], height: int, width: int, generator: torch.Generator, trials: int = TRIALS
 ) -> Float[Tensor, "m 1 3 3"]:
-    """The channels that make so many finite signals, each of a norm of at most 50 / sqrt(3) on 32 x 32."""
+    """Channels whose `trials` signals are all finite, with a norm of at most 50 / sqrt(3) on 32 x 32."""
     limit = 50 * (height * width / 3072) ** 0.5
     for _ in range(trials):
         size = generated(drawn, height, width, generator).flatten(1).norm(dim=1)
-        drawn = drawn[size <= limit]  # not where it is NaN
+        drawn = drawn[size <= limit]  # False for NaN
     return drawn
 
 
 def apart(
     signals: Float[Tensor, "n c h w"], filters: Float[Tensor, "n c 3 3"], classes: int, distance: float
 ) -> Int[Tensor, "m"]:
-    """Rows, `classes` at most, whose filters answer the signals of all later ones with at least `distance`.
+    """Rows, at most `classes`, whose filters respond to the signals of all later rows with at least `distance`.
 
-    The next row is the one whose filter answers the most of the signals that are left, by the first of them.
+    Greedy: the next row is the one whose filter responds to most of the remaining signals (a sample of them).
     """
     left, taken = torch.arange(len(signals)), []
     while len(left) and len(taken) < classes:
@@ -99,17 +99,17 @@ def apart(
 
 
 def search(classes: int, shape: tuple[int, int, int], distance: float, run: Run) -> Float[Tensor, "{classes} c 3 3"]:
-    """One process a class out of seeded candidates: each channel `stable`, all of them `apart` on 32 x 32.
+    """One process per class from seeded candidates: each channel `stable`, all of them `apart` on 32 x 32.
 
-    There are twice as many candidates after every try in vain, up to POOL or four times the classes; from then on the
-    distance is a fifth smaller instead.
+    Each failed attempt doubles the candidates, up to POOL or four times the classes; after that it lowers the distance
+    by a fifth.
     """
     c, h, w = shape
     processes, signal, wanted = torch.empty(0, c, 3, 3), torch.empty(0, c, SIDE, SIDE), 2 * classes
     for number in count():
         generator = run.rng("ar", "search", number)
         drawn = stable(candidates(BATCH, generator), SIDE, SIDE, generator)
-        if max(h, w) > SIDE:  # a slow growth shows there only
+        if max(h, w) > SIDE:  # slow growth only shows at this size
             drawn = stable(drawn, h, w, generator, 1)
         drawn = drawn[: len(drawn) // c * c].reshape(-1, c, 3, 3)
         processes = torch.cat([processes, drawn])
@@ -157,6 +157,6 @@ class AR(BaseAttack):
         delta = torch.empty(data.images.shape)
         for rows in torch.arange(len(data)).split(4096):
             own = run.put(processes[data.labels[rows]])
-            made = generated(own, *data.shape[1:], run.rng("ar", "signal", int(rows[0])))
-            delta[rows] = perturb.scaled(made, budget).cpu()
+            signal = generated(own, *data.shape[1:], run.rng("ar", "signal", int(rows[0])))
+            delta[rows] = perturb.scaled(signal, budget).cpu()
         return delta

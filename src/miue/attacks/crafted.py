@@ -31,7 +31,7 @@ from miue.training.views import Augment, augmented
 
 Aim = Callable[
     [Tensor, Tensor, Tensor], Tensor
-]  # (x + delta as the surrogate sees it, y, delta) -> what delta descends
+]  # (x + delta as the surrogate sees it, y, delta) -> loss that delta descends
 
 PROBE = 4  # steps on delta by which one trial of a forecast is longer than the other
 
@@ -71,22 +71,22 @@ class Crafted(BaseAttack):
 
     @abstractmethod
     def aim(self, net: Any, batches: Batches, run: Run) -> Aim:
-        """What delta descends against this trained, frozen network."""
+        """Loss that delta descends against this trained, frozen network."""
 
     def trials(self) -> list[tuple[Crafted, float]]:
-        """Two short versions, and how many times the seconds of each add up to those of this one (for a forecast)."""
+        """Two short versions with factors; the sum of factor x seconds forecasts the seconds of this one."""
         plain = replace(self, epochs=self.checkpoints, steps=1)
         steps = (self.steps - 1) / PROBE
         return [(plain, self.epochs / self.checkpoints - steps), (replace(plain, steps=1 + PROBE), steps)]
 
     def kept_bytes(self, count: int, shape: tuple[int, int, int], classes: int, processes: int) -> int:
-        """What a run of so many pictures keeps on disk at most, while the state of training is replaced."""
+        """Largest number of bytes that a run with `count` pictures keeps on disk, while its state is replaced."""
         with torch.random.fork_rng(devices=[]):
             net = nets.weight(self.network(shape, classes))
         return net * ((4 if self.momentum else 2) + self.checkpoints) + 4 * count * prod(shape)
 
     def craft(self, data: ImageSet, budget: Budget, run: Run) -> Float[Tensor, "n c h w"]:
-        """Delta of the whole set, one row a picture."""
+        """Delta of the whole set, one row per picture."""
         batches = Batches(data, run, run.mine(len(data)))
         identity = self.identity(data, budget, run)
         parts = list(enumerate(batches.rows.split(max(self.noise_batch // run.world, 1))))
@@ -106,7 +106,7 @@ class Crafted(BaseAttack):
 
 @dataclass(frozen=True, kw_only=True)
 class OnNet(Crafted):
-    """A surrogate by its name."""
+    """Base of methods whose surrogate is chosen by name."""
 
     surrogate: str = "resnet18"
 
@@ -128,14 +128,14 @@ def centres(net: Any, batches: Batches, run: Run, size: int = 512) -> Float[Tens
 
 
 def _trained(plan: Crafted, batches: Batches, run: Run, identity: Mapping[str, Any]) -> list[Any]:
-    """The checkpoints of one training, frozen, in evaluation mode. Process 0 keeps the state, all of them read it."""
+    """Checkpoints of one training, frozen, in evaluation mode. Process 0 writes the state, all processes read it."""
     net, optimizer = _started(plan, batches.data, run)
     text = f"{type(plan).__name__} on {batches.data.name}, surrogate"
     training = Training(net, optimizer, run, text, "training", identity)
     ends = [(i + 1) * plan.epochs // plan.checkpoints for i in range(plan.checkpoints)]
     done = {end: run.load(f"surrogate-{end}", **identity) for end in ends if end <= training.done}
     weights = {end: part[0] for end, part in done.items() if part}
-    if len(weights) < len(done):  # one was lost: it comes again on the same way
+    if len(weights) < len(done):  # a checkpoint was lost: train again from the start
         net, optimizer = _started(plan, batches.data, run)
         training.net, training.optimizer, training.done = net, optimizer, 0
     for epoch in training.epochs(plan.epochs, batches.count(plan.batch)):
@@ -176,7 +176,7 @@ def _loss(plan: Crafted, net: Any, generator: torch.Generator, batch: Batch) -> 
 def _crafted(
     plan: Crafted, aims: Sequence[Aim], batches: Batches, part: tuple[int, Tensor], budget: Budget, run: Run
 ) -> Float[Tensor, "b c h w"]:
-    """The deltas of one batch: signed steps from the start, each of them inside the budget and the picture's range."""
+    """Deltas of one batch, by signed steps that stay inside the budget and the range of pictures."""
     number, rows = part
     x, y = batches.take(rows), run.put(batches.data.labels[rows])
     generator, order = (run.rng(name, "noise", number, run.rank) for name in ("view", "checkpoints"))

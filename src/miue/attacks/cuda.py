@@ -18,7 +18,7 @@ from miue.training.batches import Batches
 
 
 def kernels(classes: int, blur: float, generator: torch.Generator) -> Float[Tensor, "{classes} 3 3"]:
-    """One 3 x 3 kernel a class: uniform in [0, blur], with one entry at a random place set to 1."""
+    """One 3 x 3 kernel per class: uniform in [0, blur], with one entry at a random place set to 1."""
     entries = torch.rand(classes, 9, generator=generator) * blur
     peak = torch.randint(9, (classes, 1), generator=generator)
     return entries.scatter_(1, peak, 1.0).reshape(classes, 3, 3)

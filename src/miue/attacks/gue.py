@@ -29,7 +29,7 @@ from miue.training.loop import Training, descend, diverged
 
 
 class UNet(nn.Module):
-    """Picture in, as many channels out, unbounded: two halvings of the side, and back with what was there before."""
+    """U-Net from a picture to unbounded values of the same shape: the side is halved twice, with skip connections."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class UNet(nn.Module):
 
 
 def farthest(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"]) -> Float[Tensor, ""]:
-    """Mean over pictures of the largest cross-entropy to a wrong class, nats: small where all of them are likely."""
+    """Mean over pictures of the largest cross-entropy to a wrong class, nats: small if all of them are likely."""
     own = F.one_hot(y, logits.shape[1]).bool()
     return (-logits.log_softmax(1)).masked_fill(own, -torch.inf).amax(1).mean()
 
@@ -113,11 +113,11 @@ class GUE(BaseAttack):
             object.__setattr__(self, "content", file_digest(file))
 
     def trials(self) -> list[tuple[GUE, float]]:
-        """A short version, and how many times its seconds make those of this one (for a forecast)."""
+        """A short version with a factor; factor x seconds forecasts the seconds of this one."""
         return [(self, 1.0)] if self.generator else [(replace(self, epochs=1), float(self.epochs))]
 
     def kept_bytes(self, count: int, shape: tuple[int, int, int], classes: int, processes: int) -> int:
-        """What a run keeps on disk at most, while a checkpoint is replaced by the next one."""
+        """Largest number of bytes that a run keeps on disk, while a checkpoint is replaced by the next one."""
         if self.generator:
             return 0
         with torch.random.fork_rng(devices=[]):
@@ -125,7 +125,7 @@ class GUE(BaseAttack):
         return 2 * nets.tried(self.surrogate, shape, classes) + 3 * generator
 
     def craft(self, data: ImageSet, budget: Budget, run: Run) -> Float[Tensor, "n c h w"]:
-        """Delta of the whole set. Resumes after the last finished epoch where `run` keeps state."""
+        """Delta of the whole set. Resumes after the last finished epoch if `run` keeps state."""
         batches = Batches(data, run, run.mine(len(data)))
         if self.generator:
             net = run.place(_read(Path(self.generator).expanduser(), data.shape[0]))
@@ -146,24 +146,24 @@ class GUE(BaseAttack):
 
 
 def _read(file: Path, channels: int) -> UNet:
-    """The generator in a file. Raises UserError where there is none, or one for other pictures."""
+    """Read a generator from a file. Raises UserError if there is none, or one for other pictures."""
     try:
         tensors = load_file(file)
-        there, width = tensors["last.weight"].shape[:2]
-        net = UNet(there, width)
+        own_channels, width = tensors["last.weight"].shape[:2]
+        net = UNet(own_channels, width)
         net.load_state_dict(tensors)
         if diverged(net):
             raise ValueError
     except (SafetensorError, OSError, KeyError, RuntimeError, ValueError):
         raise UserError(f"{file} holds no generator of GUE; it is kept as checkpoint/generator.safetensors") from None
-    if there != channels:
-        raise UserError(f"{file} is a generator for pictures of {there} channels; these have {channels}")
+    if own_channels != channels:
+        raise UserError(f"{file} is a generator for pictures of {own_channels} channels; these have {channels}")
     return net
 
 
 @torch.no_grad()
 def _deltas(net: Any, batches: Batches, size: int, budget: Budget, run: Run) -> Float[Tensor, "n c h w"]:
-    """One pass of a generator over this process's pictures, in rows of the whole set; zeros elsewhere."""
+    """Deltas of this process's pictures by one pass of a generator, in rows of the whole set; zeros elsewhere."""
     net.eval()
     whole = torch.zeros(batches.data.images.shape, device=run.device)
     for index, x, _ in batches.in_order(size):

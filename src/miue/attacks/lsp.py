@@ -19,10 +19,10 @@ from miue.training import perturb
 def clusters(
     labels: Int[Tensor, "n"], classes: int, features: int, separation: float, run: Run
 ) -> Float[Tensor, "n {features}"]:
-    """One Gaussian cluster a class: x = v + g A, with v a corner of its own of [-separation, separation]^features.
+    """One Gaussian cluster per class: x = v + g A, with v a corner of its own of [-separation, separation]^features.
 
     g is standard normal, drawn for each row; the entries of A are uniform in [-1, 1], drawn for each class. Raises
-    UserError where there are fewer corners than classes.
+    UserError if there are fewer corners than classes.
     """
     generator = run.rng("lsp")
     corners = torch.randint(2, (8 * classes, features), generator=generator).unique(dim=0)

@@ -29,15 +29,15 @@ def similarity_loss(z: Float[Tensor, "b d"], y: Int[Tensor, "b"], tau: float) ->
 
 
 def distance_loss(z: Float[Tensor, "b d"], y: Int[Tensor, "b"], per_dimension: bool) -> Float[Tensor, ""]:
-    """(1/B) sum_i log(1 + sum_{j: y_j = y_i} ||z_i - z_j||_2); the sum divided by d where `per_dimension`.
+    """(1/B) sum_i log(1 + sum_{j: y_j = y_i} ||z_i - z_j||_2); the sum is divided by d if `per_dimension`.
 
-    Gradients are finite where features coincide: the root is taken only of positive squares.
+    Gradients are finite even if features coincide: roots are taken only of positive squares.
     """
     # differences within a class are small beside the features themselves: centring first keeps their digits
     centred = z - z.mean(0).detach()
     square = centred.square().sum(1)
     d2 = (square[:, None] + square[None, :] - 2 * centred @ centred.T).clamp_min(0)
-    # what is left of a difference of equal features is rounding, in proportion to their squares: it counts as 0
+    # a difference of equal features is rounding error in proportion to their squares: it counts as 0
     least = 16 * torch.finfo(z.dtype).eps * (square[:, None] + square[None, :])
     pairs = (y[:, None] == y[None, :]) & (d2 > least)
     distance = torch.where(pairs, torch.where(pairs, d2, 1.0).sqrt(), 0.0)
@@ -45,7 +45,7 @@ def distance_loss(z: Float[Tensor, "b d"], y: Int[Tensor, "b"], per_dimension: b
     return torch.log1p(distance.sum(1) / scale).mean()
 
 
-SMALL: Mapping[str, Any] = {  # what our own presets share; docs/log.md has the trials
+SMALL: Mapping[str, Any] = {  # common settings of our own presets; docs/log.md has the trials
     "surrogate": "small-resnet:width=8",
     "steps": 3,
     "step_size": 3.0,

@@ -2,7 +2,7 @@
 
 min over theta, min over delta:  theta descends the cross-entropy on x + delta; delta descends the method's own loss
 while theta is frozen in evaluation mode. `MinMin` is the usual member of the family and needs a loss; `Alternating` is
-for those that see pictures in another way, or teach the surrogate something else.
+for methods that transform pictures in another way, or train the surrogate on another loss.
 """
 
 from __future__ import annotations
@@ -87,13 +87,13 @@ class Alternating(BaseAttack):
 
     @abstractmethod
     def view(self, x: Float[Tensor, "b c h w"], generator: torch.Generator) -> tuple[Float[Tensor, "b c h w"], View]:
-        """(the pictures that delta is added to, what is done to the sum before the surrogate sees it)."""
+        """Return the pictures that delta is added to, and the transformation of the sum for the surrogate."""
 
     @abstractmethod
     def learn(
         self, net: Any, x: Float[Tensor, "v c h w"], y: Int[Tensor, "b"], generator: torch.Generator
     ) -> Float[Tensor, ""]:
-        """What theta descends, on one batch as the surrogate sees it."""
+        """Loss that theta descends, on one batch as the surrogate sees it."""
 
     @abstractmethod
     def move(
@@ -104,23 +104,23 @@ class Alternating(BaseAttack):
         delta: Float[Tensor, "b c h w"],
         generator: torch.Generator,
     ) -> Float[Tensor, ""]:
-        """What delta descends, on one batch as the surrogate sees it, and on delta itself; theta is frozen."""
+        """Loss that delta descends, from one batch as the surrogate sees it and from delta itself; theta is frozen."""
 
     def craft(self, data: ImageSet, budget: Budget, run: Run) -> Float[Tensor, "k c g g2"]:
-        """Delta of the whole set. Resumes after the last finished epoch where `run` keeps state."""
+        """Delta of the whole set. Resumes after the last finished epoch if `run` keeps state."""
         perturb.check_cells(self.cells, max(data.shape[1:]))
         return _Alternation(self, data, budget, run).run_all()
 
     def trace(self, budget: Budget, run: Run) -> list[tuple[float, float, float]]:
-        """How the surrogate's features changed: the three numbers of `_trace.traced` after every epoch.
+        """The three numbers of `_trace.traced` after every epoch: how the surrogate's features changed.
 
-        Read from what `run` keeps, by its seed; empty where nothing of this attack and budget is kept.
+        Read from the state that `run` keeps for its seed; empty if there is none for this attack and budget.
         """
-        kept = run.load("surrogate", plan=repr(self), budget=repr(budget), seed=run.seed)  # of whatever data
+        kept = run.load("surrogate", plan=repr(self), budget=repr(budget), seed=run.seed)  # for any data
         return [(same, others, within) for same, others, within in kept[1].get("generation", ())] if kept else []
 
     def kept_bytes(self, count: int, shape: tuple[int, int, int], classes: int, processes: int) -> int:
-        """What a run of so many pictures keeps on disk at most, while a checkpoint is replaced by the next one."""
+        """Largest number of bytes that a run with `count` pictures keeps on disk, while a checkpoint is replaced."""
         c, h, w = shape
         net = nets.tried(self.surrogate, shape, classes)
         rows = processes * classes if self.per == "class" else count
@@ -135,7 +135,7 @@ class Classifying(Alternating):
 
     @abstractmethod
     def loss(self, net: Net, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"]) -> Float[Tensor, ""]:
-        """What delta descends, on one batch of protected, augmented pictures; the network is frozen."""
+        """Loss that delta descends, on one batch of protected, augmented pictures; the network is frozen."""
 
     def learn(
         self, net: Any, x: Float[Tensor, "v c h w"], y: Int[Tensor, "b"], generator: torch.Generator
@@ -171,7 +171,7 @@ class MinMin(Classifying):
 
 
 class _Alternation:
-    """One run of the driver: the surrogate, the deltas of this process, and where it stands."""
+    """State of one run of the driver: the surrogate, the deltas of this process, and the progress."""
 
     def __init__(self, plan: Alternating, data: ImageSet, budget: Budget, run: Run) -> None:
         self.plan, self.data, self.budget, self.run = plan, data, budget, run
@@ -201,7 +201,7 @@ class _Alternation:
         zeros, kept = run.put(torch.zeros(self.shape)), self.training.tensors
         self.velocity = kept.get("velocity", zeros.clone()) if plan.noise_momentum else None
         self.delta = kept.get("delta", zeros if plan.start == "zero" else self._random(0))
-        # what `traced` saw after every epoch
+        # results of `traced`, one per epoch
         self.generation: list[tuple[float, float, float]] = self.training.facts.setdefault("generation", [])
 
     def run_all(self) -> Float[Tensor, "k c g g2"]:
@@ -220,7 +220,7 @@ class _Alternation:
         return self._finished()
 
     def _train_surrogate(self, epoch: int) -> None:
-        """One epoch of what theta descends on x + delta."""
+        """Train the surrogate for one epoch on x + delta."""
         plan, run = self.plan, self.run
         generator = run.rng("view", "train", epoch, run.rank)
 
@@ -236,7 +236,7 @@ class _Alternation:
         self.training.learn(loss, stream, "layers", epoch, run.rank)
 
     def _move_deltas(self, epoch: int) -> None:
-        """K signed steps on every delta, warm start, against the frozen surrogate in evaluation mode."""
+        """Take K signed steps on every delta, warm start, against the frozen surrogate in evaluation mode."""
         plan, run = self.plan, self.run
         share = epoch / max(plan.epochs, 1)
         step = (plan.step_size + share * ((plan.step_size_end or plan.step_size) - plan.step_size)) / 255
@@ -261,7 +261,7 @@ class _Alternation:
 
     @torch.no_grad()
     def _accuracy(self) -> float:
-        """Share of all protected pictures, without augmentation, that the surrogate puts in their class."""
+        """Accuracy of the surrogate on all protected pictures, without augmentation."""
         self.net.eval()
         right = torch.zeros((), device=self.run.device)
         for index, x, y in self.batches.in_order(self.plan.noise_batch):
@@ -270,7 +270,7 @@ class _Alternation:
         return float(self.run.total(right)) / len(self.data)
 
     def _trace(self) -> None:
-        """Note the surrogate's features of some protected pictures, where state is kept; nothing depends on it."""
+        """Record the surrogate's features of some protected pictures if state is kept; deltas do not depend on it."""
         if self.run.keep is None or self.run.rank:
             return
 
@@ -281,12 +281,12 @@ class _Alternation:
         self.generation.append(traced(self.net, see, self.watched, self.data.labels[self.watched]))
 
     def _random(self, epoch: int) -> Tensor:
-        """A uniform start; deltas of classes are the same in every process."""
+        """Uniform random deltas; deltas of classes are the same in every process."""
         rank = self.run.rank if self.plan.per == "image" else "all"
         return self.run.put(perturb.random_start(self.shape, self.budget, self.run.rng("start", epoch, rank)))
 
     def _rows(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """The rows of delta that a batch moves, and which of them belongs to each of its pictures, in batch order."""
+        """Return the rows of delta that a batch moves, and for each of its pictures the index of its row among them."""
         rows = self.owner[index]
         return rows.unique(return_inverse=True) if self.plan.per == "class" else (rows, torch.arange(len(rows)))
 
@@ -303,7 +303,7 @@ class _Alternation:
             gradient = plan.noise_momentum * self.velocity[at] + perturb.direction(gradient)
             self.velocity[at] = gradient
         moved = perturb.signed_step(self.delta[at], gradient, step, self.budget)
-        # at pixel level a delta keeps to what its own picture can hold; a grid or a class has no such single value
+        # only a pixel-wise delta of one picture can be clipped to the range of that picture
         single = plan.per == "image" and not plan.cells
         self.delta[at] = perturb.keep_in_range(moved, base) if single else moved
 
@@ -311,7 +311,7 @@ class _Alternation:
         return stretch(delta[self.run.put(rows)], *self.data.shape[1:])
 
     def _finished(self) -> Float[Tensor, "k c g g2"]:
-        """All rows in data-set order."""
+        """All deltas, in data-set order."""
         if self.plan.per == "class":
             return self.delta
         whole = torch.zeros(len(self.data), *self.delta.shape[1:], device=self.delta.device)

@@ -15,7 +15,7 @@ from miue.core.method import AttackFacts, BaseAttack
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet
 
-FLAT = 1e-6  # added to a deviation in grey levels: a pixel that is the same everywhere has none
+FLAT = 1e-6  # added to a deviation in grey levels, which is 0 for a constant pixel
 
 
 def corners(channels: int) -> Float[Tensor, "colours {channels}"]:
@@ -26,7 +26,7 @@ def corners(channels: int) -> Float[Tensor, "colours {channels}"]:
 def moments(
     images: Tensor, labels: Int[Tensor, "n"], classes: int
 ) -> tuple[Float[Tensor, "k c h w"], Float[Tensor, "k c h w"]]:
-    """Sums of values and of squares over each class, exact for whole grey levels: their order does not matter."""
+    """Sums of values and of squares over each class, exact for integers, so their order does not matter."""
     first = torch.zeros(classes, *images.shape[1:], dtype=torch.float64)
     second = torch.zeros_like(first)
     for rows in torch.arange(len(images)).split(1024):

@@ -20,9 +20,9 @@ from miue.core.types import Budget, ImageSet
 def far_apart(
     classes: int, features: int, eps: int, generator: torch.Generator
 ) -> Float[Tensor, "{classes} {features}"]:
-    """Points of whole grey levels in [-eps, eps]^features, each in turn the farthest from all before among random ones.
+    """Points of whole grey levels in [-eps, eps]^features; each is the random candidate farthest from all before it.
 
-    Corners while there are any, then points inside. Raises UserError where there are fewer points than classes.
+    Candidates are corners first, then points inside. Raises UserError if there are fewer points than classes.
     """
     shape = (max(256, 8 * classes), features)
     corners = (torch.randint(2, shape, generator=generator) * 2.0 - 1) * eps
