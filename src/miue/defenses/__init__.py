@@ -1,4 +1,4 @@
-"""Defenses: what a trainer does to learn anyway. Each fills one of the `SLOTS` of a recipe.
+"""Defenses: methods of a trainer to learn despite a protection. Each fills one of the `SLOTS` of a recipe.
 
 Adding one: a file here, a line in `KNOWN`, a line in the docs.
 """
@@ -62,17 +62,17 @@ def list_defenses() -> list[str]:
 
 
 def defense(text: str) -> Defense:
-    """A defense from its spelling: "jpeg:quality=10", "gray", "their_file.py:Theirs"."""
-    made: Any = parse(text, KNOWN, "defense")
-    if getattr(made, "slot", None) not in SLOTS:
+    """Return a defense from its spelling: "jpeg:quality=10", "gray", "their_file.py:Theirs"."""
+    method: Any = parse(text, KNOWN, "defense")
+    if getattr(method, "slot", None) not in SLOTS:
         raise UserError(f"{text}: its class attribute `slot` must be one of {', '.join(SLOTS)}")
-    return made
+    return method
 
 
 def combination(text: str) -> tuple[Defense, ...]:
-    """Several at once, in their order: "gray+jpeg:quality=10". For `Recipe.defended`.
+    """Return the defenses of a combination, in their order: "gray+jpeg:quality=10". For `Recipe.defended`.
 
-    A plus within a value ("weights:file=net+ema.pt") parts nothing, unless the name of a defense follows.
+    A plus inside a value ("weights:file=net+ema.pt") does not separate, unless the name of a defense follows.
     """
     parts = [""]
     for piece in re.split(r"\+(?=[A-Za-z_./~])", text):

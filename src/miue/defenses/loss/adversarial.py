@@ -47,6 +47,6 @@ class Adversarial:
     def attacked(
         self, net: Any, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], generator: torch.Generator
     ) -> Float[Tensor, "b c h w"]:
-        """Pictures within eps of x, and in [0,1] as x is, on which the network is wrong as far as it can be made."""
+        """Adversarial pictures within eps of x and in [0,1], by maximising the network's loss."""
         radius, step = Budget(self.eps).unit, (self.step_size or self.eps / 4) / 255
         return perturb.adversarial(net, x, y, radius, step, self.steps, generator)

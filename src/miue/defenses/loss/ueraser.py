@@ -38,7 +38,7 @@ class UEraser:
     def __post_init__(self) -> None:
         if self.views < 2 or not 0 < self.until < 1:
             raise UserError(f"ueraser: views={self.views}, until={self.until:g}: at least 2 views, a share below 1")
-        Plasma(p=self.p)  # refuses where kornia is missing
+        Plasma(p=self.p)  # raises UserError if kornia is missing
 
     def __call__(
         self, net: Any, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], generator: torch.Generator, done: float
@@ -55,7 +55,7 @@ class UEraser:
 
 @torch.no_grad()
 def worst(net: Any, views: list[Float[Tensor, "b c h w"]], y: Float[Tensor, "b k"]) -> Float[Tensor, "b c h w"]:
-    """Of each picture the view with the largest cross-entropy."""
+    """For each picture, the view with the largest cross-entropy."""
     if len(views) == 1:
         return views[0]
     losses = torch.stack([F.cross_entropy(net(view), y, reduction="none") for view in views])

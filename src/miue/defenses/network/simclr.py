@@ -20,7 +20,7 @@ from miue.training.loop import Training, weights_digest
 
 
 class _Projected(nn.Module):
-    """The trunk with a projection head, which is thrown away afterwards."""
+    """The trunk with a projection head, which is discarded after training."""
 
     def __init__(self, net: Any, width: int, out: int) -> None:
         super().__init__()

@@ -36,7 +36,7 @@ class Tune:
     lr: float = 0.01
     head: bool = False
     content: str = field(init=False, default="")
-    """Digest of the pictures, so that others at the same place are another defense."""
+    """Digest of the pictures: other pictures at the same path are another defense."""
 
     slot: ClassVar[Literal["finish"]] = "finish"
     facts: ClassVar[Facts] = Facts(
@@ -70,5 +70,5 @@ class Tune:
     def pictures(self, train: ImageSet) -> ImageSet:
         """The clean pictures, with the classes and the size of the training set."""
         source = data.scan(self.clean, split=self.split)
-        found = data.read_like(source, train, self.clean, "the training set")
-        return found.first_per_class(self.per_class) if self.per_class else found
+        clean = data.read_like(source, train, self.clean, "the training set")
+        return clean.first_per_class(self.per_class) if self.per_class else clean

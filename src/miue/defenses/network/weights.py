@@ -19,7 +19,7 @@ from miue.core.method import Facts
 from miue.core.run import Run
 from miue.training.batches import Batches
 
-WRAPPING = re.compile(r"^(?:net\.|module\.|model\.|trunk\.)+")  # what packages put before the names of tensors
+WRAPPING = re.compile(r"^(?:net\.|module\.|model\.|trunk\.)+")  # prefixes that packages add to the names of tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Weights:
     file: str
     probe: bool = False
     content: str = field(init=False, default="")
-    """Digest of the file, so that other weights under the same name are another defense."""
+    """Digest of the file: other weights under the same name are another defense."""
 
     slot: ClassVar[Literal["start"]] = "start"
     facts: ClassVar[Facts] = Facts(
@@ -51,36 +51,38 @@ class Weights:
         self.check(net)
 
     def check(self, net: Any) -> None:
-        """Put the weights into a network. UserError where they are another one's."""
-        there, own = {WRAPPING.sub("", name): value for name, value in self._read().items()}, net.trunk.state_dict()
+        """Load the weights into a network. Raises UserError if they belong to another one."""
+        stored, own = {WRAPPING.sub("", name): value for name, value in self._read().items()}, net.trunk.state_dict()
         names = {name: WRAPPING.sub("", name) for name in own}
-        if missing := [n for n, short in names.items() if short not in there and not n.endswith("num_batches_tracked")]:
+        if missing := [
+            n for n, short in names.items() if short not in stored and not n.endswith("num_batches_tracked")
+        ]:
             raise UserError(
                 f"{self.file}: {len(missing)} of {len(own)} tensors of the victim are not in it, the first is "
                 f"{names[missing[0]]!r}; it must hold the same architecture"
             )
         for name, short in names.items():
-            if short in there and there[short].shape != own[name].shape:
+            if short in stored and stored[short].shape != own[name].shape:
                 raise UserError(
-                    f"{self.file}: {short!r} is {tuple(there[short].shape)} there and {tuple(own[name].shape)} in the "
+                    f"{self.file}: {short!r} is {tuple(stored[short].shape)} there and {tuple(own[name].shape)} in the "
                     "victim; below 64 pixels networks have another stem than their published weights"
                 )
-        net.trunk.load_state_dict({name: there.get(short, own[name]) for name, short in names.items()})
+        net.trunk.load_state_dict({name: stored.get(short, own[name]) for name, short in names.items()})
 
     def _read(self) -> Mapping[str, Tensor]:
         path = Path(self.file)
         try:
             if path.suffix == ".safetensors":
                 return load_file(path)
-            found: Any = torch.load(path, map_location=lambda storage, _: storage, weights_only=True)
+            content: Any = torch.load(path, map_location=lambda storage, _: storage, weights_only=True)
         except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
             why = next(iter(str(error).splitlines()), type(error).__name__)
             raise UserError(f"{self.file} holds no weights that can be read: {why}") from None
-        except Exception as error:  # pickle's own errors have no common base
+        except Exception as error:  # errors of pickle have no common base class
             raise UserError(f"{self.file} holds more than tensors, and is not opened: {type(error).__name__}") from None
         for key in ("state_dict", "model"):
-            found = found[key] if isinstance(found, dict) and isinstance(found.get(key), dict) else found
-        tensors = {k: v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, dict) else {}
+            content = content[key] if isinstance(content, dict) and isinstance(content.get(key), dict) else content
+        tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
         if not tensors:
             raise UserError(f"{self.file} holds no state dict, that is, tensors by name")
         return tensors

@@ -1,4 +1,4 @@
-"""What somebody can do who knows that noise is nearly the same all over a class: average it out. Needs no training."""
+"""Class means: subtract noise that is nearly the same all over a class. Needs no training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from miue.core.run import Run
 from miue.defenses.purify.smooth import Blur
 from miue.training import perturb
 
-PART = 4096  # pictures at a time
+PART = 4096  # pictures processed at once
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""DiffPure and AVATAR: pictures are half drowned in noise, and a diffusion model draws them again."""
+"""DiffPure and AVATAR: noise is mixed into pictures, and a diffusion model removes it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from miue.core.method import Facts, at_least
 from miue.core.run import Run
 from miue.training.loop import Training
 
-TIMES = 1000  # of the diffusion, from the picture to noise alone
-PART = 256  # pictures at a time
-GROUPS = 8  # of channels that are normalised together; a width is a multiple of it
+TIMES = 1000  # number of diffusion times, from the picture to pure noise
+PART = 256  # pictures processed at once
+GROUPS = 8  # groups of channels that are normalised together; widths are multiples of it
 
 
 class Denoiser(nn.Module):
-    """A U-Net of diffusers, for pictures of any size: their edges are continued up to what it can halve."""
+    """A U-Net of diffusers for pictures of any size: pictures are padded to a size that it can halve."""
 
     def __init__(self, unet: Any) -> None:
         super().__init__()
@@ -38,8 +38,8 @@ class Denoiser(nn.Module):
         height, width = z.shape[2:]
         z = F.pad(z, (0, -width % self.grid, 0, -height % self.grid), mode="replicate")
         with self.autocast():
-            made = self.unet(z, times).sample
-        return made.float()[..., :height, :width]
+            noise = self.unet(z, times).sample
+        return noise.float()[..., :height, :width]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class DiffPure:
     batch: int = 128
     lr: float = 5e-4
     content: str = field(init=False, default="")
-    """Digest of the folder, so that another model under the same name is another defense."""
+    """Digest of the folder: another model under the same name is another defense."""
 
     slot: ClassVar[Literal["purify"]] = "purify"
     facts: ClassVar[Facts] = Facts(
@@ -97,7 +97,7 @@ class DiffPure:
         return self.drawn(net, schedule, x, run)
 
     def schedule(self) -> Any:
-        """The noise by time: the model's own, or the sources' linear one."""
+        """Noise schedule: the model's own, or the linear one of the sources."""
         from diffusers.schedulers.scheduling_ddpm import DDPMScheduler  # here: an extra, and it takes seconds to import
 
         for folder in (Path(self.model), Path(self.model) / "scheduler") if self.model else ():
@@ -111,7 +111,7 @@ class DiffPure:
         return DDPMScheduler(num_train_timesteps=TIMES, beta_schedule="linear")
 
     def read(self, channels: int, run: Run) -> Denoiser:
-        """The model of the folder."""
+        """The model in the folder."""
         from diffusers.models.unets.unet_2d import UNet2DModel
 
         folder = _config(Path(self.model))
@@ -128,7 +128,7 @@ class DiffPure:
         return run.place(Denoiser(unet)).eval()
 
     def trained(self, x: Float[Tensor, "n c h w"], schedule: Any, run: Run) -> Denoiser:
-        """A model fitted to these pictures. Goes on after its last finished epoch where `run` keeps state."""
+        """A model fitted to these pictures. Resumes after the last finished epoch if `run` keeps state."""
         from diffusers.models.unets.unet_2d import UNet2DModel
 
         channels, height, width = x.shape[1:]
@@ -166,7 +166,7 @@ class DiffPure:
 
     @torch.no_grad()
     def drawn(self, net: nn.Module, schedule: Any, x: Float[Tensor, "n c h w"], run: Run) -> Float[Tensor, "n c h w"]:
-        """The pictures through noise and back, in main memory."""
+        """Purified pictures, in main memory: noise is added and removed again."""
         made, parts = torch.empty_like(x), torch.arange(len(x)).split(PART)
         times = [self.time - 1 - i * (self.time - 1) // max(self.steps - 1, 1) for i in range(self.steps)]
         schedule.set_timesteps(timesteps=times)
@@ -185,5 +185,5 @@ class DiffPure:
 
 
 def _config(folder: Path) -> Path | None:
-    """Where the U-Net lies in a folder of diffusers."""
+    """Path of the U-Net in a folder of diffusers."""
     return next((f for f in (folder / "unet", folder) if (f / "config.json").is_file()), None)

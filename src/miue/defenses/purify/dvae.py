@@ -22,9 +22,9 @@ from miue.nets.base import Residual, convolution
 from miue.training.loop import Training
 
 CLIP = 5.0  # largest norm of a gradient
-QUIET = 11  # epochs before the size of the perturbation enters the loss
-LOUD = 0.002  # mean square of a perturbation, below which its size costs nothing
-PART = 256  # pictures at a time
+QUIET = 11  # first epochs, in which the size of the perturbation is not in the loss
+LOUD = 0.002  # mean square of a perturbation up to which its size costs nothing
+PART = 256  # pictures processed at once
 
 
 class Autoencoder(nn.Module):
@@ -49,7 +49,7 @@ class Autoencoder(nn.Module):
     def forward(
         self, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"], noise: Float[Tensor, "b l hh wh"]
     ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c h w"], Float[Tensor, ""]]:
-        """(the picture in [0,1], the perturbation, the divergence of the code from a standard normal one in nats)."""
+        """Return the picture in [0,1], the perturbation, and the divergence of the code from N(0, I) in nats."""
         with self.autocast():
             mean, log_variance = self.code(self.encoder(x)).float().chunk(2, 1)
             z = self.back(mean + noise * (0.5 * log_variance).exp())
@@ -61,7 +61,7 @@ class Autoencoder(nn.Module):
 
 
 def _decoder(channels: int, width: int) -> nn.Sequential:
-    """Twice the side, from features to channels."""
+    """Layers from features to channels that double the side."""
     return nn.Sequential(
         nn.ConvTranspose2d(2 * width, width, 4, 2, 1),
         nn.Conv2d(width, width, 3, padding=1),
@@ -127,7 +127,7 @@ class DVAE:
     def trained(
         self, x: Float[Tensor, "n c h w"], y: Int[Tensor, "n"], floor: float, run: Run, name: str
     ) -> Autoencoder:
-        """An autoencoder fitted to these pictures. Goes on after its last finished epoch where `run` keeps state."""
+        """An autoencoder fitted to these pictures. Resumes after the last finished epoch if `run` keeps state."""
         with run.seeded("dvae", name):
             net = run.place(Autoencoder(tuple(x.shape[1:]), int(y.max()) + 1, self.width, self.latent)).train()
         count = -(-len(x) // self.batch)
@@ -153,7 +153,7 @@ class DVAE:
     def _through(
         self, net: Autoencoder, x: Float[Tensor, "n c h w"], y: Int[Tensor, "n"], run: Run, name: str
     ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n c h w"]]:
-        """(pictures redrawn, perturbations), in main memory; the code stays a random draw."""
+        """Return redrawn pictures and perturbations, in main memory; the code is sampled, not its mean."""
         generator, redrawn, taken = run.rng("dvae", "sample", name), torch.empty_like(x), torch.empty_like(x)
         for rows in torch.arange(len(x)).split(PART):
             noise = self._noise(net, len(rows), generator)

@@ -19,7 +19,7 @@ from miue.training.loop import descend
 
 
 def project(x: Float[Tensor, "n c h w"], basis: Float[Tensor, "d k"]) -> Float[Tensor, "n c h w"]:
-    """x - sum_k (x . q_k) q_k for orthonormal columns q_k: what is left has no component along any of them."""
+    """x - sum_k (x . q_k) q_k for orthonormal columns q_k: the result is orthogonal to all of them."""
     q = basis.double()
     parts = [p.double() - (p.double() @ q) @ q.T for p in x.flatten(1).split(4096)]
     return torch.cat([p.to(x.dtype) for p in parts]).view_as(x)
@@ -54,7 +54,7 @@ class Projection:
         return project(x, self.directions(x, y, run))
 
     def directions(self, x: Float[Tensor, "n c h w"], y: Int[Tensor, "n"], run: Run) -> Float[Tensor, "d k"]:
-        """An orthonormal basis of the weights of the fitted classifier, float64 in main memory."""
+        """Orthonormal basis of the weights of the fitted classifier, float64 in main memory."""
         pixels, classes = x[0].numel(), int(y.max()) + 1
         if pixels <= classes:
             raise UserError(
