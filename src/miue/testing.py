@@ -1,6 +1,6 @@
-"""The public contract suite: what attacks, defenses, nets and estimators promise; for yours: `check_attack(Yours())`.
+"""The public contract suite for attacks, defenses, nets and estimators. Test your own with `check_attack(Yours())`.
 
-Each check raises AssertionError with a sentence. The sets are tiny; give your method fast hyper-parameters.
+A failed check raises AssertionError with one sentence. The sets are tiny; give your method fast hyper-parameters.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from miue.victims.slots import Augment, Finish, Loss, Purify, Start
 def tiny(
     per_class: int = 4, classes: int = 3, channels: int = 3, size: int = 8, seed: int = 0, lone: bool = False
 ) -> ImageSet:
-    """A random labelled set; `lone` leaves one picture in class 0."""
+    """Return a random labelled set; with `lone`, class 0 has one picture."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(classes).repeat(per_class)
     if lone:
@@ -41,7 +41,7 @@ def tiny(
 
 
 def check_attack(attack: Attack, budget: Budget | None = None) -> None:
-    """Budget, rows, dtype, determinism, untouched inputs, grey and colour, sizes, many classes, resuming.
+    """Check budget, rows, dtype, determinism, unchanged inputs, grey and colour, sizes, many classes, resuming.
 
     budget None: the method's own.
     """
@@ -60,12 +60,16 @@ def check_attack(attack: Attack, budget: Budget | None = None) -> None:
     _check_resume(attack, allowed)
 
 
-def _check_perturbation(made: Perturbation, data: ImageSet, budget: Budget) -> None:
-    assert len(made) == len(data), f"{len(made)} rows for {len(data)} pictures"
-    assert made.labels is None or torch.equal(made.labels, data.labels), "rows a class that are not those of the labels"
-    assert made.budget == budget, f"the budget became {made.budget}"
-    assert made.delta.dtype in (torch.int8, torch.int16), f"a delta is of integers, not {made.delta.dtype}"
-    protected = made.apply(data)
+def _check_perturbation(perturbation: Perturbation, data: ImageSet, budget: Budget) -> None:
+    assert len(perturbation) == len(data), f"{len(perturbation)} rows for {len(data)} pictures"
+    assert perturbation.labels is None or torch.equal(perturbation.labels, data.labels), (
+        "rows a class that are not those of the labels"
+    )
+    assert perturbation.budget == budget, f"the budget became {perturbation.budget}"
+    assert perturbation.delta.dtype in (torch.int8, torch.int16), (
+        f"a delta is of integers, not {perturbation.delta.dtype}"
+    )
+    protected = perturbation.apply(data)
     assert torch.equal(protected.labels, data.labels), "labels or their order changed"
     change = protected.images.to(torch.int16) - data.images
     assert budget.allows(change), f"change of {float(budget.measure(change).max()):g} in a budget of {budget.eps:g}"
@@ -74,7 +78,7 @@ def _check_perturbation(made: Perturbation, data: ImageSet, budget: Budget) -> N
 def _check_determinism(attack: Attack, budget: Budget) -> None:
     data = tiny(per_class=6)
     first = attack(data, budget, Run(seed=1)).delta
-    torch.manual_seed(99)  # a method that draws from the global generator shows it here
+    torch.manual_seed(99)  # detects a method that draws from the global generator
     assert torch.equal(first, attack(data, budget, Run(seed=1)).delta), "the same seed gave another perturbation"
 
 
@@ -93,7 +97,7 @@ def _check_resume(attack: Attack, budget: Budget) -> None:
 
 @dataclass
 class Stopping(Run):
-    """A run that is interrupted after some ticks of progress."""
+    """A run that is interrupted after `after` ticks of progress."""
 
     after: int = 1
 
@@ -111,7 +115,7 @@ class Stopping(Run):
 
 
 def check_defense(defense: Any) -> None:
-    """Slot, shape, range, determinism by its generator alone, untouched inputs, label mass, grey and colour, sizes."""
+    """Check slot, shape, range, determinism by its generator, unchanged inputs, label mass, grey and colour, sizes."""
     assert is_dataclass(defense) and defense.__dataclass_params__.frozen, "a method is a frozen dataclass"  # type: ignore[attr-defined]
     assert defense == defense and hash(defense) == hash(defense), "a method has equality and a hash"
     kinds: dict[str, tuple[type, Callable[..., Tensor]]] = {
@@ -152,14 +156,14 @@ def _purified(defense: Purify, x: Tensor, y: Tensor, labels: Tensor, run: Run) -
 
 
 def _augmented(defense: Augment, x: Tensor, y: Tensor, labels: Tensor, run: Run) -> Tensor:
-    made, soft = defense(x, y, run.rng("check"))
+    pictures, soft = defense(x, y, run.rng("check"))
     assert soft.shape == y.shape and (soft >= 0).all(), "labels are no longer one row of shares a picture"
     assert torch.allclose(soft.sum(1), torch.ones(len(y), device=y.device), atol=1e-5), "labels lost or gained mass"
-    return torch.cat([_check_pictures(defense, made, x).flatten(), soft.flatten()])
+    return torch.cat([_check_pictures(defense, pictures, x).flatten(), soft.flatten()])
 
 
 def _lost(defense: Loss, x: Tensor, y: Tensor, labels: Tensor, run: Run) -> Tensor:
-    """The value and the gradients of the weights."""
+    """Value of the loss and gradients of the weights, as one vector."""
     with run.seeded("net"):
         net = run.place(nets.build("small-cnn:width=4", tuple(x.shape[1:]), y.shape[1])).train()  # type: ignore[arg-type]
     values = []
@@ -172,7 +176,7 @@ def _lost(defense: Loss, x: Tensor, y: Tensor, labels: Tensor, run: Run) -> Tens
 
 
 def _moved(defense: Any, x: Tensor, y: Tensor, labels: Tensor, run: Run) -> Tensor:
-    """The weights that it leaves, of a network that was there before."""
+    """Weights of a network after the defense changed it, as one vector."""
     data = ImageSet(eight_bits(x.cpu()), labels.cpu(), tuple(f"class {i}" for i in range(y.shape[1])), "check")
     images = data.images.clone()
     with run.seeded("net"):
@@ -186,7 +190,7 @@ def _moved(defense: Any, x: Tensor, y: Tensor, labels: Tensor, run: Run) -> Tens
 
 
 def check_net(name: str | Path, sizes: Sequence[int] = (32, 48), channels: int = 3) -> None:
-    """Logits, features, depth, gradients, both modes, seeds, state, numbers of classes, sizes of pictures.
+    """Check logits, features, depth, gradients, both modes, seeds, state, numbers of classes, sizes of pictures.
 
     name: as for `--victim`: one that `miue networks` lists, one of timm's, or "path/to/file.py:Net".
     """
@@ -236,7 +240,7 @@ def _check_net(name: str, shape: tuple[int, int, int], classes: int) -> None:
 
 
 def _check_training(net: nets.Classifier, other: nets.Classifier, x: Tensor, classes: int, run: Run) -> None:
-    """Train `net` for a step, and give what it learned to `other`."""
+    """Train `net` for one step, and copy its state to `other`."""
     net.train()
     assert all(module.training for module in net.modules()), "train() does not reach all of its modules"
     with run.seeded("layers"):
@@ -263,16 +267,16 @@ def _check_training(net: nets.Classifier, other: nets.Classifier, x: Tensor, cla
 def check_estimator(
     estimator: Estimator, cases: Iterable[KnownPairs], absolute: float = 0.1, share: float = 0.2
 ) -> None:
-    """Known answers within absolute + share * truth nats, determinism, dtypes, dead and coinciding features, refusals.
+    """Check known answers to absolute + share * truth nats, determinism, dtypes, dead or equal features, refusals.
 
     cases: `miue.mi.known.suite(run)`, or pairs of your own. An estimate must lie around the truth, a lower bound below
-    it. On one case at least true pairs must give more than shuffled ones.
+    it. In at least one case true pairs must give more than shuffled ones.
     """
     assert is_dataclass(estimator) and estimator.__dataclass_params__.frozen, "a method is a frozen dataclass"  # type: ignore[attr-defined]
     assert estimator == estimator and hash(estimator) == hash(estimator), "a method has equality and a hash"
     cases = list(cases)
-    told = [_check_answer(estimator, case, absolute + share * case.nats + 4 * case.error) for case in cases]
-    pairs = reversed(list(zip(cases, told, strict=True)))
+    answers = [_check_answer(estimator, case, absolute + share * case.nats + 4 * case.error) for case in cases]
+    pairs = reversed(list(zip(cases, answers, strict=True)))
     assert any(value > _shuffled(estimator, case) + 0.02 for case, value in pairs), (
         "shuffled pairs give as much as true ones everywhere"
     )
@@ -280,13 +284,13 @@ def check_estimator(
 
 
 def _check_answer(estimator: Estimator, case: KnownPairs, tolerance: float) -> float:
-    made = estimator(case.x, case.y, Run(seed=1), case.labels)
-    told = f"{case.name}: {made.nats:.3f} nats ({made.kind}) where the truth is {case.nats:.3f}"
-    assert math.isfinite(made.nats), told
-    assert made.nats <= made.ceiling + 1e-9, f"{told}, above its own ceiling of {made.ceiling:.3f}"
-    assert made.nats <= case.nats + tolerance, f"{told}: too much"
-    assert made.kind == "lower bound" or made.nats >= case.nats - tolerance, f"{told}: too little"
-    return made.nats
+    estimate = estimator(case.x, case.y, Run(seed=1), case.labels)
+    text = f"{case.name}: {estimate.nats:.3f} nats ({estimate.kind}) where the truth is {case.nats:.3f}"
+    assert math.isfinite(estimate.nats), text
+    assert estimate.nats <= estimate.ceiling + 1e-9, f"{text}, above its own ceiling of {estimate.ceiling:.3f}"
+    assert estimate.nats <= case.nats + tolerance, f"{text}: too much"
+    assert estimate.kind == "lower bound" or estimate.nats >= case.nats - tolerance, f"{text}: too little"
+    return estimate.nats
 
 
 def _shuffled(estimator: Estimator, case: KnownPairs) -> float:
