@@ -15,6 +15,12 @@ settings.register_profile("miue", derandomize=True, deadline=None, database=None
 settings.load_profile("miue")
 
 
+@pytest.fixture(autouse=True)
+def same_draws() -> None:
+    """Torch's global generator as it is at the start of every test, whatever ran before."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def run() -> Run:
     """A run on the processor that keeps nothing."""

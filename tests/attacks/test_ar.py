@@ -65,6 +65,7 @@ def answers_to_later(processes: torch.Tensor, run: Run) -> torch.Tensor:
     return answers[torch.ones_like(answers).tril(-1).bool()]
 
 
+@pytest.mark.slow
 def test_ten_processes_are_as_far_apart_as_published_and_stable(run: Run):
     processes = search(10, (3, 32, 32), 10.0, run)
     found = answers_to_later(processes, run)

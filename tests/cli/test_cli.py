@@ -396,6 +396,7 @@ def test_the_doctor(miue: Miue):
     assert "torch and torchvision: " in miue("doctor").out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "package, code, what",
     [
@@ -422,6 +423,7 @@ def test_the_doctor_names_a_broken_package(tmp_path: Path, package: str, code: s
     assert "pip install --force-reinstall" in line and any(line.startswith("ok   free space") for line in told)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("package", "what"), [("torchvision", "torch and torchvision"), ("lightning_fabric", "several processes")]
 )

@@ -15,6 +15,8 @@ from miue.cli import catalogue
 from miue.cli import main as cli
 from pictures import coloured
 
+pytestmark = pytest.mark.slow  # together a minute
+
 HEAVY = (
     "torch",
     "torch._dynamo",

@@ -268,6 +268,7 @@ def test_classes_are_told_before_the_work_and_failed_files_are_named(tmp_path: P
         assert "classes" not in miue(monkeypatch, capsys, *args, flag)[2]
 
 
+@pytest.mark.slow
 def test_two_thousand_classes_cost_seconds(tmp_path: Path, monkeypatch, capsys):
     images = torch.randint(256, (4000, 3, 8, 8), dtype=torch.uint8)
     data = ImageSet(images, torch.arange(4000) % 2000, tuple(f"c{i:04}" for i in range(2000)), "many")

@@ -87,6 +87,7 @@ def test_a_lock_that_is_held_is_no_error_of_the_file_system(tmp_path: Path):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1"])
 @pytest.mark.parametrize("json_wanted", [False, True])
 def test_streams_that_lack_a_letter(tmp_path: Path, encoding: str, json_wanted: bool):
@@ -368,6 +369,7 @@ def test_a_dry_run_tells_the_same_number(job: Job, run: Run, capsys: pytest.Capt
     assert json.loads(capsys.readouterr().out)["disk_mb"] == sum(needs(job).values()) / 1e6 > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1000, 20_000])
 def test_a_limit_on_files_is_told_with_the_file(tmp_path: Path, size: int):
     """What the system refuses to take, a canvas in a mapped file included, is one message."""

@@ -29,6 +29,8 @@ from miue.testing import tiny
 from miue.workflows import protect as jobs
 from pictures import coloured, hashes
 
+pytestmark = pytest.mark.slow  # together a minute
+
 ATTACK = "mi-ue:surrogate=small-cnn:width=4,epochs=2,steps=2,step_size=2.0"
 RECIPE = "quick:net=small-cnn:width=4,epochs=1,batch=16"
 PLAN = f'data = "in"\ntest = "test"\nattacks = ["{ATTACK}"]\nrecipes = ["{RECIPE}"]\n'
