@@ -87,7 +87,7 @@ class Correlation(Spearman):
 
 
 class Generation(Record):
-    """How a surrogate's features of the protected pictures changed, epoch by epoch, while the attack made them.
+    """Features of the protected pictures in an attack's surrogate, epoch by epoch, while the attack made them.
 
     cosine: mean over pairs of one class, 1 - trace of the covariance of features of length 1. between: over pairs of
     two classes. within: share of the features' variance that lies within classes. Epochs count from 1.

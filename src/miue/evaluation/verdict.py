@@ -44,17 +44,19 @@ def judge_victim(
     least = min(r.last for r in runs["clean"])  # not the mean: each seed's own gain is a divisor below
     if least - chance < LEARNT:
         return "inconclusive", f"{victim} reaches only {least:.1%} on clean pictures, chance is {chance:.1%}"
-    kept = [(p.last - chance) / (c.last - chance) for p, c in zip(runs["protected"], runs["clean"], strict=True)]
+    shares = [(p.last - chance) / (c.last - chance) for p, c in zip(runs["protected"], runs["clean"], strict=True)]
     last = fmean(r.last for r in runs["protected"])
-    text = f"{victim} keeps {max(fmean(kept), 0):.0%} of what clean pictures teach ({last:.1%} instead of {clean:.1%})"
-    if min(kept) > threshold:
+    text = (
+        f"{victim} keeps {max(fmean(shares), 0):.0%} of what clean pictures teach ({last:.1%} instead of {clean:.1%})"
+    )
+    if min(shares) > threshold:
         return "not protected", text
     if clean - noise > HARMLESS:
         return "inconclusive", f"plain noise of this budget alone takes {victim} from {clean:.1%} to {noise:.1%}"
     fitted, guessed = min(r.train for r in runs["protected"]), max(chance, largest)
     if fitted - guessed < FITTED * (1 - guessed):
         return "inconclusive", f"{victim} did not even fit the protected pictures ({fitted:.1%}): trained too little"
-    if max(kept) <= threshold:
+    if max(shares) <= threshold:
         return "protected", text
     return "inconclusive", f"{text}, and its seeds lie on both sides of the threshold of {threshold:.0%}"
 

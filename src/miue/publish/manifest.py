@@ -92,13 +92,9 @@ def finished(private: Path) -> tuple[Plan, list[Line]]:
 
 def write_lines(path: Path, lines: Iterable[Line]) -> None:
     """Write all lines at once. The file appears complete or not at all."""
-    write_atomically(path, lambda part: _write(part, "".join(map(as_text, lines))))
+    write_atomically(path, "".join(map(as_text, lines)).encode())
 
 
 def as_text(line: Line) -> str:
     """One line of JSON, in ASCII only, so that a file name with a line separator stays on one line."""
     return json.dumps(line.model_dump()) + "\n"
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, "utf-8", newline="\n")

@@ -180,7 +180,7 @@ class _Writer:
         inputs = len(self.source.entries)
         plan = Plan(kind=self.source.kind, files=files, eps=budget.eps, norm=budget.norm, inputs=inputs)
         plan.save(self.private / PLAN)
-        write_atomically(out / NOTICE, lambda part: _write_text(part, NOTICE_TEXT))
+        write_atomically(out / NOTICE, NOTICE_TEXT.encode())
         if self.source.kind in ("folder", "named"):  # an empty class keeps its folder, so that labels stay the same
             for name in self.source.classes:
                 (out / name).mkdir(exist_ok=True)
@@ -273,7 +273,3 @@ def _notes(lines: Sequence[Line], changes: Size | None, unprofiled: Sequence[str
             f"{min(unprofiled)}); png keeps it"
         )
     return tuple(notes)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, "utf-8", newline="\n")

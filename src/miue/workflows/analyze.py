@@ -58,8 +58,8 @@ def analyze(
         analyzer = replace(analyzer, noise=replace(analyzer.noise, cells=grids.pop()))
     first = data.private_of(next(iter(named.values())))
     analysis = analyzer(sets.clean, tests, sets.protected, replace(run, keep=first), budget, methods)
-    kept = {name: replace(run, keep=data.private_of(out) / "checkpoint") for name, out in named.items()}
-    traces = [trace for name, at in kept.items() if (trace := generation(name, sets.records[name], at))]
+    runs = {name: replace(run, keep=data.private_of(out) / "checkpoint") for name, out in named.items()}
+    traces = [trace for name, at in runs.items() if (trace := generation(name, sets.records[name], at))]
     others = [f"{name} has a budget of {b}" for name, b in sets.budgets.items() if b != budget]
     notes = [f"the noise control has a budget of {budget}; {other}" for other in others]
     notes += [overlap] if overlap else []

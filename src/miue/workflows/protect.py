@@ -154,7 +154,7 @@ def planned(job: Job, run: Run) -> Planned:
     """
     source = job.scan()
     settings, _ = job.checked(source)
-    cost = forecast(job, source, run)
+    cost = forecast(job, source, run, settings)
     return Planned(
         source=data.readable(source.location),
         classes=class_sizes(source),
@@ -170,9 +170,9 @@ def planned(job: Job, run: Run) -> Planned:
     )
 
 
-def forecast(job: Job, source: data.Source, run: Run) -> Forecast:
+def forecast(job: Job, source: data.Source, run: Run, settings: Settings | None = None) -> Forecast:
     """Return the cost of a job: time a few batches of the attack on its pictures, and scale."""
-    settings = job.settings(source)
+    settings = settings or job.settings(source)
     canvas, budget = settings.canvas, settings.limit
     method, count = job.attack, len(source.usable)
     seconds = _tried(method, data.read(source, canvas), budget, job, run) if trials_of(method) else 0.0
@@ -194,8 +194,9 @@ def _tried(method: Any, images: ImageSet, budget: Budget, job: Job, run: Run) ->
         for short, times in trials_of(method):
             start = time.monotonic()
             short(few, budget, Run(job.seed, run.device_name, None, True, run.fabric))
-            taken += time.monotonic() - start
-            seconds += (time.monotonic() - start) * times * count / len(few)
+            spent = time.monotonic() - start
+            taken += spent
+            seconds += spent * times * count / len(few)
         if (rows > SMALLEST and taken > TRIAL) or rows >= min(count, largest):
             return max(seconds, 0.0)
         rows *= 2  # the first trial only warms up, however long it takes
