@@ -30,7 +30,8 @@ from miue.core.run import Run
 from miue.data import scan, shapes
 from miue.publish import export
 from miue.workflows import room
-from miue.workflows.protect import Job, carry_out, planned
+from miue.workflows.forecast import planned
+from miue.workflows.protect import Job, carry_out
 from pictures import coloured
 
 NAMES = ("中文", "😀é")

@@ -30,7 +30,8 @@ from miue.victims.recipe import Recipe
 from miue.workflows import protect as jobs
 from miue.workflows.analyze import analyze, generation
 from miue.workflows.evaluate import evaluate
-from miue.workflows.protect import Job, carry_out, forecast, protect, trials_of
+from miue.workflows.forecast import forecast, trials_of
+from miue.workflows.protect import Job, carry_out, protect
 from miue.workflows.record import RunRecord
 from pictures import coloured, hashes, listed
 

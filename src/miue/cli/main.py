@@ -109,6 +109,7 @@ def protect(
     from miue.cli import show
     from miue.core.run import Run
     from miue.workflows import protect as jobs
+    from miue.workflows.forecast import planned
 
     if format not in ("png", "webp"):
         raise UserError(f"format {format!r} is not lossless here; allowed: png, webp")
@@ -132,7 +133,7 @@ def protect(
         drop_columns=tuple(name.strip() for name in (drop_columns or "").split(",") if name.strip()),
     )
     if dry_run:
-        show.plan(jobs.planned(job, run), json)
+        show.plan(planned(job, run), json)
         return
     record = jobs.carry_out(job, run)
     show.written(job, record, json, quiet)

@@ -20,12 +20,13 @@ from miue.evaluation.records import Outcome
 from miue.grid.leaderboard import Board
 from miue.grid.records import CellState
 from miue.workflows import protect as jobs
+from miue.workflows.forecast import Planned
 from miue.workflows.record import RunRecord
 
 console = Console()
 
 
-def plan(planned: jobs.Planned, json: bool) -> None:
+def plan(planned: Planned, json: bool) -> None:
     """Print what `protect` would do."""
     if json:
         print(planned.model_dump_json(indent=1))

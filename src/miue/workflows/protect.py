@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from filelock import Timeout
 
 from miue import data, nets, publish
 from miue.attacks import attack as parsed
 from miue.attacks import code_of
 from miue.core.errors import UserError
-from miue.core.files import Lock, Record, digest, installed, write_atomically
+from miue.core.files import Lock, digest, installed, write_atomically
 from miue.core.launch import launch
 from miue.core.method import Attack, check_norm, own_budget
 from miue.core.run import Run
@@ -29,7 +28,6 @@ from miue.workflows.record import Looked, RunRecord, Settings
 
 VERSION = 1
 MOST = 20  # largest number of classes listed by name
-SMALLEST, TRIAL = 64, 1.5  # pictures of the first trial of a forecast; seconds of a trial that is long enough
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,103 +118,10 @@ def perturbation_of(private: Path, fingerprint: str) -> Path:
     return private / f"perturbation-{fingerprint}.safetensors"
 
 
-@dataclass(frozen=True)
-class Forecast:
-    """Cost of a job: seconds, estimated by a short trial, and bytes on disk and in memory."""
-
-    seconds: float
-    disk: int
-    memory: int
-
-
-class Planned(Record):
-    """Plan of a protection, with its cost."""
-
-    source: str
-    classes: Mapping[str, int]
-    """Pictures of every class that would be protected."""
-    inputs: Mapping[str, int]
-    """Inputs by status and reason."""
-    notes: Sequence[str]
-    settings: Settings
-    out: str
-    private: str
-    seconds: float
-    disk_mb: float
-    memory_mb: float
-    device: str
-
-
-def planned(job: Job, run: Run) -> Planned:
-    """Return the plan of a job: scan the pictures, check the settings, time the attack on a few. Writes nothing.
-
-    Raises UserError.
-    """
-    source = job.scan()
-    settings, _ = job.checked(source)
-    cost = forecast(job, source, run, settings)
-    return Planned(
-        source=data.readable(source.location),
-        classes=class_sizes(source),
-        inputs=source.summary(),
-        notes=list(source.notes),
-        settings=settings,
-        out=data.readable(str(job.out)),
-        private=data.readable(str(job.private)),
-        seconds=cost.seconds,
-        disk_mb=cost.disk / 1e6,
-        memory_mb=cost.memory / 1e6,
-        device=run.machine["device"],
-    )
-
-
-def forecast(job: Job, source: data.Source, run: Run, settings: Settings | None = None) -> Forecast:
-    """Return the cost of a job: time a few batches of the attack on its pictures, and scale."""
-    settings = settings or job.settings(source)
-    canvas, budget = settings.canvas, settings.limit
-    method, count = job.attack, len(source.usable)
-    seconds = _tried(method, data.read(source, canvas), budget, job, run) if trials_of(method) else 0.0
-    grid = getattr(method, "cells", 0) or canvas
-    disk = sum(size for parts in job.disk(source, settings).values() for size in parts.values())
-    return Forecast(seconds, disk, count * 3 * (canvas**2 + 8 * grid**2))
-
-
-def _tried(method: Any, images: ImageSet, budget: Budget, job: Job, run: Run) -> float:
-    """Seconds of an attack, scaled from short trials that grow until one takes long enough."""
-    count, rows = len(images), SMALLEST
-    largest = 2 * max(getattr(method, "noise_batch", 0), getattr(method, "batch", 0), SMALLEST)
-    while True:
-        few = images.first_per_class(max(rows // len(images.classes), 1))
-        few = few.select(
-            torch.arange(0, len(few), max(len(few) // rows, 1))
-        )  # if classes outnumber rows: evenly spaced ones
-        taken, seconds = 0.0, 0.0
-        for short, times in trials_of(method):
-            start = time.monotonic()
-            short(few, budget, Run(job.seed, run.device_name, None, True, run.fabric))
-            spent = time.monotonic() - start
-            taken += spent
-            seconds += spent * times * count / len(few)
-        if (rows > SMALLEST and taken > TRIAL) or rows >= min(count, largest):
-            return max(seconds, 0.0)
-        rows *= 2  # the first trial only warms up, however long it takes
-
-
 def class_sizes(source: data.Source) -> dict[str, int]:
     """Number of pictures of every class that are protected."""
     counts = Counter(entry.label for entry in source.usable)
     return {name: counts[i] for i, name in enumerate(source.classes)}
-
-
-def trials_of(method: Any) -> list[tuple[Any, float]]:
-    """Shorter versions of an attack, with factors: the sum of factor x seconds estimates its own seconds.
-
-    Empty for an attack without epochs. An attack with work outside its epochs defines `trials` itself.
-    """
-    if hasattr(method, "trials"):
-        return method.trials()
-    epochs = getattr(method, "epochs", 0)
-    return [(replace(method, epochs=1), float(epochs))] if epochs else []
 
 
 def _location(source: data.Source) -> str:
