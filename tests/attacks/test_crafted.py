@@ -19,8 +19,9 @@ from torch import Tensor
 
 from miue import nets
 from miue.attacks import HYPO, PIL, SEP, TAP, EntF, attack
-from miue.attacks.crafted import _direction, _start, centres
+from miue.attacks.crafted import Crafted, _direction, _start, centres
 from miue.attacks.pil import Linear, linearity_loss
+from miue.attacks.shape import Shape
 from miue.core.errors import UserError
 from miue.core.launch import launch
 from miue.core.run import Run
@@ -127,6 +128,12 @@ def test_the_loss_of_pil_is_that_of_the_formula(classes: int, seed: int, share: 
     assert linearity_loss(clue, rest, y, share).item() == pytest.approx(float(plain) / 5, rel=1e-6)
 
 
+def shape(method: Crafted, size: tuple[int, int, int], run: Run) -> Shape:
+    """The form of deltas for pictures of this size, in a budget of 8."""
+    data = ImageSet(torch.zeros(1, *size, dtype=torch.uint8), torch.zeros(1, dtype=torch.long), ("one",), "one")
+    return Shape(method, data, Budget(8), run, torch.arange(1))
+
+
 def test_the_surrogate_of_pil_is_linear():
     net, (a, b) = Linear(12, 4), torch.rand(2, 3, 3, 2, 2)
     assert torch.allclose(net(a + b), net(a) + net(b), atol=1e-6) and not net(torch.zeros_like(a)).any()
@@ -146,28 +153,21 @@ def test_centres_are_class_means_and_nothing_for_an_empty_class(run: Run):
 
 def test_gaussian_starts_have_the_budget_as_deviation_and_end_there(run: Run):
     budget = Budget(8)
-    made = _start("gaussian", (64, 3, 32, 32), budget, run.rng("x")) / budget.unit
+    form = shape(TAP(), (3, 32, 32), run)
+    made = _start("gaussian", (64, 3, 32, 32), form, run.rng("x")) / budget.unit
     at_the_edge = (made.abs() == 1).float().mean().item()
     assert made.abs().max() == 1 and at_the_edge == pytest.approx(math.erfc(1 / 2**0.5), abs=5e-3)
     inside = made[made.abs() < 1]
     assert inside.std().item() == pytest.approx(0.53956, abs=5e-3)  # of a standard normal within one deviation
-    assert TAP().start == "gaussian" and not _start("zero", (2, 3, 4, 4), budget, run.rng("x")).any()
+    assert TAP().start == "gaussian" and not _start("zero", (2, 3, 4, 4), form, run.rng("x")).any()
 
 
 def test_noise_lies_in_the_picture_before_it_is_mirrored(run: Run):
     """Aligned: where the mirror was drawn, what lowers the left half of the view belongs to the right of the delta."""
     x = torch.full((200, 3, 4, 4), 0.5)
-    aims = [lambda seen, y, delta: seen[..., :2].sum()]
-    found = _direction(
-        TAP(augment="flip"),
-        aims,
-        x,
-        torch.zeros(200).long(),
-        torch.zeros_like(x),
-        Budget(8),
-        run.rng("a"),
-        run.rng("b"),
-    )
+    aims = [(None, lambda seen, y, delta: seen[..., :2].sum())]
+    method, y, start = TAP(augment="flip"), torch.zeros(200).long(), torch.zeros_like(x)
+    found = _direction(method, aims, x, y, start, shape(method, (3, 4, 4), run), run.rng("a"), run.rng("b"))
     left, right = (found[..., part].amin((1, 2, 3)) == 1 for part in (slice(0, 2), slice(2, 4)))
     assert (left ^ right).all() and 70 < left.sum() < 130
 
@@ -176,25 +176,26 @@ def test_the_direction_of_an_ensemble_is_the_variance_reduced_walk(run: Run):
     """For aims |x - c_i|^2 every reduced gradient is that of the mean: 2 (here - mean of c)."""
     generator = torch.Generator().manual_seed(0)
     x, corners = torch.full((2, 3, 4, 4), 0.5), torch.rand(4, 2, 3, 4, 4, generator=generator)
-    aims = [lambda s, y, d, c=c: (s - c).square().sum() for c in corners]
-    method, delta = SEP(surrogate="small-cnn"), torch.zeros_like(x)
-    found = _direction(method, aims, x, torch.zeros(2).long(), delta, Budget(8), run.rng("a"), run.rng("b"))
+    aims = [(None, lambda s, y, d, c=c: (s - c).square().sum()) for c in corners]
+    method, delta, y = SEP(surrogate="small-cnn"), torch.zeros_like(x), torch.zeros(2).long()
+    form = shape(method, (3, 4, 4), run)
+    found = _direction(method, aims, x, y, delta, form, run.rng("a"), run.rng("b"))
     middle, here, total = corners.mean(0), x.clone(), torch.zeros_like(x)
     for _ in aims:
         total += 2 * (here - middle)
         here = (here - total.sign() / 255).clamp(0.5 - 8 / 255, 0.5 + 8 / 255)
     assert torch.allclose(found, total, atol=1e-5)
-    (alone,) = [_direction(method, aims[:1], x, torch.zeros(2).long(), delta, Budget(8), run.rng("a"), run.rng("b"))]
+    alone = _direction(method, aims[:1], x, y, delta, form, run.rng("a"), run.rng("b"))
     assert torch.allclose(alone, 2 * (x - corners[0]))
 
 
 def test_all_checkpoints_of_a_step_see_one_view(run: Run):
     seen = []
-    aims = [lambda s, y, d: seen.append(s.detach().clone()) or s.sum() for _ in range(3)]
+    aims = [(None, lambda s, y, d: seen.append(s.detach().clone()) or s.sum()) for _ in range(3)]
     method, x = SEP(surrogate="small-cnn", augment="flip-crop"), torch.rand(4, 3, 8, 8)
-    generator = run.rng("a")
+    generator, form, start = run.rng("a"), shape(method, (3, 8, 8), run), torch.zeros_like(x)
     for _ in range(2):
-        _direction(method, aims, x, torch.zeros(4).long(), torch.zeros_like(x), Budget(8), generator, run.rng("b"))
+        _direction(method, aims, x, torch.zeros(4).long(), start, form, generator, run.rng("b"))
     assert torch.equal(seen[0], seen[1]) and torch.equal(seen[0], seen[2]) and not torch.equal(seen[0], seen[6])
 
 

@@ -19,13 +19,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from miue import nets
+from miue.attacks.shape import Shape, Shaped
 from miue.core.errors import UserError
-from miue.core.method import BaseAttack, at_least
+from miue.core.method import at_least
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet
 from miue.training import perturb
 from miue.training.batches import Batch, Batches
 from miue.training.loop import Training, check_steps
+from miue.training.mixture import look, parts
 from miue.training.perturb import worst
 from miue.training.views import Augment, augmented
 
@@ -37,13 +39,14 @@ PROBE = 4  # steps on delta by which one trial of a forecast is longer than the 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Crafted(BaseAttack):
+class Crafted(Shaped):
     """Hyper-parameters that these methods share. A method adds its own, its `network` and its `aim`.
 
     epochs, batch, lr, momentum, weight_decay: training of the surrogate. adversary: radius in grey levels of the PGD
     with 10 steps that it is trained against; 0 trains plainly. checkpoints: networks kept on the way, evenly spaced,
     the last one included. steps, step_size: signed steps on delta, in grey levels. noise_batch: pictures per step, over
-    all processes. start: where delta begins. augment: what networks see in both parts, drawn anew for every step.
+    all processes. start: where delta begins. augment: what networks see in both parts, drawn anew for every step. What
+    `Shaped` adds holds for both parts, too; a class direction is that of the class in a noise batch.
     """
 
     epochs: int = 40
@@ -60,6 +63,7 @@ class Crafted(BaseAttack):
     augment: Augment = "flip-crop"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least(self, epochs=1, steps=1, batch=2, noise_batch=1, adversary=0, weight_decay=0)
         check_steps(self.step_size, self.lr, self.momentum)
         if not 1 <= self.checkpoints <= self.epochs:
@@ -83,25 +87,29 @@ class Crafted(BaseAttack):
         """Largest number of bytes that a run with `count` pictures keeps on disk, while its state is replaced."""
         with torch.random.fork_rng(devices=[]):
             net = nets.weight(self.network(shape, classes))
-        return net * ((4 if self.momentum else 2) + self.checkpoints) + 4 * count * prod(shape)
+        delta = 4 * count * self.planes(shape[0]) * prod(shape[1:])
+        return net * ((4 if self.momentum else 2) + self.checkpoints) + delta
 
     def craft(self, data: ImageSet, budget: Budget, run: Run) -> Float[Tensor, "n c h w"]:
         """Delta of the whole set, one row per picture."""
         batches = Batches(data, run, run.mine(len(data)))
         identity = self.identity(data, budget, run)
         parts = list(enumerate(batches.rows.split(max(self.noise_batch // run.world, 1))))
-        whole = torch.zeros(data.images.shape)
-        aims = [self.aim(net, batches, run) for net in _trained(self, batches, run, identity)]
+        form = Shape(self, data, budget, run, batches.rows)
+        whole = torch.zeros(len(data), form.count, *data.shape[1:])
+        aims = [(net, self.aim(net, batches, run)) for net in _trained(self, batches, run, identity)]
         with run.progress(f"{type(self).__name__} on {data.name}, noise", len(parts)) as tick:
             for number, rows in parts:
                 slot = f"noise-{run.rank}of{run.world}-{number}"
                 kept = run.load(slot, **identity)
-                delta = kept[0]["delta"] if kept else _crafted(self, aims, batches, (number, rows), budget, run)
+                delta = kept[0]["delta"] if kept else _crafted(self, aims, batches, (number, rows), form, run)
                 if not kept:
                     run.save(slot, {"delta": delta}, identity)
                 whole[rows] = delta.cpu()
                 tick()
-        return run.total(run.put(whole))
+        if self.balanced:
+            whole[batches.rows] = form.balance(run.put(whole[batches.rows])).cpu()
+        return form.joined(run.total(run.put(whole)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,42 +175,47 @@ def _frozen(net: Any, weights: Mapping[str, Tensor]) -> Any:
 def _loss(plan: Crafted, net: Any, generator: torch.Generator, batch: Batch) -> Float[Tensor, ""]:
     """Cross-entropy on clean pictures, or on their worst neighbours."""
     _, x, y = batch
-    seen = augmented(plan.augment, x, generator)
+    seen = look(parts(plan.see), net, augmented(plan.augment, x, generator), y, generator)
     if plan.adversary:
         seen = worst(net, seen, y, plan.adversary, 10, generator)
     return F.cross_entropy(net(seen), y)
 
 
 def _crafted(
-    plan: Crafted, aims: Sequence[Aim], batches: Batches, part: tuple[int, Tensor], budget: Budget, run: Run
-) -> Float[Tensor, "b c h w"]:
+    plan: Crafted, aims: Sequence[tuple[Any, Aim]], batches: Batches, part: tuple[int, Tensor], form: Shape, run: Run
+) -> Float[Tensor, "b p h w"]:
     """Deltas of one batch, by signed steps that stay inside the budget and the range of pictures."""
     number, rows = part
     x, y = batches.take(rows), run.put(batches.data.labels[rows])
     generator, order = (run.rng(name, "noise", number, run.rank) for name in ("view", "checkpoints"))
-    delta = run.put(_start(plan.start, tuple(x.shape), budget, generator))
+    delta = _start(plan.start, (len(rows), form.count, *x.shape[2:]), form, generator)
+    step = plan.step_size / 255
     for _ in range(plan.steps):
-        gradient = _direction(plan, aims, x, y, delta, budget, generator, order)
-        delta = perturb.keep_in_range(perturb.signed_step(delta, gradient, plan.step_size / 255, budget), x)
+        gradient = _direction(plan, aims, x, y, delta, form, generator, order)
+        if plan.class_gradient:
+            gradient = form.shared(rows, gradient, y)
+        delta = form.keep_in_range(form.moved(delta, gradient, step), x)
     return delta
 
 
-def _start(how: str, shape: tuple[int, ...], budget: Budget, generator: torch.Generator) -> Tensor:
+def _start(how: str, shape: tuple[int, ...], form: Shape, generator: torch.Generator) -> Tensor:
     """Zeros, uniform in the ball, or a Gaussian of the budget's size cut off at the budget."""
     if how == "uniform":
-        return perturb.random_start(shape, budget, generator)
+        return form.random_start(shape, generator)
     if how == "gaussian":
-        return (torch.randn(shape, generator=generator) * budget.unit).clamp_(-budget.unit, budget.unit)
-    return torch.zeros(shape)
+        unit = form.budget.unit
+        draw = (torch.randn(shape, generator=generator) * unit).clamp_(-unit, unit)
+        return form.run.put(draw) * form.share
+    return form.run.put(torch.zeros(shape))
 
 
 def _direction(
     plan: Crafted,
-    aims: Sequence[Aim],
+    aims: Sequence[tuple[Any, Aim]],
     x: Tensor,
     y: Tensor,
     delta: Tensor,
-    budget: Budget,
+    form: Shape,
     generator: torch.Generator,
     order: torch.Generator,
 ) -> Tensor:
@@ -213,17 +226,20 @@ def _direction(
     """
     view = generator.get_state()
 
-    def gradient(aim: Aim, at: Tensor) -> Tensor:
+    def gradient(against: tuple[Any, Aim], at: Tensor) -> Tensor:
+        net, aim = against
         generator.set_state(view)
         leaf = at.detach().requires_grad_()
-        seen = augmented(plan.augment, perturb.add(x, leaf), generator)
-        return torch.autograd.grad(aim(seen, y, leaf), leaf)[0]
+        change = form.joined(leaf)
+        seen = augmented(plan.augment, perturb.add(x, change), generator)
+        seen = look(form.mixture, net, seen, y, generator)
+        return torch.autograd.grad(aim(seen, y, change), leaf)[0]
 
-    each = [gradient(aim, delta) for aim in aims]
+    each = [gradient(against, delta) for against in aims]
     if len(each) == 1:
         return each[0]
     mean, here, total = torch.stack(each).mean(0), delta, torch.zeros_like(delta)
     for i in torch.randperm(len(each), generator=order).tolist():
         total = total + gradient(aims[i], here) - each[i] + mean
-        here = perturb.keep_in_range(perturb.signed_step(here, total, plan.step_size / 255, budget), x)
+        here = form.keep_in_range(form.moved(here, total, plan.step_size / 255), x)
     return total

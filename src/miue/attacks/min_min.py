@@ -20,21 +20,23 @@ from torch import Tensor
 
 from miue import nets
 from miue.attacks._trace import traced, watched
+from miue.attacks.shape import Shape, Shaped
 from miue.core.errors import UserError
-from miue.core.method import BaseAttack, at_least
+from miue.core.method import at_least
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet, stretch
 from miue.nets.base import Net
 from miue.training import perturb
 from miue.training.batches import Batch, Batches
 from miue.training.loop import Training, check_steps, cosine
+from miue.training.mixture import look
 from miue.training.views import augmented, flip
 
 View = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Alternating(BaseAttack):
+class Alternating(Shaped):
     """Hyper-parameters that all methods of the family share. A method adds its own, and what theta and delta descend.
 
     per: one delta a picture ("image") or one a class ("class"). cells: side of the noise grid; 0 is pixel-wise.
@@ -45,9 +47,8 @@ class Alternating(BaseAttack):
     default; 0: theta is never trained. views: draws of what the surrogate sees whose gradients are summed for one step
     of delta. start: where delta begins; "anew": uniform, and again in every epoch. stop: no further epoch once the
     surrogate has this accuracy on the protected pictures; 0: never. noise_momentum: share of the earlier directions
-    that a step of delta keeps (the decay factor of Dong et al., CVPR 2018); 0: the plain signed step. class_gradient:
-    weight of the mean direction of its class in a batch beside a picture's own; 0: its own alone, large: nearly
-    class-wise.
+    that a step of delta keeps (the decay factor of Dong et al., CVPR 2018); 0: the plain signed step. What `Shaped`
+    adds holds for theta and delta alike.
     """
 
     surrogate: str = "resnet18"
@@ -68,18 +69,15 @@ class Alternating(BaseAttack):
     start: Literal["zero", "uniform", "anew"] = "zero"
     stop: float = 0.0
     noise_momentum: float = 0.0
-    class_gradient: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "surrogate", nets.named(self.surrogate))
         at_least(self, epochs=1, steps=1, batch=2, noise_batch=2, cells=0, companions=0, views=1)
         check_steps(self.step_size, self.lr, self.momentum)
         at_least(self, weight_decay=0, step_size_end=0)
-        if not (0 <= self.noise_momentum < 1 and self.class_gradient >= 0):
-            raise UserError(
-                f"noise_momentum={self.noise_momentum:g}, class_gradient={self.class_gradient:g}: a share below 1 and "
-                "a weight that is not negative"
-            )
+        if not 0 <= self.noise_momentum < 1:
+            raise UserError(f"noise_momentum={self.noise_momentum:g} is not a share below 1")
         if not 0 <= self.stop <= 1:
             raise UserError(f"stop={self.stop:g} is no accuracy between 0 (never) and 1")
         if self.surrogate_steps is not None and self.surrogate_steps < 0:
@@ -124,7 +122,8 @@ class Alternating(BaseAttack):
         c, h, w = shape
         net = nets.tried(self.surrogate, shape, classes)
         rows = processes * classes if self.per == "class" else count
-        delta = 4 * rows * c * (self.cells**2 or h * w) * (2 if self.noise_momentum else 1)
+        planes = self.planes(c)
+        delta = 4 * rows * planes * (self.cells**2 or h * w) * (2 if self.noise_momentum else 1)
         state = processes * net * (2 if self.momentum else 1) + delta
         return (2 if processes == 1 else 3) * state + net
 
@@ -189,7 +188,8 @@ class _Alternation:
             self.owner[self.mine] = torch.arange(len(self.mine))
         rows = len(data.classes) if plan.per == "class" else len(self.mine)
         grid = (plan.cells, plan.cells) if plan.cells else (h, w)
-        self.shape = (rows, c, *grid)
+        self.shape = (rows, plan.planes(c), *grid)
+        self.form = Shape(plan, data, budget, run, self.mine)
         passes = self.batches.count(plan.batch)
         self.count = passes if plan.surrogate_steps is None else min(plan.surrogate_steps, passes)
         per_class = plan.noise_batch / run.world / max(len(data.classes), 1)
@@ -229,7 +229,7 @@ class _Alternation:
             base, view = plan.view(x, generator)
             with torch.no_grad():
                 seen = view(perturb.add(base, self._stretched(self.delta, self.owner[index])))
-            return plan.learn(self.net, seen, y, generator)
+            return plan.learn(self.net, look(self.form.mixture, self.net, seen, y, generator), y, generator)
 
         self.net.train()
         stream = islice(self.batches.shuffled(plan.batch, "train", epoch), self.count)
@@ -253,10 +253,13 @@ class _Alternation:
                 for _ in range(plan.views):
                     base, view = plan.view(x, generator)
                     delta = self._stretched(leaf, inverse)
-                    value = plan.move(self.net, view(perturb.add(base, delta)), y, delta, generator)
+                    seen = look(self.form.mixture, self.net, view(perturb.add(base, delta)), y, generator)
+                    value = plan.move(self.net, seen, y, delta, generator)
                     gradient += torch.autograd.grad(value, leaf)[0]
-                self._step(rows, gradient, y, step, base)
+                self._step(index, rows, gradient, y, step, base)
             self.training.tick()
+        if plan.balanced:
+            self.delta = self.form.balance(self.delta)
         self.net.requires_grad_(True)
 
     @torch.no_grad()
@@ -283,37 +286,36 @@ class _Alternation:
     def _random(self, epoch: int) -> Tensor:
         """Uniform random deltas; deltas of classes are the same in every process."""
         rank = self.run.rank if self.plan.per == "image" else "all"
-        return self.run.put(perturb.random_start(self.shape, self.budget, self.run.rng("start", epoch, rank)))
+        return self.form.random_start(self.shape, self.run.rng("start", epoch, rank))
 
     def _rows(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Return the rows of delta that a batch moves, and for each of its pictures the index of its row among them."""
         rows = self.owner[index]
         return rows.unique(return_inverse=True) if self.plan.per == "class" else (rows, torch.arange(len(rows)))
 
-    def _step(self, rows: Tensor, gradient: Tensor, y: Tensor, step: float, base: Tensor) -> None:
+    def _step(self, index: Tensor, rows: Tensor, gradient: Tensor, y: Tensor, step: float, base: Tensor) -> None:
         plan, at = self.plan, self.run.put(rows)
         if plan.per == "class":  # a class is shared by processes: its gradient is summed over them
             whole = torch.zeros_like(self.delta).index_add_(0, at, gradient)
             at, gradient = self.run.put(torch.arange(len(self.delta))), self.run.total(whole)
         elif plan.class_gradient:
-            own = perturb.direction(gradient)
-            mean = perturb.class_mean(own, y, len(self.data.classes), self.run.total)
-            gradient = own + plan.class_gradient * perturb.direction(mean)
+            gradient = self.form.shared(index, gradient, y)
         if self.velocity is not None:
             gradient = plan.noise_momentum * self.velocity[at] + perturb.direction(gradient)
             self.velocity[at] = gradient
-        moved = perturb.signed_step(self.delta[at], gradient, step, self.budget)
+        moved = self.form.moved(self.delta[at], gradient, step)
         # only a pixel-wise delta of one picture can be clipped to the range of that picture
         single = plan.per == "image" and not plan.cells
-        self.delta[at] = perturb.keep_in_range(moved, base) if single else moved
+        self.delta[at] = self.form.keep_in_range(moved, base) if single else moved
 
     def _stretched(self, delta: Tensor, rows: Tensor) -> Tensor:
-        return stretch(delta[self.run.put(rows)], *self.data.shape[1:])
+        return stretch(self.form.joined(delta[self.run.put(rows)]), *self.data.shape[1:])
 
     def _finished(self) -> Float[Tensor, "k c g g2"]:
         """All deltas, in data-set order."""
+        delta = self.form.joined(self.delta)
         if self.plan.per == "class":
-            return self.delta
-        whole = torch.zeros(len(self.data), *self.delta.shape[1:], device=self.delta.device)
-        whole[self.run.put(self.mine)] = self.delta
+            return delta
+        whole = torch.zeros(len(self.data), *delta.shape[1:], device=delta.device)
+        whole[self.run.put(self.mine)] = delta
         return self.run.total(whole)

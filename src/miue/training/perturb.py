@@ -31,12 +31,22 @@ def add(x: Float[Tensor, "b c h w"], delta: Float[Tensor, "b c h w"]) -> Float[T
 
 
 def signed_step(
-    delta: Float[Tensor, "*shape"], gradient: Float[Tensor, "*shape"], step: float, budget: Budget
+    delta: Float[Tensor, "*shape"],
+    gradient: Float[Tensor, "*shape"],
+    step: float,
+    budget: Budget,
+    share: Tensor | None = None,
 ) -> Float[Tensor, "*shape"]:
-    """One descent step: delta - step * sign(gradient), clamped to the budget. Raises ValueError unless it is "linf"."""
+    """One descent step: delta - step * sign(gradient), clamped to the budget. Raises ValueError unless it is "linf".
+
+    share: parts of the step and of the budget, for planes that have less than all of it.
+    """
     if budget.norm != "linf":
         raise ValueError(f"signed steps keep a budget in linf, not in {budget.norm}: the facts of the attack are wrong")
-    return (delta - step * gradient.sign()).clamp_(-budget.unit, budget.unit)
+    if share is None:
+        return (delta - step * gradient.sign()).clamp_(-budget.unit, budget.unit)
+    limit = share * budget.unit
+    return torch.minimum(torch.maximum(delta - step * share * gradient.sign(), -limit), limit)
 
 
 def direction(gradient: Float[Tensor, "b *shape"]) -> Float[Tensor, "b *shape"]:

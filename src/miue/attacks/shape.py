@@ -1,0 +1,125 @@
+"""What deltas of attacks with a surrogate may look like: tied channels, colour, sub-groups, balance, views."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from miue.core.errors import UserError
+from miue.core.method import BaseAttack, at_least
+from miue.core.run import Run
+from miue.core.types import Budget, ImageSet
+from miue.training import perturb
+from miue.training.mixture import parts
+
+ROUNDS = 30  # of taking class means out and clamping, which undoes some of it
+LEVEL = 1 / 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shaped(BaseAttack):
+    """Options of all attacks with a surrogate.
+
+    channels: "luma" gives red, green and blue the same change, so that grey pictures carry all of it. colour: grey
+    levels of the budget for a part of its own in each channel, beside the tied one. class_gradient: weight of the mean
+    direction of its class in a batch beside a picture's own; 0: its own alone, large: nearly class-wise. groups:
+    sub-groups of a class that have such a direction each; the pixels of a picture choose its group, so that pictures
+    which are added later fit. balanced: the mean delta of a class is kept below one grey level, so that no pattern is
+    common to it. see: what the surrogate and the steps on delta look through (`training.mixture.parts`).
+    """
+
+    channels: Literal["rgb", "luma"] = "rgb"
+    colour: float = 0.0
+    class_gradient: float = 0.0
+    groups: int = 1
+    balanced: bool = False
+    see: str = ""
+
+    def __post_init__(self) -> None:
+        at_least(self, groups=1)
+        if not self.class_gradient >= 0:
+            raise UserError(f"class_gradient={self.class_gradient:g} is negative; a weight is 0 or more")
+        if not self.colour >= 0 or (self.colour and self.channels == "rgb"):
+            raise UserError(f"colour={self.colour:g}: grey levels, 0 or more, and only beside channels=luma")
+        if self.groups > 1 and not self.class_gradient:
+            raise UserError(f"groups={self.groups} has no effect without class_gradient; 10 is a usual weight")
+        if self.balanced and getattr(self, "per", "image") == "class":
+            raise UserError("balanced=true with per=class: the mean delta of a class is all that there is")
+        parts(self.see)
+
+    def planes(self, channels: int) -> int:
+        """Planes of delta that are optimised for a picture with so many channels."""
+        return channels if self.channels == "rgb" or channels == 1 else 1 + channels * (self.colour > 0)
+
+
+class Shape:
+    """The form of the deltas of one run: planes as they are optimised, and channels as they are added to pictures."""
+
+    def __init__(self, plan: Shaped, data: ImageSet, budget: Budget, run: Run, mine: Int[Tensor, "m"]) -> None:
+        self.plan, self.data, self.budget, self.run, self.mine = plan, data, budget, run, mine
+        self.channels = data.shape[0]
+        self.count = plan.planes(self.channels)
+        self.tied = self.count != self.channels or (plan.channels == "luma" and self.channels == 1)
+        share = torch.ones(self.count, 1, 1)
+        if self.count > self.channels:
+            if plan.colour >= budget.eps:
+                raise UserError(f"colour={plan.colour:g} is not below the budget of {budget.eps:g} grey levels")
+            share[0], share[1:] = 1 - plan.colour / budget.eps, plan.colour / budget.eps
+        self.share = run.put(share)
+        self.mixture = parts(plan.see)
+        self.group = torch.zeros(len(data), dtype=torch.long)
+        if plan.groups > 1:
+            for row in mine.tolist():
+                self.group[row] = zlib.crc32(data.images[row].numpy().tobytes()) % plan.groups
+
+    def joined(self, planes: Float[Tensor, "b p g g2"]) -> Float[Tensor, "b c g g2"]:
+        """The change of every channel."""
+        if self.count == self.channels:
+            return planes
+        tied = planes[:, :1].expand(-1, self.channels, -1, -1)
+        return tied + planes[:, 1:] if self.count > 1 else tied
+
+    def random_start(self, shape: tuple[int, ...], generator: torch.Generator) -> Float[Tensor, "*shape"]:
+        """Uniform planes inside their parts of the budget."""
+        return self.run.put(perturb.random_start(shape, self.budget, generator)) * self.share
+
+    def moved(
+        self, planes: Float[Tensor, "b p g g2"], gradient: Float[Tensor, "b p g g2"], step: float
+    ) -> Float[Tensor, "b p g g2"]:
+        """One signed descent step; each plane has its part of the budget and of the step."""
+        return perturb.signed_step(planes, gradient, step, self.budget, self.share)
+
+    def keep_in_range(self, planes: Float[Tensor, "b p h w"], x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b p h w"]:
+        """The part of the planes that a picture can hold; of a tied plane, the part that one of its channels can."""
+        if not self.tied:
+            return perturb.keep_in_range(planes, x)
+        tied = planes[:, :1].clamp(-x.amax(1, keepdim=True), 1 - x.amin(1, keepdim=True))
+        return torch.cat([tied, planes[:, 1:]], 1)
+
+    def shared(
+        self, index: Int[Tensor, "b"], gradient: Float[Tensor, "b p g g2"], y: Int[Tensor, "b"]
+    ) -> Float[Tensor, "b p g g2"]:
+        """Each picture's direction, and the mean direction of its class or sub-group in the batch beside it."""
+        own, plan = perturb.direction(gradient), self.plan
+        group = y * plan.groups + self.run.put(self.group[index])
+        mean = perturb.class_mean(own, group, len(self.data.classes) * plan.groups, self.run.total)
+        return own + plan.class_gradient * perturb.direction(mean)
+
+    def balance(self, planes: Float[Tensor, "m p g g2"]) -> Float[Tensor, "m p g g2"]:
+        """Deltas of this process without the means of their classes; |mean| is below half a grey level.
+
+        A class whose deltas are too few or too alike for that keeps what is left after some rounds.
+        """
+        y, k = self.run.put(self.data.labels[self.mine]), len(self.data.classes)
+        limit = self.share * self.budget.unit
+        for _ in range(ROUNDS):
+            mean = perturb.class_means(planes, y, k, self.run.total)
+            if mean.abs().max() < LEVEL / 2:
+                break
+            planes = torch.minimum(torch.maximum(planes - mean[y], -limit), limit)
+        return planes

@@ -1,0 +1,154 @@
+"""Tied channels, a colour part, sub-groups, balance and views, in both drivers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from probes import TINY, Watching
+
+from miue.attacks import EM, MIUE, PIL, REM, TAP, TUE
+from miue.attacks.shape import Shape
+from miue.core.errors import UserError
+from miue.core.run import Run
+from miue.core.types import Budget, ImageSet
+from miue.testing import check_attack, tiny
+from miue.training import perturb
+
+CHEAP: dict[str, Any] = {"surrogate": "small-cnn:width=4", "epochs": 2, "steps": 2, "batch": 8}
+FAMILIES = [
+    lambda **more: MIUE(**CHEAP, step_size=2.0, noise_batch=8, **more),
+    lambda **more: REM(**CHEAP, step_size=2.0, inner_steps=1, views=1, **more),
+    lambda **more: TUE(**CHEAP, surrogate_steps=None, ssl=1.0, **more),
+    lambda **more: TAP(**CHEAP, step_size=2.0, **more),
+    lambda **more: PIL(epochs=2, steps=2, batch=8, **more),
+]
+
+
+def middle(data: ImageSet) -> ImageSet:
+    """The pictures without values near black and white, so that nothing is clamped."""
+    return data.with_images(data.images // 2 + 60)
+
+
+@pytest.mark.parametrize("attack", FAMILIES)
+def test_tied_channels_change_by_equal_integers(run: Run, attack):
+    data = middle(tiny(per_class=6))
+    protected = attack(channels="luma")(data, Budget(8), run).apply(data)
+    change = protected.images.int() - data.images.int()
+    assert change.any() and (change == change[:, :1]).all()
+
+
+def test_tied_channels_differ_only_where_a_value_was_clamped(run: Run):
+    data = tiny(per_class=6)
+    made = FAMILIES[0](channels="luma")(data, Budget(32), run)
+    assert (made.delta == made.delta[:, :1]).all()
+    change = made.apply(data).images.int() - data.images.int()
+    clamped = (data.images.int() + made.delta < 0) | (data.images.int() + made.delta > 255)
+    assert torch.equal(change[~clamped], made.delta.int()[~clamped]) and clamped.any()
+
+
+def test_a_tied_delta_is_as_large_as_the_channel_with_most_room(run: Run):
+    data = tiny(per_class=2)
+    form = Shape(FAMILIES[0](channels="luma"), data, Budget(8), run, torch.arange(len(data)))
+    x = torch.tensor([0.0, 0.5, 1.0]).reshape(1, 3, 1, 1)
+    assert form.keep_in_range(torch.full((1, 1, 1, 1), 0.03), x).item() == pytest.approx(0.03)
+    white = torch.ones(1, 3, 1, 1)
+    assert form.keep_in_range(torch.full((1, 1, 1, 1), 0.03), white).item() == 0
+    assert form.keep_in_range(torch.full((1, 1, 1, 1), -0.03), white).item() == pytest.approx(-0.03)
+
+
+@pytest.mark.parametrize("attack", [FAMILIES[0], FAMILIES[3]])
+def test_the_colour_part_keeps_its_share_of_the_budget(run: Run, attack):
+    data = middle(tiny(per_class=6))
+    method = attack(channels="luma", colour=3.0, **({"step_size_end": 8.0} if attack is FAMILIES[0] else {}))
+    form = Shape(method, data, Budget(8), run, torch.arange(len(data)))
+    assert form.count == 4 and (form.share.flatten() * 8).tolist() == pytest.approx([5, 3, 3, 3])
+    delta = method(data, Budget(8), run).delta.int()
+    spread = delta.amax(1) - delta.amin(1)
+    assert 0 < spread.max() <= 7 and delta.abs().max() <= 8
+
+
+def test_a_grey_set_has_nothing_to_tie(run: Run):
+    grey = middle(tiny(per_class=6, channels=1))
+    plain, tied = (FAMILIES[0](channels=how)(grey, Budget(8), run).delta for how in ("rgb", "luma"))
+    assert torch.equal(plain, tied)
+
+
+@pytest.mark.parametrize("attack", [FAMILIES[0], FAMILIES[3], FAMILIES[4]])
+def test_a_balanced_class_has_no_mean(run: Run, attack):
+    data = middle(tiny(per_class=12))
+    more = {"class_gradient": 10.0}
+    means = [
+        perturb.class_means(attack(balanced=how, **more)(data, Budget(8), run).delta.float(), data.labels, 3)
+        for how in (False, True)
+    ]
+    assert means[0].abs().max() > 2 and means[1].abs().max() <= 1
+
+
+def test_a_sub_group_is_chosen_by_pixels_not_by_rows(run: Run):
+    data, method = tiny(per_class=40), FAMILIES[0](class_gradient=10.0, groups=4)
+    backwards = data.select(torch.arange(len(data)).flip(0))
+    first, second = (Shape(method, d, Budget(8), run, torch.arange(len(d))).group for d in (data, backwards))
+    assert torch.equal(first, second.flip(0)) and set(first.tolist()) == {0, 1, 2, 3}
+    subset = Shape(method, data.select(torch.arange(5, 25)), Budget(8), run, torch.arange(20)).group
+    assert torch.equal(subset, first[5:25])
+
+
+def test_sub_groups_have_directions_of_their_own(run: Run):
+    data = tiny(per_class=30, size=4)
+    form = Shape(FAMILIES[0](class_gradient=1e6, groups=2), data, Budget(8), run, torch.arange(len(data)))
+    gradient = torch.randn(len(data), 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    shared = form.shared(torch.arange(len(data)), gradient, data.labels).sign()
+    kinds = {(int(y), int(g)): shared[(data.labels == y) & (form.group == g)] for y in range(3) for g in range(2)}
+    assert all((rows == rows[:1]).all() for rows in kinds.values())
+    assert len({rows[0].numpy().tobytes() for rows in kinds.values()}) == 6
+
+
+def test_surrogate_and_steps_look_through_the_mixture(run: Run):
+    data = tiny(per_class=6)
+    method = Watching(**TINY, see="1gray", pull=lambda net, x, y: x.square().sum())
+    method(data, Budget(8), run)
+    assert all(torch.equal(s["x"][:, 0], s["x"][:, 1]) for s in method.seen)
+    # what is seen in grey is changed by the weights of the luma, so in sign alike in all channels
+    delta = replace(method, seen=[])(middle(data), Budget(8), run).delta
+    assert (delta.sign() == delta.sign()[:, :1]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attack", [FAMILIES[0], FAMILIES[3]])
+def test_all_options_together_keep_the_contract(attack):
+    check_attack(
+        attack(
+            channels="luma",
+            colour=2.0,
+            class_gradient=2.0,
+            groups=2,
+            balanced=True,
+            see="gray+chroma+jpeg+resize+blur+shuffle+adversary2",
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"colour": 2.0}, "only beside channels=luma"),
+        ({"colour": -1.0, "channels": "luma"}, "colour=-1"),
+        ({"groups": 0}, "groups=0"),
+        ({"groups": 4}, "no effect without class_gradient"),
+        ({"class_gradient": -1.0}, "class_gradient=-1"),
+        ({"balanced": True, "per": "class"}, "all that there is"),
+        ({"see": "sepia"}, "'sepia' is no view"),
+    ],
+)
+def test_a_wrong_option_is_told(fields: dict[str, Any], words: str):
+    with pytest.raises(UserError) as error:
+        EM(**fields)
+    assert words in str(error.value)
+
+
+def test_a_colour_part_leaves_some_of_the_budget(run: Run):
+    with pytest.raises(UserError, match="colour=8 is not below the budget of 8"):
+        FAMILIES[0](channels="luma", colour=8.0)(tiny(), Budget(8), run)
