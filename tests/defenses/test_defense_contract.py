@@ -39,6 +39,7 @@ def test_every_exported_defense(name: str):
     [
         "depth:bits=8",
         "blur:sigma=9",
+        "chroma:blur=2",
         "resize:share=0.01",
         "cutout:share=1",
         "mixup:alpha=0.2,p=0.5",
@@ -99,6 +100,7 @@ def test_a_plus_within_a_path_parts_nothing(tmp_path: Path):
         ("jpeg:quality=0", "quality=0 is not between 1 and 100"),
         ("depth:bits=9", "bits=9 is not between 1 and 8"),
         ("blur:sigma=0", "sigma=0 is not positive"),
+        ("chroma:blur=-1", "blur=-1 is not 0"),
         ("resize:share=1", "share=1 is not between 0 and 1"),
         ("cutout:share=0", "share=0 is not above 0"),
         ("mixup:p=0", "p=0: alpha above 0"),
@@ -180,12 +182,17 @@ def _in_place(x, y, run):
     return x.mul_(0.5)
 
 
+def _refuses(x, y, run):
+    raise UserError("none")
+
+
 def _leaves_evaluation_mode(net, x, y, generator, done):
     return CrossEntropy()(net.eval(), x, y, generator, done)
 
 
 SINS = [
     ("elsewhere", lambda *given: None, "its slot is 'elsewhere'"),
+    ("purify", _refuses, "it refuses pictures in colour: none"),
     ("purify", lambda x, y, run: x[:, :, 1:], "pictures became"),
     ("purify", lambda x, y, run: x.double(), "pictures became"),
     ("purify", lambda x, y, run: x * 2, "are no picture"),

@@ -14,15 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from easy import FAST, easy
 from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.core.types import ImageSet, eight_bits
-from miue.defenses import DVAE, JPEG, Blur, ClassMean, Depth, DiffPure, Gray, Projection, Resize, combination
+from miue.defenses import DVAE, JPEG, Blur, Chroma, ClassMean, Depth, DiffPure, Gray, Projection, Resize, combination
 from miue.defenses.purify.dvae import LOUD, Autoencoder, loss
 from miue.defenses.purify.projection import project
+from miue.evaluation.checks import check_victims
+from miue.evaluation.victim import train_victim
 from miue.testing import Stopping, tiny
 from miue.training.batches import Batches
-from miue.victims.fit import fit, prepare
+from miue.victims.fit import fit, prepare, shown
 from miue.victims.recipe import Recipe
 
 
@@ -128,6 +131,59 @@ def test_grey_has_three_equal_channels(run: Run):
     assert torch.allclose(made[:, 0], (x * weights[:, None, None]).sum(1), atol=2e-4)
     single = x[:, :1]
     assert torch.equal(Gray()(single, unlabelled(len(single)), run), single)
+
+
+@pytest.mark.parametrize("blur", [0.0, 1.5])
+def test_chroma_does_not_see_what_is_the_same_in_all_channels(run: Run, blur: float):
+    """A change of luminance alone: gone; where luminance is blurred, its fine part is gone."""
+    x = 0.3 + 0.4 * smooth(24)
+    fine = ((torch.arange(24)[:, None] + torch.arange(24)) % 2 - 0.5)[None, None] * 0.1
+    made = Chroma(blur=blur)(x + fine, unlabelled(4), run)
+    assert torch.allclose(made, Chroma(blur=blur)(x, unlabelled(4), run), atol=2e-3 if blur else 1e-6)
+    assert (Gray()(x + fine, unlabelled(4), run) - Gray()(x, unlabelled(4), run)).abs().max() > 0.04
+    flat = Chroma(blur=blur)(x + 0.1, unlabelled(4), run)
+    assert torch.allclose(flat, Chroma(blur=blur)(x, unlabelled(4), run) + (0.1 if blur else 0), atol=1e-6)
+
+
+def test_chroma_keeps_colour_as_it_is(run: Run):
+    x = 0.3 + 0.4 * smooth(24)
+    differences = x - x.roll(1, 1)
+    for blur in (0.0, 1.0):
+        made = Chroma(blur=blur)(x, unlabelled(4), run)
+        assert torch.allclose(made - made.roll(1, 1), differences, atol=1e-6)
+    y = (made * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1)
+    assert torch.allclose(y, Blur()(Gray()(x, unlabelled(4), run), unlabelled(4), run)[:, 0], atol=1e-6)
+    grey = Gray()(x, unlabelled(4), run)
+    assert torch.allclose(Chroma()(grey, unlabelled(4), run), torch.full_like(x, 0.5), atol=1e-6)
+
+
+def test_test_pictures_go_through_what_is_for_all_pictures(run: Run):
+    test = tiny(per_class=5, size=16, seed=3)
+    for text, seen in (("chroma", True), ("gray", False), ("gray+chroma:blur=1", True)):
+        plan = Recipe(net="small-cnn:width=4").defended(*combination(text))
+        expected = plan.purify[-1](floats(test), test.labels, run) if seen else floats(test)
+        assert torch.equal(shown(test, plan, run).take(torch.arange(15)), expected)
+
+
+def test_chroma_makes_colours_that_were_learnt_without_luminance_useful(run: Run):
+    """Clean pictures whose luminance says another class: the victim does not look at it."""
+    data = easy(20, size=16)
+    brighter = torch.tensor([0, 60, 120])[(data.labels + 1) % 3].view(-1, 1, 1, 1)
+    test = easy(10, size=16, seed=5)
+    spoilt = data.with_images((data.images // 2 + brighter).to(torch.uint8))
+    shifted = test.with_images(test.images // 2)
+    plan = replace(FAST, epochs=6)
+    defended = train_victim("protected", spoilt, shifted, plan.defended(Chroma()), run, None)
+    assert defended.last > 0.9 > train_victim("protected", spoilt, shifted, plan, run, None).last
+
+
+def test_chroma_refuses_a_set_without_colour(run: Run):
+    data = tiny(channels=1, size=16)
+    plan = Recipe(net="small-cnn:width=4", epochs=1).defended(Chroma())
+    for attempt in (lambda: fit(data, plan, run), lambda: check_victims([plan], data, tiny(channels=1, seed=4), run)):
+        with pytest.raises(UserError, match="greyscale and have no chroma"):
+            attempt()
+    assert check_victims([plan], tiny(size=16), tiny(size=16, seed=4), run) > 0
 
 
 @given(bits=st.integers(1, 8))

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from miue import nets
 from miue.core.run import Run
 from miue.training import perturb
-from miue.training.contrastive import YIQ, contrastive
+from miue.training.colour import YIQ, coloured
+from miue.training.contrastive import contrastive
 from miue.training.perturb import worst
 from miue.training.views import augmented
 
@@ -82,10 +83,8 @@ def test_grey_and_colour():
 @pytest.mark.parametrize("strength", [0.5, 1.0])
 def test_colours_are_shaken_by_the_published_amounts(strength: float):
     """On flat colours brightness is the ratio of lumas, hue the turn of the chroma, its size saturation x contrast."""
-    from miue.training.contrastive import _coloured
-
     flat = torch.tensor([0.5, 0.4, 0.35]).reshape(1, 3, 1, 1).expand(4000, 3, 2, 2)
-    before, after = ((YIQ @ v[:, :, 0, 0].T) for v in (flat, _coloured(flat, drawn(), strength)))
+    before, after = ((YIQ @ v[:, :, 0, 0].T) for v in (flat, coloured(flat, drawn(), strength)))
     light = after[0] / before[0]
     shaken = (light - 1).abs() > 1e-5
     assert shaken.float().mean().item() == pytest.approx(0.8 * strength, abs=0.03)
@@ -103,10 +102,8 @@ def test_colours_are_shaken_by_the_published_amounts(strength: float):
 
 
 def test_contrast_is_shaken_around_the_mean_luma():
-    from miue.training.contrastive import _coloured
-
     grey = torch.linspace(0.3, 0.6, 16).reshape(1, 1, 4, 4).expand(4000, 1, 4, 4)
-    seen = _coloured(grey, drawn(), 1.0)
+    seen = coloured(grey, drawn(), 1.0)
     factor = seen.flatten(1).std(1) / grey[0].std() / (seen.mean((1, 2, 3)) / grey[0].mean())
     shaken = (factor - 1).abs() > 1e-5
     assert shaken.float().mean().item() == pytest.approx(0.8, abs=0.03)

@@ -20,6 +20,7 @@ from miue.defenses.loss.ueraser import UEraser
 from miue.defenses.network.simclr import SimCLR
 from miue.defenses.network.tune import Tune
 from miue.defenses.network.weights import Weights
+from miue.defenses.purify.chroma import Chroma
 from miue.defenses.purify.classmean import ClassMean
 from miue.defenses.purify.diffpure import DiffPure
 from miue.defenses.purify.dvae import DVAE
@@ -31,6 +32,7 @@ from miue.victims.slots import Defense
 KNOWN: Mapping[str, type[Any]] = by_name(
     Adversarial,
     Blur,
+    Chroma,
     ClassMean,
     Coin,
     CutMix,
@@ -90,6 +92,7 @@ __all__ = [
     "KNOWN",
     "Adversarial",
     "Blur",
+    "Chroma",
     "ClassMean",
     "Coin",
     "CutMix",

@@ -15,7 +15,8 @@ def check_victims(recipes: Sequence[Recipe], data: ImageSet, test: ImageSet, run
     """Return how many bytes the weights of one victim of each recipe take.
 
     Raises UserError if a victim cannot be trained: its network cannot be built or takes no pictures of this size, its
-    weights belong to another network, or its defense learns from test pictures. The check runs before hours of work.
+    weights belong to another network, or its defense does not fit the pictures or learns from test pictures. The check
+    runs before hours of work.
     """
     with run.seeded("nets"):
         sizes = {net: nets.tried(net, data.shape, len(data.classes)) for net in {recipe.net for recipe in recipes}}
@@ -23,6 +24,9 @@ def check_victims(recipes: Sequence[Recipe], data: ImageSet, test: ImageSet, run
         for start, net in starts.values():
             if check := getattr(start, "check", None):
                 check(nets.build(net, data.shape, len(data.classes)))
+    for purify in {repr(purify): purify for recipe in recipes for purify in recipe.purify}.values():
+        if check := getattr(purify, "check", None):
+            check(data)
     for finish in {repr(finish): finish for recipe in recipes for finish in recipe.finish}.values():
         if pictures := getattr(finish, "pictures", None):
             seen = pictures(data)

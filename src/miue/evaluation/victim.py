@@ -11,9 +11,8 @@ from miue.core.run import Run
 from miue.core.types import ImageSet
 from miue.evaluation.records import Role, VictimRun
 from miue.nets import Classifier
-from miue.training.batches import Batches
 from miue.training.loop import accuracy
-from miue.victims.fit import TRAINED, keep_victim, prepare, watched_fit
+from miue.victims.fit import TRAINED, keep_victim, prepare, shown, watched_fit
 from miue.victims.recipe import Recipe
 
 VERSION = 1  # of the meaning of a victim run; a higher number invalidates records on disk
@@ -53,7 +52,7 @@ def train_victim(
 
 
 def _trained(role: Role, data: ImageSet, test: ImageSet, recipe: Recipe, run: Run) -> tuple[VictimRun, Classifier]:
-    tests, start = Batches(test, run), time.monotonic()
+    tests, start = shown(test, recipe, run), time.monotonic()
     every = 1 if recipe.hold_out else max(recipe.epochs // CHECKS, 1)
 
     def watch(epoch: int, net: Classifier) -> float | None:

@@ -45,6 +45,15 @@ def prepare(data: ImageSet, recipe: Recipe, run: Run) -> Prepared:
     return Prepared(train, held)
 
 
+def shown(test: ImageSet, recipe: Recipe, run: Run) -> Batches:
+    """Test pictures as the victim sees them: through those of its purifying defenses that are for all pictures."""
+    everywhere = [purify for purify in recipe.purify if getattr(purify, "everywhere", False)]
+    x: Any = test.images.float().div_(255) if everywhere else None
+    for purify in everywhere:
+        x = purify(x, test.labels, run)
+    return Batches(test, run, purified=x)
+
+
 @dataclass
 class _Best:
     """The weights of the epoch that is best on the held-out part."""

@@ -16,6 +16,7 @@ from miue.core.method import Facts
 from miue.core.run import Run
 from miue.core.types import eight_bits
 from miue.data import recoded
+from miue.training.colour import luma
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +38,13 @@ class JPEG:
 
 @dataclass(frozen=True, kw_only=True)
 class Gray:
-    """Replace every channel by the luma, 0.2989 R + 0.587 G + 0.114 B; greyscale pictures stay as they are."""
+    """Replace every channel by the luma, 0.299 R + 0.587 G + 0.114 B; greyscale pictures stay as they are."""
 
     slot: ClassVar[Literal["purify"]] = "purify"
     facts: ClassVar[Facts] = Facts(name="gray", year=2023, reference="ISS: Liu et al., ICML 2023, arXiv 2301.13838")
 
     def __call__(self, x: Float[Tensor, "n c h w"], y: Int[Tensor, "n"], run: Run) -> Float[Tensor, "n c h w"]:
-        from torchvision.transforms.v2 import functional  # here: it takes a second to import
-
-        return x if x.shape[1] == 1 else functional.rgb_to_grayscale(x, num_output_channels=3).contiguous()
+        return luma(x).expand_as(x).contiguous()
 
 
 @dataclass(frozen=True, kw_only=True)
