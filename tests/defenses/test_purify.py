@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,20 @@ from easy import FAST, easy
 from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.core.types import ImageSet, eight_bits
-from miue.defenses import DVAE, JPEG, Blur, Chroma, ClassMean, Depth, DiffPure, Gray, Projection, Resize, combination
+from miue.defenses import (
+    DVAE,
+    JPEG,
+    Blur,
+    Chroma,
+    ClassMean,
+    Depth,
+    DiffPure,
+    Gray,
+    LowPass,
+    Projection,
+    Resize,
+    combination,
+)
 from miue.defenses.purify.dvae import LOUD, Autoencoder, loss
 from miue.defenses.purify.projection import project
 from miue.evaluation.checks import check_victims
@@ -216,6 +230,22 @@ def test_resize_takes_what_is_finer_than_it_keeps(run: Run):
     assert (Resize()(coarse, unlabelled(len(coarse)), run) - coarse).abs().mean() < 0.02
     gentle, hard = (Resize(share=s)(coarse, unlabelled(len(coarse)), run) for s in (0.9, 0.2))
     assert (gentle - coarse).abs().mean() < (hard - coarse).abs().mean()
+
+
+@pytest.mark.parametrize(
+    ("share", "below", "above"), [(0.5, (7, 9), (8, 9)), (0.5, (0, 9), (3, 10)), (0.3, (4, 5), (4, 6))]
+)
+def test_a_wave_below_the_cut_stays_and_one_above_is_gone(run: Run, share: float, below: Any, above: Any):
+    """16 x 20 pixels: with half of the frequencies 8 x 10 of them are left, with 0.3 of them 5 x 6."""
+    height, width = torch.arange(16.0), torch.arange(20.0)
+
+    def wave(up: int, right: int) -> torch.Tensor:
+        vertical, horizontal = ((p + 0.5) * math.pi * f / len(p) for p, f in ((height, up), (width, right)))
+        return 0.4 * vertical.cos()[:, None] * horizontal.cos()
+
+    made = LowPass(share=share)(0.5 + torch.stack([wave(*below), wave(*above)])[:, None], unlabelled(2), run)
+    assert torch.allclose(made[0, 0], 0.5 + wave(*below), atol=1e-5)
+    assert torch.allclose(made[1], torch.full((1, 16, 20), 0.5), atol=1e-5)
 
 
 # --- orthogonal projection ---

@@ -24,6 +24,7 @@ from miue.defenses.purify.chroma import Chroma
 from miue.defenses.purify.classmean import ClassMean
 from miue.defenses.purify.diffpure import DiffPure
 from miue.defenses.purify.dvae import DVAE
+from miue.defenses.purify.lowpass import LowPass
 from miue.defenses.purify.projection import Projection
 from miue.defenses.purify.smooth import Blur, Resize
 from miue.defenses.purify.squeeze import JPEG, Depth, Gray
@@ -43,6 +44,7 @@ KNOWN: Mapping[str, type[Any]] = by_name(
     GaussianNoise,
     Gray,
     JPEG,
+    LowPass,
     MixUp,
     Plasma,
     Projection,
@@ -101,6 +103,7 @@ __all__ = [
     "DiffPure",
     "GaussianNoise",
     "Gray",
+    "LowPass",
     "MixUp",
     "Plasma",
     "Projection",
