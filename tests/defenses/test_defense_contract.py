@@ -18,7 +18,7 @@ from miue.testing import check_defense
 from miue.victims.recipe import CrossEntropy, Recipe, Smoothed
 from miue.victims.recipes import recipe
 
-GIVEN = ("tune", "weights")  # they need a file: test_network.py
+GIVEN = ("tune", "weights", "inverse")  # they need a file: test_network.py, test_inverse.py
 FAST = {
     "simclr": ":epochs=2,batch=6,width=4",
     "op": ":steps=2",

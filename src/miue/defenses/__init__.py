@@ -24,6 +24,7 @@ from miue.defenses.purify.chroma import Chroma
 from miue.defenses.purify.classmean import ClassMean
 from miue.defenses.purify.diffpure import DiffPure
 from miue.defenses.purify.dvae import DVAE
+from miue.defenses.purify.inverse import Inverse
 from miue.defenses.purify.lowpass import LowPass
 from miue.defenses.purify.projection import Projection
 from miue.defenses.purify.smooth import Blur, Resize
@@ -43,6 +44,7 @@ KNOWN: Mapping[str, type[Any]] = by_name(
     DVAE,
     GaussianNoise,
     Gray,
+    Inverse,
     JPEG,
     LowPass,
     MixUp,
@@ -103,6 +105,7 @@ __all__ = [
     "DiffPure",
     "GaussianNoise",
     "Gray",
+    "Inverse",
     "LowPass",
     "MixUp",
     "Plasma",
