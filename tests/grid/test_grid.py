@@ -113,6 +113,12 @@ def test_a_plan_of_partial_protection():
     assert len({c.perturbation for c in cells if c.attack == "ops"}) == 1
 
 
+def test_a_plan_without_the_noise_control():
+    cells = planned(noise=False, defenses=["none", "gray"]).cells(SETS)
+    assert [cell.attack for cell in cells] == ["clean", "clean", "noise", "noise", "ops", "ops"]  # "noise" as an attack
+    assert {cell.attack for cell in planned(noise=False, attacks=["ops"]).cells(SETS)} == {"clean", "ops"}
+
+
 def test_content_is_known_by_what_decides_it():
     def keys(sets: Sets = SETS, **changes: object) -> set[str]:
         return {c.key for c in planned(**changes).cells(sets)}

@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional
 
 from miue import nets
 from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.training import jpeg as codec
-from miue.training.mixture import VIEWS, chroma, cloud, look, luma, parts
+from miue.training.colour import luma
+from miue.training.mixture import VIEWS, chroma, cloud, look, parts
 
 
 def pictures(count: int = 4, side: int = 32, channels: int = 3) -> Tensor:
@@ -76,12 +76,6 @@ def test_views_are_drawn_for_every_picture_by_their_shares(run: Run):
 
 
 # --- the views ---
-
-
-def test_luma_is_torchvisions():
-    x = pictures()
-    assert torch.allclose(luma(x), functional.rgb_to_grayscale(x), atol=1e-6)
-    assert torch.equal(luma(x[:, :1]), x[:, :1])
 
 
 def test_a_change_that_is_equal_in_all_channels_cannot_be_seen_in_chroma():

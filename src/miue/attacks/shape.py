@@ -15,6 +15,7 @@ from miue.core.method import BaseAttack, at_least
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet
 from miue.training import perturb
+from miue.training.colour import luma
 from miue.training.mixture import parts
 
 ROUNDS = 30  # of taking class means out and clamping, which undoes some of it
@@ -25,8 +26,9 @@ LEVEL = 1 / 255
 class Shaped(BaseAttack):
     """Options of all attacks with a surrogate.
 
-    channels: "luma" gives red, green and blue the same change, so that grey pictures carry all of it. colour: grey
-    levels of the budget for a part of its own in each channel, beside the tied one. class_gradient: weight of the mean
+    channels: "luma" gives red, green and blue the same change l, so that grey pictures carry all of it. colour: grey
+    levels of a second part c without luma, for trainers who look at colour alone: the change is l + c - luma(c), cut
+    off at the budget. class_gradient: weight of the mean
     direction of its class in a batch beside a picture's own; 0: its own alone, large: nearly class-wise. groups:
     sub-groups of a class that have such a direction each; the pixels of a picture choose its group, so that pictures
     which are added later fit. balanced: the mean delta of a class is kept below one grey level, so that no pattern is
@@ -67,9 +69,9 @@ class Shape:
         self.tied = self.count != self.channels or (plan.channels == "luma" and self.channels == 1)
         share = torch.ones(self.count, 1, 1)
         if self.count > self.channels:
-            if plan.colour >= budget.eps:
-                raise UserError(f"colour={plan.colour:g} is not below the budget of {budget.eps:g} grey levels")
-            share[0], share[1:] = 1 - plan.colour / budget.eps, plan.colour / budget.eps
+            if plan.colour > budget.eps:
+                raise UserError(f"colour={plan.colour:g} is above the budget of {budget.eps:g} grey levels")
+            share[1:] = plan.colour / budget.eps
         self.share = run.put(share)
         self.mixture = parts(plan.see)
         self.group = torch.zeros(len(data), dtype=torch.long)
@@ -78,20 +80,24 @@ class Shape:
                 self.group[row] = zlib.crc32(data.images[row].numpy().tobytes()) % plan.groups
 
     def joined(self, planes: Float[Tensor, "b p g g2"]) -> Float[Tensor, "b c g g2"]:
-        """The change of every channel."""
+        """The change of every channel, within the budget. The cut has the gradient of the plain sum."""
         if self.count == self.channels:
             return planes
         tied = planes[:, :1].expand(-1, self.channels, -1, -1)
-        return tied + planes[:, 1:] if self.count > 1 else tied
+        if self.count == 1:
+            return tied
+        colour = planes[:, 1:]
+        both, unit = tied + colour - luma(colour), self.budget.unit
+        return both + (both.detach().clamp(-unit, unit) - both.detach())
 
     def random_start(self, shape: tuple[int, ...], generator: torch.Generator) -> Float[Tensor, "*shape"]:
-        """Uniform planes inside their parts of the budget."""
+        """Uniform planes inside their limits."""
         return self.run.put(perturb.random_start(shape, self.budget, generator)) * self.share
 
     def moved(
         self, planes: Float[Tensor, "b p g g2"], gradient: Float[Tensor, "b p g g2"], step: float
     ) -> Float[Tensor, "b p g g2"]:
-        """One signed descent step; each plane has its part of the budget and of the step."""
+        """One signed descent step; planes of a smaller limit take smaller steps."""
         return perturb.signed_step(planes, gradient, step, self.budget, self.share)
 
     def keep_in_range(self, planes: Float[Tensor, "b p h w"], x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b p h w"]:

@@ -57,7 +57,7 @@ class Grid(Record):
     data, test: sources; $NAME in them is an environment variable. per_class, test_per_class: use only the first
     pictures of every class. seeds: their number, starting at `seed`; one seed serves the attack, the choice of
     protected pictures and the victim. budget: of every attack and of the noise; None: each method's own. shares,
-    leaked: see Partial.
+    leaked: see Partial. noise: whether there is a noise control, without which there are no verdicts.
     """
 
     data: str
@@ -77,6 +77,7 @@ class Grid(Record):
     which: Which = "stratified"
     leaked: Shares = (0.0,)
     threshold: float = Field(0.25, gt=0, lt=1)
+    noise: bool = True
     out: Path
 
     @classmethod
@@ -133,7 +134,7 @@ class Grid(Record):
             raise UserError(f"attacks: {taken.pop()!r} is the name of a control, which is there by itself")
         shared = [(s, leak) for s in self.shares for leak in self.leaked]
         partials = [Partial(share=s, which=self.which if s < 1 else "stratified", leaked=leak) for s, leak in shared]
-        rows = [("clean", Partial()), ("noise", Partial())]
+        rows = [(role, Partial()) for role in ("clean", "noise") if role == "clean" or self.noise]
         rows += [("without", partial) for partial in partials if not partial.whole]
         rows += [(text, partial) for text in self.attacks for partial in partials]
         # built once, not once per cell: a defense may read pictures or weights for its digest

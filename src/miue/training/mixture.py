@@ -14,17 +14,12 @@ from torch import Tensor
 
 from miue.core.errors import UserError
 from miue.training import perturb
+from miue.training.colour import luma
 from miue.training.jpeg import jpeg
 
-WEIGHTS = torch.tensor([0.2989, 0.587, 0.114])  # of red, green and blue in the luma; torchvision's
 STEPS = 3  # of the adversary
 
 Rule = Callable[[Tensor, torch.Generator, float], Tensor]
-
-
-def luma(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
-    """0.2989 R + 0.587 G + 0.114 B; the one channel of a grey picture."""
-    return x if x.shape[1] == 1 else torch.einsum("j,bjhw->bhw", WEIGHTS.to(x), x)[:, None]
 
 
 def chroma(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
