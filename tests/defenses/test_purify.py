@@ -179,6 +179,17 @@ def test_test_pictures_go_through_what_is_for_all_pictures(run: Run):
         assert torch.equal(shown(test, plan, run).take(torch.arange(15)), expected)
 
 
+def test_nobody_is_shown_the_labels_of_test_pictures(run: Run):
+    class Cheating:
+        slot, everywhere = "purify", True
+
+        def __call__(self, x, y, run):
+            return x * 0 + y.view(-1, 1, 1, 1)
+
+    plan: Any = replace(Recipe(net="small-cnn:width=4"), purify=(Cheating(),))
+    assert not shown(tiny(per_class=5), plan, run).take(torch.arange(15)).any()
+
+
 def test_chroma_makes_colours_that_were_learnt_without_luminance_useful(run: Run):
     """Clean pictures whose luminance says another class: the victim does not look at it."""
     data = easy(20, size=16)

@@ -46,11 +46,14 @@ def prepare(data: ImageSet, recipe: Recipe, run: Run) -> Prepared:
 
 
 def shown(test: ImageSet, recipe: Recipe, run: Run) -> Batches:
-    """Test pictures as the victim sees them: through those of its purifying defenses that are for all pictures."""
+    """Test pictures as the victim sees them: through those of its purifying defenses that are for all pictures.
+
+    These get zeros for labels, which nobody has at that point.
+    """
     everywhere = [purify for purify in recipe.purify if getattr(purify, "everywhere", False)]
     x: Any = test.images.float().div_(255) if everywhere else None
     for purify in everywhere:
-        x = purify(x, test.labels, run)
+        x = purify(x, torch.zeros_like(test.labels), run)
     return Batches(test, run, purified=x)
 
 

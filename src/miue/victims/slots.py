@@ -14,7 +14,8 @@ class Purify(Protocol):
     """A defense that cleans the training pictures once, before training. x: the whole set, in main memory.
 
     The result may leave the 8-bit grid, and [0,1] if the defense declares `unbounded`. Rows keep their places.
-    One that declares `everywhere` is a part of the victim: the pictures that it is tested on go through it, too.
+    One that declares `everywhere` is a part of the victim: the pictures that it is tested on go through it, too, with
+    zeros for labels.
     An optional method check(training set) raises UserError if it cannot clean it; it is called before any training.
     """
 
