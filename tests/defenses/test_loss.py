@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from easy import easy
 from miue import nets
 from miue.core.run import Run
-from miue.defenses import Adversarial, UEraser
+from miue.defenses import Adversarial, Staged, UEraser
 from miue.defenses.loss import ueraser
+from miue.defenses.loss.staged import stages
 from miue.defenses.loss.ueraser import worst
 from miue.training import perturb
+from miue.training.loop import accuracy
 from miue.victims.fit import fit
 from miue.victims.recipe import Recipe
 
@@ -163,3 +165,75 @@ def test_a_victim_hears_how_much_of_its_training_is_done(run: Run):
 
     fit(easy(), Recipe(net="small-cnn:width=4", epochs=4, batch=36, augment=(), loss=Hearing()), run)
     assert heard == [0.0, 0.25, 0.5, 0.75]
+
+
+# --- staged training ---
+
+
+def gradients(value: torch.Tensor, net: torch.nn.Module) -> dict[str, torch.Tensor]:
+    names, weights = zip(*net.named_parameters(), strict=True)
+    return dict(zip(names, torch.autograd.grad(value, weights), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("done", "factors"),
+    # small-cnn has three stages: with first=0.4 they stand still from 0.4, 0.6 and 0.8 of the training on
+    [(0.0, (1, 1, 1)), (0.2, (0.5, 2 / 3, 0.75)), (0.4, (0, 1 / 3, 0.5)), (0.7, (0, 0, 0.125)), (0.9, (0, 0, 0))],
+)
+def test_shallow_layers_learn_less_and_then_nothing(done: float, factors: tuple[float, ...]):
+    """The value is that of the plain loss; each stage has its share of the plain gradient, and the head all of it."""
+    net, x, y = some()
+    plain = F.cross_entropy(net(x), y)
+    expected = gradients(plain, net)
+    value = Staged(first=0.4, colour=False)(net, x, y, torch.Generator().manual_seed(1), done)
+    assert torch.equal(value, plain)
+    share = {"stem": factors[0], "down1": factors[1], "down2": factors[2]}
+    for name, gradient in gradients(value, net).items():
+        factor = share[name.split(".")[1]] if name.startswith("trunk.") else 1.0
+        assert torch.allclose(gradient, factor * expected[name], rtol=1e-4, atol=1e-7), name
+
+
+@pytest.mark.parametrize(("name", "size"), [("small-resnet:width=4", 16), ("resnet18", 32), ("small-vit", 32)])
+def test_every_weight_of_a_trunk_has_a_stage_and_depth_never_falls(name: str, size: int, run: Run):
+    net = nets.build(name, (3, size, size), 3)
+    table = stages(net)
+    assert set(table) == {n for n, _ in net.named_parameters() if n.startswith("trunk.")}
+    assert list(table.values()) == sorted(table.values()) and len(set(table.values())) > 2
+
+
+def test_batch_norm_goes_on_counting_where_layers_stand_still():
+    net, x, y = some()
+    before = {n: b.clone() for n, b in net.named_buffers()}
+    Staged(colour=False)(net, x, y, torch.Generator().manual_seed(1), 0.99)
+    assert all(not torch.equal(before[n], b) for n, b in net.named_buffers())
+
+
+def test_staged_training_sees_other_colours_and_learns_the_easy_set(run: Run):
+    net, x, y = some()
+    values = [
+        float(Staged(colour=colour)(net, x, y, torch.Generator().manual_seed(seed), 0.0).detach())
+        for colour, seed in ((True, 1), (True, 2), (True, 1), (False, 1))
+    ]
+    assert values[0] == pytest.approx(values[2]) and len({round(v, 6) for v in values}) == 3
+    data = easy(20)
+    trained = fit(
+        data, Recipe(net="small-cnn:width=8", epochs=10, batch=12, augment=(), loss=Staged(colour=False)), run
+    )
+    assert accuracy(trained, data, run) > 0.9
+
+
+def test_a_stage_that_stands_still_keeps_its_weights(run: Run):
+    """Without momentum and decay, the shallowest stage is the same after 5 of 10 epochs and after all."""
+    kept = []
+
+    class Watching(Staged):
+        def __call__(self, net, x, y, generator, done):
+            kept.append({n: p.detach().clone() for n, p in net.named_parameters()})
+            return super().__call__(net, x, y, generator, done)
+
+    plan = Recipe(net="small-cnn:width=4", epochs=10, batch=36, augment=(), momentum=0.0, weight_decay=0.0)
+    net = fit(easy(), plan.defended(Watching(first=0.5, colour=False)), run)
+    last = dict(net.named_parameters())
+    for name in last:
+        still = torch.equal(kept[5][name], last[name])
+        assert still == name.startswith("trunk.stem."), name

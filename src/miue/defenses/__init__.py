@@ -16,6 +16,7 @@ from miue.defenses.augment.library import Plasma, RandAugment, Strong, TrivialAu
 from miue.defenses.augment.mix import CutMix, MixUp
 from miue.defenses.augment.noise import GaussianNoise
 from miue.defenses.loss.adversarial import Adversarial
+from miue.defenses.loss.staged import Staged
 from miue.defenses.loss.ueraser import UEraser
 from miue.defenses.network.simclr import SimCLR
 from miue.defenses.network.tune import Tune
@@ -53,6 +54,7 @@ KNOWN: Mapping[str, type[Any]] = by_name(
     RandAugment,
     Resize,
     SimCLR,
+    Staged,
     Strong,
     TrivialAugment,
     Tune,
@@ -113,6 +115,7 @@ __all__ = [
     "RandAugment",
     "Resize",
     "SimCLR",
+    "Staged",
     "Strong",
     "TrivialAugment",
     "Tune",
