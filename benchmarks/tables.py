@@ -26,7 +26,7 @@ from miue.cli import catalogue
 from miue.core.run import Run
 from miue.core.spelling import split
 from miue.data.quality import Size
-from miue.defenses import combination
+from miue.evaluation.adaptive import victim_of
 from miue.grid.leaderboard import CONTROLS, Board
 from miue.nets import adapter, facts, list_networks
 from miue.victims.recipe import Recipe
@@ -329,7 +329,7 @@ def published() -> tuple[str, dict[tuple[str, str], str]]:
 
 def canonical(defense: str) -> str:
     """One spelling for defenses that are the same."""
-    return defense if defense == "none" else Recipe().defended(*combination(defense)).defense
+    return defense if defense == "none" else victim_of(Recipe(), defense).defense
 
 
 def methods() -> str:

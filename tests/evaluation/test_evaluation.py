@@ -437,7 +437,7 @@ def test_noise_goes_the_way_of_the_pictures(run: Run, monkeypatch: pytest.Monkey
         seen[role] = data
         return next(r for r in runs() if r.role == role)
 
-    monkeypatch.setattr(module, "train_victim", trained)
+    monkeypatch.setattr(module, "train", trained)
     clean = easy()
     outcome = EVALUATION(clean, easy(seed=1), marked(clean), Budget(8), run, "marked", "jpeg:quality=30")
     published = Noise()(clean, Budget(8), run.reseeded(0)).apply(clean)

@@ -8,6 +8,7 @@ import pickle
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partialmethod
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from miue.cli import main as cli
 from miue.cli import show
 from miue.core.errors import UserError
 from miue.core.run import Run
+from miue.evaluation.adaptive import Adaptive
 from miue.evaluation.records import VictimRun
 from miue.grid import bench as grid
 from miue.grid.bench import Bench, standing
@@ -79,7 +81,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         return VictimRun(role=role, victim=training.victim, defense=training.defense, seed=run.seed, data=data.digest,
                          last=share, best=share, best_epoch=1, train=1.0, seconds=len(trained))  # fmt: skip
 
-    monkeypatch.setattr(grid, "train_victim", train)
+    monkeypatch.setattr(grid, "train", train)
     return trained
 
 
@@ -256,26 +258,26 @@ def test_a_failed_cell_is_a_record_and_the_others_go_on(place: Path, run: Run, c
 
 
 def test_a_victim_that_fails_fails_alone(place: Path, run: Run, counted: list, monkeypatch: pytest.MonkeyPatch):
-    real = grid.train_victim
+    real = grid.train
 
     def sometimes(role, *rest):
         if role == "noise":
             raise MemoryError("too large")
         return real(role, *rest)
 
-    monkeypatch.setattr(grid, "train_victim", sometimes)
+    monkeypatch.setattr(grid, "train", sometimes)
     assert [r.error for r in work(Bench.of(planned(), run))] == ["", "MemoryError: too large", ""]
 
 
 def test_a_full_disk_is_no_result(place: Path, run: Run, counted: list, monkeypatch: pytest.MonkeyPatch):
-    real, full = grid.train_victim, OSError(errno.ENOSPC, "No space left on device")
+    real, full = grid.train, OSError(errno.ENOSPC, "No space left on device")
 
     def sometimes(role, *rest):
         if role == "noise" and full.args:
             raise full
         return real(role, *rest)
 
-    monkeypatch.setattr(grid, "train_victim", sometimes)
+    monkeypatch.setattr(grid, "train", sometimes)
     with pytest.raises(OSError, match="No space left"):
         work(Bench.of(planned(), run))
     assert len(list(Path("out").glob("cells/*.json"))) == 1
@@ -620,3 +622,16 @@ def test_hidden_files_among_the_records_are_not_read(place: Path, run: Run):
     work(Bench.of(plan, run))
     (place / "out" / "cells" / "._x.json").write_bytes(b"\xff\xfe")
     assert standing(plan, run).measured == 2
+
+
+def test_an_adaptive_trainer_is_a_defense_of_the_grid(place: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
+    """It has a column, its clean control is adaptive, too, and it counts in the worst case."""
+    monkeypatch.setattr(Adaptive, "__init__", partialmethod(Adaptive.__init__, tried=("none", "gray")))
+    plan = planned(attacks=["ops"], defenses=["none", "adaptive"])
+    records = work(Bench.of(plan, run))
+    assert [r.error for r in records] == [""] * 6
+    chosen = {r.attack: r.victim.chosen for r in records if r.victim and r.defense == "adaptive"}
+    assert set(chosen) == {"clean", "noise", "ops"} and set(chosen.values()) <= {"none", "gray"}
+    (line,) = [line for line in standing(plan, run).lines if line.attack == "ops"]
+    assert [place.defense for place in line.places] == ["none", "adaptive"]
+    assert line.worst is not None and line.worst.mean == max(place.mean for place in line.places)

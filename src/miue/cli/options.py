@@ -90,7 +90,10 @@ KeepVictims = Annotated[
 ]
 Defenses = Annotated[
     list[str] | None,
-    typer.Option(help="Train every victim with this too: `at:eps=4`, `gray+jpeg:quality=10`; may be repeated."),
+    typer.Option(
+        help="Train every victim with this too: `at:eps=4`, `gray+jpeg:quality=10`, or `adaptive`, which tries many "
+        "and keeps the best; may be repeated."
+    ),
 ]
 Estimators = Annotated[
     list[str] | None,

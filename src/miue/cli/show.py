@@ -82,7 +82,9 @@ def outcome(outcome: Outcome, json: bool) -> None:
     for victim in dict.fromkeys(r.victim for r in outcome.runs):
         for role in ("clean", "noise", "protected"):
             cells = [_spread(outcome.accuracies(role, victim, which)) for which in ("last", "best", "train")]
-            accuracies.add_row(role, *cells, str(len(outcome.accuracies(role, victim))), Text(victim))
+            chosen = dict.fromkeys(r.chosen for r in outcome.runs if (r.role, r.victim) == (role, victim) and r.chosen)
+            name = f"{victim}: {', '.join(chosen)}" if chosen else victim
+            accuracies.add_row(role, *cells, str(len(outcome.accuracies(role, victim))), Text(name))
     console.print(accuracies)
     if outcome.channel:
         print(f"All training pictures, the clean ones too, went through {outcome.channel}.")

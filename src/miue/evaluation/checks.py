@@ -8,25 +8,28 @@ from miue import nets
 from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.core.types import ImageSet
+from miue.evaluation.adaptive import Adaptive, Victim, check_pictures, parted
 from miue.victims.recipe import Recipe
 
 
-def check_victims(recipes: Sequence[Recipe], data: ImageSet, test: ImageSet, run: Run) -> int:
-    """Return how many bytes the weights of one victim of each recipe take.
+def check_victims(victims: Sequence[Victim], data: ImageSet, test: ImageSet, run: Run) -> int:
+    """Return how many bytes the weights of these victims take.
 
     Raises UserError if a victim cannot be trained: its network cannot be built or takes no pictures of this size, its
     weights belong to another network, or its defense does not fit the pictures or learns from test pictures. The check
     runs before hours of work.
     """
+    if any(isinstance(victim, Adaptive) for victim in victims):
+        parted(test, run)
+    recipes = [recipe for victim in victims for recipe in _recipes(victim, data)]
     with run.seeded("nets"):
         sizes = {net: nets.tried(net, data.shape, len(data.classes)) for net in {recipe.net for recipe in recipes}}
         starts = {repr((start, recipe.net)): (start, recipe.net) for recipe in recipes for start in recipe.start}
         for start, net in starts.values():
             if check := getattr(start, "check", None):
                 check(nets.build(net, data.shape, len(data.classes)))
-    for purify in {repr(purify): purify for recipe in recipes for purify in recipe.purify}.values():
-        if check := getattr(purify, "check", None):
-            check(data)
+    for recipe in {repr(recipe.purify): recipe for recipe in recipes}.values():
+        check_pictures(recipe, data)
     for finish in {repr(finish): finish for recipe in recipes for finish in recipe.finish}.values():
         if pictures := getattr(finish, "pictures", None):
             seen = pictures(data)
@@ -35,7 +38,11 @@ def check_victims(recipes: Sequence[Recipe], data: ImageSet, test: ImageSet, run
                     f"{seen.name}: {count} of {len(test)} test pictures are among those that a defense learns from; "
                     "give it pictures that are in no test set, or name a test set of other pictures"
                 )
-    return sum(sizes[recipe.net] for recipe in recipes)
+    return sum(sizes[victim.net] for victim in victims)
+
+
+def _recipes(victim: Victim, data: ImageSet) -> Sequence[Recipe]:
+    return [victim] if isinstance(victim, Recipe) else list(victim.fitting(data).values())
 
 
 def repeated(test: ImageSet, trained: ImageSet) -> int:

@@ -13,11 +13,10 @@ from miue.core.run import Run
 from miue.core.types import Budget, ImageSet
 from miue.data import measure, through
 from miue.data.quality import Size
+from miue.evaluation.adaptive import Victim, train
 from miue.evaluation.checks import check_victims, overlap_note
 from miue.evaluation.records import Outcome, Role
 from miue.evaluation.verdict import judge, notes
-from miue.evaluation.victim import train_victim
-from miue.victims.recipe import Recipe
 
 KEPT = 100_000_000  # bytes: weights of one evaluation are kept by default up to this size
 
@@ -32,7 +31,7 @@ class Evaluation:
     KEPT bytes in all.
     """
 
-    recipes: Sequence[Recipe]
+    recipes: Sequence[Victim]
     seeds: int = 3
     threshold: float = 0.25
     noise: Noise = field(default_factory=Noise)
@@ -79,7 +78,7 @@ class Evaluation:
             sets = {role: through(data, channel) for role, data in sets.items()}
             size = measure(sets["clean"], sets["protected"])
         runs = [
-            train_victim(role, data, test, recipe, run.reseeded(run.seed + seed), run.keep, weights)
+            train(role, data, test, recipe, run.reseeded(run.seed + seed), run.keep, weights)
             for recipe in self.recipes
             for seed in range(self.seeds)
             for role, data in sets.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from miue.core.files import Record
@@ -26,6 +26,10 @@ class VictimRun(Record):
     last: float
     best: float
     best_epoch: int
+    chosen: str = ""
+    """What an adaptive trainer chose of all that it tried ("gray+jpeg:quality=50"); empty for others."""
+    tried: Mapping[str, float] = {}
+    """Accuracies on the clean pictures that an adaptive trainer chose by; `last` and `best` are on others."""
     train: float
     """Accuracy on its own (purified) training set, without augmentation, after the last epoch."""
     seconds: float

@@ -15,8 +15,8 @@ from miue.core.files import installed, locked, write_atomically
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet, Perturbation
 from miue.data import measure
+from miue.evaluation.adaptive import train
 from miue.evaluation.records import Role
-from miue.evaluation.victim import train_victim
 from miue.grid.leaderboard import Board, board
 from miue.grid.plan import Cell, Grid
 from miue.grid.records import CellRecord, CellState, Craft, Sets
@@ -154,7 +154,7 @@ class Bench:
             return self.failed(cell, error)
         run = replace(self.run.reseeded(cell.seed), quiet=True)
         role: Role = "noise" if cell.attack == "noise" else "protected" if cell.perturbation else "clean"
-        victim = train_victim(role, self._training_set(cell, run), self.test, cell.training, run, self.grid.out)
+        victim = train(role, self._training_set(cell, run), self.test, cell.training, run, self.grid.out)
         return self.blank(cell).model_copy(update={"victim": victim})
 
     def _training_set(self, cell: Cell, run: Run) -> ImageSet:

@@ -19,12 +19,10 @@ from miue.core.run import Run
 from miue.core.spelling import spell
 from miue.core.types import Budget, ImageSet
 from miue.data.split import read_test
-from miue.defenses import combination
+from miue.evaluation.adaptive import Victim, victim_of
 from miue.grid.partial import Partial
 from miue.grid.records import Sets, Which
-from miue.victims.recipe import Recipe
 from miue.victims.recipes import recipe
-from miue.victims.slots import Defense
 
 VERSION = 1  # of the meaning of a cell; a higher number invalidates records on disk
 Texts = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -43,7 +41,7 @@ class Cell:
     recipe: str
     partial: Partial
     seed: int
-    training: Recipe = field(repr=False)
+    training: Victim = field(repr=False)
     perturbation: str = ""
     """Digest of everything that decides the perturbation; empty if there is none."""
 
@@ -138,11 +136,9 @@ class Grid(Record):
         rows += [("without", partial) for partial in partials if not partial.whole]
         rows += [(text, partial) for text in self.attacks for partial in partials]
         # built once, not once per cell: a defense may read pictures or weights for its digest
-        recipes, defended = {name: recipe(name) for name in self.recipes}, {d: _parts(d) for d in self.defenses}
+        victims = {(name, d): victim_of(recipe(name), d) for name in self.recipes for d in self.defenses}
         planned = [
-            self._cell(
-                sets, text, partial, (name, defense), recipes[name].defended(*defended[defense]), self.seed + seed
-            )
+            self._cell(sets, text, partial, (name, defense), victims[name, defense], self.seed + seed)
             for seed in range(self.seeds)
             for text, partial in rows
             for name in self.recipes
@@ -151,7 +147,7 @@ class Grid(Record):
         return list({cell.key: cell for cell in reversed(planned)}.values())[::-1]  # keeps the first of equal cells
 
     def _cell(
-        self, sets: Sets, text: str, partial: Partial, names: tuple[str, str], training: Recipe, seed: int
+        self, sets: Sets, text: str, partial: Partial, names: tuple[str, str], training: Victim, seed: int
     ) -> Cell:
         method, budget, perturbation = text, None, ""
         if text not in ("clean", "without"):
@@ -163,10 +159,6 @@ class Grid(Record):
             perturbation = digest(VERSION, method, code_of(text, chosen), str(budget), sets.data, seed)
         key = digest(VERSION, perturbation or text, repr(partial), repr(training), sets.data, sets.test, seed)
         return Cell(key, text, method, budget, names[1], names[0], partial, seed, training, perturbation)
-
-
-def _parts(defense: str) -> tuple[Defense, ...]:
-    return () if defense == "none" else combination(defense)
 
 
 def _expanded(text: str) -> str:

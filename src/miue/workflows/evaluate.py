@@ -8,7 +8,7 @@ from pathlib import Path
 
 from miue import data
 from miue.core.run import Run
-from miue.defenses import combination
+from miue.evaluation.adaptive import victim_of
 from miue.evaluation.detect import Detection, first_look
 from miue.evaluation.evaluation import Evaluation
 from miue.evaluation.records import Outcome
@@ -39,17 +39,17 @@ def evaluate(
     nothing again. The noise control has the grid of the attack.
 
     out: a folder that `protect` wrote. clean: its source. recipes: how victims train, one a victim ("papers",
-    "quick:net=vit-tiny"), each also with every one of `defenses` ("gray+jpeg:quality=10"). seeds: victims of each kind.
-    threshold: largest share of the clean victim's gain over chance that a protected victim may keep. channel:
-    processing of all training pictures before a trainer gets them ("jpeg:quality=75", "resize:share=0.75"). test,
-    test_split: clean test pictures; without them a part of the source is held out. canvas: side at which networks see
-    the pictures. keep_victims: whether trained networks are kept, for `analyze`; None: up to 100 MB in all. Raises
-    UserError.
+    "quick:net=vit-tiny"), each also with every one of `defenses`: "gray+jpeg:quality=10", or "adaptive", which tries
+    many and keeps what is best on a part of the test pictures. seeds: victims of each kind. threshold: largest share of
+    the clean victim's gain over chance that a protected victim may keep. channel: processing of all training pictures
+    before a trainer gets them ("jpeg:quality=75", "resize:share=0.75"). test, test_split: clean test pictures; without
+    them a part of the source is held out. canvas: side at which networks see the pictures. keep_victims: whether
+    trained networks are kept, for `analyze`; None: up to 100 MB in all. Raises UserError.
     """
     run = run or Run()
     texts = [recipes] if isinstance(recipes, str) else recipes
     plain = [recipe(each) if isinstance(each, str) else each for each in texts]
-    victims = [*plain, *(each.defended(*combination(text)) for text in defenses for each in plain)]
+    victims = [*plain, *(victim_of(each, text) for text in defenses for each in plain)]
     evaluation = Evaluation(recipes=victims, seeds=seeds, threshold=threshold, keep_victims=keep_victims)
     if channel:
         data.check_channel(channel)
