@@ -31,6 +31,7 @@ TRIED = (
     "classmean",
     "op",
     "ueraser:mode=lite",
+    "staged",
     "at:eps=4,steps=3",
 )
 
