@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from probes import TINY, Watching
+from probes import TINY, Stopping, Watching
 
 from miue.attacks import EM, MIUE, PIL, REM, TAP, TUE
 from miue.attacks.shape import Shape
@@ -70,7 +71,8 @@ def test_the_colour_part_keeps_its_limit_and_the_sum_the_budget(run: Run, attack
 
 def test_the_colour_part_has_no_luma_except_where_the_sum_is_cut(run: Run):
     data = tiny(per_class=2)
-    form = Shape(FAMILIES[0](channels="luma", colour=4.0), data, Budget(8), run, torch.arange(len(data)))
+    method = FAMILIES[0](channels="luma", colour=4.0)
+    form = Shape(method, data, Budget(8), run, torch.arange(len(data)), colour=True)
     planes = (torch.rand(50, 4, 6, 6, generator=torch.Generator().manual_seed(0)) * 2 - 1) * form.share * 8 / 255
     change = form.joined(planes)
     cut = (change.abs() >= 8 / 255 - 1e-6).any(1, keepdim=True)
@@ -156,6 +158,39 @@ def test_a_wrong_option_is_told(fields: dict[str, Any], words: str):
     with pytest.raises(UserError) as error:
         EM(**fields)
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize("attack", [FAMILIES[0], FAMILIES[3]])
+def test_the_colour_part_leaves_the_tied_part(run: Run, attack):
+    data = middle(tiny(per_class=6))
+    tied = attack(channels="luma")(data, Budget(8), run).delta.int()
+    both = attack(channels="luma", colour=2.0)(data, Budget(8), run).delta.int()
+    inside = tied.abs() <= 3  # where l + c - luma(c) cannot reach the budget: |c - luma(c)| is at most 1.8 x 2
+    shift = luma((both - tied).float()).expand_as(both)
+    assert inside.any() and shift[inside & (tied.abs() < 4).all(1, keepdim=True)].abs().max() <= 1
+    assert (both != tied).float().mean() > 0.3
+
+
+@pytest.mark.parametrize("attack", [FAMILIES[0], FAMILIES[3]])
+def test_killed_in_the_pass_of_the_colour_part_it_ends_in_the_same_bytes(tmp_path: Path, run: Run, attack):
+    data, method = tiny(per_class=6), attack(channels="luma", colour=2.0)
+    whole = method(data, Budget(8), run).delta
+    counting = Stopping(tmp_path / "all", 10**6)
+    assert torch.equal(method(data, Budget(8), counting).delta, whole)
+    for stop in (counting.done // 4, counting.done // 2 + 1, counting.done - 1):
+        with pytest.raises(KeyboardInterrupt):
+            method(data, Budget(8), Stopping(tmp_path / str(stop), stop))
+        assert torch.equal(method(data, Budget(8), Stopping(tmp_path / str(stop), 10**6)).delta, whole)
+
+
+@pytest.mark.parametrize("attack", [FAMILIES[0], FAMILIES[3]])
+def test_two_passes_keep_no_more_than_they_say(tmp_path: Path, attack):
+    data, method = tiny(per_class=20), attack(channels="luma", colour=2.0)
+    method(data, Budget(8), Run(1, keep=tmp_path))
+    kept = sum(path.stat().st_size for path in tmp_path.rglob("*.safetensors"))
+    said = method.kept_bytes(len(data), data.shape, len(data.classes), 1)
+    assert kept <= said + 40_000  # names and facts in the files
+    assert said <= 2.5 * kept + 40_000
 
 
 def test_a_colour_part_is_not_above_the_budget(run: Run):

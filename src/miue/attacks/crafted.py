@@ -27,7 +27,7 @@ from miue.core.types import Budget, ImageSet
 from miue.training import perturb
 from miue.training.batches import Batch, Batches
 from miue.training.loop import Training, check_steps
-from miue.training.mixture import look, parts
+from miue.training.mixture import look
 from miue.training.perturb import worst
 from miue.training.views import Augment, augmented
 
@@ -87,22 +87,33 @@ class Crafted(Shaped):
         """Largest number of bytes that a run with `count` pictures keeps on disk, while its state is replaced."""
         with torch.random.fork_rng(devices=[]):
             net = nets.weight(self.network(shape, classes))
-        delta = 4 * count * self.planes(shape[0]) * prod(shape[1:])
-        return net * ((4 if self.momentum else 2) + self.checkpoints) + delta
+        passes = [self.planes(shape[0])] + [self.planes(shape[0], True)] * self.coloured(shape[0])
+        return net * (4 if self.momentum else 2) + sum(
+            net * ((2 if self.momentum else 1) * (number > 0) + self.checkpoints) + 4 * count * planes * prod(shape[1:])
+            for number, planes in enumerate(passes)
+        )
 
     def craft(self, data: ImageSet, budget: Budget, run: Run) -> Float[Tensor, "n c h w"]:
         """Delta of the whole set, one row per picture."""
         batches = Batches(data, run, run.mine(len(data)))
-        identity = self.identity(data, budget, run)
+        delta = self._pass(Shape(self, data, budget, run, batches.rows), batches, None)
+        if not self.coloured(data.shape[0]):
+            return delta
+        return self._pass(Shape(self, data, budget, run, batches.rows, colour=True), batches, delta[:, :1])
+
+    def _pass(self, form: Shape, batches: Batches, tied: Tensor | None) -> Float[Tensor, "n c h w"]:
+        """The change of the whole set by one pass: a surrogate, then all deltas. tied: those of the first pass."""
+        data, run, suffix = batches.data, form.run, "-colour" if form.colour else ""
+        identity = self.identity(data, form.budget, run)
         parts = list(enumerate(batches.rows.split(max(self.noise_batch // run.world, 1))))
-        form = Shape(self, data, budget, run, batches.rows)
         whole = torch.zeros(len(data), form.count, *data.shape[1:])
-        aims = [(net, self.aim(net, batches, run)) for net in _trained(self, batches, run, identity)]
-        with run.progress(f"{type(self).__name__} on {data.name}, noise", len(parts)) as tick:
+        aims = [(net, self.aim(net, batches, run)) for net in _trained(self, batches, form, identity)]
+        with run.progress(f"{type(self).__name__} on {data.name}, noise{suffix}", len(parts)) as tick:
             for number, rows in parts:
-                slot = f"noise-{run.rank}of{run.world}-{number}"
+                slot = f"noise{suffix}-{run.rank}of{run.world}-{number}"
                 kept = run.load(slot, **identity)
-                delta = kept[0]["delta"] if kept else _crafted(self, aims, batches, (number, rows), form, run)
+                first = None if tied is None else tied[rows]
+                delta = kept[0]["delta"] if kept else _crafted(self, aims, batches, (number, rows), form, first)
                 if not kept:
                     run.save(slot, {"delta": delta}, identity)
                 whole[rows] = delta.cpu()
@@ -135,36 +146,39 @@ def centres(net: Any, batches: Batches, run: Run, size: int = 512) -> Float[Tens
     return run.total(total) / run.total(count).clamp_min(1)[:, None]
 
 
-def _trained(plan: Crafted, batches: Batches, run: Run, identity: Mapping[str, Any]) -> list[Any]:
+def _trained(plan: Crafted, batches: Batches, form: Shape, identity: Mapping[str, Any]) -> list[Any]:
     """Checkpoints of one training, frozen, in evaluation mode. Process 0 writes the state, all processes read it."""
-    net, optimizer = _started(plan, batches.data, run)
-    text = f"{type(plan).__name__} on {batches.data.name}, surrogate"
-    training = Training(net, optimizer, run, text, "training", identity)
+    run, suffix = form.run, "-colour" if form.colour else ""
+    net, optimizer = _started(plan, batches.data, form)
+    text = f"{type(plan).__name__} on {batches.data.name}, surrogate{suffix}"
+    training = Training(net, optimizer, run, text, f"training{suffix}", identity)
     ends = [(i + 1) * plan.epochs // plan.checkpoints for i in range(plan.checkpoints)]
-    done = {end: run.load(f"surrogate-{end}", **identity) for end in ends if end <= training.done}
+    done = {end: run.load(f"surrogate{suffix}-{end}", **identity) for end in ends if end <= training.done}
     weights = {end: part[0] for end, part in done.items() if part}
     if len(weights) < len(done):  # a checkpoint was lost: train again from the start
-        net, optimizer = _started(plan, batches.data, run)
+        net, optimizer = _started(plan, batches.data, form)
         training.net, training.optimizer, training.done = net, optimizer, 0
     for epoch in training.epochs(plan.epochs, batches.count(plan.batch)):
-        loss = partial(_loss, plan, net, run.rng("view", "train", epoch, run.rank))
+        generator = run.rng(*form.names("view", "train", epoch), run.rank)
+        loss = partial(_loss, plan, net, form, generator)
         net.train()
-        training.learn(loss, batches.shuffled(plan.batch, "train", epoch), "layers", epoch, run.rank)
+        stream = batches.shuffled(plan.batch, *form.names("train", epoch))
+        training.learn(loss, stream, *form.names("layers", epoch), run.rank)
         if (end := epoch + 1) in ends:
             weights[end] = {name: value.clone() for name, value in net.state_dict().items()}
             if run.rank == 0:
-                run.save(f"surrogate-{end}", weights[end], identity)
-    return [_frozen(_fresh(plan, batches.data, run), weights[end]) for end in ends]
+                run.save(f"surrogate{suffix}-{end}", weights[end], identity)
+    return [_frozen(_fresh(plan, batches.data, form), weights[end]) for end in ends]
 
 
-def _started(plan: Crafted, data: ImageSet, run: Run) -> tuple[Any, torch.optim.Optimizer]:
-    net = _fresh(plan, data, run)
+def _started(plan: Crafted, data: ImageSet, form: Shape) -> tuple[Any, torch.optim.Optimizer]:
+    net = _fresh(plan, data, form)
     return net, torch.optim.SGD(net.parameters(), plan.lr, plan.momentum, weight_decay=plan.weight_decay)
 
 
-def _fresh(plan: Crafted, data: ImageSet, run: Run) -> Any:
-    with run.seeded("surrogate"):
-        return run.place(plan.network(data.shape, len(data.classes)))
+def _fresh(plan: Crafted, data: ImageSet, form: Shape) -> Any:
+    with form.run.seeded(*form.names("surrogate")):
+        return form.run.place(plan.network(data.shape, len(data.classes)))
 
 
 def _frozen(net: Any, weights: Mapping[str, Tensor]) -> Any:
@@ -172,23 +186,30 @@ def _frozen(net: Any, weights: Mapping[str, Tensor]) -> Any:
     return net.eval().requires_grad_(False)
 
 
-def _loss(plan: Crafted, net: Any, generator: torch.Generator, batch: Batch) -> Float[Tensor, ""]:
+def _loss(plan: Crafted, net: Any, form: Shape, generator: torch.Generator, batch: Batch) -> Float[Tensor, ""]:
     """Cross-entropy on clean pictures, or on their worst neighbours."""
     _, x, y = batch
-    seen = look(parts(plan.see), net, augmented(plan.augment, x, generator), y, generator)
+    seen = look(form.mixture, net, augmented(plan.augment, x, generator), y, generator)
     if plan.adversary:
         seen = worst(net, seen, y, plan.adversary, 10, generator)
     return F.cross_entropy(net(seen), y)
 
 
 def _crafted(
-    plan: Crafted, aims: Sequence[tuple[Any, Aim]], batches: Batches, part: tuple[int, Tensor], form: Shape, run: Run
+    plan: Crafted,
+    aims: Sequence[tuple[Any, Aim]],
+    batches: Batches,
+    part: tuple[int, Tensor],
+    form: Shape,
+    tied: Tensor | None,
 ) -> Float[Tensor, "b p h w"]:
     """Deltas of one batch, by signed steps that stay inside the budget and the range of pictures."""
-    number, rows = part
+    (number, rows), run = part, form.run
     x, y = batches.take(rows), run.put(batches.data.labels[rows])
-    generator, order = (run.rng(name, "noise", number, run.rank) for name in ("view", "checkpoints"))
+    generator, order = (run.rng(*form.names(name, "noise", number), run.rank) for name in ("view", "checkpoints"))
     delta = _start(plan.start, (len(rows), form.count, *x.shape[2:]), form, generator)
+    if tied is not None:
+        delta[:, :1] = run.put(tied)
     step = plan.step_size / 255
     for _ in range(plan.steps):
         gradient = _direction(plan, aims, x, y, delta, form, generator, order)

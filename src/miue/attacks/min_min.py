@@ -107,7 +107,13 @@ class Alternating(Shaped):
     def craft(self, data: ImageSet, budget: Budget, run: Run) -> Float[Tensor, "k c g g2"]:
         """Delta of the whole set. Resumes after the last finished epoch if `run` keeps state."""
         perturb.check_cells(self.cells, max(data.shape[1:]))
-        return _Alternation(self, data, budget, run).run_all()
+        first = _Alternation(self, data, budget, run)
+        first.run_all()
+        if not self.coloured(data.shape[0]):
+            return first.finished()
+        second = _Alternation(self, data, budget, run, first.delta)
+        second.run_all()
+        return second.finished()
 
     def trace(self, budget: Budget, run: Run) -> list[tuple[float, float, float]]:
         """The three numbers of `_trace.traced` after every epoch: how the surrogate's features changed.
@@ -122,10 +128,10 @@ class Alternating(Shaped):
         c, h, w = shape
         net = nets.tried(self.surrogate, shape, classes)
         rows = processes * classes if self.per == "class" else count
-        planes = self.planes(c)
-        delta = 4 * rows * planes * (self.cells**2 or h * w) * (2 if self.noise_momentum else 1)
-        state = processes * net * (2 if self.momentum else 1) + delta
-        return (2 if processes == 1 else 3) * state + net
+        plane = 4 * rows * (self.cells**2 or h * w) * (2 if self.noise_momentum else 1)
+        passes = [self.planes(c)] + [self.planes(c, True)] * self.coloured(c)
+        states = [processes * net * (2 if self.momentum else 1) + planes * plane for planes in passes]
+        return sum(states[:-1]) + (2 if processes == 1 else 3) * states[-1] + len(passes) * net
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,14 +176,19 @@ class MinMin(Classifying):
 
 
 class _Alternation:
-    """State of one run of the driver: the surrogate, the deltas of this process, and the progress."""
+    """State of one pass of the driver: the surrogate, the deltas of this process, and the progress.
 
-    def __init__(self, plan: Alternating, data: ImageSet, budget: Budget, run: Run) -> None:
+    tied: deltas of a first pass that stay, while this one makes the colour part.
+    """
+
+    def __init__(self, plan: Alternating, data: ImageSet, budget: Budget, run: Run, tied: Tensor | None = None) -> None:
         self.plan, self.data, self.budget, self.run = plan, data, budget, run
-        c, h, w = data.shape
+        h, w = data.shape[1:]
         self.mine = run.mine(len(data))
         self.batches = Batches(data, run, self.mine)
-        with run.seeded("surrogate"):
+        self.form = Shape(plan, data, budget, run, self.mine, colour=tied is not None)
+        self.suffix = "-colour" * self.form.colour
+        with run.seeded(*self.form.names("surrogate")):
             self.net = run.place(nets.build(plan.surrogate, data.shape, len(data.classes)))
         self.optimizer = torch.optim.SGD(
             self.net.parameters(), lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay
@@ -188,23 +199,23 @@ class _Alternation:
             self.owner[self.mine] = torch.arange(len(self.mine))
         rows = len(data.classes) if plan.per == "class" else len(self.mine)
         grid = (plan.cells, plan.cells) if plan.cells else (h, w)
-        self.shape = (rows, plan.planes(c), *grid)
-        self.form = Shape(plan, data, budget, run, self.mine)
+        self.shape = (rows, self.form.count, *grid)
         passes = self.batches.count(plan.batch)
         self.count = passes if plan.surrogate_steps is None else min(plan.surrogate_steps, passes)
         per_class = plan.noise_batch / run.world / max(len(data.classes), 1)
         self.group = plan.companions or (8 if per_class < 8 else 1)
         self.watched = watched(data, self.mine, run)
         self.identity = plan.identity(data, budget, run)
-        text = f"{type(plan).__name__} on {data.name}"
-        self.training = Training(self.net, self.optimizer, run, text, "checkpoint", self.identity, own=True)
-        zeros, kept = run.put(torch.zeros(self.shape)), self.training.tensors
+        text = f"{type(plan).__name__} on {data.name}{', colour' * self.form.colour}"
+        slot = f"checkpoint{self.suffix}"
+        self.training = Training(self.net, self.optimizer, run, text, slot, self.identity, own=True)
+        self.tied, zeros, kept = tied, run.put(torch.zeros(self.shape)), self.training.tensors
         self.velocity = kept.get("velocity", zeros.clone()) if plan.noise_momentum else None
-        self.delta = kept.get("delta", zeros if plan.start == "zero" else self._random(0))
+        self.delta = kept.get("delta", self._with_tied(zeros) if plan.start == "zero" else self._random(0))
         # results of `traced`, one per epoch
         self.generation: list[tuple[float, float, float]] = self.training.facts.setdefault("generation", [])
 
-    def run_all(self) -> Float[Tensor, "k c g g2"]:
+    def run_all(self) -> None:
         plan, run, rate = self.plan, self.run, cosine(self.plan.lr, self.plan.epochs, floor=1e-6)
         moves = self.batches.count(plan.noise_batch)
         for epoch in self.training.epochs(plan.epochs, self.count, lambda step: rate(step // self.count), moves):
@@ -216,13 +227,13 @@ class _Alternation:
             moving = {} if self.velocity is None else {"velocity": self.velocity}
             self.training.tensors = {"delta": self.delta, **moving}
         if run.rank == 0:  # the same in every process
-            run.save("surrogate", self.net.state_dict(), {**self.identity, "generation": self.generation})
-        return self._finished()
+            name = f"surrogate{self.suffix}"
+            run.save(name, self.net.state_dict(), {**self.identity, "generation": self.generation})
 
     def _train_surrogate(self, epoch: int) -> None:
         """Train the surrogate for one epoch on x + delta."""
         plan, run = self.plan, self.run
-        generator = run.rng("view", "train", epoch, run.rank)
+        generator = run.rng(*self.form.names("view", "train", epoch), run.rank)
 
         def loss(batch: Batch) -> Float[Tensor, ""]:
             index, x, y = batch
@@ -232,20 +243,20 @@ class _Alternation:
             return plan.learn(self.net, look(self.form.mixture, self.net, seen, y, generator), y, generator)
 
         self.net.train()
-        stream = islice(self.batches.shuffled(plan.batch, "train", epoch), self.count)
-        self.training.learn(loss, stream, "layers", epoch, run.rank)
+        stream = islice(self.batches.shuffled(plan.batch, *self.form.names("train", epoch)), self.count)
+        self.training.learn(loss, stream, *self.form.names("layers", epoch), run.rank)
 
     def _move_deltas(self, epoch: int) -> None:
         """Take K signed steps on every delta, warm start, against the frozen surrogate in evaluation mode."""
         plan, run = self.plan, self.run
         share = epoch / max(plan.epochs, 1)
         step = (plan.step_size + share * ((plan.step_size_end or plan.step_size) - plan.step_size)) / 255
-        generator = run.rng("view", "noise", epoch, run.rank)
+        generator = run.rng(*self.form.names("view", "noise", epoch), run.rank)
         if plan.start == "anew":
             self.delta = self._random(epoch + 1)
             self.velocity = None if self.velocity is None else torch.zeros_like(self.delta)
         self.net.eval().requires_grad_(False)
-        for index, x, y in self.batches.shuffled(plan.noise_batch, "noise", epoch, group=self.group):
+        for index, x, y in self.batches.shuffled(plan.noise_batch, *self.form.names("noise", epoch), group=self.group):
             rows, inverse = self._rows(index)
             for _ in range(plan.steps):
                 leaf = self.delta[run.put(rows)].requires_grad_()
@@ -286,7 +297,13 @@ class _Alternation:
     def _random(self, epoch: int) -> Tensor:
         """Uniform random deltas; deltas of classes are the same in every process."""
         rank = self.run.rank if self.plan.per == "image" else "all"
-        return self.form.random_start(self.shape, self.run.rng("start", epoch, rank))
+        return self._with_tied(self.form.random_start(self.shape, self.run.rng(*self.form.names("start", epoch), rank)))
+
+    def _with_tied(self, planes: Tensor) -> Tensor:
+        """Planes whose first is the tied part of an earlier pass, if there was one."""
+        if self.tied is not None:
+            planes[:, :1] = self.tied
+        return planes
 
     def _rows(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Return the rows of delta that a batch moves, and for each of its pictures the index of its row among them."""
@@ -311,7 +328,7 @@ class _Alternation:
     def _stretched(self, delta: Tensor, rows: Tensor) -> Tensor:
         return stretch(self.form.joined(delta[self.run.put(rows)]), *self.data.shape[1:])
 
-    def _finished(self) -> Float[Tensor, "k c g g2"]:
+    def finished(self) -> Float[Tensor, "k c g g2"]:
         """All deltas, in data-set order."""
         delta = self.form.joined(self.delta)
         if self.plan.per == "class":

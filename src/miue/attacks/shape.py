@@ -20,6 +20,7 @@ from miue.training.mixture import parts
 
 ROUNDS = 30  # of taking class means out and clamping, which undoes some of it
 LEVEL = 1 / 255
+CHROMA = "1chroma"  # what the surrogate of the colour part looks through
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,8 @@ class Shaped(BaseAttack):
 
     channels: "luma" gives red, green and blue the same change l, so that grey pictures carry all of it. colour: grey
     levels of a second part c without luma, for trainers who look at colour alone: the change is l + c - luma(c), cut
-    off at the budget. class_gradient: weight of the mean
+    off at the budget. A second pass makes c, as long as the first and with a surrogate of its own, which sees chroma
+    alone; l stays. class_gradient: weight of the mean
     direction of its class in a batch beside a picture's own; 0: its own alone, large: nearly class-wise. groups:
     sub-groups of a class that have such a direction each; the pixels of a picture choose its group, so that pictures
     which are added later fit. balanced: the mean delta of a class is kept below one grey level, so that no pattern is
@@ -54,37 +56,53 @@ class Shaped(BaseAttack):
             raise UserError("balanced=true with per=class: the mean delta of a class is all that there is")
         parts(self.see)
 
-    def planes(self, channels: int) -> int:
-        """Planes of delta that are optimised for a picture with so many channels."""
-        return channels if self.channels == "rgb" or channels == 1 else 1 + channels * (self.colour > 0)
+    def planes(self, channels: int, colour: bool = False) -> int:
+        """Planes of delta, in the first pass or in that of the colour part, for pictures with so many channels."""
+        if colour:
+            return 1 + channels
+        return 1 if self.channels == "luma" else channels
+
+    def coloured(self, channels: int) -> bool:
+        """Whether there is a second pass: for a colour part, of pictures that have colour."""
+        return self.colour > 0 and channels > 1
 
 
 class Shape:
-    """The form of the deltas of one run: planes as they are optimised, and channels as they are added to pictures."""
+    """The form of the deltas in one pass: planes as they are optimised, and channels as they are added to pictures.
 
-    def __init__(self, plan: Shaped, data: ImageSet, budget: Budget, run: Run, mine: Int[Tensor, "m"]) -> None:
-        self.plan, self.data, self.budget, self.run, self.mine = plan, data, budget, run, mine
+    mine: rows of this process. colour: whether this is the pass of the colour part, whose first plane is the tied part
+    and stays as it is.
+    """
+
+    def __init__(
+        self, plan: Shaped, data: ImageSet, budget: Budget, run: Run, mine: Int[Tensor, "m"], colour: bool = False
+    ) -> None:
+        self.plan, self.data, self.budget, self.run, self.mine, self.colour = plan, data, budget, run, mine, colour
         self.channels = data.shape[0]
-        self.count = plan.planes(self.channels)
-        self.tied = self.count != self.channels or (plan.channels == "luma" and self.channels == 1)
+        self.count = plan.planes(self.channels, colour)
+        self.tied = plan.channels == "luma"
+        if plan.colour > budget.eps:
+            raise UserError(f"colour={plan.colour:g} is above the budget of {budget.eps:g} grey levels")
         share = torch.ones(self.count, 1, 1)
-        if self.count > self.channels:
-            if plan.colour > budget.eps:
-                raise UserError(f"colour={plan.colour:g} is above the budget of {budget.eps:g} grey levels")
+        if colour:
             share[1:] = plan.colour / budget.eps
         self.share = run.put(share)
-        self.mixture = parts(plan.see)
+        self.mixture = parts(CHROMA if colour else plan.see)
         self.group = torch.zeros(len(data), dtype=torch.long)
         if plan.groups > 1:
             for row in mine.tolist():
                 self.group[row] = zlib.crc32(data.images[row].numpy().tobytes()) % plan.groups
 
+    def names(self, *names: object) -> tuple[object, ...]:
+        """Seed names of this pass."""
+        return ("colour", *names) if self.colour else names
+
     def joined(self, planes: Float[Tensor, "b p g g2"]) -> Float[Tensor, "b c g g2"]:
         """The change of every channel, within the budget. The cut has the gradient of the plain sum."""
-        if self.count == self.channels:
+        if not self.tied:
             return planes
         tied = planes[:, :1].expand(-1, self.channels, -1, -1)
-        if self.count == 1:
+        if not self.colour:
             return tied
         colour = planes[:, 1:]
         both, unit = tied + colour - luma(colour), self.budget.unit
@@ -98,7 +116,8 @@ class Shape:
         self, planes: Float[Tensor, "b p g g2"], gradient: Float[Tensor, "b p g g2"], step: float
     ) -> Float[Tensor, "b p g g2"]:
         """One signed descent step; planes of a smaller limit take smaller steps."""
-        return perturb.signed_step(planes, gradient, step, self.budget, self.share)
+        after = perturb.signed_step(planes, gradient, step, self.budget, self.share)
+        return torch.cat([planes[:, :1], after[:, 1:]], 1) if self.colour else after
 
     def keep_in_range(self, planes: Float[Tensor, "b p h w"], x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b p h w"]:
         """The part of the planes that a picture can hold; of a tied plane, the part that one of its channels can."""
