@@ -287,6 +287,67 @@ def standing(r: dict[str, Any]) -> str:
     return "\n\n".join([*parts, *([f"In brackets: {source}. Compare the pattern, not the values."] if source else [])])
 
 
+def lasting() -> str:
+    """The default preset against every counter-measure: what clean pictures give with it, and what is kept of that."""
+    return "\n\n".join(_lasting(r) for r in every("lasting*"))
+
+
+def _lasting(r: dict[str, Any]) -> str:
+    (attack,), n, chance = r["plan"]["attacks"], r["plan"]["seeds"], r["sets"]["chance"]
+    parts = []
+    for recipe in r["plan"]["recipes"]:
+        rows = []
+        for defense in r["plan"]["defenses"]:
+            runs = [v for v in r["runs"] if v["defense"] == defense and v["recipe"] == recipe and not v["error"]]
+            clean, left = ([v for v in runs if v["attack"] == role] for role in ("clean", attack))
+            if clean and left:
+                kept = kept_share([v["best"] for v in left], [v["best"] for v in clean], chance)
+                last = (spread([v["last"] for v in of]) for of in (clean, left))
+                rows.append((f"`{defense}`", *last, spread([v["best"] for v in left]), f"{kept:.2f}"))
+        header = (f"trainer (n = {n})", "clean, last epoch", "protected, last epoch", "protected, best epoch", "kept")
+        parts.append(f"Victim `{recipe}`:\n\n{grid(header, rows)}")
+    crafts = [v["craft"] for v in r["runs"] if v.get("craft")]
+    psnr = f"PSNR {fmean(c['psnr'] for c in crafts):.1f} dB, " if crafts else ""
+    seconds = f"{fmean({c['seconds'] for c in crafts}):.0f} seconds of one core to make; " if crafts else ""
+    sets = r["sets"]
+    return "\n\n".join(parts) + (
+        "\n\nKept: share of what clean pictures teach above chance with the same defense, each at its best epoch. "
+        f"{sets['name']}: {sets['images']} pictures, tested on {sets['tested']} clean ones. {psnr}{seconds}"
+        f"mean ± standard deviation over seeds of attack and victim. {where(r)}."
+    )
+
+
+def kept_share(left: Sequence[float], clean: Sequence[float], chance: float) -> float:
+    """Mean gain over chance of protected victims, as a share of that of clean ones."""
+    return (fmean(left) - chance) / (fmean(clean) - chance)
+
+
+def photographs() -> str:
+    """Photographs at native size: what victims keep at several sizes, and what the protection costs."""
+    r = load("photos")
+    chance, rows = 0.1, []
+    for side in dict.fromkeys(v["side"] for v in r["runs"]):
+        for defense in dict.fromkeys(v["defense"] for v in r["runs"]):
+            clean, left = (
+                [v for v in r["runs"] if (v["side"], v["defense"], v["role"]) == (side, defense, role)]
+                for role in ("clean", "protected")
+            )
+            if clean and left:
+                kept = kept_share([v["best"] for v in left], [v["best"] for v in clean], chance)
+                cells = (spread([v[which] for v in of]) for of, which in ((clean, "best"), (left, "best")))
+                rows.append((f"{side}", f"`{defense}`", *cells, f"{kept:.2f}"))
+    n, outputs = len({v["seed"] for v in r["runs"]}), r["outputs"]
+    table = grid(("pixels a side", f"trainer (n = {n})", "clean, best epoch", "protected, best epoch", "kept"), rows)
+    minutes = fmean(sum(o["seconds"].values()) for o in outputs) / 60
+    return (
+        f"{table}\n\n{r['data']}, 224 px JPEG files, tested on {r['test']}. `{r['attack']}` at a canvas of "
+        f"{outputs[0]['canvas']}: {minutes:.0f} minutes, {max(o['peak_mb'] for o in outputs):.0f} MB of memory, files "
+        f"{fmean(o['growth'] for o in outputs):.1f} times as large; mean PSNR "
+        f"{fmean(o['psnr']['mean'] for o in outputs):.1f} dB, SSIM {fmean(o['ssim']['mean'] for o in outputs):.3f}. "
+        f"Victim {r['recipe']['net']}, {r['recipe']['epochs']} epochs. {where(r)}."
+    )
+
+
 def longer() -> str:
     """The attacks that the small victim does not notice, with a wider one that trains longer."""
     return standing(load("longer"))
@@ -591,6 +652,8 @@ TABLES: dict[str, Callable[[], str]] = {
         recipes,
         networks,
         standings,
+        lasting,
+        photographs,
     )
 }
 
