@@ -272,9 +272,9 @@ def test_steps_and_rates_over_a_hundred_epochs(preset: str, grows: bool, monkeyp
         rates.append(self.param_groups[0]["lr"])
         return real_step(self, *args)
 
-    def signed_step(delta, gradient, step, budget):
+    def signed_step(delta, gradient, step, budget, share):
         steps.append(step * 255)
-        return real_descent(delta, gradient, step, budget)
+        return real_descent(delta, gradient, step, budget, share)
 
     monkeypatch.setattr(torch.optim.SGD, "step", sgd_step)
     monkeypatch.setattr("miue.training.perturb.signed_step", signed_step)

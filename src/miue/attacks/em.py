@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from miue.attacks.min_min import MinMin
+from miue.attacks.min_min import LASTING, MinMin
 from miue.core.method import AttackFacts
 from miue.nets.base import Net
 
@@ -45,6 +45,7 @@ class EM(MinMin):
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "class": {"per": "class", "steps": 1, "noise_batch": 128, "stop": 0.9},
+        "lasting": {**LASTING, "surrogate_steps": None, "stop": 0.0, "augment": "flip-crop"},  # ours
         "quick": {  # ours: as much work as MI-UE's preset of this name
             "surrogate": "small-resnet:width=4",
             "epochs": 12,

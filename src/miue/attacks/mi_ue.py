@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from miue.attacks.min_min import MinMin
+from miue.attacks.min_min import LASTING, MinMin
 from miue.core.errors import UserError
 from miue.core.method import AttackFacts
 from miue.nets.base import Net
@@ -85,7 +85,7 @@ class MIUE(MinMin):
             "per_dimension": True,
             "companions": 1,
         },
-        "balanced": {**SMALL, "epochs": 24, "step_size": 2.0},
+        "lasting": {**LASTING},
         "quick": {**SMALL, "epochs": 12},
         "drawings": {**SMALL, "surrogate": "small-cnn:width=8", "epochs": 40, "steps": 2, "class_gradient": 4.0},
     }

@@ -8,7 +8,7 @@ for methods that transform pictures in another way, or train the surrogate on an
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
@@ -33,6 +33,19 @@ from miue.training.mixture import look
 from miue.training.views import augmented, flip
 
 View = Callable[[Tensor], Tensor]
+
+LASTING: Mapping[
+    str, Any
+] = {  # our presets of this name: what usual counter-measures leave; docs/log.md has the trials
+    "surrogate": "small-resnet:width=4",
+    "epochs": 36,
+    "steps": 3,
+    "step_size": 2.0,
+    "batch": 32,
+    "noise_momentum": 0.9,
+    "channels": "luma",
+    "colour": 3.0,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
