@@ -322,6 +322,23 @@ def kept_share(left: Sequence[float], clean: Sequence[float], chance: float) -> 
     return (fmean(left) - chance) / (fmean(clean) - chance)
 
 
+def measured() -> str:
+    """What `protect` says at its end of the attacks that were measured: the file in the package."""
+    content = {}
+    for path in sorted(RESULTS.glob("lasting*.json")):
+        r = load(path.stem)
+        (attack,), recipe, chance = r["plan"]["attacks"], r["plan"]["recipes"][0], r["sets"]["chance"]
+        shares = {}
+        for defense in r["plan"]["defenses"]:
+            runs = [v for v in r["runs"] if v["defense"] == defense and v["recipe"] == recipe and not v["error"]]
+            clean, left = ([v["best"] for v in runs if v["attack"] == role] for role in ("clean", attack))
+            if clean and left:
+                name = "no defense" if defense == "none" else defense
+                shares[name] = float(f"{kept_share(left, clean, chance):.2f}")
+        content[attack] = {"set": f"{r['sets']['images']} pictures of CIFAR-10", "kept": shares}
+    return json.dumps(content, indent=1) + "\n"
+
+
 def photographs() -> str:
     """Photographs at native size: what victims keep at several sizes, and what the protection costs."""
     r = load("photos")
@@ -672,7 +689,7 @@ def filled(text: str) -> str:
 def written() -> dict[Path, str]:
     """Every file that is generated, whole or in part, and what it should hold."""
     pages = {path: filled(path.read_text()) for path in (ROOT / page for page in PAGES)}
-    return pages | {catalogue.PLACE: catalogue.current()}
+    return pages | {catalogue.PLACE: catalogue.current(), catalogue.MEASURED: measured()}
 
 
 def main() -> None:

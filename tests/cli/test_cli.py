@@ -20,7 +20,7 @@ from rich.console import Console
 from miue import mi
 from miue.analysis.records import Analysis
 from miue.attacks import KNOWN
-from miue.cli import listing
+from miue.cli import catalogue, listing
 from miue.cli import main as cli
 from miue.core.method import facts
 from miue.core.run import Run
@@ -469,6 +469,19 @@ def refused(ended: Ended, *told: str) -> None:
     assert ended.err.startswith("miue: ")
     for text in told:
         assert text in ended.err, ended.err
+
+
+def test_protect_says_what_was_measured_of_its_attack(miue: Miue, folder: Path, tmp_path: Path, monkeypatch):
+    file = tmp_path / "measured.json"
+    file.write_text(
+        json.dumps({ATTACK: {"set": "9 pictures", "kept": {"gray": 0.2, "no defense": 0.1, "at:eps=4": 0.9}}})
+    )
+    monkeypatch.setattr(catalogue, "MEASURED", file)
+    told = miue("protect", folder, tmp_path / "out", "--attack", ATTACK, "-q").out
+    assert "On 9 pictures, trainers kept at most 25% of what clean pictures teach with: no defense, gray." in told
+    assert "They kept more with: at:eps=4 (90%). Your pictures may differ" in told
+    other = miue("protect", folder, tmp_path / "other", "--attack", ATTACK, "--budget", "6", "-q").out
+    assert "trainers kept" not in other
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,8 @@ from miue.training.views import augmented, flip
 
 View = Callable[[Tensor], Tensor]
 
-LASTING: Mapping[
-    str, Any
-] = {  # our presets of this name: what usual counter-measures leave; docs/log.md has the trials
+# Our presets of this name, which usual counter-measures do not undo; docs/log.md has the trials.
+LASTING: Mapping[str, Any] = {
     "surrogate": "small-resnet:width=4",
     "epochs": 36,
     "steps": 3,

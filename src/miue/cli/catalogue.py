@@ -11,11 +11,20 @@ from pathlib import Path
 from typing import Any
 
 PLACE = Path(__file__).parent.parent / "catalogue.json"
+MEASURED = Path(__file__).parent.parent / "measured.json"
 
 
 def stored() -> dict[str, Any]:
     """Read the catalogue: lines by verb ("attacks", "defenses", ...), and the "facts" of attacks by name."""
     return json.loads(PLACE.read_text(encoding="utf-8"))
+
+
+def measured(attack: str) -> dict[str, Any] | None:
+    """What was measured of an attack: "set", and by defense the share that is "kept" of what clean pictures teach.
+
+    `make docs` writes the file from the records of benchmarks. None: nothing was measured of this spelling.
+    """
+    return json.loads(MEASURED.read_text(encoding="utf-8")).get(attack) if MEASURED.exists() else None
 
 
 def current() -> str:

@@ -82,7 +82,7 @@ def _root(
 def protect(
     source: Annotated[str, typer.Argument(help="A folder of class folders, parquet, .npz, or a set such as `shapes`.")],
     out: Out,
-    attack: Attack = "mi-ue:balanced",
+    attack: Attack = "em:lasting",
     budget: Size = None,
     canvas: Canvas = None,
     split: Split = None,

@@ -58,9 +58,9 @@ RecipeName = Annotated[
 Attack = Annotated[
     str,
     typer.Option(
-        help="Method: `mi-ue:balanced`, `mi-ue:quick` (photographs, minutes on a CPU), `mi-ue:drawings` (the same for "
-        "flat shapes), `mi-ue:paper`, `mi-ue:official`, or others that `miue attacks` lists; with fields: "
-        "`mi-ue:quick,epochs=20,cells=8`; or `your_file.py:Method`."
+        help="Method: `em:lasting`, `mi-ue:lasting` (the same with MI-UE's loss), `mi-ue:quick` (a first look at "
+        "photographs), `mi-ue:drawings` (at flat shapes), `mi-ue:paper`, `mi-ue:official`, or others that `miue "
+        "attacks` lists; with fields: `em:lasting,epochs=20,see=jpeg`; or `your_file.py:Method`."
     ),
 ]
 Size = Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from shlex import quote
 from statistics import fmean, stdev
 
@@ -14,7 +14,9 @@ from rich.text import Text
 
 from miue import data, publish
 from miue.analysis.records import Analysis
+from miue.cli import catalogue
 from miue.core.files import Record
+from miue.core.types import Budget
 from miue.evaluation.detect import Detection
 from miue.evaluation.records import Outcome
 from miue.grid.leaderboard import Board
@@ -24,6 +26,7 @@ from miue.workflows.forecast import Planned
 from miue.workflows.record import RunRecord
 
 console = Console()
+HOLDS = 0.25  # largest share of what clean pictures teach that counts as protected, as in `evaluate`
 
 
 def plan(planned: Planned, json: bool) -> None:
@@ -67,8 +70,23 @@ def written(job: jobs.Job, record: RunRecord, json: bool, quiet: bool = False) -
         print(f"note: {note}")
     print(f"Keep {private} private: with it anybody can undo the protection. Keep the originals safe.")
     print("This raises the cost of training on your pictures; it does not prevent it (docs/limits.md: what breaks it).")
+    for line in _measured(job.method, record.settings.limit):
+        print(line)
     split = f" --split {quote(job.split)}" if job.split else ""
     print(f"Next: miue evaluate {quote(out)} --clean {quote(source)}{split}")
+
+
+def _measured(attack: str, budget: Budget) -> Iterator[str]:
+    """What a benchmark says of an attack with its own budget; nothing where it was not measured."""
+    if budget != Budget() or not (measured := catalogue.measured(attack)):
+        return
+    kept = sorted(measured["kept"].items(), key=lambda item: item[1])
+    holds = [name for name, share in kept if share <= HOLDS]
+    breaks = [f"{name} ({share:.0%})" for name, share in reversed(kept) if share > HOLDS]
+    limit = f"at most {HOLDS:.0%} of what clean pictures teach"
+    yield f"On {measured['set']}, trainers kept {limit} with: {', '.join(holds)}."
+    if breaks:
+        yield f"They kept more with: {', '.join(breaks)}. Your pictures may differ: evaluate them."
 
 
 def outcome(outcome: Outcome, json: bool) -> None:

@@ -36,7 +36,7 @@ class Job:
 
     source: str
     out: Path
-    method: str = "mi-ue:balanced"
+    method: str = "em:lasting"
     budget: str | None = None
     canvas: int | None = None
     seed: int = 0
@@ -132,7 +132,7 @@ def _location(source: data.Source) -> str:
 def protect(
     source: str | Path,
     out: str | Path,
-    attack: str | Attack = "mi-ue:balanced",
+    attack: str | Attack = "em:lasting",
     *,
     budget: str | Budget | None = None,
     canvas: int | None = None,
