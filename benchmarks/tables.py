@@ -23,6 +23,7 @@ from miue.analysis.ranks import spearman
 from miue.analysis.records import Analysis
 from miue.attacks import MIUE
 from miue.cli import catalogue
+from miue.cli.show import HOLDS
 from miue.core.run import Run
 from miue.core.spelling import split
 from miue.data.quality import Size
@@ -322,21 +323,43 @@ def kept_share(left: Sequence[float], clean: Sequence[float], chance: float) -> 
     return (fmean(left) - chance) / (fmean(clean) - chance)
 
 
+def kept_by_defense(r: dict[str, Any]) -> dict[str, float]:
+    """What trainers keep of one attack, by their defense, each at its best epoch, with the first victim of the plan."""
+    (attack,), recipe, shares = r["plan"]["attacks"], r["plan"]["recipes"][0], {}
+    for defense in r["plan"]["defenses"]:
+        runs = [v for v in r["runs"] if v["defense"] == defense and v["recipe"] == recipe and not v["error"]]
+        clean, left = ([v["best"] for v in runs if v["attack"] == role] for role in ("clean", attack))
+        if clean and left:
+            shares[defense] = float(f"{kept_share(left, clean, r['sets']['chance']):.2f}")
+    return shares
+
+
 def measured() -> str:
     """What `protect` says at its end of the attacks that were measured: the file in the package."""
     content = {}
     for path in sorted(RESULTS.glob("lasting*.json")):
         r = load(path.stem)
-        (attack,), recipe, chance = r["plan"]["attacks"], r["plan"]["recipes"][0], r["sets"]["chance"]
-        shares = {}
-        for defense in r["plan"]["defenses"]:
-            runs = [v for v in r["runs"] if v["defense"] == defense and v["recipe"] == recipe and not v["error"]]
-            clean, left = ([v["best"] for v in runs if v["attack"] == role] for role in ("clean", attack))
-            if clean and left:
-                name = "no defense" if defense == "none" else defense
-                shares[name] = float(f"{kept_share(left, clean, chance):.2f}")
-        content[attack] = {"set": f"{r['sets']['images']} pictures of CIFAR-10", "kept": shares}
+        kept = {"no defense" if name == "none" else name: share for name, share in kept_by_defense(r).items()}
+        content[r["plan"]["attacks"][0]] = {"set": f"{r['sets']['images']} pictures of CIFAR-10", "kept": kept}
     return json.dumps(content, indent=1) + "\n"
+
+
+def breaks() -> str:
+    """The defenses that undo the default, with the command that shows it, and those that do not."""
+    r = load("lasting")
+    kept = sorted(kept_by_defense(r).items(), key=lambda item: -item[1])
+    rows = [
+        (f"{share:.2f}", f"`miue evaluate OUT --clean PICTURES --test TEST --defense {name}`")
+        for name, share in kept
+        if share > HOLDS
+    ]
+    held = ", ".join(f"`{name}` {share:.2f}" for name, share in reversed(kept) if share <= HOLDS)
+    table = grid(("kept", "command"), rows)
+    return (
+        f"{table}\n\nAt most {HOLDS:g} is kept with: {held}. Kept: share of what clean pictures teach above chance with "
+        f"the same defense. `{r['plan']['attacks'][0]}`, {r['sets']['images']} pictures of CIFAR-10 (JPEG), "
+        f"{r['plan']['seeds']} seeds, a small victim ([all of it](results.md#what-lasts)). {where(r)}."
+    )
 
 
 def photographs() -> str:
@@ -670,6 +693,7 @@ TABLES: dict[str, Callable[[], str]] = {
         networks,
         standings,
         lasting,
+        breaks,
         photographs,
     )
 }
