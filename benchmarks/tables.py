@@ -356,8 +356,8 @@ def breaks() -> str:
     held = ", ".join(f"`{name}` {share:.2f}" for name, share in reversed(kept) if share <= HOLDS)
     table = grid(("kept", "command"), rows)
     return (
-        f"{table}\n\nAt most {HOLDS:g} is kept with: {held}. Kept: share of what clean pictures teach above chance with "
-        f"the same defense. `{r['plan']['attacks'][0]}`, {r['sets']['images']} pictures of CIFAR-10 (JPEG), "
+        f"{table}\n\nAt most {HOLDS:g} is kept with: {held}. Kept: share of what clean pictures teach above chance with"
+        f" the same defense. `{r['plan']['attacks'][0]}`, {r['sets']['images']} pictures of CIFAR-10 (JPEG), "
         f"{r['plan']['seeds']} seeds, a small victim ([all of it](results.md#what-lasts)). {where(r)}."
     )
 
