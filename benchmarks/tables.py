@@ -323,6 +323,21 @@ def kept_share(left: Sequence[float], clean: Sequence[float], chance: float) -> 
     return (fmean(left) - chance) / (fmean(clean) - chance)
 
 
+def other_victims() -> str:
+    """The default preset and other networks, without a defense."""
+    r, rows = load("other_victims"), []
+    (attack,), n = r["plan"]["attacks"], r["plan"]["seeds"]
+    for recipe in r["plan"]["recipes"]:
+        runs = [v for v in r["runs"] if v["recipe"] == recipe and not v["error"]]
+        clean, left = ([v for v in runs if v["attack"] == role] for role in ("clean", attack))
+        if clean and left:
+            kept = kept_share([v["best"] for v in left], [v["best"] for v in clean], r["sets"]["chance"])
+            cells = (spread([v["best"] for v in of]) for of in (clean, left))
+            rows.append((f"`{recipe}`", *cells, f"{kept:.2f}"))
+    table = grid((f"victim (n = {n})", "clean, best epoch", "protected, best epoch", "kept"), rows)
+    return f"{table}\n\n{r['sets']['name']}: {r['sets']['images']} pictures. {where(r)}."
+
+
 def kept_by_defense(r: dict[str, Any]) -> dict[str, float]:
     """What trainers keep of one attack, by their defense, each at its best epoch, with the first victim of the plan."""
     (attack,), recipe, shares = r["plan"]["attacks"], r["plan"]["recipes"][0], {}
@@ -694,6 +709,7 @@ TABLES: dict[str, Callable[[], str]] = {
         standings,
         lasting,
         breaks,
+        other_victims,
         photographs,
     )
 }
