@@ -338,6 +338,18 @@ def other_victims() -> str:
     return f"{table}\n\n{r['sets']['name']}: {r['sets']['images']} pictures. {where(r)}."
 
 
+def cost() -> str:
+    """What the default costs beside the default before it."""
+    r = load("cost")
+    rows = [(f"`{name}`", f"{seconds:.0f}") for name, seconds in r["medians"].items()]
+    table = grid(("attack", "processor seconds"), rows)
+    rounds = len(next(iter(r["seconds"].values())))
+    return (
+        f"{table}\n\n{r['ratio']:.1f} times. {r['data']}; six times a sixth of the epochs, medians of {rounds} in turns. "
+        f"{where(r)}."
+    )
+
+
 def kept_by_defense(r: dict[str, Any]) -> dict[str, float]:
     """What trainers keep of one attack, by their defense, each at its best epoch, with the first victim of the plan."""
     (attack,), recipe, shares = r["plan"]["attacks"], r["plan"]["recipes"][0], {}
@@ -710,6 +722,7 @@ TABLES: dict[str, Callable[[], str]] = {
         lasting,
         breaks,
         other_victims,
+        cost,
         photographs,
     )
 }

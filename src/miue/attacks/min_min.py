@@ -119,13 +119,12 @@ class Alternating(Shaped):
     def craft(self, data: ImageSet, budget: Budget, run: Run) -> Float[Tensor, "k c g g2"]:
         """Delta of the whole set. Resumes after the last finished epoch if `run` keeps state."""
         perturb.check_cells(self.cells, max(data.shape[1:]))
-        first = _Alternation(self, data, budget, run)
-        first.run_all()
-        if not self.coloured(data.shape[0]):
-            return first.finished()
-        second = _Alternation(self, data, budget, run, first.delta)
-        second.run_all()
-        return second.finished()
+        turns = _Alternation(self, data, budget, run)
+        turns.run_all()
+        if self.coloured(data.shape[0]):
+            turns = _Alternation(self, data, budget, run, tied=turns.delta)
+            turns.run_all()
+        return turns.finished()
 
     def trace(self, budget: Budget, run: Run) -> list[tuple[float, float, float]]:
         """The three numbers of `_trace.traced` after every epoch: how the surrogate's features changed.

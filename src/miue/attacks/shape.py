@@ -28,13 +28,13 @@ class Shaped(BaseAttack):
     """Options of all attacks with a surrogate.
 
     channels: "luma" gives red, green and blue the same change l, so that grey pictures carry all of it. colour: grey
-    levels of a second part c without luma, for trainers who look at colour alone: the change is l + c - luma(c), cut
-    off at the budget. A second pass makes c, as long as the first and with a surrogate of its own, which sees chroma
-    alone; l stays. class_gradient: weight of the mean
-    direction of its class in a batch beside a picture's own; 0: its own alone, large: nearly class-wise. groups:
-    sub-groups of a class that have such a direction each; the pixels of a picture choose its group, so that pictures
-    which are added later fit. balanced: the mean delta of a class is kept below one grey level, so that no pattern is
-    common to it. see: what the surrogate and the steps on delta look through (`training.mixture.parts`).
+    levels, within the budget, of a second part c without luma, for trainers who look at colour alone: the change is
+    l + c - luma(c), cut off at the budget. A second pass makes c, as long as the first and with a surrogate of its own,
+    which sees chroma alone; l stays. class_gradient: weight of the mean direction of its class in a batch beside a
+    picture's own; 0: its own alone, large: nearly class-wise. groups: sub-groups of a class that have such a direction
+    each; the pixels of a picture choose its group, so that pictures which are added later fit. balanced: the mean delta
+    of a class is kept below one grey level, so that no pattern is common to it. see: what the surrogate and the steps
+    on delta look through (`training.mixture.parts`).
     """
 
     channels: Literal["rgb", "luma"] = "rgb"
@@ -81,11 +81,9 @@ class Shape:
         self.channels = data.shape[0]
         self.count = plan.planes(self.channels, colour)
         self.tied = plan.channels == "luma"
-        if plan.colour > budget.eps:
-            raise UserError(f"colour={plan.colour:g} is above the budget of {budget.eps:g} grey levels")
         share = torch.ones(self.count, 1, 1)
         if colour:
-            share[1:] = plan.colour / budget.eps
+            share[1:] = min(plan.colour / budget.eps, 1)
         self.share = run.put(share)
         self.mixture = parts(CHROMA if colour else plan.see)
         self.group = torch.zeros(len(data), dtype=torch.long)
