@@ -345,7 +345,7 @@ def cost() -> str:
     table = grid(("attack", "processor seconds"), rows)
     rounds = len(next(iter(r["seconds"].values())))
     return (
-        f"{table}\n\n{r['ratio']:.1f} times. {r['data']}; six times a sixth of the epochs, medians of {rounds} in turns."
+        f"{table}\n\n{r['ratio']:.1f} times. {r['data']}; six sixths of the epochs, medians of {rounds} in turns."
         f" {where(r)}."
     )
 
