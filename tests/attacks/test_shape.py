@@ -197,3 +197,20 @@ def test_a_colour_part_is_at_most_the_budget(run: Run):
     data = middle(tiny())
     form = Shape(FAMILIES[0](channels="luma", colour=9.0), data, Budget(2), run, torch.arange(len(data)), colour=True)
     assert form.share.flatten().tolist() == [1, 1, 1, 1]
+
+
+def test_a_forecast_counts_both_passes():
+    method = FAMILIES[0](channels="luma", colour=2.0, colour_epochs=5)
+    whole = replace(method, epochs=20)
+    passes = {(short.epochs, short.colour > 0): times for short, times in whole.trials()}
+    assert passes == {(1, False): 15.0, (1, True): 5.0}
+    assert [times for _, times in replace(whole, colour=0.0).trials()] == [20.0]
+
+
+def test_the_pass_of_the_colour_part_has_rounds_of_its_own(tmp_path: Path):
+    data, ticks = tiny(per_class=6), []
+    for rounds in (0, 1, 4):
+        run = Stopping(tmp_path / str(rounds), 10**6)
+        FAMILIES[0](channels="luma", colour=2.0, colour_epochs=rounds)(data, Budget(8), run)
+        ticks.append(run.done)
+    assert ticks[0] * 3 == ticks[1] * 4 and ticks[2] * 4 == ticks[0] * 6  # 2 + 2, 2 + 1 and 2 + 4 rounds

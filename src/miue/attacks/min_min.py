@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal
 
@@ -59,8 +59,9 @@ class Alternating(Shaped):
     default; 0: theta is never trained. views: draws of what the surrogate sees whose gradients are summed for one step
     of delta. start: where delta begins; "anew": uniform, and again in every epoch. stop: no further epoch once the
     surrogate has this accuracy on the protected pictures; 0: never. noise_momentum: share of the earlier directions
-    that a step of delta keeps (the decay factor of Dong et al., CVPR 2018); 0: the plain signed step. What `Shaped`
-    adds holds for theta and delta alike.
+    that a step of delta keeps (the decay factor of Dong et al., CVPR 2018); 0: the plain signed step. colour_epochs:
+    rounds of the pass that makes the colour part; 0: as many as `epochs`. What `Shaped` adds holds for theta and delta
+    alike.
     """
 
     surrogate: str = "resnet18"
@@ -81,11 +82,12 @@ class Alternating(Shaped):
     start: Literal["zero", "uniform", "anew"] = "zero"
     stop: float = 0.0
     noise_momentum: float = 0.0
+    colour_epochs: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "surrogate", nets.named(self.surrogate))
-        at_least(self, epochs=1, steps=1, batch=2, noise_batch=2, cells=0, companions=0, views=1)
+        at_least(self, epochs=1, steps=1, batch=2, noise_batch=2, cells=0, companions=0, views=1, colour_epochs=0)
         check_steps(self.step_size, self.lr, self.momentum)
         at_least(self, weight_decay=0, step_size_end=0)
         if not 0 <= self.noise_momentum < 1:
@@ -133,6 +135,14 @@ class Alternating(Shaped):
         """
         kept = run.load("surrogate", plan=repr(self), budget=repr(budget), seed=run.seed)  # for any data
         return [(same, others, within) for same, others, within in kept[1].get("generation", ())] if kept else []
+
+    def trials(self) -> list[tuple[Alternating, float]]:
+        """Short versions with factors; the sum of factor x seconds forecasts the seconds of this one."""
+        tied = replace(self, epochs=1, colour=0.0)
+        if not self.colour:
+            return [(tied, float(self.epochs))]
+        coloured = self.colour_epochs or self.epochs
+        return [(tied, float(self.epochs - coloured)), (replace(self, epochs=1, colour_epochs=1), float(coloured))]
 
     def kept_bytes(self, count: int, shape: tuple[int, int, int], classes: int, processes: int) -> int:
         """Largest number of bytes that a run with `count` pictures keeps on disk, while a checkpoint is replaced."""
@@ -199,6 +209,7 @@ class _Alternation:
         self.batches = Batches(data, run, self.mine)
         self.form = Shape(plan, data, budget, run, self.mine, colour=tied is not None)
         self.suffix = "-colour" * self.form.colour
+        self.epochs = (plan.colour_epochs if self.form.colour else 0) or plan.epochs
         with run.seeded(*self.form.names("surrogate")):
             self.net = run.place(nets.build(plan.surrogate, data.shape, len(data.classes)))
         self.optimizer = torch.optim.SGD(
@@ -227,9 +238,9 @@ class _Alternation:
         self.generation: list[tuple[float, float, float]] = self.training.facts.setdefault("generation", [])
 
     def run_all(self) -> None:
-        plan, run, rate = self.plan, self.run, cosine(self.plan.lr, self.plan.epochs, floor=1e-6)
+        plan, run, rate = self.plan, self.run, cosine(self.plan.lr, self.epochs, floor=1e-6)
         moves = self.batches.count(plan.noise_batch)
-        for epoch in self.training.epochs(plan.epochs, self.count, lambda step: rate(step // self.count), moves):
+        for epoch in self.training.epochs(self.epochs, self.count, lambda step: rate(step // self.count), moves):
             if plan.stop and epoch and self._accuracy() >= plan.stop:
                 break
             self._train_surrogate(epoch)
@@ -260,7 +271,7 @@ class _Alternation:
     def _move_deltas(self, epoch: int) -> None:
         """Take K signed steps on every delta, warm start, against the frozen surrogate in evaluation mode."""
         plan, run = self.plan, self.run
-        share = epoch / max(plan.epochs, 1)
+        share = epoch / max(self.epochs, 1)
         step = (plan.step_size + share * ((plan.step_size_end or plan.step_size) - plan.step_size)) / 255
         generator = run.rng(*self.form.names("view", "noise", epoch), run.rank)
         if plan.start == "anew":
