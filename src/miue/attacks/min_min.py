@@ -44,6 +44,7 @@ LASTING: Mapping[str, Any] = {
     "noise_momentum": 0.9,
     "channels": "luma",
     "colour": 3.0,
+    "colour_epochs": 12,
 }
 
 
