@@ -299,12 +299,12 @@ def _lasting(r: dict[str, Any]) -> str:
     for recipe in r["plan"]["recipes"]:
         rows = []
         for defense in r["plan"]["defenses"]:
-            runs = [v for v in r["runs"] if v["defense"] == defense and v["recipe"] == recipe and not v["error"]]
-            clean, left = ([v for v in runs if v["attack"] == role] for role in ("clean", attack))
-            if clean and left:
+            clean, left = pairs(r, attack, recipe, defense)
+            if left:
                 kept = kept_share([v["best"] for v in left], [v["best"] for v in clean], chance)
                 last = (spread([v["last"] for v in of]) for of in (clean, left))
-                rows.append((f"`{defense}`", *last, spread([v["best"] for v in left]), f"{kept:.2f}"))
+                name = f"`{defense}`" if len(left) == n else f"`{defense}` (n = {len(left)})"
+                rows.append((name, *last, spread([v["best"] for v in left]), f"{kept:.2f}"))
         header = (f"trainer (n = {n})", "clean, last epoch", "protected, last epoch", "protected, best epoch", "kept")
         parts.append(f"Victim `{recipe}`:\n\n{grid(header, rows)}")
     crafts = [v["craft"] for v in r["runs"] if v.get("craft")]
@@ -318,6 +318,17 @@ def _lasting(r: dict[str, Any]) -> str:
     )
 
 
+Runs = list[dict[str, Any]]
+
+
+def pairs(r: dict[str, Any], attack: str, recipe: str, defense: str) -> tuple[Runs, Runs]:
+    """The clean and the protected victims with one defense, of the seeds that both have."""
+    runs = [v for v in r["runs"] if v["defense"] == defense and v["recipe"] == recipe and not v["error"]]
+    clean, left = ({v["seed"]: v for v in runs if v["attack"] == role} for role in ("clean", attack))
+    seeds = sorted(clean.keys() & left.keys())
+    return [clean[seed] for seed in seeds], [left[seed] for seed in seeds]
+
+
 def kept_share(left: Sequence[float], clean: Sequence[float], chance: float) -> float:
     """Mean gain over chance of protected victims, as a share of that of clean ones."""
     return (fmean(left) - chance) / (fmean(clean) - chance)
@@ -328,9 +339,8 @@ def other_victims() -> str:
     r, rows = load("other_victims"), []
     (attack,), n = r["plan"]["attacks"], r["plan"]["seeds"]
     for recipe in r["plan"]["recipes"]:
-        runs = [v for v in r["runs"] if v["recipe"] == recipe and not v["error"]]
-        clean, left = ([v for v in runs if v["attack"] == role] for role in ("clean", attack))
-        if clean and left:
+        clean, left = pairs(r, attack, recipe, "none")
+        if left:
             kept = kept_share([v["best"] for v in left], [v["best"] for v in clean], r["sets"]["chance"])
             cells = (spread([v["best"] for v in of]) for of in (clean, left))
             rows.append((f"`{recipe}`", *cells, f"{kept:.2f}"))
@@ -354,11 +364,15 @@ def kept_by_defense(r: dict[str, Any]) -> dict[str, float]:
     """What trainers keep of one attack, by their defense, each at its best epoch, with the first victim of the plan."""
     (attack,), recipe, shares = r["plan"]["attacks"], r["plan"]["recipes"][0], {}
     for defense in r["plan"]["defenses"]:
-        runs = [v for v in r["runs"] if v["defense"] == defense and v["recipe"] == recipe and not v["error"]]
-        clean, left = ([v["best"] for v in runs if v["attack"] == role] for role in ("clean", attack))
-        if clean and left:
+        clean, left = ([v["best"] for v in of] for of in pairs(r, attack, recipe, defense))
+        if left:
             shares[defense] = float(f"{kept_share(left, clean, r['sets']['chance']):.2f}")
     return shares
+
+
+def most_seeds(r: dict[str, Any]) -> int:
+    """Number of seeds with which the attack of a record was measured."""
+    return len({v["seed"] for v in r["runs"] if v["attack"] == r["plan"]["attacks"][0] and not v["error"]})
 
 
 def measured() -> str:
@@ -385,7 +399,7 @@ def breaks() -> str:
     return (
         f"{table}\n\nAt most {HOLDS:g} is kept with: {held}. Kept: share of what clean pictures teach above chance with"
         f" the same defense. `{r['plan']['attacks'][0]}`, {r['sets']['images']} pictures of CIFAR-10 (JPEG), "
-        f"{r['plan']['seeds']} seeds, a small victim ([all of it](results.md#what-lasts)). {where(r)}."
+        f"{most_seeds(r)} of {r['plan']['seeds']} seeds, a small victim ([all of it](results.md#what-lasts)). {where(r)}."
     )
 
 
