@@ -389,8 +389,9 @@ def breaks() -> str:
     """The defenses that undo the default, with the command that shows it, and those that do not."""
     r = load("lasting")
     kept = sorted(kept_by_defense(r).items(), key=lambda item: -item[1])
+    command = "miue evaluate OUT --clean PICTURES --test TEST"
     rows = [
-        (f"{share:.2f}", f"`miue evaluate OUT --clean PICTURES --test TEST --defense {name}`")
+        (f"{share:.2f}", f"`{command}`" if name == "none" else f"`{command} --defense {name}`")
         for name, share in kept
         if share > HOLDS
     ]
@@ -399,7 +400,8 @@ def breaks() -> str:
     return (
         f"{table}\n\nAt most {HOLDS:g} is kept with: {held}. Kept: share of what clean pictures teach above chance with"
         f" the same defense. `{r['plan']['attacks'][0]}`, {r['sets']['images']} pictures of CIFAR-10 (JPEG), "
-        f"{most_seeds(r)} of {r['plan']['seeds']} seeds, a small victim ([all of it](results.md#what-lasts)). {where(r)}."
+        f"{most_seeds(r)} of {r['plan']['seeds']} seeds, a small victim ([all of it](results.md#what-lasts)). "
+        f"{where(r)}."
     )
 
 
