@@ -105,7 +105,7 @@ class Stopping(Run):
     def progress(self, text: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
         left = self.after
 
-        def tick(note: str = "") -> None:
+        def tick(note: str = "", by: int = 1) -> None:
             nonlocal left
             left -= 1
             if left < 0:

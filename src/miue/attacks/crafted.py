@@ -108,7 +108,8 @@ class Crafted(Shaped):
         parts = list(enumerate(batches.rows.split(max(self.noise_batch // run.world, 1))))
         whole = torch.zeros(len(data), form.count, *data.shape[1:])
         aims = [(net, self.aim(net, batches, run)) for net in _trained(self, batches, form, identity)]
-        with run.progress(f"{type(self).__name__} on {data.name}, noise{suffix}", len(parts)) as tick:
+        shown = run.progress(f"{type(self).__name__} on {data.name}, noise{suffix}", len(parts))
+        with run.threads_for(*(net for net, _ in aims)), shown as tick:
             for number, rows in parts:
                 slot = f"noise{suffix}-{run.rank}of{run.world}-{number}"
                 kept = run.load(slot, **identity)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +15,9 @@ import torch
 from miue.core.errors import UserError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+SMALL = 1_000_000  # parameters: below it a second thread costs more than it brings as soon as anything else runs
+SHARED = 8  # cores of the machine for each thread of a victim, of which several run side by side
+SAMPLE = 0.4  # seconds for which other processes are watched, to see which cores are free
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,60 @@ def exact_device(device: torch.device) -> torch.device:
 def device_name(device: torch.device) -> str:
     """The product name of a device."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+
+
+@contextmanager
+def threads(most: int) -> Iterator[None]:
+    """Compute with at most so many threads inside the block, and never with more than outside of it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(min(most, before), 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def threads_of(parameters: int) -> int:
+    """The most threads that pay off for a network with so many parameters: one if it is small, else all.
+
+    A fixed rule and no trial: sums in floating point depend on the number of threads, so the same seed would give
+    another result where a trial ends otherwise.
+    """
+    return 1 if parameters < SMALL else torch.get_num_threads()
+
+
+def threads_side_by_side() -> int:
+    """The threads of one of several victims: one, and more on machines with many cores, however many run at once."""
+    return max(torch.get_num_threads() // SHARED, 1)
+
+
+def free_cores() -> int:
+    """The cores of this machine that no other process keeps busy now, at least 1. Takes half a second to look."""
+    cores = _allowed_cores()
+    if (before := _idle_and_all()) is None:
+        return cores
+    time.sleep(SAMPLE)
+    idle, whole = (after - first for after, first in zip(_idle_and_all() or before, before, strict=True))
+    return max(int(cores * idle / max(whole, 1) + 0.5), 1)
+
+
+def _allowed_cores() -> int:
+    """Cores that this process may use: its affinity, or less where a container has a quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(min(cores, int(quota) // int(period)), 1)
+    except (OSError, ValueError):  # no such group, or "max"
+        return cores
+
+
+def _idle_and_all() -> tuple[int, int] | None:
+    """Ticks of all cores since the start of the machine: idle ones, and all; None where that is not told."""
+    try:
+        ticks = [int(word) for word in Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]]
+    except (OSError, ValueError):
+        return None
+    return ticks[3] + ticks[4], sum(ticks)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
+from collections.abc import Callable
 
 
 def readable(name: str) -> str:
@@ -25,10 +26,24 @@ class Lines:
         self.start = self.printed_at = time.monotonic()
         self.note = ""
 
-    def tick(self, note: str = "") -> None:
-        self.done, self.note, now = self.done + 1, note or self.note, time.monotonic()
-        if now - self.printed_at >= 20 or self.done == self.total:
+    def tick(self, note: str = "", by: int = 1) -> None:
+        """Count `by` more as done. note: what is shown behind it from now on."""
+        self.done, self.note, now = self.done + by, note or self.note, time.monotonic()
+        if now - self.printed_at >= 20 or (by and self.done == self.total):
             self.printed_at, spent = now, now - self.start
-            left = spent / (self.done - self.first) * (self.total - self.done)
+            left = spent / max(self.done - self.first, 1) * (self.total - self.done)
             tail = f"{left:.0f} s left" if self.done < self.total else f"took {spent:.0f} s"
+            tail = tail if self.done > self.first else f"{spent:.0f} s so far"
             print(f"{self.text}: {self.done} of {self.total}, {tail} {self.note}".rstrip(), file=sys.stderr, flush=True)
+
+
+class Share:
+    """Progress that somebody else shows: the share that is done is handed on."""
+
+    def __init__(self, report: Callable[[float], None], total: int, done: int) -> None:
+        self.report, self.total, self.done = report, max(total, 1), done
+
+    def tick(self, note: str = "", by: int = 1) -> None:
+        """Count `by` more as done."""
+        self.done += by
+        self.report(self.done / self.total)

@@ -8,7 +8,7 @@ import logging
 import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,17 +24,22 @@ from torch import Tensor, nn
 
 from miue.core.device import (
     DEVICES,
+    SMALL,
     Numerics,
     accelerated,
     choose_device,
     choose_numerics,
     device_name,
     exact_device,
+    free_cores,
     global_draws,
+    threads,
+    threads_of,
+    threads_side_by_side,
 )
 from miue.core.errors import UserError, refuse_folder
 from miue.core.files import write_atomically
-from miue.core.progress import Lines, write_note
+from miue.core.progress import Lines, Share, write_note
 
 log = logging.getLogger("miue")
 
@@ -53,8 +58,14 @@ class Run:
     """Whether to show neither progress nor notes."""
     fabric: Any = field(default=None, repr=False)
     """Lightning's Fabric if `launch` started several processes; None for one process."""
+    workers: int = 1
+    """Processes in which independent victims train side by side; 0: as many as cores are free, 1 on an accelerator."""
+    report: Callable[[float], None] | None = field(default=None, repr=False, compare=False)
+    """Takes the share that is done, instead of a display of the run's own."""
 
     def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise UserError(f"{self.workers} workers: at least 1, or 0 for as many as cores are free")
         if self.device_name not in DEVICES:
             raise UserError(f"device {self.device_name!r} is unknown; allowed: {', '.join(DEVICES)}")
         # fresh networks in evaluation mode have gradients among the denormals, where a CPU is several times slower
@@ -104,6 +115,23 @@ class Run:
         on = self.numerics.precision == "bf16-mixed"
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=on)
 
+    def threads_for(self, *nets: nn.Module) -> AbstractContextManager[None]:
+        """Inside the block, no more threads than pay off for steps of these networks."""
+        if self.accelerated:
+            return nullcontext()
+        return threads(threads_of(max(sum(p.numel() for p in net.parameters()) for net in nets)))
+
+    def threads_side_by_side(self) -> AbstractContextManager[None]:
+        """Inside the block, the threads of one of several victims, whether the others run now or later."""
+        return nullcontext() if self.accelerated else threads(threads_side_by_side())
+
+    def processes_for(self, jobs: int) -> int:
+        """The number of worker processes for so many independent jobs."""
+        if jobs < 2 or self.world > 1:
+            return 1
+        free = 1 if self.accelerated or self.workers else free_cores() // threads_side_by_side()
+        return max(min(self.workers or free, jobs), 1)
+
     @cached_property
     def machine(self) -> dict[str, str]:
         """Facts that make records comparable: versions, device, threads, precision and its reason."""
@@ -113,6 +141,7 @@ class Run:
             "system": platform.platform(),
             "device": f"{self.device.type} ({device_name(self.device)}, {torch.get_num_threads()} threads)",
             "precision": f"{self.numerics.precision}: {self.numerics.reason}",
+            "threads": f"1 for networks below {SMALL:,} parameters, at most {threads_side_by_side()} for a victim",
             "processes": str(self.world),
         }
 
@@ -135,7 +164,7 @@ class Run:
 
     def reseeded(self, seed: int) -> Run:
         """A run on the same device with another seed. It saves no state."""
-        return Run(seed, self.device_name, None, self.quiet, self.fabric)
+        return Run(seed, self.device_name, None, self.quiet, self.fabric, self.workers, self.report)
 
     # -- several processes ---------------------------------------------------------------------------------------
 
@@ -218,14 +247,16 @@ class Run:
 
     @contextmanager
     def progress(self, text: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
-        """Show a bar with the time left on a terminal, else a line from time to time. Yields tick(note="")."""
-        if self.quiet or self.rank:
-            yield lambda note="": None
+        """Show a bar with the time left on a terminal, else a line from time to time. Yields tick(note="", by=1)."""
+        if self.report is not None:
+            yield Share(self.report, total, done).tick
+        elif self.quiet or self.rank:
+            yield lambda note="", by=1: None
         elif sys.stderr.isatty():
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
             left = (TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
             with Progress(*columns, *left, console=Console(stderr=True)) as bar:
                 task = bar.add_task(text, total=total, completed=done, note="")
-                yield lambda note="": bar.update(task, advance=1, **({"note": note} if note else {}))
+                yield lambda note="", by=1: bar.update(task, advance=by, **({"note": note} if note else {}))
         else:
             yield Lines(text, total, done).tick

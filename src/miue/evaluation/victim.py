@@ -52,6 +52,13 @@ def train_victim(
 
 
 def _trained(role: Role, data: ImageSet, test: ImageSet, recipe: Recipe, run: Run) -> tuple[VictimRun, Classifier]:
+    with run.threads_side_by_side():  # also where it is alone, so that the number of workers changes no result
+        return _trained_and_tested(role, data, test, recipe, run)
+
+
+def _trained_and_tested(
+    role: Role, data: ImageSet, test: ImageSet, recipe: Recipe, run: Run
+) -> tuple[VictimRun, Classifier]:
     tests, start = shown(test, recipe, run), time.monotonic()
     every = 1 if recipe.hold_out else max(recipe.epochs // CHECKS, 1)
 

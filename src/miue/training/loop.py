@@ -166,7 +166,8 @@ class Training:
         more: ticks in an epoch besides its batches.
         """
         self._steps, self._rate, ticks = steps, rate or cosine(self._peak, total * steps), steps + more
-        with self.run.progress(self.text, total * ticks, self.done * ticks) as self.tick:
+        shown = self.run.progress(self.text, total * ticks, self.done * ticks)
+        with self.run.threads_for(self.net), shown as self.tick:
             for epoch in range(self.done, total):
                 yield epoch
                 self.done = epoch + 1
