@@ -21,6 +21,12 @@ def same_draws() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No worker processes unless a test asks for them: what a test replaces is replaced in this process only."""
+    monkeypatch.setattr("miue.core.run.free_cores", lambda: 1)
+
+
 @pytest.fixture
 def run() -> Run:
     """A run on the processor that keeps nothing."""

@@ -23,7 +23,7 @@ from miue.core.types import Budget, ImageSet, Perturbation
 from miue.data import through
 from miue.data.split import holdout
 from miue.defenses import combination
-from miue.evaluation import checks, victim
+from miue.evaluation import checks, several, victim
 from miue.evaluation import evaluation as module
 from miue.evaluation import verdict as judging
 from miue.evaluation.evaluation import Evaluation
@@ -437,7 +437,7 @@ def test_noise_goes_the_way_of_the_pictures(run: Run, monkeypatch: pytest.Monkey
         seen[role] = data
         return next(r for r in runs() if r.role == role)
 
-    monkeypatch.setattr(module, "train", trained)
+    monkeypatch.setattr(several, "train", trained)
     clean = easy()
     outcome = EVALUATION(clean, easy(seed=1), marked(clean), Budget(8), run, "marked", "jpeg:quality=30")
     published = Noise()(clean, Budget(8), run.reseeded(0)).apply(clean)

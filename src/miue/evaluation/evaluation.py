@@ -13,9 +13,10 @@ from miue.core.run import Run
 from miue.core.types import Budget, ImageSet
 from miue.data import measure, through
 from miue.data.quality import Size
-from miue.evaluation.adaptive import Victim, train
+from miue.evaluation.adaptive import Victim
 from miue.evaluation.checks import check_victims, overlap_note
 from miue.evaluation.records import Outcome, Role
+from miue.evaluation.several import Job, trained
 from miue.evaluation.verdict import judge, notes
 
 KEPT = 100_000_000  # bytes: weights of one evaluation are kept by default up to this size
@@ -77,12 +78,13 @@ class Evaluation:
         if channel:
             sets = {role: through(data, channel) for role, data in sets.items()}
             size = measure(sets["clean"], sets["protected"])
-        runs = [
-            train(role, data, test, recipe, run.reseeded(run.seed + seed), run.keep, weights)
+        jobs = {
+            f"{recipe.victim}, {role}, seed {run.seed + seed}": Job(role, recipe, run.seed + seed, weights)
             for recipe in self.recipes
             for seed in range(self.seeds)
-            for role, data in sets.items()
-        ]
+            for role in sets
+        }
+        runs = trained({**sets, "test": test}, jobs, run)
         verdict, reason = judge(runs, test.chance, self.threshold, clean.chance)
         return Outcome(
             name=sets["protected"].name,
