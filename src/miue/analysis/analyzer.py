@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -22,6 +23,7 @@ from miue.core.errors import UserError
 from miue.core.files import digest, locked
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet
+from miue.core.workers import Sets, side_by_side
 from miue.data import measure
 from miue.data.quality import Size
 from miue.evaluation.records import Role
@@ -35,6 +37,7 @@ from miue.victims.recipe import Recipe
 VERSION = 1  # of the meaning of an examined victim; a higher number invalidates records on disk
 ESTIMATORS = ("ksg", "sliced", "class-conditional")
 CLEAN, NOISE = "clean pictures", "random noise"  # names of the controls
+TEST = "test pictures"  # name among the sets that workers share
 LEVELS = (0, 2, 3)  # indices of mi.known.LEVELS: no information, all of it in the label, more than the label holds
 
 
@@ -87,14 +90,18 @@ class Analyzer:
         noisy = self.noise(clean, budget, run.reseeded(0)).apply(clean)
         roles: list[Role] = ["clean", "noise", *["protected" for _ in attacks]]
         trained = {CLEAN: clean, NOISE: noisy, **attacks}
-        shown = {**trained, CLEAN: noisy}  # a picture paired with itself has infinite information
-        runs = [
-            self.examined(name, role, (clean, test, trained[name], shown[name]), rows, seed, run).model_copy(
-                update={"name": name, "role": role, "method": (methods or {}).get(name, name)}
-            )
+        jobs = {
+            f"{name}, seed {run.seed + seed}": _Job(name, role, NOISE if role == "clean" else name, seed)
             for seed in range(self.seeds)
             for name, role in zip(trained, roles, strict=True)
-        ]
+        }
+        names = list(jobs)
+
+        def tell(place: int, examined: Examined) -> None:
+            run.say(f"{names[place]}: {examined.accuracy:.1%}")
+
+        examined = side_by_side(partial(_examine, self, rows), {**trained, TEST: test}, jobs, run, "victims", tell)
+        runs = [each.model_copy(update={"method": (methods or {}).get(each.name, each.name)}) for each in examined]
         sizes = {name: size for name, data in attacks.items() if (size := measure(clean, data))}
         widths = sorted({stage.width for examined in runs for stage in examined.stages})
         return Analysis(
@@ -134,9 +141,12 @@ class Analyzer:
         digests = tuple(part.digest for part in sets)
         key = digest(VERSION, replace(self, seeds=1), digests, run.seed, seed)
         record = keep / f"{key}.json" if keep else None
-        with locked(run.keep, f"analysis-{victim}") if run.keep else nullcontext():
+        with ExitStack() as limits:
+            if run.keep:
+                limits.enter_context(locked(run.keep, f"analysis-{victim}"))
             if record and record.exists():
                 return Examined.load(record)
+            limits.enter_context(run.threads_side_by_side())
             own, start = replace(run, seed=run.seed + seed, keep=keep), time.monotonic()
             net = self._victim(trained, own, run)
             scores = [accuracy(net, Batches(part, own), own) for part in (test, trained)]
@@ -214,10 +224,27 @@ class Analyzer:
         return calibration
 
 
+@dataclass(frozen=True)
+class _Job:
+    """One victim of an analysis. shown: name of the set that is paired with the clean one; for the clean victim that is
+    the noisy one, since a picture paired with itself has infinite information."""
+
+    name: str
+    role: Role
+    shown: str
+    seed: int
+
+
+def _examine(analyzer: Analyzer, rows: Int[Tensor, "r"], sets: Sets, job: _Job, run: Run) -> Examined:
+    four = sets[CLEAN], sets[TEST], sets[job.name], sets[job.shown]
+    examined = analyzer.examined(job.name, job.role, four, rows, job.seed, run)
+    return examined.model_copy(update={"name": job.name, "role": job.role})
+
+
 def _check(clean: ImageSet, test: ImageSet, attacks: Mapping[str, ImageSet]) -> None:
     """Raise UserError if the sets do not belong together."""
     for name, data in attacks.items():
-        if name in (CLEAN, NOISE):
+        if name in (CLEAN, NOISE, TEST):
             raise UserError(f"{name!r} is the name of a control; call the attack otherwise")
         if clean.classes != data.classes or not torch.equal(clean.labels, data.labels):
             raise UserError(f"the clean set and {name} do not have the same classes and labels, row by row")
