@@ -490,6 +490,19 @@ def test_it_mends_with_retry(place: Path, miue: Callable, counted: list):
     assert [cell["state"] for cell in json.loads(out)] == ["there"] * 3
 
 
+# --- in worker processes ---
+
+
+def test_two_workers_make_the_same_records(place: Path, run: Run):
+    Path("their.py").write_text(BROKEN)
+    attacks = ["their.py:Broken", MIUE]
+    turns = work(Bench.of(planned("turns", attacks=attacks), run))
+    Path("calls").unlink()
+    side = work(Bench.of(planned("side", attacks=attacks), replace(run, workers=2)))
+    assert files("side") == files("turns") and len(side) == 4 and Path("calls").read_text() == "x"
+    assert [bool(r.error) for r in side] == [bool(r.error) for r in turns] == [False, False, True, False]
+
+
 # --- on Ray ---
 
 

@@ -137,7 +137,7 @@ class Bench:
             run = replace(self.run.reseeded(cell.seed), keep=path.with_suffix(""), quiet=True)
             start = time.monotonic()
             try:
-                with counted() as passes:
+                with counted() as passes, self.run.threads_side_by_side():
                     perturbation = attack(cell.attack)(self.clean, cell.budget or Budget(), run)
             except Exception as error:
                 _reraise_transient(error)

@@ -1,9 +1,11 @@
-"""Measuring cells one after the other, or in parallel with Ray."""
+"""Measuring cells one after the other, side by side in worker processes, or with Ray."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -12,6 +14,7 @@ from filelock import Timeout
 from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.core.types import ImageSet
+from miue.core.workers import Sets, side_by_side
 from miue.evaluation.checks import check_victims, overlap_note
 from miue.grid.bench import Bench, kept, record_path
 from miue.grid.plan import Cell, Grid
@@ -27,6 +30,44 @@ def in_turn(bench: Bench, cells: Iterable[Cell]) -> Iterator[CellRecord]:
         except Timeout:
             late.append(cell)
     yield from map(bench.measure, late)
+
+
+def in_processes(bench: Bench, cells: Iterable[Cell], ended: Callable[[CellRecord], None]) -> None:
+    """Measure cells in worker processes and hand over records as they come.
+
+    First all perturbations are made, and cells measured that need none; then the cells of the perturbations.
+    """
+    cells, sets = list(cells), {"clean": bench.clean, "test": bench.test}
+    made = {cell.perturbation: cell for cell in cells if cell.perturbation}
+    jobs = {f"{cell.attack}, seed {cell.seed}": _Job(cell.key, make=True) for cell in made.values()}
+    jobs |= {str(cell): _Job(cell.key) for cell in cells if not cell.perturbation}
+
+    def tell(place: int, result: str | CellRecord) -> None:
+        if isinstance(result, CellRecord):
+            ended(result)
+
+    task = partial(_job, bench.grid)
+    results = side_by_side(task, sets, jobs, bench.run, "perturbations and first cells", tell)
+    errors = dict(zip(made, results, strict=False))  # perturbations come first
+    rest = {str(cell): _Job(cell.key, broken=str(errors[cell.perturbation])) for cell in cells if cell.perturbation}
+    side_by_side(task, sets, rest, bench.run, "cells", tell)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """The cell with this key, or its perturbation alone. broken: the error of its attack, if there was one."""
+
+    key: str
+    make: bool = False
+    broken: str = ""
+
+
+def _job(grid: Grid, sets: Sets, job: _Job, run: Run) -> str | CellRecord:
+    bench = Bench(grid, sets["clean"], sets["test"], run)
+    cell = bench.cells[job.key]
+    if job.broken:
+        bench.broken[cell.perturbation] = job.broken
+    return bench.make(cell) if job.make else bench.measure(cell)
 
 
 def on_ray(bench: Bench, cells: Iterable[Cell]) -> Iterator[CellRecord]:
@@ -97,11 +138,18 @@ def work(bench: Bench, shard: tuple[int, int] = (1, 1), retry: bool = False, ray
     if overlap := overlap_note(bench.test, bench.clean):
         bench.run.say(overlap)
     bench.run.say(f"{len(cells)} cells: {len(records)} there, {len(missing)} to measure, in {bench.grid.out}")
-    with bench.run.progress("grid", len(cells), len(records)) as tick:
-        for record in (on_ray if ray else in_turn)(bench, missing):
-            records[record.key] = record
-            name = bench.cells[record.key]
-            if record.error:
-                bench.run.say(f"failed: {name}: {record.error}")
-            tick(f"{name}: " + (f"{record.victim.last:.1%}" if record.victim else "failed"))
+
+    def ended(record: CellRecord) -> str:
+        records[record.key] = record
+        name = bench.cells[record.key]
+        if record.error:
+            bench.run.say(f"failed: {name}: {record.error}")
+        return f"{name}: " + (f"{record.victim.last:.1%}" if record.victim else "failed")
+
+    if not ray and bench.run.processes_for(len(missing)) > 1:
+        in_processes(bench, missing, lambda record: bench.run.say(ended(record)))
+    else:
+        with bench.run.progress("grid", len(cells), len(records)) as tick:
+            for record in (on_ray if ray else in_turn)(bench, missing):
+                tick(ended(record))
     return [records[cell.key] for cell in cells]
