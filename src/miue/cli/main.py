@@ -45,6 +45,7 @@ from miue.cli.options import (
     TestSplit,
     Threshold,
     Victims,
+    Workers,
 )  # fmt: skip
 from miue.core.errors import UserError
 from miue.core.progress import readable
@@ -158,6 +159,7 @@ def evaluate(
     canvas: SameCanvas = None,
     seed: Seed = 0,
     device: Device = "auto",
+    workers: Workers = 0,
     config: Config = None,
     quiet: Quiet = False,
     json: Json = False,
@@ -183,7 +185,7 @@ def evaluate(
         test_split=test_split,
         canvas=canvas,
         keep_victims=keep_victims,
-        run=Run(seed, device, quiet=quiet),
+        run=Run(seed, device, quiet=quiet, workers=workers),
     )
     show.outcome(outcome, json)
     raise typer.Exit(0 if outcome.verdict == "protected" else FAILED_CHECKS)
@@ -231,6 +233,7 @@ def analyze(
     canvas: SameCanvas = None,
     seed: Seed = 0,
     device: Device = "auto",
+    workers: Workers = 0,
     config: Config = None,
     quiet: Quiet = False,
     json: Json = False,
@@ -245,7 +248,7 @@ def analyze(
     from miue.core.run import Run
     from miue.victims.recipes import recipe
 
-    run, given = Run(seed, device, quiet=quiet), {"estimators": estimator} if estimator else {}
+    run, given = Run(seed, device, quiet=quiet, workers=workers), {"estimators": estimator} if estimator else {}
     if figures_folder:
         figures.ready(figures_folder, [*outs, Path(clean)])
     analysis = miue.analyze(
@@ -310,6 +313,7 @@ def grid_command(
     retry: Annotated[bool, typer.Option("--retry", help="Measure cells that failed once more.")] = False,
     ray: Annotated[bool, typer.Option("--ray", help="Share the cells among the workers of Ray.")] = False,
     device: Device = "auto",
+    workers: Workers = 0,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -322,7 +326,7 @@ def grid_command(
     from miue.grid import bench as grid
     from miue.grid import workers
 
-    run, wanted = Run(device_name=device, quiet=quiet), grid.Grid.from_file(plan)
+    run, wanted = Run(device_name=device, quiet=quiet, workers=workers), grid.Grid.from_file(plan)
     if only_show:
         show.board(grid.standing(wanted, run), json)
         return

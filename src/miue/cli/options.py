@@ -32,6 +32,14 @@ Config = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda or mps.")]
 Seed = Annotated[int, typer.Option(help="The same seed on the same kind of machine gives the same result.")]
+Workers = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        show_default=False,
+        help="Processes in which victims train side by side [as many as cores are free; 1 on an accelerator].",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no remarks.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Split = Annotated[str | None, typer.Option(help="Which split, where the source has train, test and so on.")]
