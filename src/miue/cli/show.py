@@ -83,10 +83,11 @@ def _measured(attack: str, budget: Budget) -> Iterator[str]:
     kept = sorted(measured["kept"].items(), key=lambda item: item[1])
     holds = [name for name, share in kept if share <= HOLDS]
     breaks = [f"{name} ({share:.0%})" for name, share in reversed(kept) if share > HOLDS]
-    limit = f"at most {HOLDS:.0%} of what clean pictures teach"
-    yield f"On {measured['set']}, trainers kept {limit} with: {', '.join(holds)}."
+    taught = f"of what clean pictures teach on {measured['set']}"
+    if holds:
+        yield f"Trainers kept at most {HOLDS:.0%} {taught} with: {', '.join(holds)}."
     if breaks:
-        yield f"They kept more with: {', '.join(breaks)}. Your pictures may differ: evaluate them."
+        yield f"Trainers kept more {taught} with: {', '.join(breaks)}. Your pictures may differ: evaluate them."
 
 
 def outcome(outcome: Outcome, json: bool) -> None:
