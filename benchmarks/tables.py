@@ -395,10 +395,10 @@ def breaks() -> str:
         for name, share in kept
         if share > HOLDS
     ]
-    held = ", ".join(f"`{name}` {share:.2f}" for name, share in reversed(kept) if share <= HOLDS)
+    held = ", ".join(f"`{name}` {share:.2f}" for name, share in reversed(kept) if share <= HOLDS) or "nothing else"
     table = grid(("kept", "command"), rows)
     return (
-        f"{table}\n\nAt most {HOLDS:g} is kept with: {held or 'nothing else'}. Kept: share of what clean pictures teach above chance with"
+        f"{table}\n\nAt most {HOLDS:g} is kept with: {held}. Kept: share of what clean pictures teach above chance with"
         f" the same defense. `{r['plan']['attacks'][0]}`, {r['sets']['images']} pictures of CIFAR-10 (JPEG), "
         f"{most_seeds(r)} of {r['plan']['seeds']} seeds, a small victim ([all of it](results.md#what-lasts)). "
         f"{where(r)}."
