@@ -324,17 +324,17 @@ def grid_command(
     from miue.cli import show
     from miue.core.run import Run
     from miue.grid import bench as grid
-    from miue.grid import workers
+    from miue.grid.workers import parse_shard, work
 
     run, wanted = Run(device_name=device, quiet=quiet, workers=workers), grid.Grid.from_file(plan)
     if only_show:
         show.board(grid.standing(wanted, run), json)
         return
-    part, bench = workers.parse_shard(shard), grid.Bench.of(wanted, run)
+    part, bench = parse_shard(shard), grid.Bench.of(wanted, run)
     if dry_run:
         show.cells(bench.states(part), json)
         return
-    records = workers.work(bench, part, retry, ray)
+    records = work(bench, part, retry, ray)
     show.board(grid.standing(wanted, run), json)
     raise typer.Exit(FAILED_INPUTS if any(record.error for record in records) else 0)
 
