@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from miue import nets
@@ -27,7 +27,7 @@ from miue.core.types import Budget, ImageSet
 from miue.training import perturb
 from miue.training.batches import Batch, Batches
 from miue.training.loop import Training, check_steps
-from miue.training.mixture import look
+from miue.training.mixture import chroma, look
 from miue.training.perturb import worst
 from miue.training.views import Augment, augmented
 
@@ -75,7 +75,7 @@ class Crafted(Shaped):
 
     @abstractmethod
     def aim(self, net: Any, batches: Batches, run: Run) -> Aim:
-        """Loss that delta descends against this trained, frozen network."""
+        """Loss that delta descends against this trained, frozen network. batches: pictures of the kind it knows."""
 
     def trials(self) -> list[tuple[Crafted, float]]:
         """Two short versions with factors; the sum of factor x seconds forecasts the seconds of this one."""
@@ -107,7 +107,8 @@ class Crafted(Shaped):
         identity = self.identity(data, form.budget, run)
         parts = list(enumerate(batches.rows.split(max(self.noise_batch // run.world, 1))))
         whole = torch.zeros(len(data), form.count, *data.shape[1:])
-        aims = [(net, self.aim(net, batches, run)) for net in _trained(self, batches, form, identity)]
+        known = _InChroma(data, run, batches.rows) if form.colour else batches
+        aims = [(net, self.aim(net, known, run)) for net in _trained(self, batches, form, identity)]
         shown = run.progress(f"{type(self).__name__} on {data.name}, noise{suffix}", len(parts))
         with run.threads_for(*(net for net, _ in aims)), shown as tick:
             for number, rows in parts:
@@ -136,6 +137,13 @@ class OnNet(Crafted):
 
     def network(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         return nets.build(self.surrogate, shape, classes)
+
+
+class _InChroma(Batches):
+    """The pictures as the surrogate of the colour part knows them."""
+
+    def take(self, index: Int[Tensor, "b"]) -> Float[Tensor, "b c h w"]:
+        return chroma(super().take(index))
 
 
 @torch.no_grad()

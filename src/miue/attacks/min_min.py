@@ -242,7 +242,7 @@ class _Alternation:
         plan, run, rate = self.plan, self.run, cosine(self.plan.lr, self.epochs, floor=1e-6)
         moves = self.batches.count(plan.noise_batch)
         for epoch in self.training.epochs(self.epochs, self.count, lambda step: rate(step // self.count), moves):
-            if plan.stop and epoch and self._accuracy() >= plan.stop:
+            if plan.stop and epoch and self._accuracy(epoch) >= plan.stop:
                 break
             self._train_surrogate(epoch)
             self._move_deltas(epoch)
@@ -296,19 +296,24 @@ class _Alternation:
             self.delta = self.form.balance(self.delta)
         self.net.requires_grad_(True)
 
-    @torch.no_grad()
-    def _accuracy(self) -> float:
-        """Accuracy of the surrogate on all protected pictures, without augmentation."""
+    def _accuracy(self, epoch: int) -> float:
+        """Accuracy of the surrogate on all protected pictures, through its mixture but without augmentation."""
         self.net.eval()
         right = torch.zeros((), device=self.run.device)
+        generator = self.run.rng(*self.form.names("view", "accuracy", epoch), self.run.rank)
         for index, x, y in self.batches.in_order(self.plan.noise_batch):
             seen = perturb.add(x, self._stretched(self.delta, self.owner[index]))
-            right += (self.net(seen).argmax(1) == y).sum()
+            seen = look(self.form.mixture, self.net, seen, y, generator)
+            with torch.no_grad():  # an adversary in the mixture needs gradients
+                right += (self.net(seen).argmax(1) == y).sum()
         return float(self.run.total(right)) / len(self.data)
 
     def _trace(self) -> None:
-        """Record the surrogate's features of some protected pictures if state is kept; deltas do not depend on it."""
-        if self.run.keep is None or self.run.rank:
+        """Record the surrogate's features of some protected pictures if state is kept; deltas do not depend on it.
+
+        Not in the pass of the colour part, whose surrogate does not know pictures with luminance.
+        """
+        if self.run.keep is None or self.run.rank or self.form.colour:
             return
 
         def see(rows: Tensor) -> Tensor:

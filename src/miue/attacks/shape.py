@@ -25,7 +25,7 @@ CHROMA = "1chroma"  # what the surrogate of the colour part looks through
 
 @dataclass(frozen=True, kw_only=True)
 class Shaped(BaseAttack):
-    """Options of all attacks with a surrogate.
+    """Options of all attacks with one of the two drivers: those with a surrogate, except GUE.
 
     channels: "luma" gives red, green and blue the same change l, so that grey pictures carry all of it. colour: grey
     levels, within the budget, of a second part c without luma, for trainers who look at colour alone: the change is
@@ -52,7 +52,10 @@ class Shaped(BaseAttack):
             raise UserError(f"colour={self.colour:g}: grey levels, 0 or more, and only beside channels=luma")
         if self.groups > 1 and not self.class_gradient:
             raise UserError(f"groups={self.groups} has no effect without class_gradient; 10 is a usual weight")
-        if self.balanced and getattr(self, "per", "image") == "class":
+        whole = getattr(self, "per", "image") == "class"
+        if self.groups > 1 and whole:
+            raise UserError(f"groups={self.groups} with per=class: a class has one delta and no sub-groups")
+        if self.balanced and whole:
             raise UserError("balanced=true with per=class: the mean delta of a class is all that there is")
         parts(self.see)
 
@@ -136,12 +139,17 @@ class Shape:
     def balance(self, planes: Float[Tensor, "m p g g2"]) -> Float[Tensor, "m p g g2"]:
         """Deltas of this process without the means of their classes; |mean| is below half a grey level.
 
-        A class whose deltas are too few or too alike for that keeps what is left after some rounds.
+        A class whose deltas are too few or too alike for that keeps what is left after some rounds; one of a single
+        picture keeps its delta. The pass of the colour part leaves the tied plane.
         """
         y, k = self.run.put(self.data.labels[self.mine]), len(self.data.classes)
         limit = self.share * self.budget.unit
+        single = self.run.put(self.data.labels.bincount(minlength=k) == 1)
         for _ in range(ROUNDS):
             mean = perturb.class_means(planes, y, k, self.run.total)
+            mean[single] = 0
+            if self.colour:
+                mean[:, :1] = 0
             if mean.abs().max() < LEVEL / 2:
                 break
             planes = torch.minimum(torch.maximum(planes - mean[y], -limit), limit)
