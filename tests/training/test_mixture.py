@@ -50,6 +50,7 @@ def test_with_shares_the_rest_is_plain():
         ("grey", "is no view; the views are plain, gray"),
         ("gray+", "'' is no view"),
         ("0.5gray+chroma", "has a share"),
+        ("0gray+chroma", "a share of 0; leave it out"),
         ("0.6gray+0.6chroma", "at most 1"),
         ("jpeg0.5", "allowed is from 1 to 100"),
         ("gray3", "allowed is none"),
