@@ -139,6 +139,8 @@ def test_refusals(tmp_path: Path, run: Run):
             Adaptive(recipe=FAST, tried=tried)
     with pytest.raises(UserError, match="defense 'jpg' is unknown"):
         Adaptive(recipe=FAST, tried=("none", "jpg"))
+    with pytest.raises(UserError, match="adaptive chooses among defenses of its own"):
+        victim_of(FAST, "gray+adaptive")
     adaptive = Adaptive(recipe=FAST, tried=("none", "gray"))
     with pytest.raises(UserError, match="has one picture"):
         check_victims([adaptive], easy(), tiny(lone=True, seed=2), run)

@@ -41,10 +41,10 @@ class Adaptive:
     """A victim by a recipe with each of `tried` in turn, of which the one that is best on clean pictures counts.
 
     No slot of a recipe can say that, because a slot sees one training. The choice is by accuracy after the last epoch
-    on a part of the clean test set, about 100 pictures of every class, half of them if there are fewer; equals: the
-    first. The victim is then trained once more as was chosen, and measured on the rest. Every role and every seed
-    chooses for itself, so the clean control is adaptive, too. Combinations that refuse a set, as `chroma` refuses
-    greyscale ones, are left out. Raises UserError if a combination cannot be used at all.
+    on a part of the clean test set, about 100 pictures of every class, half of them where there are fewer than 200;
+    equals: the first. The victim is then trained once more as was chosen, and measured on the rest. Every role and
+    every seed chooses for itself, so the clean control is adaptive, too. Combinations that refuse a set, as `chroma`
+    refuses greyscale ones, are left out. Raises UserError if a combination cannot be used at all.
     """
 
     recipe: Recipe
@@ -94,6 +94,8 @@ Victim = Recipe | Adaptive
 
 def victim_of(recipe: Recipe, defense: str) -> Victim:
     """The victim that a recipe gives with a defense: "gray+jpeg:quality=10", "none" or "adaptive"."""
+    if NAME in (parts := defense.split("+")) and len(parts) > 1:
+        raise UserError(f"{defense}: {NAME} chooses among defenses of its own; give it alone")
     return Adaptive(recipe=recipe) if defense == NAME else defended(recipe, defense)
 
 
