@@ -71,6 +71,7 @@ def main() -> None:
                 "growth": written.bytes_out / written.bytes_in,
                 "psnr": written.psnr and written.psnr.model_dump(),
                 "ssim": written.ssim and written.ssim.model_dump(),
+                # of the whole process so far: only before the first victim is it that of protecting
                 "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             }
         )

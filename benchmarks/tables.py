@@ -424,7 +424,7 @@ def photographs() -> str:
     minutes = fmean(sum(o["seconds"].values()) for o in outputs) / 60
     return (
         f"{table}\n\n{r['data']}, 224 px JPEG files, tested on {r['test']}. `{r['attack']}` at a canvas of "
-        f"{outputs[0]['canvas']}: {minutes:.0f} minutes, {max(o['peak_mb'] for o in outputs):.0f} MB of memory, files "
+        f"{outputs[0]['canvas']}: {minutes:.0f} minutes, {outputs[0]['peak_mb']:.0f} MB of memory, files "
         f"{fmean(o['growth'] for o in outputs):.1f} times as large; mean PSNR "
         f"{fmean(o['psnr']['mean'] for o in outputs):.1f} dB, SSIM {fmean(o['ssim']['mean'] for o in outputs):.3f}. "
         f"Victim {r['recipe']['net']}, {r['recipe']['epochs']} epochs. {where(r)}."
