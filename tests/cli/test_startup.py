@@ -114,7 +114,10 @@ def test_verifying_imports_torch_and_no_more(published: tuple[Path, list[str]]):
 
 @pytest.mark.parametrize(
     "words",
-    [("detect",), ("evaluate", "--victim", "small-cnn:width=4", "--recipe", "quick:epochs=1", "--seeds", "1")],
+    [
+        ("detect",),
+        ("evaluate", "--victim", "small-cnn:width=4", "--recipe", "quick:epochs=1", "--seeds", "1", "--workers", "1"),
+    ],
     ids=lambda words: words[0],
 )
 def test_training_imports_what_the_optimizer_needs_and_no_more(published: tuple[Path, list[str]], words: tuple):
