@@ -14,8 +14,8 @@ from miue import nets
 from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.training import jpeg as codec
-from miue.training.colour import luma
-from miue.training.mixture import VIEWS, chroma, cloud, look, parts
+from miue.training.colour import chroma, luma
+from miue.training.mixture import VIEWS, cloud, look, parts
 
 
 def pictures(count: int = 4, side: int = 32, channels: int = 3) -> Tensor:

@@ -17,6 +17,16 @@ def luma(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 h w"]:
     return x if x.shape[1] == 1 else torch.einsum("j,njhw->nhw", YIQ[0].to(x), x)[:, None]
 
 
+def with_luma(x: Float[Tensor, "n c h w"], light: Tensor | float) -> Float[Tensor, "n c h w"]:
+    """The pictures with another luma: clamp(x - Y + light, 0, 1)."""
+    return (x - luma(x) + light).clamp(0, 1)
+
+
+def chroma(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """The pictures without their luminance: a mid-grey in its place."""
+    return with_luma(x, 0.5)
+
+
 def coloured(x: Float[Tensor, "b c h w"], generator: torch.Generator, strength: float) -> Float[Tensor, "b c h w"]:
     """The colour part of SimCLR's augmentation at strength s.
 

@@ -38,11 +38,11 @@ def table(base: tuple[tuple[int, ...], ...], quality: int) -> Float[Tensor, "8 8
 
 
 def cosines(n: int) -> Float[Tensor, "n n"]:
-    """Matrix of the orthonormal DCT-II: row k holds the k-th cosine."""
+    """Matrix of the orthonormal DCT-II in float64: row k holds the k-th cosine."""
     k = torch.arange(n, dtype=torch.float64)
     rows = torch.cos(math.pi * k[:, None] * (2 * k[None, :] + 1) / (2 * n)) * math.sqrt(2 / n)
     rows[0] /= math.sqrt(2)
-    return rows.float()
+    return rows
 
 
 def jpeg(x: Float[Tensor, "b c h w"], quality: int, rounded: bool = True) -> Float[Tensor, "b c h w"]:

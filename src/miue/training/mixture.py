@@ -14,17 +14,13 @@ from torch import Tensor
 
 from miue.core.errors import UserError
 from miue.training import perturb
-from miue.training.colour import luma
+from miue.training.colour import chroma, luma
 from miue.training.jpeg import jpeg
+from miue.training.views import blurred
 
 STEPS = 3  # of the adversary
 
 Rule = Callable[[Tensor, torch.Generator, float], Tensor]
-
-
-def chroma(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """The picture with its luma replaced by a mid-grey: clamp(x - luma(x) + 1/2, 0, 1)."""
-    return (x - luma(x) + 0.5).clamp(0, 1)
 
 
 def cloud(shape: tuple[int, int, int], generator: torch.Generator) -> Float[Tensor, "b 1 h w"]:
@@ -56,12 +52,7 @@ def _resize(x: Tensor, generator: torch.Generator, value: float) -> Tensor:
 
 
 def _blur(x: Tensor, generator: torch.Generator, value: float) -> Tensor:
-    reach = min(int(3 * value + 1), min(x.shape[2:]) - 1)  # mirrored at the border: at most one side
-    at = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
-    kernel = (-(at**2) / (2 * value**2)).exp()
-    kernel = (kernel / kernel.sum()).reshape(1, 1, -1, 1).repeat(x.shape[1], 1, 1, 1)
-    padded = F.pad(x, (reach,) * 4, mode="reflect")
-    return F.conv2d(F.conv2d(padded, kernel, groups=len(kernel)), kernel.mT, groups=len(kernel))
+    return blurred(x, value)
 
 
 def _shuffle(x: Tensor, generator: torch.Generator, value: float) -> Tensor:

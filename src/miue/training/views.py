@@ -5,6 +5,7 @@ Each is drawn per picture from a generator and is differentiable, so that gradie
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -26,6 +27,14 @@ def flip(x: Float[Tensor, "b c h w"], generator: torch.Generator) -> Float[Tenso
     """Mirror each picture left to right with probability 1/2. Differentiable."""
     mirrored = (torch.rand(len(x), generator=generator) < 0.5).to(x.device)
     return torch.where(mirrored[:, None, None, None], x.flip(-1), x)
+
+
+def blurred(x: Float[Tensor, "b c h w"], sigma: float) -> Float[Tensor, "b c h w"]:
+    """The pictures through a Gaussian of `sigma` pixels that reaches 3 sigma. Differentiable."""
+    from torchvision.transforms.v2 import functional  # here: it takes a second to import
+
+    reach = min(math.ceil(3 * sigma), min(x.shape[2:]) - 1)  # what is mirrored is less than a side
+    return functional.gaussian_blur(x, [2 * reach + 1] * 2, [sigma] * 2)
 
 
 def crop(x: Float[Tensor, "b c h w"], generator: torch.Generator, share: float = 1 / 8) -> Float[Tensor, "b c h w"]:

@@ -13,7 +13,7 @@ from miue.core.method import Facts
 from miue.core.run import Run
 from miue.core.types import ImageSet
 from miue.defenses.purify.smooth import Blur
-from miue.training.colour import luma
+from miue.training.colour import chroma, luma, with_luma
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +38,7 @@ class Chroma:
 
     def __call__(self, x: Float[Tensor, "n c h w"], y: Int[Tensor, "n"], run: Run) -> Float[Tensor, "n c h w"]:
         _check_colour(x.shape[1])
-        brightness = luma(x)
-        kept = Blur(sigma=self.blur)(brightness, y, run) if self.blur else 0.5
-        return (x - brightness + kept).clamp_(0, 1)
+        return with_luma(x, Blur(sigma=self.blur)(luma(x), y, run)) if self.blur else chroma(x)
 
     def check(self, data: ImageSet) -> None:
         """Raise UserError if the set is greyscale."""

@@ -13,15 +13,14 @@ from torch import Tensor
 from miue.core.errors import UserError
 from miue.core.method import Facts
 from miue.core.run import Run
+from miue.training.jpeg import cosines
 
 PART = 4096  # pictures processed at once
 
 
 def projection(side: int, kept: int) -> Float[Tensor, "side side"]:
     """D^T D for the first `kept` rows of the orthonormal DCT-II, D_ki = s_k cos(pi k (2 i + 1) / (2 side))."""
-    place = torch.arange(side, dtype=torch.float64)
-    waves = (math.pi / (2 * side) * place[:kept, None] * (2 * place + 1)).cos() * math.sqrt(2 / side)
-    waves[0] /= math.sqrt(2)
+    waves = cosines(side)[:kept]
     return (waves.T @ waves).float()
 
 

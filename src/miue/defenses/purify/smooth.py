@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -14,6 +13,7 @@ from miue.core.method import Facts
 from miue.core.run import Run
 from miue.core.types import eight_bits
 from miue.data import recoded
+from miue.training.views import blurred
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +37,7 @@ class Blur:
             raise UserError(f"blur: sigma={self.sigma:g} is not positive")
 
     def __call__(self, x: Float[Tensor, "n c h w"], y: Int[Tensor, "n"], run: Run) -> Float[Tensor, "n c h w"]:
-        from torchvision.transforms.v2 import functional  # here: it takes a second to import
-
-        reach = min(math.ceil(3 * self.sigma), min(x.shape[2:]) - 1)  # mirrored at the border: at most one side
-        return functional.gaussian_blur(x, [2 * reach + 1] * 2, [self.sigma] * 2).clamp_(0, 1)
+        return blurred(x, self.sigma).clamp_(0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
