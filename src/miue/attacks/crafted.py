@@ -26,8 +26,9 @@ from miue.core.run import Run
 from miue.core.types import Budget, ImageSet
 from miue.training import perturb
 from miue.training.batches import Batch, Batches
+from miue.training.colour import chroma
 from miue.training.loop import Training, check_steps
-from miue.training.mixture import chroma, look
+from miue.training.mixture import look
 from miue.training.perturb import worst
 from miue.training.views import Augment, augmented
 
@@ -103,7 +104,7 @@ class Crafted(Shaped):
 
     def _pass(self, form: Shape, batches: Batches, tied: Tensor | None) -> Float[Tensor, "n c h w"]:
         """The change of the whole set by one pass: a surrogate, then all deltas. tied: those of the first pass."""
-        data, run, suffix = batches.data, form.run, "-colour" if form.colour else ""
+        data, run, suffix = batches.data, form.run, form.suffix
         identity = self.identity(data, form.budget, run)
         parts = list(enumerate(batches.rows.split(max(self.noise_batch // run.world, 1))))
         whole = torch.zeros(len(data), form.count, *data.shape[1:])
@@ -157,7 +158,7 @@ def centres(net: Any, batches: Batches, run: Run, size: int = 512) -> Float[Tens
 
 def _trained(plan: Crafted, batches: Batches, form: Shape, identity: Mapping[str, Any]) -> list[Any]:
     """Checkpoints of one training, frozen, in evaluation mode. Process 0 writes the state, all processes read it."""
-    run, suffix = form.run, "-colour" if form.colour else ""
+    run, suffix = form.run, form.suffix
     net, optimizer = _started(plan, batches.data, form)
     text = f"{type(plan).__name__} on {batches.data.name}, surrogate{suffix}"
     training = Training(net, optimizer, run, text, f"training{suffix}", identity)

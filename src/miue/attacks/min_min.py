@@ -153,7 +153,7 @@ class Alternating(Shaped):
         plane = 4 * rows * (self.cells**2 or h * w) * (2 if self.noise_momentum else 1)
         passes = [self.planes(c)] + [self.planes(c, True)] * self.coloured(c)
         states = [processes * net * (2 if self.momentum else 1) + planes * plane for planes in passes]
-        return sum(states[:-1]) + (2 if processes == 1 else 3) * states[-1] + len(passes) * net
+        return sum(states[:-1]) + (2 if processes == 1 else 3) * states[-1] + net
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +209,6 @@ class _Alternation:
         self.mine = run.mine(len(data))
         self.batches = Batches(data, run, self.mine)
         self.form = Shape(plan, data, budget, run, self.mine, colour=tied is not None)
-        self.suffix = "-colour" * self.form.colour
         self.epochs = (plan.colour_epochs if self.form.colour else 0) or plan.epochs
         with run.seeded(*self.form.names("surrogate")):
             self.net = run.place(nets.build(plan.surrogate, data.shape, len(data.classes)))
@@ -230,7 +229,7 @@ class _Alternation:
         self.watched = watched(data, self.mine, run)
         self.identity = plan.identity(data, budget, run)
         text = f"{type(plan).__name__} on {data.name}{', colour' * self.form.colour}"
-        slot = f"checkpoint{self.suffix}"
+        slot = f"checkpoint{self.form.suffix}"
         self.training = Training(self.net, self.optimizer, run, text, slot, self.identity, own=True)
         self.tied, zeros, kept = tied, run.put(torch.zeros(self.shape)), self.training.tensors
         self.velocity = kept.get("velocity", zeros.clone()) if plan.noise_momentum else None
@@ -249,9 +248,8 @@ class _Alternation:
             self._trace()
             moving = {} if self.velocity is None else {"velocity": self.velocity}
             self.training.tensors = {"delta": self.delta, **moving}
-        if run.rank == 0:  # the same in every process
-            name = f"surrogate{self.suffix}"
-            run.save(name, self.net.state_dict(), {**self.identity, "generation": self.generation})
+        if run.rank == 0 and not self.form.colour:  # the same in every process; for `trace`, which reads no other
+            run.save("surrogate", self.net.state_dict(), {**self.identity, "generation": self.generation})
 
     def _train_surrogate(self, epoch: int) -> None:
         """Train the surrogate for one epoch on x + delta."""

@@ -1,4 +1,4 @@
-"""What deltas of attacks with a surrogate may look like: tied channels, colour, sub-groups, balance, views."""
+"""The form of the deltas of attacks with a surrogate: tied channels, colour, sub-groups, balance, views."""
 
 from __future__ import annotations
 
@@ -94,6 +94,11 @@ class Shape:
             for row in mine.tolist():
                 self.group[row] = zlib.crc32(data.images[row].numpy().tobytes()) % plan.groups
 
+    @property
+    def suffix(self) -> str:
+        """End of the names of state that this pass keeps."""
+        return "-colour" * self.colour
+
     def names(self, *names: object) -> tuple[object, ...]:
         """Seed names of this pass."""
         return ("colour", *names) if self.colour else names
@@ -106,8 +111,7 @@ class Shape:
         if not self.colour:
             return tied
         colour = planes[:, 1:]
-        both, unit = tied + colour - luma(colour), self.budget.unit
-        return both + (both.detach().clamp(-unit, unit) - both.detach())
+        return perturb.clamped(tied + colour - luma(colour), -self.budget.unit, self.budget.unit)
 
     def random_start(self, shape: tuple[int, ...], generator: torch.Generator) -> Float[Tensor, "*shape"]:
         """Uniform planes inside their limits."""
@@ -152,5 +156,5 @@ class Shape:
                 mean[:, :1] = 0
             if mean.abs().max() < LEVEL / 2:
                 break
-            planes = torch.minimum(torch.maximum(planes - mean[y], -limit), limit)
+            planes = (planes - mean[y]).clamp(-limit, limit)
         return planes

@@ -26,8 +26,12 @@ def add(x: Float[Tensor, "b c h w"], delta: Float[Tensor, "b c h w"]) -> Float[T
 
     With the gradient of the clamp, a delta that pushes a white pixel further up would never come back.
     """
-    y = x + delta
-    return y + (y.detach().clamp(0, 1) - y.detach())
+    return clamped(x + delta, 0, 1)
+
+
+def clamped(x: Float[Tensor, "*shape"], low: float | int, high: float | int) -> Float[Tensor, "*shape"]:
+    """The clamp of x, with the gradient of x itself."""
+    return x + (x.detach().clamp(low, high) - x.detach())
 
 
 def signed_step(
@@ -35,7 +39,7 @@ def signed_step(
     gradient: Float[Tensor, "*shape"],
     step: float,
     budget: Budget,
-    share: Tensor | None = None,
+    share: Tensor | float = 1.0,
 ) -> Float[Tensor, "*shape"]:
     """One descent step: delta - step * sign(gradient), clamped to the budget. Raises ValueError unless it is "linf".
 
@@ -43,10 +47,8 @@ def signed_step(
     """
     if budget.norm != "linf":
         raise ValueError(f"signed steps keep a budget in linf, not in {budget.norm}: the facts of the attack are wrong")
-    if share is None:
-        return (delta - step * gradient.sign()).clamp_(-budget.unit, budget.unit)
-    limit = share * budget.unit
-    return torch.minimum(torch.maximum(delta - step * share * gradient.sign(), -limit), limit)
+    limit: Any = share * budget.unit
+    return (delta - step * share * gradient.sign()).clamp(-limit, limit)
 
 
 def direction(gradient: Float[Tensor, "b *shape"]) -> Float[Tensor, "b *shape"]:
