@@ -129,8 +129,12 @@ class Run:
         """The number of worker processes for so many independent jobs."""
         if jobs < 2 or self.world > 1:
             return 1
-        free = 1 if self.accelerated or self.workers else free_cores() // threads_side_by_side()
-        return max(min(self.workers or free, jobs), 1)
+        return max(min(self.workers or self._side_by_side, jobs), 1)
+
+    @cached_property
+    def _side_by_side(self) -> int:
+        """Victims that free cores have room for. They are looked at once a run, because that takes half a second."""
+        return 1 if self.accelerated else free_cores() // threads_side_by_side()
 
     @cached_property
     def machine(self) -> dict[str, str]:

@@ -120,7 +120,7 @@ class _Pool:
         return [results[place] for place in range(len(self.jobs))]
 
     def _running(self, places: Any) -> str:
-        """What runs now, with the share of it that is done."""
+        """Names of the running jobs, each with the share of it that is done."""
         names, shares = list(self.jobs), self.shares.tolist()
         return "; ".join(f"{names[place]}: {shares[place]:.0%}" for place in places if 0 < shares[place] < 1) or " "
 
@@ -143,7 +143,7 @@ def _interrupts_for_this_process() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Start:
-    """What a worker gets when it starts."""
+    """Arguments of a worker."""
 
     sets: Sets
     shares: Float[Tensor, "j"]

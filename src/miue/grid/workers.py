@@ -38,8 +38,8 @@ def in_processes(bench: Bench, cells: Iterable[Cell], ended: Callable[[CellRecor
     First all perturbations are made, and cells measured that need none; then the cells of the perturbations.
     """
     cells, sets = list(cells), {"clean": bench.clean, "test": bench.test}
-    made = {cell.perturbation: cell for cell in cells if cell.perturbation}
-    jobs = {f"{cell.attack}, seed {cell.seed}": _Job(cell.key, make=True) for cell in made.values()}
+    first = {cell.perturbation: cell for cell in cells if cell.perturbation}
+    jobs = {f"{cell.attack}, seed {cell.seed}": _Job(cell.key, make=True) for cell in first.values()}
     jobs |= {str(cell): _Job(cell.key) for cell in cells if not cell.perturbation}
 
     def tell(place: int, result: str | CellRecord) -> None:
@@ -48,7 +48,7 @@ def in_processes(bench: Bench, cells: Iterable[Cell], ended: Callable[[CellRecor
 
     task = partial(_job, bench.grid)
     results = side_by_side(task, sets, jobs, bench.run, "perturbations and first cells", tell)
-    errors = dict(zip(made, results, strict=False))  # perturbations come first
+    errors = dict(zip(first, results, strict=False))  # perturbations come first
     rest = {str(cell): _Job(cell.key, broken=str(errors[cell.perturbation])) for cell in cells if cell.perturbation}
     side_by_side(task, sets, rest, bench.run, "cells", tell)
 
@@ -104,17 +104,12 @@ def on_ray(bench: Bench, cells: Iterable[Cell]) -> Iterator[CellRecord]:
             ray.shutdown()
 
 
-def _make(grid: Grid, clean: ImageSet, test: ImageSet, device: str, key: str) -> str:
-    bench = Bench(grid, clean, test, Run(device_name=device))
-    return bench.make(bench.cells[key])
+def _make(grid: Grid, clean: ImageSet, test: ImageSet, device: str, key: str) -> Any:
+    return _job(grid, {"clean": clean, "test": test}, _Job(key, make=True), Run(device_name=device))
 
 
-def _measure(grid: Grid, clean: ImageSet, test: ImageSet, device: str, key: str, broken: str) -> CellRecord:
-    bench = Bench(grid, clean, test, Run(device_name=device))
-    cell = bench.cells[key]
-    if broken:
-        bench.broken[cell.perturbation] = broken
-    return bench.measure(cell)
+def _measure(grid: Grid, clean: ImageSet, test: ImageSet, device: str, key: str, broken: str) -> Any:
+    return _job(grid, {"clean": clean, "test": test}, _Job(key, broken=broken), Run(device_name=device))
 
 
 def parse_shard(text: str) -> tuple[int, int]:
