@@ -301,7 +301,7 @@ def _lasting(r: dict[str, Any]) -> str:
         for defense in r["plan"]["defenses"]:
             clean, left = pairs(r, attack, recipe, defense)
             if left:
-                kept = kept_share([v["best"] for v in left], [v["best"] for v in clean], chance)
+                kept = kept_share(clean, left, chance)
                 last = (spread([v["last"] for v in of]) for of in (clean, left))
                 name = f"`{defense}`" if len(left) == n else f"`{defense}` (n = {len(left)})"
                 rows.append((name, *last, spread([v["best"] for v in left]), f"{kept:.2f}"))
@@ -329,9 +329,10 @@ def pairs(r: dict[str, Any], attack: str, recipe: str, defense: str) -> tuple[Ru
     return [clean[seed] for seed in seeds], [left[seed] for seed in seeds]
 
 
-def kept_share(left: Sequence[float], clean: Sequence[float], chance: float) -> float:
-    """Mean gain over chance of protected victims, as a share of that of clean ones."""
-    return (fmean(left) - chance) / (fmean(clean) - chance)
+def kept_share(clean: Runs, left: Runs, chance: float) -> float:
+    """Mean gain over chance of protected victims, as a share of that of clean ones, each at its best epoch."""
+    gain = [fmean(v["best"] for v in of) - chance for of in (left, clean)]
+    return gain[0] / gain[1]
 
 
 def other_victims() -> str:
@@ -341,7 +342,7 @@ def other_victims() -> str:
     for recipe in r["plan"]["recipes"]:
         clean, left = pairs(r, attack, recipe, "none")
         if left:
-            kept = kept_share([v["best"] for v in left], [v["best"] for v in clean], r["sets"]["chance"])
+            kept = kept_share(clean, left, r["sets"]["chance"])
             cells = (spread([v["best"] for v in of]) for of in (clean, left))
             rows.append((f"`{recipe}`", *cells, f"{kept:.2f}"))
     table = grid((f"victim (n = {n})", "clean, best epoch", "protected, best epoch", "kept"), rows)
@@ -364,9 +365,9 @@ def kept_by_defense(r: dict[str, Any]) -> dict[str, float]:
     """What trainers keep of one attack, by their defense, each at its best epoch, with the first victim of the plan."""
     (attack,), recipe, shares = r["plan"]["attacks"], r["plan"]["recipes"][0], {}
     for defense in r["plan"]["defenses"]:
-        clean, left = ([v["best"] for v in of] for of in pairs(r, attack, recipe, defense))
+        clean, left = pairs(r, attack, recipe, defense)
         if left:
-            shares[defense] = float(f"{kept_share(left, clean, r['sets']['chance']):.2f}")
+            shares[defense] = float(f"{kept_share(clean, left, r['sets']['chance']):.2f}")
     return shares
 
 
@@ -416,8 +417,8 @@ def photographs() -> str:
                 for role in ("clean", "protected")
             )
             if clean and left:
-                kept = kept_share([v["best"] for v in left], [v["best"] for v in clean], chance)
-                cells = (spread([v[which] for v in of]) for of, which in ((clean, "best"), (left, "best")))
+                kept = kept_share(clean, left, chance)
+                cells = (spread([v["best"] for v in of]) for of in (clean, left))
                 rows.append((f"{side}", f"`{defense}`", *cells, f"{kept:.2f}"))
     n, outputs = len({v["seed"] for v in r["runs"]}), r["outputs"]
     table = grid(("pixels a side", f"trainer (n = {n})", "clean, best epoch", "protected, best epoch", "kept"), rows)

@@ -20,7 +20,7 @@ def stored() -> dict[str, Any]:
 
 
 def measured(attack: str) -> dict[str, Any] | None:
-    """What was measured of an attack: "set", and by defense the share that is "kept" of what clean pictures teach.
+    """Figures of an attack: the "set", and by defense the share that is "kept" of what clean pictures teach.
 
     `make docs` writes the file from the records of benchmarks. None: nothing was measured of this spelling.
     """

@@ -18,6 +18,7 @@ from miue.cli import catalogue
 from miue.core.files import Record
 from miue.core.types import Budget
 from miue.evaluation.detect import Detection
+from miue.evaluation.evaluation import Evaluation
 from miue.evaluation.records import Outcome
 from miue.grid.leaderboard import Board
 from miue.grid.records import CellState
@@ -26,7 +27,7 @@ from miue.workflows.forecast import Planned
 from miue.workflows.record import RunRecord
 
 console = Console()
-HOLDS = 0.25  # largest share of what clean pictures teach that counts as protected, as in `evaluate`
+HOLDS = Evaluation.threshold  # largest share of what clean pictures teach that counts as protected
 
 
 def plan(planned: Planned, json: bool) -> None:
@@ -77,12 +78,12 @@ def written(job: jobs.Job, record: RunRecord, json: bool, quiet: bool = False) -
 
 
 def _measured(attack: str, budget: Budget) -> Iterator[str]:
-    """What a benchmark says of an attack with its own budget; nothing where it was not measured."""
+    """Lines on what trainers keep of an attack by a benchmark; none where it was not measured with this budget."""
     if budget != Budget() or not (measured := catalogue.measured(attack)):
         return
-    kept = sorted(measured["kept"].items(), key=lambda item: item[1])
-    holds = [name for name, share in kept if share <= HOLDS]
-    breaks = [f"{name} ({share:.0%})" for name, share in reversed(kept) if share > HOLDS]
+    shares = sorted(measured["kept"].items(), key=lambda item: item[1])
+    holds = [name for name, share in shares if share <= HOLDS]
+    breaks = [f"{name} ({share:.0%})" for name, share in reversed(shares) if share > HOLDS]
     taught = f"of what clean pictures teach on {measured['set']}"
     if holds:
         yield f"Trainers kept at most {HOLDS:.0%} {taught} with: {', '.join(holds)}."
