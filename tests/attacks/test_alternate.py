@@ -287,10 +287,48 @@ def test_few_classes_are_shuffled_plainly(run: Run):
     assert [s["y"].tolist() for s in plain.seen] == [s["y"].tolist() for s in chosen.seen]
 
 
+@pytest.mark.parametrize(
+    ("epochs", "restarts", "begins"),
+    [(5, 0, [0]), (6, 2, [0, 2, 4]), (5, 1, [0, 3]), (2, 3, [0, 1])],  # at most one surrogate an epoch
+)
+def test_a_surrogate_begins_anew_with_the_first_rate(
+    run: Run, monkeypatch: pytest.MonkeyPatch, epochs: int, restarts: int, begins: list[int]
+):
+    rates, fresh = dict[int, float](), list[bool]()
+    real = torch.optim.SGD.step
+
+    def step(optimizer: torch.optim.SGD, *given: object) -> object:
+        rates.setdefault(len(method.seen) // 4, optimizer.param_groups[0]["lr"])  # 4 steps of delta an epoch
+        fresh.append(not optimizer.state)
+        return real(optimizer, *given)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    method = Watching(**TINY | {"epochs": epochs}, noise_batch=9, batch=9, restarts=restarts)
+    method(tiny(per_class=6), Budget(8), run)
+    assert [epoch for epoch, rate in rates.items() if rate == method.lr] == begins
+    assert [
+        at // 2 for at, new in enumerate(fresh) if new
+    ] == begins  # 2 batches of theta an epoch; no momentum is left
+    ends = [*begins[1:], epochs]
+    assert all(rates[end - 1] <= rates[begin] for begin, end in zip(begins, ends, strict=True))
+    weights = [method.seen[4 * epoch]["weights"] for epoch in range(epochs)]
+    assert len(set(weights)) == epochs  # every surrogate is drawn for itself
+
+
+def test_the_colour_part_has_one_surrogate(run: Run, monkeypatch: pytest.MonkeyPatch):
+    begun = []
+    real = torch.optim.SGD.step
+    count = lambda optimizer, *given: begun.append(not optimizer.state) or real(optimizer, *given)  # noqa: E731
+    monkeypatch.setattr(torch.optim.SGD, "step", count)
+    tied = {"channels": "luma", "colour": 3.0, "restarts": 2, "epochs": 3}
+    MIUE(**TINY | tied, noise_batch=9, batch=9)(tiny(per_class=6), Budget(8), run)
+    assert sum(begun) == 3 + 1
+
+
 # --- resuming ---
 
 
-@pytest.mark.parametrize("options", [{}, {"noise_momentum": 0.9, "class_gradient": 1.0}])
+@pytest.mark.parametrize("options", [{}, {"noise_momentum": 0.9, "class_gradient": 1.0}, {"restarts": 2}])
 def test_resumed_after_every_epoch_it_ends_in_the_same_bytes(tmp_path: Path, run: Run, options: dict[str, float]):
     data, method = tiny(per_class=6), MIUE(**TINY | {"epochs": 4} | options, noise_batch=9, batch=9)
     whole = method(data, Budget(8), run).delta

@@ -8,6 +8,7 @@ for methods that transform pictures in another way, or train the surrogate on an
 from __future__ import annotations
 
 from abc import abstractmethod
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -45,6 +46,7 @@ LASTING: Mapping[str, Any] = {
     "channels": "luma",
     "colour": 3.0,
     "colour_epochs": 12,
+    "restarts": 2,
 }
 
 
@@ -57,7 +59,9 @@ class Alternating(Shaped):
     batch, noise_batch: pictures per step of theta and of delta, over all processes. companions: pictures of one class
     that come together in a noise batch; 0 chooses 8 where classes are so many that a random batch would hold fewer,
     else a plain shuffle. surrogate_steps: batches of theta in an epoch, at most a pass over the set, which is the
-    default; 0: theta is never trained. views: draws of what the surrogate sees whose gradients are summed for one step
+    default; 0: theta is never trained. restarts: how often theta begins anew, at equal distances and with the first
+    rate, so that delta meets young surrogates, too; never in the pass of the colour part, and at most every epoch.
+    views: draws of what the surrogate sees whose gradients are summed for one step
     of delta. start: where delta begins; "anew": uniform, and again in every epoch. stop: no further epoch once the
     surrogate has this accuracy on the protected pictures; 0: never. noise_momentum: share of the earlier directions
     that a step of delta keeps (the decay factor of Dong et al., CVPR 2018); 0: the plain signed step. colour_epochs:
@@ -79,6 +83,7 @@ class Alternating(Shaped):
     cells: int = 0
     companions: int = 0
     surrogate_steps: int | None = None
+    restarts: int = 0
     views: int = 1
     start: Literal["zero", "uniform", "anew"] = "zero"
     stop: float = 0.0
@@ -90,7 +95,7 @@ class Alternating(Shaped):
         object.__setattr__(self, "surrogate", nets.named(self.surrogate))
         at_least(self, epochs=1, steps=1, batch=2, noise_batch=2, cells=0, companions=0, views=1, colour_epochs=0)
         check_steps(self.step_size, self.lr, self.momentum)
-        at_least(self, weight_decay=0, step_size_end=0)
+        at_least(self, weight_decay=0, step_size_end=0, restarts=0)
         if not 0 <= self.noise_momentum < 1:
             raise UserError(f"noise_momentum={self.noise_momentum:g} is not a share below 1")
         if not 0 <= self.stop <= 1:
@@ -139,11 +144,14 @@ class Alternating(Shaped):
 
     def trials(self) -> list[tuple[Alternating, float]]:
         """Short versions with factors; the sum of factor x seconds forecasts the seconds of this one."""
-        tied = replace(self, epochs=1, colour=0.0)
+        tied = replace(self, epochs=1, colour=0.0, restarts=0)
         if not self.colour:
             return [(tied, float(self.epochs))]
         coloured = self.colour_epochs or self.epochs
-        return [(tied, float(self.epochs - coloured)), (replace(self, epochs=1, colour_epochs=1), float(coloured))]
+        return [
+            (tied, float(self.epochs - coloured)),
+            (replace(self, epochs=1, colour_epochs=1, restarts=0), float(coloured)),
+        ]
 
     def kept_bytes(self, count: int, shape: tuple[int, int, int], classes: int, processes: int) -> int:
         """Largest number of bytes that a run with `count` pictures keeps on disk, while a checkpoint is replaced."""
@@ -210,8 +218,10 @@ class _Alternation:
         self.batches = Batches(data, run, self.mine)
         self.form = Shape(plan, data, budget, run, self.mine, colour=tied is not None)
         self.epochs = (plan.colour_epochs if self.form.colour else 0) or plan.epochs
-        with run.seeded(*self.form.names("surrogate")):
-            self.net = run.place(nets.build(plan.surrogate, data.shape, len(data.classes)))
+        lives = 1 if self.form.colour else plan.restarts + 1
+        # epochs at which a surrogate begins, and the last one ends
+        self.begins = [-(-life * self.epochs // lives) for life in range(lives + 1)]
+        self.net = self._fresh()
         self.optimizer = torch.optim.SGD(
             self.net.parameters(), lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay
         )
@@ -238,11 +248,14 @@ class _Alternation:
         self.generation: list[tuple[float, float, float]] = self.training.facts.setdefault("generation", [])
 
     def run_all(self) -> None:
-        plan, run, rate = self.plan, self.run, cosine(self.plan.lr, self.epochs, floor=1e-6)
+        plan, run = self.plan, self.run
         moves = self.batches.count(plan.noise_batch)
-        for epoch in self.training.epochs(self.epochs, self.count, lambda step: rate(step // self.count), moves):
+        for epoch in self.training.epochs(self.epochs, self.count, self._rate, moves):
             if plan.stop and epoch and self._accuracy(epoch) >= plan.stop:
                 break
+            if epoch and epoch in self.begins:
+                self.net.load_state_dict(self._fresh(epoch).state_dict())
+                self.optimizer.state.clear()
             self._train_surrogate(epoch)
             self._move_deltas(epoch)
             self._trace()
@@ -250,6 +263,18 @@ class _Alternation:
             self.training.tensors = {"delta": self.delta, **moving}
         if run.rank == 0 and not self.form.colour:  # the same in every process; for `trace`, which reads no other
             run.save("surrogate", self.net.state_dict(), {**self.identity, "generation": self.generation})
+
+    def _fresh(self, *names: object) -> Any:
+        """A surrogate that has learned nothing."""
+        with self.run.seeded(*self.form.names("surrogate", *names)):
+            return self.run.place(nets.build(self.plan.surrogate, self.data.shape, len(self.data.classes)))
+
+    def _rate(self, step: int) -> float:
+        """The learning rate: for each surrogate a half cosine over its epochs."""
+        epoch = step // self.count
+        life = bisect_right(self.begins, epoch) - 1
+        begin, end = self.begins[life : life + 2]
+        return cosine(self.plan.lr, end - begin, floor=1e-6)(epoch - begin)
 
     def _train_surrogate(self, epoch: int) -> None:
         """Train the surrogate for one epoch on x + delta."""
