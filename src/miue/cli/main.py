@@ -47,7 +47,8 @@ from miue.cli.options import (
     Victims,
     Workers,
 )  # fmt: skip
-from miue.core.errors import UserError
+from miue.core.errors import ToldElsewhere, UserError
+from miue.core.launcher import started
 from miue.core.progress import readable
 
 FAILED_INPUTS, USAGE, FAILED_CHECKS, INTERRUPTED = 1, 2, listing.FAILED_CHECKS, 130
@@ -73,10 +74,17 @@ app = typer.Typer(
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
-) -> None: ...
+) -> None:
+    verb, place = context.invoked_subcommand, started()
+    if place and verb != "protect":
+        raise UserError(
+            f"{verb} works in one process, and {place.world} were started: start it without torchrun and srun; victims "
+            "on several machines are the work of `miue grid --ray`"
+        )
 
 
 @app.command()
@@ -133,11 +141,14 @@ def protect(
         frames=frames,  # type: ignore[arg-type]
         drop_columns=tuple(name.strip() for name in (drop_columns or "").split(",") if name.strip()),
     )
+    place = started()
     if dry_run:
-        show.plan(planned(job, run), json)
+        if place is None or place.rank == 0:
+            show.plan(planned(job.shared_by(place.world if place else 1), run), json)
         return
     record = jobs.carry_out(job, run)
-    show.written(job, record, json, quiet)
+    if place is None or place.rank == 0:
+        show.written(job, record, json, quiet)
     if record.unprotected:
         raise typer.Exit(FAILED_INPUTS)
 
@@ -355,6 +366,8 @@ def main() -> None:
         signal.signal(number, _interrupt)
     try:
         app()
+    except ToldElsewhere:
+        sys.exit(USAGE)
     except UserError as error:
         print(readable(f"miue: {error}"), file=sys.stderr)
         sys.exit(USAGE)

@@ -10,6 +10,10 @@ class UserError(Exception):
     """A mistake that the user can correct. The command line prints its message and exits with code 2."""
 
 
+class ToldElsewhere(UserError):
+    """A UserError that another process of the same run prints."""
+
+
 class Damaged(UserError):
     """A file written by miue that cannot be read back. No method and no setting is at fault."""
 

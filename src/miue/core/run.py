@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -42,6 +42,7 @@ from miue.core.files import write_atomically
 from miue.core.progress import Lines, Share, write_note
 
 log = logging.getLogger("miue")
+T = TypeVar("T")
 
 
 @dataclass
@@ -197,11 +198,17 @@ class Run:
         """The sum of a tensor over processes."""
         return table if self.world == 1 else self.fabric.all_reduce(table, reduce_op="sum")  # type: ignore[return-value]
 
+    def gathered(self, value: T) -> list[T]:
+        """A value of every process, in the order of their ranks."""
+        values: list[Any] = [value]
+        if self.world > 1:
+            values = [None] * self.world
+            torch.distributed.all_gather_object(values, value)
+        return values
+
     def least(self, value: int) -> int:
         """The smallest value over processes."""
-        if self.world == 1:
-            return value
-        return int(self.fabric.all_gather(torch.tensor(value)).min())  # type: ignore[union-attr]
+        return min(self.gathered(value))
 
     # -- saved state ---------------------------------------------------------------------------------------------
 

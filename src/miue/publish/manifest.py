@@ -11,11 +11,12 @@ from pydantic import ValidationError
 
 from miue.core.errors import Damaged, UserError
 from miue.core.files import Record, write_atomically
+from miue.core.run import Run
 from miue.core.types import Budget, Norm
 from miue.data.source import Kind
 
 AGAIN = "run the protect command that made it once more, without --overwrite"
-FINAL, PART, PLAN = "manifest.jsonl", "manifest.part.jsonl", "outputs.json"
+FINAL, PLAN = "manifest.jsonl", "outputs.json"
 
 
 class Line(Record):
@@ -66,6 +67,16 @@ class Plan(Record):
         """The plan in a private folder; None if there is none. Raises Damaged if it cannot be read."""
         path = private / PLAN
         return cls.load(path, f"{AGAIN}, which writes it anew") if path.exists() else None
+
+
+def part_name(run: Run) -> str:
+    """Name of the manifest that this process writes line by line, until all of it is merged."""
+    return "manifest.part.jsonl" if run.world == 1 else f"manifest.part-{run.rank}of{run.world}.jsonl"
+
+
+def parts_of(private: Path) -> list[Path]:
+    """Manifests of the processes of a run that has not ended, oldest first."""
+    return sorted(private.glob("manifest.part*.jsonl"), key=lambda path: (path.stat().st_mtime_ns, path.name))
 
 
 def read_lines(path: Path) -> tuple[list[Line], int]:

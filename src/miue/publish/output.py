@@ -13,7 +13,7 @@ from miue.core.errors import UserError, refuse_folder
 from miue.core.progress import readable
 from miue.data.folder import NOTICE, folders_of, twins
 from miue.data.source import Source
-from miue.publish.manifest import FINAL, PART, PLAN, Plan
+from miue.publish.manifest import FINAL, PLAN, Plan, parts_of
 
 NOTICE_TEXT = """# Protected pictures
 
@@ -46,8 +46,8 @@ def check_output(source_location: str | Path, out: Path, private: Path, overwrit
         raise UserError(
             f"{links[0]}: is a link, and nothing is written through links; remove it or choose another output folder"
         )
-    for name in ("run.json", FINAL, PART, PLAN):
-        refuse_folder(private / name)
+    for path in (private / "run.json", private / FINAL, private / PLAN, *parts_of(private)):
+        refuse_folder(path)
     previous = _fingerprint(private)
     if overwrite:
         ours = _ours(out, private)
@@ -145,5 +145,5 @@ def clear_output(out: Path, private: Path) -> None:
     for root, _, _ in os.walk(out, topdown=False):
         with suppress(OSError):  # not empty
             Path(root).rmdir()
-    for name in (FINAL, PART, PLAN):
-        (private / name).unlink(missing_ok=True)
+    for path in (private / FINAL, private / PLAN, *parts_of(private)):
+        path.unlink(missing_ok=True)

@@ -54,8 +54,8 @@ class Sink(ABC):
     def stored(self, at: int) -> Iterator[Payload]:
         """Read group number `at` back from disk. Raises OSError, ValueError or UserError if it is damaged."""
 
-    def flush(self) -> None:  # noqa: B027 (sinks of large files flush each in `put`)
-        """Flush files to disk that `put` has not flushed."""
+    def flush(self, groups: Sequence[int]) -> None:  # noqa: B027 (sinks of large files flush each in `put`)
+        """Flush files of groups to disk that `put` has not flushed."""
 
 
 def sink_for(source: Source, out: Path, form: Form) -> Sink:
@@ -94,8 +94,8 @@ class TreeSink(Sink):
             self._folders.add(path.parent)
         write_atomically(path, bytes(payload), flush=False)
 
-    def flush(self) -> None:
-        flush_all(map(self._path, range(len(self.source.rows))))
+    def flush(self, groups: Sequence[int]) -> None:
+        flush_all(map(self._path, groups))
 
     def stored(self, at: int) -> Iterator[Payload]:
         yield self._path(at).read_bytes()

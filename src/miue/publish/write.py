@@ -7,6 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from time import monotonic
@@ -17,12 +18,14 @@ from filelock import Timeout
 
 from miue.core.errors import UserError
 from miue.core.files import Lock, Record, named, write_atomically
+from miue.core.launch import first, together
+from miue.core.run import Run
 from miue.core.types import Budget, Perturbation
 from miue.data.picture import Rules, decode, kept_profile, quiet
 from miue.data.quality import Change, Size, Spread, size, ssim
 from miue.data.read import clean_picture
 from miue.data.source import Entry, Payload, Source, ahead, sha256
-from miue.publish.manifest import FINAL, PART, PLAN, Line, Plan, as_text, read_lines, write_lines
+from miue.publish.manifest import FINAL, PLAN, Line, Plan, as_text, part_name, parts_of, read_lines, write_lines
 from miue.publish.output import NOTICE, NOTICE_TEXT, check_folders
 from miue.publish.sinks import Form, Sink, out_name, sink_for
 
@@ -59,20 +62,22 @@ def write(
     format: Form = "png",
     tick: Callable[[], None] | None = None,
     stop: Callable[[], bool] | None = None,
+    run: Run | None = None,
 ) -> Written:
     """Write the protected set to `out` and its manifest to `private`. Files finished by an earlier call are kept.
 
     tick: called after each usable picture. stop: called before each picture; if it returns True, KeyboardInterrupt is
-    raised. Raises UserError if a source file has changed, and OSError if the disk fails or is full. No truncated file
-    is left.
+    raised. run: its processes write a share each, and the first one merges the manifest; None: there is one process.
+    Raises UserError if a source file has changed, and OSError if the disk fails or is full. No truncated file is left.
     """
     if len(perturbation) != len(source.usable):
         raise ValueError(f"a perturbation of {len(perturbation)} rows for {len(source.usable)} pictures")
     check_sizes(source, perturbation.budget, tuple(perturbation.delta.shape[-2:]), format)
     private.mkdir(mode=0o700, parents=True, exist_ok=True)
+    run, writer = run or Run(), partial(_Writer, source, perturbation, sink_for(source, out, format), private)
     try:
-        with Lock(private / "write.lock", timeout=0), quiet():
-            return _Writer(source, perturbation, sink_for(source, out, format), private).run(tick, stop)
+        with Lock(private / f"write-{run.rank}.lock", timeout=0), quiet():
+            return writer(run).write(tick or (lambda: None), stop or (lambda: False))
     except Timeout:
         raise UserError(f"{out}: another run is writing there; wait for it or choose another output folder") from None
 
@@ -108,22 +113,37 @@ class _Writer:
     perturbation: Perturbation
     sink: Sink
     private: Path
+    run: Run
     unprofiled: list[str] = field(default_factory=list)
     """Paths of pictures that this run writes without their colour profile."""
 
-    def run(self, tick: Callable[[], None] | None, stop: Callable[[], bool] | None) -> Written:
-        """Write the missing files, in row order, and then the manifest."""
-        tick, stop = tick or (lambda: None), stop or (lambda: False)
-        groups, lines = self.sink.groups, self._kept()
-        todo = [at for at, rows in enumerate(groups) if not rows or rows.start not in lines]
-        self._prepare([row for at in todo for row in groups[at]])
-        write_lines(self.private / PART, lines.values())
-        flushed = monotonic()
-        for _ in lines:
+    def write(self, tick: Callable[[], None], stop: Callable[[], bool]) -> Written:
+        """Write the missing files of every process, in row order, and then the manifest."""
+        kept = together(self.run, self._kept)
+        todo = [at for at in self._share if not self.sink.groups[at] or self.sink.groups[at].start not in kept]
+        first(self.run, lambda: self._prepare([row for at in todo for row in self.sink.groups[at]]))
+        for _ in kept:
             tick()
+        lines = together(self.run, lambda: self._written(todo, kept, tick, stop))
+        self.unprofiled[:] = [path for paths in self.run.gathered(list(self.unprofiled)) for path in paths]
+        first(self.run, lambda: self._merge(lines))
+        return self._summary(read_lines(self.private / FINAL)[0])
+
+    @property
+    def _share(self) -> range:
+        """Groups of this process."""
+        return range(self.run.rank, len(self.sink.groups), self.run.world)
+
+    def _written(
+        self, todo: Sequence[int], kept: dict[int, Line], tick: Callable[[], None], stop: Callable[[], bool]
+    ) -> dict[int, Line]:
+        """The lines of the share of this process, when its missing groups are written."""
+        groups, lines = self.sink.groups, dict(kept)
+        path = self.private / part_name(self.run)
+        write_lines(path, lines.values())
+        flushed = monotonic()
         rows = [row for at in todo for row in groups[at]]
         outputs = ahead(self._make, rows, lambda row: self.source.usable[row].size)
-        path = self.private / PART
         with named(path), path.open("a", encoding="utf-8") as log:
             for at in todo:
                 fresh: list[Line] = []
@@ -134,18 +154,20 @@ class _Writer:
                     log.flush()
                     flushed = monotonic()
                 lines |= zip(groups[at], fresh, strict=True)
-        return self._finish(lines)
+        self.sink.flush(self._share)
+        return lines
 
     def _kept(self) -> dict[int, Line]:
-        """The lines, by row, of groups that an earlier call finished and whose files are unchanged."""
+        """The lines, by row, of groups in the share that an earlier call finished and whose files are unchanged."""
         known = dict[str, Line]()
-        for name in (FINAL, PART):
-            lines, damaged = read_lines(self.private / name)
+        for path in (self.private / FINAL, *parts_of(self.private)):
+            lines, damaged = read_lines(path)
             known |= {line.path: line for line in lines}
-            if damaged and name == FINAL:  # in PART the last line may be cut off, if the run was killed
-                log.warning("%s: damaged; what is not in it is written again", self.private / name)
+            if damaged and path.name == FINAL:  # in a part the last line may be cut off, if the run was killed
+                log.warning("%s: damaged; what is not in it is written again", path)
         intact: dict[int, Line] = {}
-        for at, rows in enumerate(self.sink.groups):
+        for at in self._share:
+            rows = self.sink.groups[at]
             old = [known.get(self.source.usable[row].path) for row in rows]
             lines = [line for row, line in zip(rows, old, strict=True) if line and self._is_for(line, row)]
             if rows and len(lines) == len(rows) and self._holds(at, lines):
@@ -174,6 +196,7 @@ class _Writer:
         out.mkdir(parents=True, exist_ok=True)
         check_folders(self.source, out)
         need = sum(self.source.usable[row].width * self.source.usable[row].height * 3 for row in rows) // 2
+        need *= self.run.world  # the shares are alike
         if (free := shutil.disk_usage(out).free) < need:
             raise UserError(f"{out}: at least {need:,} bytes are needed there, {free:,} are free; make room")
         files = (NOTICE, *self.sink.files)
@@ -212,15 +235,17 @@ class _Writer:
         )
         return line, payload
 
-    def _finish(self, lines: dict[int, Line]) -> Written:
-        usable = iter(lines[row] for row in range(len(lines)))
-        every = [
-            next(usable) if e.status == "ok" else Line(**_facts(self.source, e, "", e.status))
-            for e in self.source.entries
-        ]
-        self.sink.flush()
-        write_lines(self.private / FINAL, every)
-        (self.private / PART).unlink()
+    def _merge(self, lines: dict[int, Line]) -> None:
+        """Write the manifest from the lines of this process and the parts of the others."""
+        every = {line.path: line for line in lines.values()}
+        if self.run.world > 1:
+            every |= {line.path: line for path in parts_of(self.private) for line in read_lines(path)[0]}
+        facts = (_facts(self.source, e, "", e.status) for e in self.source.entries)
+        write_lines(self.private / FINAL, (every.get(fact["path"]) or Line(**fact) for fact in facts))
+        for path in parts_of(self.private):
+            path.unlink()
+
+    def _summary(self, every: Sequence[Line]) -> Written:
         done = [line for line in every if line.status == "protected"]
         changes = size([_change(line) for line in done])
         return Written(

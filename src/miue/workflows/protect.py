@@ -18,7 +18,7 @@ from miue.attacks import attack as parsed
 from miue.attacks import code_of
 from miue.core.errors import UserError
 from miue.core.files import Lock, digest, installed, write_atomically
-from miue.core.launch import launch
+from miue.core.launch import first, joined, launch, same, together
 from miue.core.method import Attack, check_norm, own_budget
 from miue.core.run import Run
 from miue.core.spelling import spell
@@ -61,6 +61,12 @@ class Job:
     def attack(self) -> Attack:
         """The method, parsed. Raises a UserError that names the allowed ones."""
         return parsed(self.method)
+
+    def shared_by(self, world: int) -> Job:
+        """The job of so many processes that are there already. Raises UserError if another number is asked for."""
+        if self.processes not in (1, world) and world > 1:
+            raise UserError(f"--processes {self.processes}, but {world} processes were started; leave it out")
+        return replace(self, processes=world) if world > 1 else self
 
     @property
     def rules(self) -> dict[str, Any]:
@@ -187,9 +193,18 @@ def _spelt(method: Attack) -> str:
 
 
 def carry_out(job: Job, run: Run) -> RunRecord:
-    """Write the protected set and its private folder. Resumes a killed call, with the same bytes as result."""
-    source = job.scan()
-    settings, fingerprint = job.checked(source)
+    """Write the protected set and its private folder. Resumes a killed call, with the same bytes as result.
+
+    Where torchrun or SLURM started several processes, on one machine or more, they share the work and the folders.
+    """
+    with joined(run) as run:
+        return _carried_out(job.shared_by(run.world), run)
+
+
+def _carried_out(job: Job, run: Run) -> RunRecord:
+    source = together(run, job.scan)
+    settings, fingerprint = together(run, lambda: job.checked(source))
+    same(run, "pictures or settings", fingerprint)
     private = job.private
     sizes = [f"{name} ({count})" for name, count in class_sizes(source).items()]
     run.say(f"{len(sizes)} classes: {data.some(sizes, MOST)}")
@@ -198,13 +213,28 @@ def carry_out(job: Job, run: Run) -> RunRecord:
     if job.budget is None:
         run.say(f"budget {settings.budget}, the method's own")
     private.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _alone(job, run):
+        if job.overwrite:
+            first(run, lambda: publish.clear_output(job.out, private))
+        return _protect(job, source, settings, fingerprint, run)
+
+
+@contextmanager
+def _alone(job: Job, run: Run) -> Iterator[None]:
+    """Keep other runs away from the output, inside the block. Raises UserError if there is one."""
+    lock = Lock(job.private / "run.lock", timeout=0)
+
+    def take() -> None:
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UserError(f"{job.out}: another run is working on it; wait for it or choose another output") from None
+
+    first(run, take)
     try:
-        with Lock(private / "run.lock", timeout=0):
-            if job.overwrite:
-                publish.clear_output(job.out, private)
-            return _protect(job, source, settings, fingerprint, run)
-    except Timeout:
-        raise UserError(f"{job.out}: another run is working on it; wait for it or choose another output") from None
+        yield
+    finally:
+        lock.release()
 
 
 def _protect(job: Job, source: data.Source, settings: Settings, fingerprint: str, run: Run) -> RunRecord:
@@ -227,30 +257,33 @@ def _protect(job: Job, source: data.Source, settings: Settings, fingerprint: str
         machine=run.machine,
         seconds=seconds,
     )
-    record.save(private / "run.json")
+    path = private / "run.json"
+    first(run, lambda: record.save(path))
     try:
         with _timed(seconds, "attack"):
             perturbation = _perturbation(job, source, settings, fingerprint, run)
     finally:  # the seconds of a stopped run count, too
-        record.model_copy(update={"seconds": seconds}).save(private / "run.json")
+        if run.rank == 0:
+            record.model_copy(update={"seconds": seconds}).save(path)
     run.say(f"writing {len(source.usable)} pictures to {job.out}")
     with _timed(seconds, "write"), run.progress("writing", len(source.usable)) as tick:
-        written = publish.write(source, perturbation, job.out, private, format=job.format, tick=tick)
+        written = publish.write(source, perturbation, job.out, private, format=job.format, tick=tick, run=run)
     record = record.model_copy(update={"status": "finished", "seconds": seconds, "written": written})
-    record.save(private / "run.json")
-    return record
+    first(run, lambda: record.save(path))
+    return record if run.rank == 0 else RunRecord.load(path)
 
 
 def _perturbation(job: Job, source: data.Source, settings: Settings, fingerprint: str, run: Run) -> Perturbation:
     """Return the perturbation: read it if an earlier run finished it, else run the attack."""
     path = perturbation_of(job.private, fingerprint)
-    if path.exists():
-        return Perturbation.load(path)
-    images = data.read(source, settings.canvas, cache=job.private / "canvas")
+    if run.least(path.exists()):
+        return together(run, lambda: Perturbation.load(path))
+    cache = job.private / ("canvas" if run.rank == 0 else f"canvas-{run.rank}")
+    images = together(run, lambda: data.read(source, settings.canvas, cache=cache))
     keeping = replace(run, seed=job.seed, keep=job.private / "checkpoint")
     work = partial(attacked, job.attack, images, settings.limit)
     perturbation = launch(work, keeping, job.processes)
-    write_atomically(path, perturbation.save)
+    first(run, lambda: write_atomically(path, perturbation.save))
     return perturbation
 
 
