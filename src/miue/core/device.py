@@ -146,3 +146,8 @@ def _processor() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def connection_lost(error: RuntimeError) -> bool:
+    """Whether processes that share the work cannot reach each other any more: the libraries have no common type."""
+    return isinstance(error, torch.distributed.DistError) or any(name in str(error) for name in ("gloo", "NCCL"))

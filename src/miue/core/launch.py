@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import socket
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import torch
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from miue.core.device import accelerated
+from miue.core.device import accelerated, connection_lost
 from miue.core.errors import ToldElsewhere, UserError, of_process
 from miue.core.launcher import started
 from miue.core.run import Run
@@ -45,7 +45,7 @@ def joined(run: Run) -> Iterator[Run]:
         yield replace(run, fabric=fabric)
         fabric.barrier()
     except RuntimeError as error:
-        if not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error) or "NCCL" in str(error)):
+        if not connection_lost(error):
             raise
         kind = ToldElsewhere if place.local else UserError
         reason = str(error).strip().splitlines()[0]
@@ -67,7 +67,7 @@ def together(run: Run, action: Callable[[], T]) -> T:
         result = action()
     except (UserError, OSError) as error:
         problem = str(error)
-    pairs = run.gathered((socket.gethostname(), problem))
+    pairs = run.gathered((platform.node(), problem))
     if not any(why for _, why in pairs):
         return result  # pyright: ignore[reportReturnType]
     if len({why for _, why in pairs}) > 1:
@@ -82,7 +82,7 @@ def first(run: Run, action: Callable[[], T]) -> T | None:
 
 def same(run: Run, what: str, value: str) -> None:
     """Raise UserError, in all processes, unless they have the same value."""
-    pairs = run.gathered((socket.gethostname(), value))
+    pairs = run.gathered((platform.node(), value))
 
     def compare() -> None:
         if len({seen for _, seen in pairs}) > 1:
