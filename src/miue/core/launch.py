@@ -95,7 +95,7 @@ def same(run: Run, what: str, value: str) -> None:
 def _fabric(device: str, processes: int, machines: int | None = None) -> Any:
     """Processes that are spawned here, or, with a number of machines, have been started there."""
     import lightning_fabric as lightning  # here: it takes more than a second to import, and one process needs none
-    from lightning_fabric.strategies import DDPStrategy
+    from lightning_fabric.strategies.ddp import DDPStrategy
 
     for name in ("lightning.fabric", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
