@@ -6,6 +6,7 @@ from .core.errors import UserError
 from .core.method import AttackFacts, BaseAttack, Facts
 from .core.run import Run
 from .core.types import Budget, ImageSet, Perturbation
+from .data.rights import Rights
 from .defenses import combination, defense, list_defenses
 from .evaluation.detect import Detection, first_look
 from .evaluation.evaluation import Evaluation
@@ -17,10 +18,12 @@ from .training.loop import accuracy
 from .victims.fit import fit
 from .victims.recipe import Recipe
 from .victims.recipes import list_recipes, recipe
+from .workflows.add import add
 from .workflows.analyze import analyze
 from .workflows.evaluate import detect, evaluate
 from .workflows.protect import protect
 from .workflows.record import RunRecord
+from .workflows.rights import read_rights, write_rights, write_server_files
 from .workflows.verify import preview, verify
 
 __all__ = [
@@ -39,10 +42,12 @@ __all__ = [
     "Outcome",
     "Perturbation",
     "Recipe",
+    "Rights",
     "Run",
     "RunRecord",
     "UserError",
     "accuracy",
+    "add",
     "analyze",
     "attack",
     "attacks",
@@ -64,7 +69,10 @@ __all__ = [
     "preview",
     "protect",
     "publish",
+    "read_rights",
     "recipe",
     "testing",
     "verify",
+    "write_rights",
+    "write_server_files",
 ]

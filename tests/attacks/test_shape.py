@@ -11,7 +11,6 @@ import torch
 from probes import TINY, Stopping, Watching
 
 from miue.attacks import EM, MIUE, PIL, REM, TAP, TUE
-from miue.attacks.crafted import Aim
 from miue.attacks.min_min import _Alternation
 from miue.attacks.shape import Shape
 from miue.core.errors import UserError
@@ -196,15 +195,15 @@ def test_an_accuracy_through_an_adversary_is_measured(run: Run):
     assert 0 <= turns._accuracy(1) <= 1
 
 
-def test_the_aim_of_the_colour_part_goes_by_pictures_in_chroma(run: Run):
+def test_what_the_colour_part_aims_at_comes_from_pictures_in_chroma(run: Run):
     """Centres of features are those of pictures that the surrogate knows."""
     data, kinds = middle(tiny(per_class=6)), []
 
     class Recording(TAP):
-        def aim(self, net: Any, batches: Batches, run: Run) -> Aim:
+        def known(self, net: Any, batches: Batches, run: Run) -> dict[str, Tensor]:
             x = batches.take(batches.rows)
             kinds.append("chroma" if torch.allclose(luma(x), torch.tensor(0.5), atol=1e-3) else "all")
-            return super().aim(net, batches, run)
+            return super().known(net, batches, run)
 
     Recording(**CHEAP, channels="luma", colour=2.0)(data, Budget(8), run)
     assert kinds == ["all", "chroma"]

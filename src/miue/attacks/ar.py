@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.core.errors import UserError
-from miue.core.method import AttackFacts, BaseAttack
+from miue.core.method import AttackFacts, BaseAttack, Kept
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet
 from miue.training import perturb
@@ -153,10 +153,18 @@ class AR(BaseAttack):
             raise UserError(f"distance={self.distance:g} is not between 0 and {MOST}: no processes are so different")
 
     def craft(self, data: ImageSet, budget: Budget, run: Run) -> Float[Tensor, "n c h w"]:
+        return self._signals(data, budget, run, 0)
+
+    def craft_more(self, new: ImageSet, kept: Kept, budget: Budget, run: Run) -> Float[Tensor, "n c h w"]:
+        """Delta of later pictures: signals of their own, of the same processes, which come from the seed."""
+        return self._signals(new, budget, run, kept.count)
+
+    def _signals(self, data: ImageSet, budget: Budget, run: Run, first: int) -> Float[Tensor, "n c h w"]:
+        """first: number of the first picture, which no earlier one has."""
         processes = search(len(data.classes), data.shape, self.distance, run)
         delta = torch.empty(data.images.shape)
         for rows in torch.arange(len(data)).split(4096):
             own = run.put(processes[data.labels[rows]])
-            signal = generated(own, *data.shape[1:], run.rng("ar", "signal", int(rows[0])))
+            signal = generated(own, *data.shape[1:], run.rng("ar", "signal", first + int(rows[0])))
             delta[rows] = perturb.scaled(signal, budget).cpu()
         return delta

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from miue import nets
 from miue.attacks.shape import Shape, Shaped
 from miue.core.errors import UserError
-from miue.core.method import at_least
+from miue.core.method import Kept, at_least
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet
 from miue.training import perturb
@@ -74,55 +74,76 @@ class Crafted(Shaped):
     def network(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """The surrogate with random weights."""
 
-    @abstractmethod
-    def aim(self, net: Any, batches: Batches, run: Run) -> Aim:
-        """Loss that delta descends against this trained, frozen network. batches: pictures of the kind it knows."""
+    def known(self, net: Any, batches: Batches, run: Run) -> dict[str, Tensor]:
+        """What the aim needs to know of the clean pictures; it is kept. batches: pictures as `net` knows them."""
+        return {}
 
-    def trials(self) -> list[tuple[Crafted, float]]:
-        """Two short versions with factors; the sum of factor x seconds forecasts the seconds of this one."""
-        plain = replace(self, epochs=self.checkpoints, steps=1)
+    @abstractmethod
+    def aim(self, net: Any, known: Mapping[str, Tensor], classes: int) -> Aim:
+        """Loss that delta descends against this trained, frozen network."""
+
+    def trials(self, later: bool = False) -> list[tuple[Crafted, float]]:
+        """Two short versions with factors; the sum of factor x seconds forecasts the seconds of this one.
+
+        later: of pictures that are added, for which no surrogate is trained.
+        """
+        plain = replace(self, steps=1) if later else replace(self, epochs=self.checkpoints, steps=1)
         steps = (self.steps - 1) / PROBE
-        return [(plain, self.epochs / self.checkpoints - steps), (replace(plain, steps=1 + PROBE), steps)]
+        return [(plain, self.epochs / plain.epochs - steps), (replace(plain, steps=1 + PROBE), steps)]
 
     def kept_bytes(self, count: int, shape: tuple[int, int, int], classes: int, processes: int) -> int:
         """Largest number of bytes that a run with `count` pictures keeps on disk, while its state is replaced."""
         with torch.random.fork_rng(devices=[]):
             net = nets.weight(self.network(shape, classes))
         passes = [self.planes(shape[0])] + [self.planes(shape[0], True)] * self.coloured(shape[0])
-        return net * (4 if self.momentum else 2) + sum(
-            net * ((2 if self.momentum else 1) * (number > 0) + self.checkpoints) + 4 * count * planes * prod(shape[1:])
-            for number, planes in enumerate(passes)
+        means = sum(self.means_bytes(planes, classes, prod(shape[1:])) for planes in passes)
+        return (
+            means
+            + net * (4 if self.momentum else 2)
+            + sum(
+                net * ((2 if self.momentum else 1) * (number > 0) + self.checkpoints)
+                + 4 * count * planes * prod(shape[1:])
+                for number, planes in enumerate(passes)
+            )
         )
 
     def craft(self, data: ImageSet, budget: Budget, run: Run) -> Float[Tensor, "n c h w"]:
         """Delta of the whole set, one row per picture."""
+        return self._crafted(data, budget, run, None)
+
+    def craft_more(self, new: ImageSet, kept: Kept, budget: Budget, run: Run) -> Float[Tensor, "n c h w"]:
+        """Delta of later pictures: the same steps against the kept surrogates."""
+        return self._crafted(new, budget, run, kept)
+
+    def _crafted(self, data: ImageSet, budget: Budget, run: Run, kept: Kept | None) -> Float[Tensor, "n c h w"]:
         batches = Batches(data, run, run.mine(len(data)))
-        delta = self._pass(Shape(self, data, budget, run, batches.rows), batches, None)
+        delta = self._pass(Shape(self, data, budget, run, batches.rows, False, kept), batches, None, kept)
         if not self.coloured(data.shape[0]):
             return delta
-        return self._pass(Shape(self, data, budget, run, batches.rows, colour=True), batches, delta[:, :1])
+        return self._pass(Shape(self, data, budget, run, batches.rows, True, kept), batches, delta[:, :1], kept)
 
-    def _pass(self, form: Shape, batches: Batches, tied: Tensor | None) -> Float[Tensor, "n c h w"]:
+    def _pass(self, form: Shape, batches: Batches, tied: Tensor | None, kept: Kept | None) -> Float[Tensor, "n c h w"]:
         """The change of the whole set by one pass: a surrogate, then all deltas. tied: those of the first pass."""
         data, run, suffix = batches.data, form.run, form.suffix
         identity = self.identity(data, form.budget, run)
         parts = list(enumerate(batches.rows.split(max(self.noise_batch // run.world, 1))))
         whole = torch.zeros(len(data), form.count, *data.shape[1:])
-        known = _InChroma(data, run, batches.rows) if form.colour else batches
-        aims = [(net, self.aim(net, known, run)) for net in _trained(self, batches, form, identity)]
+        trained = _again(self, data, form, kept) if kept else _trained(self, batches, form, identity)
+        aims = [(net, self.aim(net, known, len(data.classes))) for net, known in trained]
         shown = run.progress(f"{type(self).__name__} on {data.name}, noise{suffix}", len(parts))
         with run.threads_for(*(net for net, _ in aims)), shown as tick:
             for number, rows in parts:
                 slot = f"noise{suffix}-{run.rank}of{run.world}-{number}"
-                kept = run.load(slot, **identity)
+                saved = run.load(slot, **identity)
                 first = None if tied is None else tied[rows]
-                delta = kept[0]["delta"] if kept else _crafted(self, aims, batches, (number, rows), form, first)
-                if not kept:
+                delta = saved[0]["delta"] if saved else _crafted(self, aims, batches, (number, rows), form, first)
+                if not saved:
                     run.save(slot, {"delta": delta}, identity)
                 whole[rows] = delta.cpu()
                 tick()
         if self.balanced:
             whole[batches.rows] = form.balance(run.put(whole[batches.rows])).cpu()
+        form.save_means(whole[batches.rows], identity)
         return form.joined(run.total(run.put(whole)))
 
 
@@ -156,13 +177,31 @@ def centres(net: Any, batches: Batches, run: Run, size: int = 512) -> Float[Tens
     return run.total(total) / run.total(count).clamp_min(1)[:, None]
 
 
-def _trained(plan: Crafted, batches: Batches, form: Shape, identity: Mapping[str, Any]) -> list[Any]:
-    """Checkpoints of one training, frozen, in evaluation mode. Process 0 writes the state, all processes read it."""
+Trained = list[tuple[Any, dict[str, Tensor]]]
+"""Frozen networks in evaluation mode, each with what its aim needs to know."""
+
+
+def _again(plan: Crafted, data: ImageSet, form: Shape, kept: Kept) -> Trained:
+    """The kept checkpoints of the training on an earlier set."""
+    trained = []
+    for end in _ends(plan):
+        net = _frozen(_fresh(plan, data, form), kept.state(f"surrogate{form.suffix}-{end}")[0])
+        known = kept.state(f"known{form.suffix}-{end}")[0]
+        trained.append((net, {name: form.run.put(table) for name, table in known.items()}))
+    return trained
+
+
+def _ends(plan: Crafted) -> list[int]:
+    return [(i + 1) * plan.epochs // plan.checkpoints for i in range(plan.checkpoints)]
+
+
+def _trained(plan: Crafted, batches: Batches, form: Shape, identity: Mapping[str, Any]) -> Trained:
+    """Checkpoints of one training. Process 0 writes the state, all processes read it."""
     run, suffix = form.run, form.suffix
     net, optimizer = _started(plan, batches.data, form)
     text = f"{type(plan).__name__} on {batches.data.name}, surrogate{suffix}"
     training = Training(net, optimizer, run, text, f"training{suffix}", identity)
-    ends = [(i + 1) * plan.epochs // plan.checkpoints for i in range(plan.checkpoints)]
+    ends = _ends(plan)
     done = {end: run.load(f"surrogate{suffix}-{end}", **identity) for end in ends if end <= training.done}
     weights = {end: part[0] for end, part in done.items() if part}
     if len(weights) < len(done):  # a checkpoint was lost: train again from the start
@@ -178,7 +217,13 @@ def _trained(plan: Crafted, batches: Batches, form: Shape, identity: Mapping[str
             weights[end] = {name: value.clone() for name, value in net.state_dict().items()}
             if run.rank == 0:
                 run.save(f"surrogate{suffix}-{end}", weights[end], identity)
-    return [_frozen(_fresh(plan, batches.data, form), weights[end]) for end in ends]
+    nets = [_frozen(_fresh(plan, batches.data, form), weights[end]) for end in ends]
+    pictures = _InChroma(batches.data, run, batches.rows) if form.colour else batches
+    trained = [(net, plan.known(net, pictures, run)) for net in nets]
+    for end, (_, known) in zip(ends, trained, strict=True):
+        if run.rank == 0:
+            run.save(f"known{suffix}-{end}", known, identity)
+    return trained
 
 
 def _started(plan: Crafted, data: ImageSet, form: Shape) -> tuple[Any, torch.optim.Optimizer]:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from miue.core.errors import UserError
-from miue.core.method import AttackFacts, BaseAttack
+from miue.core.method import AttackFacts, BaseAttack, Kept
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet
 from miue.training.batches import Batches
@@ -68,3 +68,7 @@ class CUDA(BaseAttack):
         for rows, x, y in Batches(data, run).in_order(512):
             delta[rows] = (filtered(x, kernel[y]) - x).cpu()
         return delta
+
+    def craft_more(self, new: ImageSet, kept: Kept, budget: Budget, run: Run) -> Float[Tensor, "n c h w"]:
+        """Delta of later pictures: the kernels of the classes come from the seed."""
+        return self.craft(new, budget, run)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch.nn.functional as F
+from torch import Tensor
 
 from miue.attacks.crafted import Aim, OnNet, centres
 from miue.core.method import AttackFacts
@@ -44,8 +45,11 @@ class EntF(OnNet):
         "quick": {"surrogate": "small-cnn:width=16", "epochs": 8, "batch": 32, "steps": 20, "step_size": 1.0},  # ours
     }
 
-    def aim(self, net: Any, batches: Batches, run: Run) -> Aim:
-        centre = centres(net, batches, run)
+    def known(self, net: Any, batches: Batches, run: Run) -> dict[str, Tensor]:
+        return {"centre": centres(net, batches, run)}
+
+    def aim(self, net: Any, known: Mapping[str, Tensor], classes: int) -> Aim:
+        centre = known["centre"]
         if self.how == "push":
             return lambda x, y, delta: -F.mse_loss(net.embed(x), centre[y])
-        return lambda x, y, delta: F.mse_loss(net.embed(x), centre[(y + 1) % len(centre)])
+        return lambda x, y, delta: F.mse_loss(net.embed(x), centre[(y + 1) % classes])

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from miue import nets
 from miue.core.errors import UserError
 from miue.core.files import file_digest
-from miue.core.method import AttackFacts, BaseAttack, at_least
+from miue.core.method import AttackFacts, BaseAttack, Kept, at_least
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet, stretch
 from miue.nets.base import convolution
@@ -112,9 +112,12 @@ class GUE(BaseAttack):
                 raise UserError(f"gue: {self.generator!r} is no file; give generator=PATH")
             object.__setattr__(self, "content", file_digest(file))
 
-    def trials(self) -> list[tuple[GUE, float]]:
-        """A short version with a factor; factor x seconds forecasts the seconds of this one."""
-        return [(self, 1.0)] if self.generator else [(replace(self, epochs=1), float(self.epochs))]
+    def trials(self, later: bool = False) -> list[tuple[GUE, float]]:
+        """A short version with a factor; factor x seconds forecasts the seconds of this one.
+
+        later: of pictures that are added, which one pass of the generator protects.
+        """
+        return [(self, 1.0)] if later or self.generator else [(replace(self, epochs=1), float(self.epochs))]
 
     def kept_bytes(self, count: int, shape: tuple[int, int, int], classes: int, processes: int) -> int:
         """Largest number of bytes that a run keeps on disk, while a checkpoint is replaced by the next one."""
@@ -143,6 +146,14 @@ class GUE(BaseAttack):
         if run.rank == 0:  # the same in every process
             run.save("generator", game.generator.state_dict(), identity)
         return run.total(_deltas(game.generator, batches, self.batch, budget, run))
+
+    def craft_more(self, new: ImageSet, kept: Kept, budget: Budget, run: Run) -> Float[Tensor, "n c h w"]:
+        """Delta of later pictures, by one pass of the kept generator."""
+        if self.generator:
+            return self.craft(new, budget, run)
+        net = run.place(UNet(new.shape[0], self.width))
+        net.load_state_dict(kept.state("generator")[0])
+        return run.total(_deltas(net, Batches(new, run, run.mine(len(new))), self.batch, budget, run))
 
 
 def _read(file: Path, channels: int) -> UNet:

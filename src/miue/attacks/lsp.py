@@ -10,26 +10,28 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.core.errors import UserError
-from miue.core.method import AttackFacts, BaseAttack
+from miue.core.method import AttackFacts, BaseAttack, Kept
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet
 from miue.training import perturb
 
 
 def clusters(
-    labels: Int[Tensor, "n"], classes: int, features: int, separation: float, run: Run
+    labels: Int[Tensor, "n"], classes: int, features: int, separation: float, run: Run, kept: Kept | None = None
 ) -> Float[Tensor, "n {features}"]:
     """One Gaussian cluster per class: x = v + g A, with v a corner of its own of [-separation, separation]^features.
 
-    g is standard normal, drawn for each row; the entries of A are uniform in [-1, 1], drawn for each class. Raises
-    UserError if there are fewer corners than classes.
+    g is standard normal, drawn for each row; the entries of A are uniform in [-1, 1], drawn for each class. kept: of an
+    earlier set, whose clusters these points belong to. Raises UserError if there are fewer corners than classes.
     """
     generator = run.rng("lsp")
     corners = torch.randint(2, (8 * classes, features), generator=generator).unique(dim=0)
     if len(corners) < classes:
         raise UserError(f"{features} features have too few corners for {classes} classes; use larger pictures")
     corners = corners[torch.randperm(len(corners), generator=generator)]
-    points = torch.randn(len(labels), features, generator=generator)
+    points = torch.randn(len(kept.labels if kept else labels), features, generator=generator)
+    if kept:  # the draws above only lead to those of A
+        points = torch.randn(len(labels), features, generator=run.rng("lsp", kept.count))
     for label in range(classes):
         mine = labels == label
         mixing = torch.rand(features, features, generator=generator) * 2 - 1
@@ -66,10 +68,17 @@ class LSP(BaseAttack):
             raise UserError(f"patch={self.patch}, separation={self.separation:g}: at least 1 and positive")
 
     def craft(self, data: ImageSet, budget: Budget, run: Run) -> Float[Tensor, "n c h w"]:
+        return self._squares(data, budget, run, None)
+
+    def craft_more(self, new: ImageSet, kept: Kept, budget: Budget, run: Run) -> Float[Tensor, "n c h w"]:
+        """Delta of later pictures: points of their own in the clusters of the first ones."""
+        return self._squares(new, budget, run, kept)
+
+    def _squares(self, data: ImageSet, budget: Budget, run: Run, kept: Kept | None) -> Float[Tensor, "n c h w"]:
         c, h, w = data.shape
         side = min(self.patch, max(min(h, w) // 4, 1))
         rows, columns = -(-h // side), -(-w // side)
-        points = clusters(data.labels, len(data.classes), c * rows * columns, self.separation, run)
+        points = clusters(data.labels, len(data.classes), c * rows * columns, self.separation, run, kept)
         squares = points.reshape(len(data), c, rows, columns)
         delta = squares.repeat_interleave(side, 2).repeat_interleave(side, 3)[..., :h, :w]
         return perturb.scaled(delta, budget)

@@ -67,6 +67,7 @@ class MIUE(MinMin):
     zeta: float = 0.1
     per_dimension: bool = False
 
+    together: ClassVar[bool] = True
     facts: ClassVar[AttackFacts] = AttackFacts(
         name="mi-ue",
         title="MI-UE",

@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +21,10 @@ from torch import Tensor
 
 from miue import nets
 from miue.attacks._trace import traced, watched
+from miue.attacks.beside import Beside
 from miue.attacks.shape import Shape, Shaped
 from miue.core.errors import UserError
-from miue.core.method import at_least
+from miue.core.method import Kept, at_least
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet, stretch
 from miue.nets.base import Net
@@ -90,6 +91,8 @@ class Alternating(Shaped):
     noise_momentum: float = 0.0
     colour_epochs: int = 0
 
+    together: ClassVar[bool] = False  # whether the loss of delta compares the pictures of a batch
+
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "surrogate", nets.named(self.surrogate))
@@ -127,10 +130,17 @@ class Alternating(Shaped):
     def craft(self, data: ImageSet, budget: Budget, run: Run) -> Float[Tensor, "k c g g2"]:
         """Delta of the whole set. Resumes after the last finished epoch if `run` keeps state."""
         perturb.check_cells(self.cells, max(data.shape[1:]))
-        turns = _Alternation(self, data, budget, run)
+        return self._crafted(data, budget, run, None)
+
+    def craft_more(self, new: ImageSet, kept: Kept, budget: Budget, run: Run) -> Float[Tensor, "n c g g2"]:
+        """Delta of later pictures: the same steps against the kept surrogates, which stay as they are."""
+        return self._crafted(new, budget, run, kept)
+
+    def _crafted(self, data: ImageSet, budget: Budget, run: Run, kept: Kept | None) -> Float[Tensor, "k c g g2"]:
+        turns = _Alternation(self, data, budget, run, kept)
         turns.run_all()
         if self.coloured(data.shape[0]):
-            turns = _Alternation(self, data, budget, run, tied=turns.delta)
+            turns = _Alternation(self, data, budget, run, kept, turns.delta)
             turns.run_all()
         return turns.finished()
 
@@ -142,16 +152,17 @@ class Alternating(Shaped):
         kept = run.load("surrogate", plan=repr(self), budget=repr(budget), seed=run.seed)  # for any data
         return [(same, others, within) for same, others, within in kept[1].get("generation", ())] if kept else []
 
-    def trials(self) -> list[tuple[Alternating, float]]:
-        """Short versions with factors; the sum of factor x seconds forecasts the seconds of this one."""
-        tied = replace(self, epochs=1, colour=0.0, restarts=0)
+    def trials(self, later: bool = False) -> list[tuple[Alternating, float]]:
+        """Short versions with factors; the sum of factor x seconds forecasts the seconds of this one.
+
+        later: of pictures that are added to a set; where deltas start anew, their last round alone is made.
+        """
+        short = replace(self, epochs=1, restarts=0)
+        tied, rounds = replace(short, colour=0.0), 1 if later and self.start == "anew" else self.epochs
         if not self.colour:
-            return [(tied, float(self.epochs))]
-        coloured = self.colour_epochs or self.epochs
-        return [
-            (tied, float(self.epochs - coloured)),
-            (replace(self, epochs=1, colour_epochs=1, restarts=0), float(coloured)),
-        ]
+            return [(tied, float(rounds))]
+        coloured = min(self.colour_epochs or rounds, rounds)
+        return [(tied, float(rounds - coloured)), (replace(short, colour_epochs=1), float(coloured))]
 
     def kept_bytes(self, count: int, shape: tuple[int, int, int], classes: int, processes: int) -> int:
         """Largest number of bytes that a run with `count` pictures keeps on disk, while a checkpoint is replaced."""
@@ -161,7 +172,8 @@ class Alternating(Shaped):
         plane = 4 * rows * (self.cells**2 or h * w) * (2 if self.noise_momentum else 1)
         passes = [self.planes(c)] + [self.planes(c, True)] * self.coloured(c)
         states = [processes * net * (2 if self.momentum else 1) + planes * plane for planes in passes]
-        return sum(states[:-1]) + (2 if processes == 1 else 3) * states[-1] + net
+        means = sum(self.means_bytes(planes, classes, self.cells**2 or h * w) for planes in passes)
+        return sum(states[:-1]) + (2 if processes == 1 else 3) * states[-1] + len(passes) * net + means
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,20 +220,29 @@ class MinMin(Classifying):
 class _Alternation:
     """State of one pass of the driver: the surrogate, the deltas of this process, and the progress.
 
-    tied: deltas of a first pass that stay, while this one makes the colour part.
+    kept: state of an earlier set that these pictures are added to; its surrogate stays as it is. tied: deltas of a
+    first pass that stay, while this one makes the colour part.
     """
 
-    def __init__(self, plan: Alternating, data: ImageSet, budget: Budget, run: Run, tied: Tensor | None = None) -> None:
+    def __init__(
+        self, plan: Alternating, data: ImageSet, budget: Budget, run: Run, kept: Kept | None = None, tied: Any = None
+    ) -> None:
         self.plan, self.data, self.budget, self.run = plan, data, budget, run
         h, w = data.shape[1:]
         self.mine = run.mine(len(data))
         self.batches = Batches(data, run, self.mine)
-        self.form = Shape(plan, data, budget, run, self.mine, colour=tied is not None)
+        self.form = Shape(plan, data, budget, run, self.mine, tied is not None, kept)
         self.epochs = (plan.colour_epochs if self.form.colour else 0) or plan.epochs
         lives = 1 if self.form.colour else plan.restarts + 1
         # epochs at which a surrogate begins, and the last one ends
         self.begins = [-(-life * self.epochs // lives) for life in range(lives + 1)]
+        self.kept, self.beside = kept, Beside(plan.noise_batch, kept, run) if kept and plan.together else None
         self.net = self._fresh()
+        if kept:
+            weights, facts = kept.state(f"surrogate{self.form.suffix}")
+            self.net.load_state_dict(weights)
+            if plan.stop:  # as many rounds as the first pictures had
+                self.epochs = min(self.epochs, facts["epochs"])
         self.optimizer = torch.optim.SGD(
             self.net.parameters(), lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay
         )
@@ -233,7 +254,8 @@ class _Alternation:
         grid = (plan.cells, plan.cells) if plan.cells else (h, w)
         self.shape = (rows, self.form.count, *grid)
         passes = self.batches.count(plan.batch)
-        self.count = passes if plan.surrogate_steps is None else min(plan.surrogate_steps, passes)
+        wanted = 0 if kept else plan.surrogate_steps
+        self.count = passes if wanted is None else min(wanted, passes)
         per_class = plan.noise_batch / run.world / max(len(data.classes), 1)
         self.group = plan.companions or (8 if per_class < 8 else 1)
         self.watched = watched(data, self.mine, run)
@@ -241,9 +263,11 @@ class _Alternation:
         text = f"{type(plan).__name__} on {data.name}{', colour' * self.form.colour}"
         slot = f"checkpoint{self.form.suffix}"
         self.training = Training(self.net, self.optimizer, run, text, slot, self.identity, own=True)
-        self.tied, zeros, kept = tied, run.put(torch.zeros(self.shape)), self.training.tensors
-        self.velocity = kept.get("velocity", zeros.clone()) if plan.noise_momentum else None
-        self.delta = kept.get("delta", self._with_tied(zeros) if plan.start == "zero" else self._random(0))
+        if kept and plan.start == "anew":  # the last round alone counts
+            self.training.done = max(self.training.done, self.epochs - 1)
+        self.tied, zeros, saved = tied, run.put(torch.zeros(self.shape)), self.training.tensors
+        self.velocity = saved.get("velocity", zeros.clone()) if plan.noise_momentum else None
+        self.delta = saved.get("delta", self._with_tied(zeros) if plan.start == "zero" else self._random(0))
         # results of `traced`, one per epoch
         self.generation: list[tuple[float, float, float]] = self.training.facts.setdefault("generation", [])
 
@@ -251,18 +275,23 @@ class _Alternation:
         plan, run = self.plan, self.run
         moves = self.batches.count(plan.noise_batch)
         for epoch in self.training.epochs(self.epochs, self.count, self._rate, moves):
-            if plan.stop and epoch and self._accuracy(epoch) >= plan.stop:
-                break
-            if epoch and epoch in self.begins:
-                self.net.load_state_dict(self._fresh(epoch).state_dict())
-                self.optimizer.state.clear()
-            self._train_surrogate(epoch)
+            if not self.kept:
+                if plan.stop and epoch and self._accuracy(epoch) >= plan.stop:
+                    break
+                if epoch and epoch in self.begins:
+                    self.net.load_state_dict(self._fresh(epoch).state_dict())
+                    self.optimizer.state.clear()
+                self._train_surrogate(epoch)
             self._move_deltas(epoch)
             self._trace()
             moving = {} if self.velocity is None else {"velocity": self.velocity}
             self.training.tensors = {"delta": self.delta, **moving}
-        if run.rank == 0 and not self.form.colour:  # the same in every process; for `trace`, which reads no other
-            run.save("surrogate", self.net.state_dict(), {**self.identity, "generation": self.generation})
+        if self.kept:
+            return
+        if run.rank == 0:  # the same in every process
+            facts = {**self.identity, "generation": self.generation, "epochs": self.training.done}
+            run.save(f"surrogate{self.form.suffix}", self.net.state_dict(), facts)
+        self.form.save_means(self.delta, self.identity)
 
     def _fresh(self, *names: object) -> Any:
         """A surrogate that has learned nothing."""
@@ -304,16 +333,20 @@ class _Alternation:
         self.net.eval().requires_grad_(False)
         for index, x, y in self.batches.shuffled(plan.noise_batch, *self.form.names("noise", epoch), group=self.group):
             rows, inverse = self._rows(index)
+            others = self.beside and self.beside.draw(y, generator)
+            if others:
+                x, y = torch.cat([x, others.x]), torch.cat([y, others.y])
             for _ in range(plan.steps):
                 leaf = self.delta[run.put(rows)].requires_grad_()
                 gradient, base = torch.zeros_like(leaf), x
                 for _ in range(plan.views):
                     base, view = plan.view(x, generator)
                     delta = self._stretched(leaf, inverse)
+                    delta = torch.cat([delta, others.delta]) if others else delta
                     seen = look(self.form.mixture, self.net, view(perturb.add(base, delta)), y, generator)
                     value = plan.move(self.net, seen, y, delta, generator)
                     gradient += torch.autograd.grad(value, leaf)[0]
-                self._step(index, rows, gradient, y, step, base)
+                self._step(index, rows, gradient, y[: len(index)], step, base[: len(index)])
             self.training.tick()
         if plan.balanced:
             self.delta = self.form.balance(self.delta)
@@ -336,7 +369,7 @@ class _Alternation:
 
         Not in the pass of the colour part, whose surrogate does not know pictures with luminance.
         """
-        if self.run.keep is None or self.run.rank or self.form.colour:
+        if self.run.keep is None or self.run.rank or self.form.colour or self.kept:
             return
 
         def see(rows: Tensor) -> Tensor:

@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from miue.attacks.crafted import Aim, Crafted
 from miue.core.errors import UserError
 from miue.core.method import AttackFacts
-from miue.core.run import Run
-from miue.training.batches import Batches
 from miue.training.views import Augment
 
 
@@ -83,5 +81,5 @@ class PIL(Crafted):
         c, h, w = shape
         return Linear(c * h * w, classes)
 
-    def aim(self, net: Any, batches: Batches, run: Run) -> Aim:
+    def aim(self, net: Any, known: Mapping[str, Tensor], classes: int) -> Aim:
         return lambda x, y, delta: linearity_loss(net(-delta), net(x), y, self.share)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
+from torch import Tensor
 
 from miue.attacks.crafted import Aim, OnNet, centres
 from miue.core.method import AttackFacts
@@ -46,7 +47,9 @@ class SEP(OnNet):
         "quick": {"surrogate": "small-cnn:width=16", "epochs": 15, "batch": 32, "checkpoints": 3, "steps": 15},  # ours
     }
 
-    def aim(self, net: Any, batches: Batches, run: Run) -> Aim:
-        centre = centres(net, batches, run)
-        k = len(centre)
-        return lambda x, y, delta: F.mse_loss(net.embed(x), centre[(y + k // 2) % k])
+    def known(self, net: Any, batches: Batches, run: Run) -> dict[str, Tensor]:
+        return {"centre": centres(net, batches, run)}
+
+    def aim(self, net: Any, known: Mapping[str, Tensor], classes: int) -> Aim:
+        centre = known["centre"]
+        return lambda x, y, delta: F.mse_loss(net.embed(x), centre[(y + classes // 2) % classes])

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from miue.core.errors import UserError
-from miue.core.method import BaseAttack, at_least
+from miue.core.method import BaseAttack, Kept, at_least
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet
 from miue.training import perturb
@@ -69,18 +70,35 @@ class Shaped(BaseAttack):
         """Whether there is a second pass: for a colour part, of pictures that have colour."""
         return self.colour > 0 and channels > 1
 
+    @property
+    def keeps_means(self) -> bool:
+        """Whether pictures that are added later need the mean deltas of classes or sub-groups."""
+        return getattr(self, "per", "image") == "image" and (self.class_gradient > 0 or self.balanced)
+
+    def means_bytes(self, planes: int, classes: int, values: int) -> int:
+        """Bytes of the kept means of one pass. values: of one plane."""
+        return 4 * classes * self.groups * (planes * values + 1) if self.keeps_means else 0
+
 
 class Shape:
     """The form of the deltas in one pass: planes as they are optimised, and channels as they are added to pictures.
 
     mine: rows of this process. colour: whether this is the pass of the colour part, whose first plane is the tied part
-    and stays as it is.
+    and stays as it is. kept: state of an earlier set that these pictures are added to.
     """
 
     def __init__(
-        self, plan: Shaped, data: ImageSet, budget: Budget, run: Run, mine: Int[Tensor, "m"], colour: bool = False
+        self,
+        plan: Shaped,
+        data: ImageSet,
+        budget: Budget,
+        run: Run,
+        mine: Int[Tensor, "m"],
+        colour: bool = False,
+        kept: Kept | None = None,
     ) -> None:
         self.plan, self.data, self.budget, self.run, self.mine, self.colour = plan, data, budget, run, mine, colour
+        self.later = ("later", kept.count) if kept else ()
         self.channels = data.shape[0]
         self.count = plan.planes(self.channels, colour)
         self.tied = plan.channels == "luma"
@@ -93,6 +111,8 @@ class Shape:
         if plan.groups > 1:
             for row in mine.tolist():
                 self.group[row] = zlib.crc32(data.images[row].numpy().tobytes()) % plan.groups
+        means = kept.state(f"means{self.suffix}")[0] if kept and plan.keeps_means else None
+        self.earlier = means and {name: run.put(table) for name, table in means.items()}
 
     @property
     def suffix(self) -> str:
@@ -101,7 +121,7 @@ class Shape:
 
     def names(self, *names: object) -> tuple[object, ...]:
         """Seed names of this pass."""
-        return ("colour", *names) if self.colour else names
+        return (*self.later, "colour", *names) if self.colour else (*self.later, *names)
 
     def joined(self, planes: Float[Tensor, "b p g g2"]) -> Float[Tensor, "b c g g2"]:
         """The change of every channel, within the budget. The cut has the gradient of the plain sum."""
@@ -137,24 +157,54 @@ class Shape:
         """Each picture's direction, and the mean direction of its class or sub-group in the batch beside it."""
         own, plan = perturb.direction(gradient), self.plan
         group = y * plan.groups + self.run.put(self.group[index])
-        mean = perturb.class_mean(own, group, len(self.data.classes) * plan.groups, self.run.total)
+        if self.earlier:  # deltas descend: those of a class point against its direction
+            mean = -self.earlier["mean"][group]
+        else:
+            mean = perturb.class_mean(own, group, len(self.data.classes) * plan.groups, self.run.total)
         return own + plan.class_gradient * perturb.direction(mean)
+
+    def means(self, planes: Float[Tensor, "m p g g2"]) -> dict[str, Tensor]:
+        """Mean planes and number of pictures of every class and sub-group, over all processes."""
+        plan, mine, k = self.plan, self.mine, len(self.data.classes)
+        group = self.run.put(self.data.labels[mine] * plan.groups + self.group[mine])
+        mean = perturb.class_means(planes, group, k * plan.groups, self.run.total)
+        return {"mean": mean, "count": self.run.total(group.bincount(minlength=k * plan.groups).float())}
+
+    def save_means(self, planes: Float[Tensor, "m p g g2"], identity: Mapping[str, Any]) -> None:
+        """Keep the means for pictures that are added later, if they are needed. All processes call it."""
+        if self.plan.keeps_means and not self.earlier:
+            means = self.means(self.run.put(planes))
+            if self.run.rank == 0:
+                self.run.save(f"means{self.suffix}", means, identity)
 
     def balance(self, planes: Float[Tensor, "m p g g2"]) -> Float[Tensor, "m p g g2"]:
         """Deltas of this process without the means of their classes; |mean| is below half a grey level.
 
         A class whose deltas are too few or too alike for that keeps what is left after some rounds; one of a single
-        picture keeps its delta. The pass of the colour part leaves the tied plane.
+        picture keeps its delta. The pass of the colour part leaves the tied plane. Of pictures that are added to a set,
+        the mean is that of their class in the whole set.
         """
         y, k = self.run.put(self.data.labels[self.mine]), len(self.data.classes)
         limit = self.share * self.budget.unit
-        single = self.run.put(self.data.labels.bincount(minlength=k) == 1)
+        count = self.run.put(self.data.labels.bincount(minlength=k)).reshape(k, 1, 1, 1)
+        before, sums = self._earlier_sums(planes)
+        single, whole = (count + before == 1).flatten(), count.clamp_min(1) + before
+        share = count.clamp_min(1) / whole  # of these pictures in their class
         for _ in range(ROUNDS):
-            mean = perturb.class_means(planes, y, k, self.run.total)
+            mean = perturb.class_means(planes, y, k, self.run.total) * share + sums / whole
             mean[single] = 0
             if self.colour:
                 mean[:, :1] = 0
             if mean.abs().max() < LEVEL / 2:
                 break
-            planes = (planes - mean[y]).clamp(-limit, limit)
+            planes = (planes - (mean / share)[y]).clamp(-limit, limit)
         return planes
+
+    def _earlier_sums(self, planes: Tensor) -> tuple[Tensor, Tensor]:
+        """Number of earlier pictures of every class, and the sum of their planes; zeros if there are none."""
+        k, shape = len(self.data.classes), planes.shape[1:]
+        if not self.earlier:
+            return planes.new_zeros(k, 1, 1, 1), planes.new_zeros(k, *shape)
+        count = self.earlier["count"].reshape(k, -1, 1, 1, 1)
+        mean = self.earlier["mean"].reshape(k, -1, *shape)
+        return count.sum(1), (count * mean).sum(1)

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch.nn.functional as F
+from torch import Tensor
 
 from miue.attacks.crafted import Aim, OnNet
 from miue.core.method import AttackFacts
-from miue.core.run import Run
-from miue.training.batches import Batches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +40,5 @@ class TAP(OnNet):
         "quick": {"surrogate": "small-cnn:width=16", "epochs": 15, "batch": 32, "steps": 40, "step_size": 1.0},  # ours
     }
 
-    def aim(self, net: Any, batches: Batches, run: Run) -> Aim:
-        classes = len(batches.data.classes)
+    def aim(self, net: Any, known: Mapping[str, Tensor], classes: int) -> Aim:
         return lambda x, y, delta: F.cross_entropy(net(x), (y + 1) % classes)

@@ -61,6 +61,7 @@ class TUE(Alternating):
     ssl: float = 0.0
     tau: float = 0.5
 
+    together: ClassVar[bool] = True
     facts: ClassVar[AttackFacts] = AttackFacts(
         name="tue",
         title="TUE",

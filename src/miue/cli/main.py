@@ -16,12 +16,14 @@ from typing import Annotated
 import typer
 
 import miue
-from miue.cli import examples, listing, streams
+from miue.cli import examples, listing, owning, streams
 from miue.cli.options import (
     Attack,
     Canvas,
     Channel,
     Config,
+    Copyright,
+    Creator,
     Defenses,
     Device,
     Download,
@@ -36,6 +38,12 @@ from miue.cli.options import (
     Overwrite,
     Quiet,
     RecipeName,
+    RightsContact,
+    RightsNoSearch,
+    RightsPath,
+    RightsText,
+    RightsUrl,
+    RightsValue,
     Rows,
     SameCanvas,
     Seed,
@@ -102,6 +110,14 @@ def protect(
     max_pixels: Annotated[int, typer.Option(help="Larger pictures are skipped.")] = 50_000_000,
     frames: Annotated[str, typer.Option(help="Pictures with several frames: refuse, or first (of them).")] = "refuse",
     drop_columns: DropColumns = None,
+    rights: RightsValue = "none",
+    creator: Creator = "",
+    copyright: Copyright = "",
+    rights_url: RightsUrl = "",
+    rights_text: RightsText = "",
+    rights_contact: RightsContact = "",
+    rights_path: RightsPath = "/",
+    rights_no_search: RightsNoSearch = False,
     download: Download = False,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
@@ -140,7 +156,11 @@ def protect(
         max_pixels=max_pixels,
         frames=frames,  # type: ignore[arg-type]
         drop_columns=tuple(name.strip() for name in (drop_columns or "").split(",") if name.strip()),
-    )
+        rights=miue.Rights(
+            value=rights, creator=creator, copyright=copyright, url=rights_url, text=rights_text,
+            contact=rights_contact, path=rights_path, no_search=rights_no_search,
+        ),
+    )  # fmt: skip
     place = started()
     if dry_run:
         if place is None or place.rank == 0:
@@ -292,11 +312,9 @@ def verify(
 
     Exit code 3 where something is wrong.
     """
-    from miue import publish
     from miue.cli import show
-    from miue.workflows import record
 
-    findings = publish.verify(out, record.RunRecord.of(out).originals(clean, split) if clean else None)
+    findings = miue.verify(out, clean, split=split)
     show.findings(findings, bool(clean), json)
     raise typer.Exit(0 if all(finding.ok for finding in findings) else FAILED_CHECKS)
 
@@ -350,7 +368,8 @@ def grid_command(
     raise typer.Exit(FAILED_INPUTS if any(record.error for record in records) else 0)
 
 
-for verb in (*examples.VERBS, *listing.VERBS):
+app.add_typer(owning.rights, name="rights")
+for verb in (*owning.VERBS, *examples.VERBS, *listing.VERBS):
     app.command()(verb)
 
 

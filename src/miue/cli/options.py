@@ -114,3 +114,20 @@ Rows = Annotated[int, typer.Option(help="Pictures whose features are compared, t
 Figures = Annotated[
     Path | None, typer.Option("--figures", help="Draw figures (SVG) into this folder. Needs miue[figures].")
 ]
+RightsValue = Annotated[
+    str,
+    typer.Option(
+        "--rights",
+        help="What every file says that you reserve: none, no-training, no-mining, search-only, no-generative, "
+        "constraint (with --rights-text), allowed. Also writes OUT.rights, for your web server.",
+    ),
+]
+Creator = Annotated[str, typer.Option(help="With --rights: who made the pictures [their EXIF].")]
+Copyright = Annotated[str, typer.Option(help="With --rights: the copyright notice [their EXIF].")]
+RightsUrl = Annotated[str, typer.Option(help="With --rights: a page about them.")]
+RightsText = Annotated[str, typer.Option(help="With --rights: terms in words.")]
+RightsContact = Annotated[str, typer.Option(help="With --rights and --rights-url: mailto: address for permissions.")]
+RightsPath = Annotated[str, typer.Option(help="With --rights: path of the pictures on your web server.")]
+RightsNoSearch = Annotated[
+    bool, typer.Option("--rights-no-search", help="With --rights no-mining: keep out search engines, too.")
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from shlex import quote
 from statistics import fmean, stdev
 
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from miue import data, publish
 from miue.analysis.records import Analysis
-from miue.cli import catalogue
+from miue.cli import catalogue, telling
 from miue.core.files import Record
 from miue.core.types import Budget
 from miue.evaluation.detect import Detection
@@ -23,26 +23,37 @@ from miue.evaluation.records import Outcome
 from miue.grid.leaderboard import Board
 from miue.grid.records import CellState
 from miue.workflows import protect as jobs
-from miue.workflows.forecast import Planned
+from miue.workflows.forecast import Planned, PlannedAddition
 from miue.workflows.record import RunRecord
 
 console = Console()
 HOLDS = Evaluation.threshold  # largest share of what clean pictures teach that counts as protected
 
 
-def plan(planned: Planned, json: bool) -> None:
-    """Print what `protect` would do."""
+def record(record: Record, lines: Iterable[str], json: bool) -> None:
+    """Print a record, as JSON or in these lines."""
+    for line in [record.model_dump_json(indent=1)] if json else lines:
+        print(line)
+
+
+def plan(planned: Planned | PlannedAddition, json: bool) -> None:
+    """Print what `protect` or `add` would do."""
     if json:
         print(planned.model_dump_json(indent=1))
         return
     for key, value in planned.model_dump().items():
         value = f"{value:.1f}" if isinstance(value, float) else value
-        lines = [f"{k}: {v}" for k, v in value.items()] if isinstance(value, dict) else value
+        lines = [f"{k}: {_brief(v)}" for k, v in value.items()] if isinstance(value, dict) else value
         several = isinstance(lines, list)
         if several and len(lines) > jobs.MOST:
             lines = [*lines[: jobs.MOST], f"and {len(lines) - jobs.MOST} more"]
         print("\n  ".join([f"{key}:", *map(str, lines or ["none"])]) if several else f"{key}: {lines}")
     print("nothing was written (--dry-run)")
+
+
+def _brief(value: object) -> object:
+    """A value; of several, those that are set."""
+    return ", ".join(f"{k} {v}" for k, v in value.items() if v) if isinstance(value, dict) else value
 
 
 def written(job: jobs.Job, record: RunRecord, json: bool, quiet: bool = False) -> None:
@@ -69,6 +80,8 @@ def written(job: jobs.Job, record: RunRecord, json: bool, quiet: bool = False) -
         print(f"NOT changed, as clean in the output as before: {written.unchanged} pictures")
     for note in () if quiet else (*record.source.notes, *written.notes):
         print(f"note: {note}")
+    for line in telling.about_rights(job.out, record.settings.rights, record.source.kind):
+        print(line)
     print(f"Keep {private} private: with it anybody can undo the protection. Keep the originals safe.")
     print("This raises the cost of training on your pictures; it does not prevent it (docs/limits.md: what breaks it).")
     for line in _measured(job.method, record.settings.limit):
@@ -125,16 +138,21 @@ class Findings(Record):
 
     checked: int
     wrong: dict[str, str]
+    rights: dict[str, str]
+    """What each file says of data mining, as a key of the PLUS vocabulary; empty for nothing."""
 
 
 def findings(checked: Sequence[publish.Finding], measured: bool, json: bool) -> None:
     """Print what is wrong with an output. measured: whether the budget was measured again."""
     wrong = {finding.path: finding.problem for finding in checked if not finding.ok}
     if json:
-        print(Findings(checked=len(checked), wrong=wrong).model_dump_json(indent=1))
+        rights = {finding.path: finding.rights for finding in checked}
+        print(Findings(checked=len(checked), wrong=wrong, rights=rights).model_dump_json(indent=1))
         return
     for path, problem in wrong.items():
         print(f"{path}: {problem}")
+    for line in telling.by_key([finding.rights for finding in checked]):
+        print(line)
     print(f"{len(checked)} checked, {len(wrong)} wrong" + ("" if measured else " (budget as measured when written)"))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from inspect import getdoc
 from typing import Any, Literal, Protocol, TypeVar, final, runtime_checkable
 
-from jaxtyping import Float
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from miue.core.errors import UserError
@@ -71,12 +71,28 @@ class Attack(Protocol):
     def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation: ...
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What the protection of a set left, for pictures that are added to it later."""
+
+    perturbation: Perturbation
+    """That of the first pictures."""
+    labels: Int[Tensor, "m"]
+    """The class of each of the first pictures."""
+    count: int
+    """Number of all pictures that are protected by now."""
+    state: Callable[[str], tuple[dict[str, Tensor], dict[str, Any]]]
+    """Tensors and facts that the attack saved under a name. Raises UserError if they are not there."""
+    published: Callable[[Int[Tensor, "k"]], UInt8[Tensor, "k c h w"]]
+    """The published pictures of some of the first rows, at the size of the canvas."""
+
+
 class BaseAttack(ABC):
     """Base class of attacks: checks the budget, calls `craft`, rounds the result and records who made it.
 
     A subclass is a frozen dataclass with a method `craft`. Its class attribute `facts` lists the norms that it can
     keep; without facts that is "linf" alone. Set `per` (a field or a class attribute) to "class" if delta has one row
-    for each class.
+    for each class. With a method `craft_more` pictures can be added to a set later.
     """
 
     @final
@@ -87,22 +103,51 @@ class BaseAttack(ABC):
         Raises ValueError if `craft` left the budget.
         """
         check_norm(self, budget)
-        delta: Any = self.craft(data, budget, run)  # the code of a user, which may return anything
-        by_class = getattr(self, "per", "image") == "class"
-        expected = (len(data.classes) if by_class else len(data), data.shape[0])
+        return self._checked(self.craft(data, budget, run), "craft", data, budget)
+
+    @final
+    def more(self, new: ImageSet, kept: Kept, budget: Budget, run: Run) -> Perturbation:
+        """The perturbation of pictures that are added to a set which this attack has protected.
+
+        Of an attack with one delta a class that is the delta of the class. Raises UserError as a call does, and if this
+        attack has no rule for later pictures.
+        """
+        check_norm(self, budget)
+        if self._by_class:
+            return Perturbation(kept.perturbation.delta, budget, repr(self), new.labels, new.digest)
+        return self._checked(self.craft_more(new, kept, budget, run), "craft_more", new, budget)
+
+    @property
+    def _by_class(self) -> bool:
+        return getattr(self, "per", "image") == "class"
+
+    def _checked(self, delta: Any, name: str, data: ImageSet, budget: Budget) -> Perturbation:
+        """The perturbation of what a method called `name` returned, which is a user's code and may be anything."""
+        expected = (len(data.classes) if self._by_class else len(data), data.shape[0])
         if not (isinstance(delta, Tensor) and delta.is_floating_point() and delta.ndim == 4):
             kind = f"{tuple(delta.shape)} of {delta.dtype}" if isinstance(delta, Tensor) else type(delta).__name__
-            raise UserError(f"{self}: craft returned {kind}, not a float tensor of rows, channels, height and width")
+            raise UserError(f"{self}: {name} returned {kind}, not a float tensor of rows, channels, height and width")
         if delta.shape[:2] != expected:
             raise UserError(
-                f"{self}: craft returned {delta.shape[0]} rows of {delta.shape[1]} channels for {expected[0]} "
-                f'{"classes" if by_class else "pictures"} of {expected[1]}; per = "class" says one row a class'
+                f"{self}: {name} returned {delta.shape[0]} rows of {delta.shape[1]} channels for {expected[0]} "
+                f'{"classes" if self._by_class else "pictures"} of {expected[1]}; per = "class" says one row a class'
             )
-        return Perturbation.rounded(delta, budget, repr(self), data.labels if by_class else None)
+        labels = data.labels if self._by_class else None
+        return Perturbation.rounded(delta, budget, repr(self), labels, data.digest)
 
     @abstractmethod
     def craft(self, data: ImageSet, budget: Budget, run: Run) -> Float[Tensor, "k c g g2"]:
         """Delta in [0, 1] units, inside the budget. Row i is for picture i or class i. g: side of the noise grid."""
+
+    def craft_more(self, new: ImageSet, kept: Kept, budget: Budget, run: Run) -> Float[Tensor, "n c g g2"]:
+        """Delta of pictures that come after `craft`, one row a picture. Raises UserError without a rule of its own."""
+        check_more(self)
+        raise AssertionError("unreachable")
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether pictures can be added to a set that this attack has protected."""
+        return self._by_class or type(self).craft_more is not BaseAttack.craft_more
 
     def identity(self, data: ImageSet, budget: Budget, run: Run) -> dict[str, Any]:
         """The identity of saved state, for `run.save(name, tensors, identity)` and `run.load(name, **identity)`."""
@@ -119,6 +164,15 @@ def check_norm(method: object, budget: Budget) -> None:
         own.check(budget)
     elif isinstance(method, BaseAttack):
         _check_norm(type(method).__name__, ("linf",), budget)
+
+
+def check_more(method: object) -> None:
+    """Raise UserError if pictures cannot be added to a set that a method has protected."""
+    if not (isinstance(method, BaseAttack) and method.takes_more):
+        raise UserError(
+            f"{type(method).__name__} makes the noise of a whole set at once and has no rule for pictures that come "
+            "later (`craft_more`); protect the whole set again, with the new pictures in it, to another output"
+        )
 
 
 def _check_norm(title: str, norms: tuple[Norm, ...], budget: Budget) -> None:

@@ -214,6 +214,8 @@ class Perturbation:
     """The method that made it."""
     labels: Int[Tensor, "n"] | None = None
     """The class of each picture, if delta has one row for each class."""
+    data: str = ""
+    """Digest of the pictures that it was made for; empty if that is not known."""
 
     def __post_init__(self) -> None:
         if self.labels is not None and len(self.labels) and int(self.labels.max()) >= len(self.delta):
@@ -227,7 +229,12 @@ class Perturbation:
 
     @classmethod
     def rounded(
-        cls, delta: Float[Tensor, "k c g g2"], budget: Budget, made_by: str, labels: Int[Tensor, "n"] | None = None
+        cls,
+        delta: Float[Tensor, "k c g g2"],
+        budget: Budget,
+        made_by: str,
+        labels: Int[Tensor, "n"] | None = None,
+        data: str = "",
     ) -> Perturbation:
         """Round a float delta in [0,1] units to grey levels and check it against the budget.
 
@@ -249,7 +256,7 @@ class Perturbation:
             levels = _shortened(levels, budget)
         largest = budget.levels if budget.norm == "linf" or not delta.numel() else float(levels.abs().max())
         dtype = torch.int8 if largest < 127.5 else torch.int16
-        return cls(_levels(levels, budget.levels, dtype), budget, made_by, labels)
+        return cls(_levels(levels, budget.levels, dtype), budget, made_by, labels, data)
 
     def rows(self, index: Int[Tensor, "b"]) -> Int[Tensor, "b"]:
         """The rows of delta that belong to these pictures."""
@@ -281,7 +288,7 @@ class Perturbation:
         tensors = {"delta": self.delta.contiguous()} | (
             {} if self.labels is None else {"labels": self.labels.contiguous()}
         )
-        meta = {"made_by": self.made_by, "eps": repr(self.budget.eps), "norm": self.budget.norm}
+        meta = {"made_by": self.made_by, "eps": repr(self.budget.eps), "norm": self.budget.norm, "data": self.data}
         save_file(tensors, str(path), meta)
 
     @classmethod
@@ -295,7 +302,7 @@ class Perturbation:
                 meta = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             budget = Budget(float(meta["eps"]), meta["norm"])  # type: ignore[arg-type]
-            return cls(tensors["delta"], budget, meta["made_by"], tensors.get("labels"))
+            return cls(tensors["delta"], budget, meta["made_by"], tensors.get("labels"), meta.get("data", ""))
         except (SafetensorError, ValueError, KeyError) as error:
             raise Damaged(
                 f"{path}: is no perturbation, or it is damaged ({error}); move it away, and the command that made it "

@@ -2,15 +2,19 @@
 
 from miue.core.progress import readable
 from miue.data.channel import check_channel, recoded, through
-from miue.data.folder import private_of
+from miue.data.folder import pictures_in, private_of
+from miue.data.joined import IN_ALREADY, Earlier, New, new_of, originals_of
 from miue.data.quality import Size, measure
 from miue.data.read import cached, check_canvas, default_canvas, read, read_like
-from miue.data.scan import scan, scan_output
+from miue.data.scan import scan, scan_output, scan_some
 from miue.data.shapes import draw as shapes
-from miue.data.source import Entry, Source, some
+from miue.data.source import Entry, Source, pictures_digest, some
 
 __all__ = [
+    "IN_ALREADY",
+    "Earlier",
     "Entry",
+    "New",
     "Size",
     "Source",
     "cached",
@@ -18,6 +22,10 @@ __all__ = [
     "check_channel",
     "default_canvas",
     "measure",
+    "new_of",
+    "originals_of",
+    "pictures_digest",
+    "pictures_in",
     "private_of",
     "read",
     "read_like",
@@ -25,6 +33,7 @@ __all__ = [
     "recoded",
     "scan",
     "scan_output",
+    "scan_some",
     "shapes",
     "some",
     "through",

@@ -161,6 +161,12 @@ def every_file(folder: Path) -> Iterator[Path]:
             yield Path(entry.path)
 
 
+def pictures_in(folder: Path) -> list[str]:
+    """Paths of the files below a folder whose names say that they are pictures, relative to it, sorted."""
+    files = (path for path in every_file(folder) if path.is_file() and path.suffix.lower() in EXTENSIONS)
+    return [path.relative_to(folder).as_posix() for path in files]
+
+
 def _item(root: Path, path: Path, label: dict[str, int]) -> Item:
     parts = path.relative_to(root).parts
     name = "/".join(map(readable, parts))

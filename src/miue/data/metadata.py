@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from PIL import ExifTags, Image
 
+from miue.data.rights import reservation
+
 _KEPT = (
     ExifTags.Base.ImageDescription,
     ExifTags.Base.DateTime,
@@ -23,6 +25,10 @@ class Metadata:
     exif: bytes | None = None
     orientation: int = 1
     notes: tuple[str, ...] = ()
+    reserved: str = ""
+    """What the picture says of data mining, as a key of the PLUS vocabulary (`data.rights`)."""
+    artist: str = ""
+    copyright: str = ""
 
 
 def metadata(im: Image.Image, data: bytes) -> Metadata:
@@ -31,6 +37,12 @@ def metadata(im: Image.Image, data: bytes) -> Metadata:
     if b"jumdc2pa" in data:
         notes.append("content credentials (C2PA) removed: any change of the pixels breaks them")
     icc = im.info.get("icc_profile") or None
+    own = reservation(xmp if isinstance(xmp := im.info.get("xmp"), bytes) else None)
+    if not own.readable:
+        notes.append("unreadable XMP removed")
+    if own.key.startswith("DMI-PROHIBITED"):
+        notes.append(f"a reservation of its own ({own.key}), which is kept")
+    texts = dict[int, str]()
     try:
         old = im.getexif()
         if ExifTags.Base.GPSInfo in old:
@@ -42,12 +54,23 @@ def metadata(im: Image.Image, data: bytes) -> Metadata:
         for tag in _KEPT:
             if isinstance(text := old.get(tag), str) and text.strip("\0 "):
                 # keep the original bytes: Pillow reads them as Latin-1, and would write "?" for all but ASCII
-                new[tag] = text.strip("\0 ")[:_LONGEST].encode("latin-1", "replace")
+                new[tag] = kept = text.strip("\0 ")[:_LONGEST].encode("latin-1", "replace")
+                texts[tag] = _real(kept)
         date = old.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal)
         if isinstance(date, str):
             new.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = date[:_LONGEST]
         orientation = old.get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged EXIF may raise any error, and is no reason to lose the picture
-        return Metadata(icc, None, 1, (*notes, "unreadable EXIF removed"))
+        return Metadata(icc, None, 1, (*notes, "unreadable EXIF removed"), own.key)
     valid = orientation if orientation in range(1, 9) else 1
-    return Metadata(icc, new.tobytes() if len(new) or date else None, valid, tuple(notes))
+    exif = new.tobytes() if len(new) or date else None
+    names = (texts.get(tag, "") for tag in (ExifTags.Base.Artist, ExifTags.Base.Copyright))
+    return Metadata(icc, exif, valid, tuple(notes), own.key, *names)
+
+
+def _real(text: bytes) -> str:
+    """A text of EXIF, whose encoding is not told: UTF-8 if it is that, else Latin-1."""
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return text.decode("latin-1")

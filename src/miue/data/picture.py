@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Int16, UInt8
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
 from miue.data import formats, tiff
 from miue.data.metadata import Metadata, metadata
@@ -201,11 +201,16 @@ def kept_profile(picture: Picture, form: Literal["png", "webp"]) -> bytes | None
     return None if form == "webp" and picture.pixels.shape[2] == 1 else picture.meta.icc
 
 
-def encode(picture: Picture, form: Literal["png", "webp"]) -> bytes:
+def encode(picture: Picture, form: Literal["png", "webp"], xmp: bytes | None = None) -> bytes:
     """The bytes of a lossless file with the allowed metadata. WebP has no grey, so grey pictures become RGB."""
     array = picture.array
     im = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
-    extra = {"icc_profile": kept_profile(picture, form), "exif": picture.meta.exif}
+    extra: dict[str, Any] = {"icc_profile": kept_profile(picture, form), "exif": picture.meta.exif}
+    if xmp and form == "webp":
+        extra["xmp"] = xmp
+    elif xmp:  # `xmp` of Pillow's writer does nothing for PNG
+        extra["pnginfo"] = PngImagePlugin.PngInfo()
+        extra["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode())
     # without `exact` WebP changes colours under alpha 0, and common loaders pass these colours to a network
     webp = {"lossless": True, "exact": True, "quality": 60}
     # run lengths only: the search for repeats takes eight times as long, and noise has hardly any

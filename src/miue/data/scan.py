@@ -41,17 +41,19 @@ def scan(
     frames: Literal["refuse", "first"] = "refuse",
     download: bool = False,
     drop_columns: Sequence[str] = (),
+    part: bool = False,
 ) -> Source:
     """Scan a folder of class folders, parquet files, an .npz file or a named set such as "shapes" or "digits".
 
     split: "train", "test" and so on, if the source has splits. max_pixels: larger pictures are skipped.
     frames: "first" takes the first of several frames instead of skipping the file. download: fetch a named set.
-    drop_columns: columns of a table that are not published; "*" means all except pictures and label.
+    drop_columns: columns of a table that are not published; "*" means all except pictures and label. part: whether it
+    is a part of a set, which may have a single class.
     Raises UserError if nothing can be protected. Single bad files become skipped or failed entries.
     """
     store, rules = _open(source, split, download, drop_columns), Rules(max_pixels, frames)
     entries, remarks = survey(store, rules)
-    _refuse(store, entries)
+    _refuse(store, entries, part)
     counted = (f"{text} ({len(paths)} pictures, such as {paths[0]})" for text, paths in remarks.items())
     notes = (*store.notes, *_notes(store, entries), *counted)
     return Source(store, entries, notes, rules)
@@ -60,6 +62,24 @@ def scan(
 def scan_output(out: Path) -> Source:
     """Scan a set that miue wrote."""
     return scan(out, max_pixels=ANY_SIZE)
+
+
+def scan_some(folder: Path, names: Sequence[str]) -> Source:
+    """Scan some files of a set that miue wrote, in this order. Labels are of the folders that are there.
+
+    Raises UserError if one is not there or no picture.
+    """
+    store = open_folder(folder)
+    index = {item.path: at for at, item in enumerate(store.items)}
+    if missing := [name for name in names if name not in index]:
+        raise UserError(f"{folder}: {missing[0]} is not there any more; bring the published files back")
+    rows = [index[name] for name in names]
+    some = replace(store, items=tuple(store.items[i] for i in rows), paths=tuple(store.paths[i] for i in rows))
+    rules = Rules(ANY_SIZE)
+    entries, _ = survey(some, rules)
+    if bad := [entry for entry in entries if entry.status != "ok"]:
+        raise UserError(f"{folder}: {bad[0].path}: {bad[0].reason}; bring the published files back")
+    return Source(some, entries, (), rules)
 
 
 def _open(source: str | Path, split: str | None, download: bool, drop: Sequence[str]) -> Store:
@@ -211,7 +231,7 @@ def _shortened(path: str) -> str:
 # --- what a scan refuses, and what it remarks ---
 
 
-def _refuse(store: Store, entries: tuple[Entry, ...]) -> None:
+def _refuse(store: Store, entries: tuple[Entry, ...], part: bool) -> None:
     ok = Counter(entry.label for entry in entries if entry.status == "ok")
     if not ok:
         reasons = Counter(e.reason for e in entries if e.status != "ok").most_common(3)
@@ -219,7 +239,7 @@ def _refuse(store: Store, entries: tuple[Entry, ...]) -> None:
         links = store.kind == "folder" and any("link" in e.reason for e in entries if e.status == "skipped")
         way = f"; {follow_links(Path(store.location))}" if links else ""
         raise UserError(f"{store.location}: there are no pictures that can be protected ({why or 'it is empty'}){way}")
-    if len(ok) == 1:
+    if len(ok) == 1 and not part:
         way = "add the other classes"
         if store.kind == "folder" and (deeper := _deeper([e.path for e in entries if e.status == "ok"])):
             at, names = deeper

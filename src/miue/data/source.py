@@ -135,10 +135,7 @@ class Source:
     @cached_property
     def digest(self) -> str:
         """SHA-256 (16 hex digits) over source bytes, labels and class names of the usable entries."""
-        h = hashlib.sha256(repr(self.classes).encode())
-        for entry in self.usable:
-            h.update(f"{entry.sha256} {entry.label}\n".encode())
-        return h.hexdigest()[:16]
+        return pictures_digest(self.classes, ((entry.sha256, entry.label) for entry in self.usable))
 
     def examples(self, limit: int = 5) -> dict[str, list[str]]:
         """The first paths of every line of `summary` that is not "ok"."""
@@ -152,6 +149,14 @@ class Source:
         """Numbers of entries that are "ok", "skipped: <reason>" and "failed: <reason>", the most frequent first."""
         texts = (f"{e.status}: {e.reason}" if e.reason else e.status for e in self.entries)
         return dict(Counter(texts).most_common())
+
+
+def pictures_digest(classes: tuple[str, ...], pictures: Iterable[tuple[str, int]]) -> str:
+    """SHA-256 (16 hex digits) over class names and pairs of the SHA-256 and the label of a picture."""
+    h = hashlib.sha256(repr(classes).encode())
+    for sha, label in pictures:
+        h.update(f"{sha} {label}\n".encode())
+    return h.hexdigest()[:16]
 
 
 def some(names: Sequence[str], limit: int = 5) -> str:

@@ -2,14 +2,18 @@
 
 from miue.publish.align import align
 from miue.publish.manifest import FINAL as MANIFEST
+from miue.publish.manifest import PART, Line, finished, read_lines
 from miue.publish.output import check_folders, check_output, clear_output, refuse_existing
 from miue.publish.preview import export, preview
+from miue.publish.rights import rewrite, rights_of, shown, write_rights
 from miue.publish.verify import Finding, verify
 from miue.publish.write import Written, check_sizes, room, write
 
 __all__ = [
     "MANIFEST",
+    "PART",
     "Finding",
+    "Line",
     "Written",
     "align",
     "check_folders",
@@ -17,9 +21,15 @@ __all__ = [
     "check_sizes",
     "clear_output",
     "export",
+    "finished",
     "preview",
+    "read_lines",
     "refuse_existing",
+    "rewrite",
+    "rights_of",
     "room",
+    "shown",
     "verify",
     "write",
+    "write_rights",
 ]

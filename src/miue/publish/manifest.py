@@ -15,8 +15,8 @@ from miue.core.run import Run
 from miue.core.types import Budget, Norm
 from miue.data.source import Kind
 
-AGAIN = "run the protect command that made it once more, without --overwrite"
-FINAL, PLAN = "manifest.jsonl", "outputs.json"
+AGAIN = "run the command that wrote it once more, without --overwrite"
+FINAL, PART, PLAN = "manifest.jsonl", "manifest.part.jsonl", "outputs.json"
 
 
 class Line(Record):
@@ -45,6 +45,12 @@ class Line(Record):
     psnr: float | None = None
     """In dB; None if nothing changed."""
     ssim: float | None = None
+    rights: str = ""
+    """What the file says of data mining, as a key of the PLUS vocabulary."""
+    reserved: str = ""
+    """What its source says of it."""
+    part: int = 0
+    """0 for the first pictures, then counted: the pictures that were added together."""
 
 
 class Plan(Record):
@@ -71,7 +77,7 @@ class Plan(Record):
 
 def part_name(run: Run) -> str:
     """Name of the manifest that this process writes line by line, until all of it is merged."""
-    return "manifest.part.jsonl" if run.world == 1 else f"manifest.part-{run.rank}of{run.world}.jsonl"
+    return PART if run.world == 1 else f"manifest.part-{run.rank}of{run.world}.jsonl"
 
 
 def parts_of(private: Path) -> list[Path]:

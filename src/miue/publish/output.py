@@ -66,8 +66,8 @@ def check_output(source_location: str | Path, out: Path, private: Path, overwrit
                 f"{out}: is not empty and was not written by miue; choose another output folder or empty it"
             )
         raise UserError(
-            f"{out}: was written with other settings or from other data; choose another output folder, or replace "
-            "what was written with --overwrite"
+            f"{out}: was written with other settings or from other data; choose another output folder, replace what "
+            "was written with --overwrite, or add pictures of the same classes to it with `miue add`"
         )
 
 

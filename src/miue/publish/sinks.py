@@ -17,10 +17,12 @@ from miue.core.errors import UserError
 from miue.core.files import flush_all, write_atomically
 from miue.data.arrays import ArrayStore, load_npz
 from miue.data.picture import Picture, encode
+from miue.data.rights import Rights
 from miue.data.source import Payload, Source
 from miue.data.tables import ParquetStore
 
 Form = Literal["png", "webp"]
+NONE = Rights()
 GROUP = 256 * 2**20
 """Largest number of bytes of pictures in one row group, since readers cannot take groups of more than 2 GiB."""
 
@@ -32,6 +34,7 @@ class Sink(ABC):
     source: Source = field(repr=False)
     out: Path
     form: Form
+    rights: Rights = NONE
 
     @property
     @abstractmethod
@@ -44,7 +47,12 @@ class Sink(ABC):
         """Rows of `source.usable`: one range for each file, in order."""
 
     def encode(self, picture: Picture) -> Payload:
-        return encode(picture, self.form)
+        meta = picture.meta
+        return encode(picture, self.form, self.rights.packet(meta.reserved, meta.artist, meta.copyright))
+
+    def key(self, picture: Picture) -> str:
+        """What is said of data mining in the file of a picture."""
+        return self.rights.key(picture.meta.reserved)
 
     @abstractmethod
     def put(self, at: int, payloads: Iterator[Payload]) -> None:
@@ -58,9 +66,9 @@ class Sink(ABC):
         """Flush files of groups to disk that `put` has not flushed."""
 
 
-def sink_for(source: Source, out: Path, form: Form) -> Sink:
+def sink_for(source: Source, out: Path, form: Form, rights: Rights = NONE) -> Sink:
     """A sink of the same kind as the source. A named set becomes a folder of class folders."""
-    return {"parquet": ParquetSink, "npz": NpzSink}.get(source.kind, TreeSink)(source, out, form)
+    return {"parquet": ParquetSink, "npz": NpzSink}.get(source.kind, TreeSink)(source, out, form, rights)
 
 
 def out_name(out: str, kind: str, form: Form) -> str:
@@ -180,6 +188,9 @@ class NpzSink(Sink):
 
     def encode(self, picture: Picture) -> Payload:
         return picture.array.reshape(self.store.images.shape[1:])
+
+    def key(self, picture: Picture) -> str:
+        return ""  # an array has no place for it
 
     def put(self, at: int, payloads: Iterator[Payload]) -> None:
         images = np.empty_like(self.store.images)

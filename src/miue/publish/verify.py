@@ -34,6 +34,8 @@ class Finding:
     path: str
     problem: str = ""
     """Empty if the file or row is correct."""
+    rights: str = ""
+    """What it says of data mining, as a key of the PLUS vocabulary; empty if nothing."""
 
     @property
     def ok(self) -> bool:
@@ -52,7 +54,7 @@ def verify(out: Path, clean: Source | None = None) -> list[Finding]:
         findings = list(_pictures(out, plan, lines, known, originals))
         if not (out / NOTICE).is_file():
             findings.append(Finding(NOTICE, "is missing: nobody who receives the set is told what it is"))
-        return findings + list(_others(out, set(plan.files), known))
+        return findings + list(_others(out, plan, lines, known))
 
 
 def _pictures(
@@ -62,10 +64,9 @@ def _pictures(
     for line in lines:
         if line.status == "protected":
             try:
-                problem = _problem(get(line.out), line, known, originals)
+                yield Finding(line.out, *_problem(get(line.out), line, known, originals))
             except (OSError, IndexError):
-                problem = "is missing or cannot be read"
-            yield Finding(line.out, problem)
+                yield Finding(line.out, "is missing or cannot be read")
 
 
 def _reader(out: Path, plan: Plan) -> Callable[[str], Payload]:
@@ -84,11 +85,21 @@ def _unreadable(why: str, name: str) -> Payload:
     raise OSError(why)
 
 
-def _problem(payload: Payload, line: Line, known: dict[str, str], originals: _Originals | None) -> str:
+def _problem(payload: Payload, line: Line, known: dict[str, str], originals: _Originals | None) -> tuple[str, str]:
+    """The problem of a file, empty if there is none, and what it says of data mining."""
     try:
         picture = decode(payload, _PUBLISHED)
     except Unfit as unfit:
-        return unfit.reason
+        return unfit.reason, ""
+    rights = picture.meta.reserved
+    if problem := _wrong(payload, picture, line, known, originals):
+        return problem, rights
+    if rights != line.rights:
+        return f"reservation: {rights or 'missing'} instead of {line.rights or 'none'}", rights
+    return "", rights
+
+
+def _wrong(payload: Payload, picture: Picture, line: Line, known: dict[str, str], originals: _Originals | None) -> str:
     if isinstance(payload, bytes):
         if not lossless(payload):
             return "is not a lossless file (PNG or lossless WebP)"
@@ -134,12 +145,16 @@ class _Originals:
         return "" if picture.same_alpha(original) else "has another alpha than its original"
 
 
-def _others(out: Path, ours: set[str], known: dict[str, str]) -> Iterator[Finding]:
+def _others(out: Path, plan: Plan, lines: list[Line], known: dict[str, str]) -> Iterator[Finding]:
+    in_files = plan.kind not in ("folder", "named")
+    ours = {NOTICE, *(plan.files if in_files else (line.out for line in lines))}
     for path in files_in(out):
         name = path.relative_to(out).as_posix()
-        if name in ours | {NOTICE}:
+        if name in ours:
             continue
         problem = "was not written by miue"
+        if name in plan.files:
+            problem = "was written by a command that did not end; run that command once more"
         try:
             digest = decode(begun(path)[0], _PUBLISHED).digest
             problem = f"shows the unprotected {known[digest]}" if digest in known else problem

@@ -7,7 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from time import monotonic
@@ -24,10 +24,11 @@ from miue.core.types import Budget, Perturbation
 from miue.data.picture import Rules, decode, kept_profile, quiet
 from miue.data.quality import Change, Size, Spread, size, ssim
 from miue.data.read import clean_picture
+from miue.data.rights import Rights
 from miue.data.source import Entry, Payload, Source, ahead, sha256
 from miue.publish.manifest import FINAL, PLAN, Line, Plan, as_text, part_name, parts_of, read_lines, write_lines
 from miue.publish.output import NOTICE, NOTICE_TEXT, check_folders
-from miue.publish.sinks import Form, Sink, out_name, sink_for
+from miue.publish.sinks import NONE, Form, Sink, out_name, sink_for
 
 log = logging.getLogger("miue")
 BLOCK = 4096  # bytes
@@ -63,21 +64,25 @@ def write(
     tick: Callable[[], None] | None = None,
     stop: Callable[[], bool] | None = None,
     run: Run | None = None,
+    part: int = 0,
+    rights: Rights = NONE,
 ) -> Written:
     """Write the protected set to `out` and its manifest to `private`. Files finished by an earlier call are kept.
 
     tick: called after each usable picture. stop: called before each picture; if it returns True, KeyboardInterrupt is
     raised. run: its processes write a share each, and the first one merges the manifest; None: there is one process.
-    Raises UserError if a source file has changed, and OSError if the disk fails or is full. No truncated file is left.
+    part: number of this set in the output; the files and lines of other parts stay as they are. rights: what every file
+    says of them. Raises UserError if a source file has changed, and OSError if the disk fails or is full. No truncated
+    file is left.
     """
     if len(perturbation) != len(source.usable):
         raise ValueError(f"a perturbation of {len(perturbation)} rows for {len(source.usable)} pictures")
     check_sizes(source, perturbation.budget, tuple(perturbation.delta.shape[-2:]), format)
     private.mkdir(mode=0o700, parents=True, exist_ok=True)
-    run, writer = run or Run(), partial(_Writer, source, perturbation, sink_for(source, out, format), private)
+    run, writer = run or Run(), partial(_Writer, source, perturbation, sink_for(source, out, format, rights), private)
     try:
-        with Lock(private / f"write-{run.rank}.lock", timeout=0), quiet():
-            return writer(run).write(tick or (lambda: None), stop or (lambda: False))
+        with Lock(private / (f"write-{run.rank}.lock" if run.rank else "write.lock"), timeout=0), quiet():
+            return writer(run, part).write(tick or (lambda: None), stop or (lambda: False))
     except Timeout:
         raise UserError(f"{out}: another run is writing there; wait for it or choose another output folder") from None
 
@@ -114,8 +119,14 @@ class _Writer:
     sink: Sink
     private: Path
     run: Run
+    part: int = 0
     unprofiled: list[str] = field(default_factory=list)
     """Paths of pictures that this run writes without their colour profile."""
+
+    @cached_property
+    def others(self) -> list[Line]:
+        """The lines of other parts."""
+        return [line for line in read_lines(self.private / FINAL)[0] if line.part != self.part]
 
     def write(self, tick: Callable[[], None], stop: Callable[[], bool]) -> Written:
         """Write the missing files of every process, in row order, and then the manifest."""
@@ -162,7 +173,7 @@ class _Writer:
         known = dict[str, Line]()
         for path in (self.private / FINAL, *parts_of(self.private)):
             lines, damaged = read_lines(path)
-            known |= {line.path: line for line in lines}
+            known |= {line.path: line for line in lines if line.part == self.part}
             if damaged and path.name == FINAL:  # in a part the last line may be cut off, if the run was killed
                 log.warning("%s: damaged; what is not in it is written again", path)
         intact: dict[int, Line] = {}
@@ -192,21 +203,26 @@ class _Writer:
             raise OSError(f"{self.sink.out / self.sink.files[at]}: what is read back differs from what was written")
 
     def _prepare(self, rows: Sequence[int]) -> None:
-        out, budget = self.sink.out, self.perturbation.budget
+        out = self.sink.out
         out.mkdir(parents=True, exist_ok=True)
         check_folders(self.source, out)
         need = sum(self.source.usable[row].width * self.source.usable[row].height * 3 for row in rows) // 2
         need *= self.run.world  # the shares are alike
         if (free := shutil.disk_usage(out).free) < need:
             raise UserError(f"{out}: at least {need:,} bytes are needed there, {free:,} are free; make room")
-        files = (NOTICE, *self.sink.files)
-        inputs = len(self.source.entries)
-        plan = Plan(kind=self.source.kind, files=files, eps=budget.eps, norm=budget.norm, inputs=inputs)
-        plan.save(self.private / PLAN)
+        self._plan(len(self.others) if self.others else len(self.source.entries)).save(self.private / PLAN)
         write_atomically(out / NOTICE, NOTICE_TEXT.encode())
         if self.source.kind in ("folder", "named"):  # an empty class keeps its folder, so that labels stay the same
             for name in self.source.classes:
                 (out / name).mkdir(exist_ok=True)
+
+    def _plan(self, inputs: int) -> Plan:
+        """The plan with the files of all parts. inputs: lines that a whole manifest has."""
+        budget, others = self.perturbation.budget, [line.out for line in self.others if line.out]
+        before = Plan.of(self.private) if self.part or others else None
+        files = dict.fromkeys((NOTICE, *(before.files if before else ()), *others, *self.sink.files))
+        kind = before.kind if before else self.source.kind
+        return Plan(kind=kind, files=tuple(files), eps=budget.eps, norm=budget.norm, inputs=inputs)
 
     def _make(self, row: int) -> tuple[Line, Payload]:
         """Protect and encode one picture; return its line, measured on the decoded file, and the payload."""
@@ -223,10 +239,12 @@ class _Writer:
             )
         before, size = np.broadcast_to(clean.pixels, stored.pixels.shape), Change.of(change)
         line = Line(
-            **_facts(self.source, entry, self._out(entry), "protected"),
+            **self._facts(entry, self._out(entry), "protected"),
             out_bytes=len(payload) if isinstance(payload, bytes) else payload.nbytes,
             out_sha256=sha256(payload),
             out_pixels=stored.digest,
+            rights=self.sink.key(clean),
+            reserved=clean.meta.reserved,
             max_change=size.linf,
             l2=size.l2,
             changed=size.changed,
@@ -235,13 +253,22 @@ class _Writer:
         )
         return line, payload
 
+    def _facts(self, entry: Entry, out: str, status: str) -> dict:
+        name = self.source.classes[entry.label] if entry.label >= 0 else ""
+        same = ("path", "reason", "mode", "width", "height", "bytes", "sha256", "pixels")
+        own = {"out": out, "status": status, "class_name": name, "part": self.part}
+        return {key: getattr(entry, key) for key in same} | own
+
     def _merge(self, lines: dict[int, Line]) -> None:
-        """Write the manifest from the lines of this process and the parts of the others."""
-        every = {line.path: line for line in lines.values()}
+        """Write the manifest from the lines of this process, the manifests of the others, and the other parts."""
+        own = {line.path: line for line in lines.values()}
         if self.run.world > 1:
-            every |= {line.path: line for path in parts_of(self.private) for line in read_lines(path)[0]}
-        facts = (_facts(self.source, e, "", e.status) for e in self.source.entries)
-        write_lines(self.private / FINAL, (every.get(fact["path"]) or Line(**fact) for fact in facts))
+            own |= {line.path: line for path in parts_of(self.private) for line in read_lines(path)[0]}
+        facts = (self._facts(entry, "", entry.status) for entry in self.source.entries)
+        every = [*self.others, *(own.get(fact["path"]) or Line(**fact) for fact in facts)]
+        write_lines(self.private / FINAL, sorted(every, key=lambda line: line.part))
+        if self.others:  # until here the manifest of the other parts was whole
+            self._plan(len(every)).save(self.private / PLAN)
         for path in parts_of(self.private):
             path.unlink()
 
@@ -274,12 +301,6 @@ def _recorded(
         lines.append(line)
         tick()
         yield payload
-
-
-def _facts(source: Source, entry: Entry, out: str, status: str) -> dict:
-    name = source.classes[entry.label] if entry.label >= 0 else ""
-    same = ("path", "reason", "mode", "width", "height", "bytes", "sha256", "pixels")
-    return {key: getattr(entry, key) for key in same} | {"out": out, "status": status, "class_name": name}
 
 
 def _change(line: Line) -> Change:

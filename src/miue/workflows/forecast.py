@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,8 @@ import torch
 from miue import data
 from miue.core.files import Record
 from miue.core.run import Run
-from miue.core.types import Budget, ImageSet
+from miue.core.types import ImageSet
+from miue.workflows.add import Addition, counted, notes_of
 from miue.workflows.protect import Job, class_sizes
 from miue.workflows.record import Settings
 
@@ -69,18 +70,77 @@ def planned(job: Job, run: Run) -> Planned:
     )
 
 
+class PlannedAddition(Record):
+    """Plan of adding pictures to an output, with its cost."""
+
+    out: str
+    private: str
+    classes: Mapping[str, int]
+    """New pictures of every class."""
+    inputs: Mapping[str, int]
+    """Inputs by status and reason."""
+    notes: Sequence[str]
+    attack: str
+    budget: str
+    canvas: int
+    seconds: float
+    disk_mb: float
+    memory_mb: float
+    device: str
+
+
+def planned_addition(addition: Addition, run: Run) -> PlannedAddition:
+    """Return the plan of an addition; the attack is timed on a few new pictures. Writes nothing. Raises UserError."""
+    settings, source = addition.record.settings, addition.new.source
+    seconds, memory, disk = 0.0, 0, 0
+    if source.usable and not addition.again:
+        kept = addition.kept(run)
+        if trials := trials_of(addition.method, later=True):
+            craft = lambda short, few, trial: short.more(few, kept, settings.limit, trial)  # noqa: E731
+            seconds = _tried(addition.method, trials, craft, addition.read(), replace(run, seed=settings.seed))
+        memory = _memory(len(source.usable), settings)
+        disk = sum(size for parts in addition.disk().values() for size in parts.values())
+    return PlannedAddition(
+        out=data.readable(str(addition.out)),
+        private=data.readable(str(addition.private)),
+        classes={name: n for name, n in class_sizes(source).items() if n and not addition.again},
+        inputs=counted(addition),
+        notes=notes_of(addition),
+        attack=settings.attack,
+        budget=settings.budget,
+        canvas=settings.canvas,
+        seconds=seconds,
+        disk_mb=disk / 1e6,
+        memory_mb=memory / 1e6,
+        device=run.machine["device"],
+    )
+
+
+def _memory(count: int, settings: Settings) -> int:
+    """Bytes of so many pictures and their deltas."""
+    return count * 3 * (settings.canvas**2 + 8 * (settings.cells or settings.canvas) ** 2)
+
+
 def forecast(job: Job, source: data.Source, run: Run, settings: Settings | None = None) -> Forecast:
     """Return the cost of a job: time a few batches of the attack on its pictures, and scale."""
     settings = settings or job.settings(source)
     canvas, budget = settings.canvas, settings.limit
     method, count = job.attack, len(source.usable)
-    seconds = _tried(method, data.read(source, canvas), budget, job, run) if trials_of(method) else 0.0
-    grid = getattr(method, "cells", 0) or canvas
+    seconds = 0.0
+    if trials := trials_of(method):
+        craft = lambda short, few, trial: short(few, budget, trial)  # noqa: E731
+        seconds = _tried(method, trials, craft, data.read(source, canvas), replace(run, seed=job.seed))
     disk = sum(size for parts in job.disk(source, settings).values() for size in parts.values())
-    return Forecast(seconds, disk, count * 3 * (canvas**2 + 8 * grid**2))
+    return Forecast(seconds, disk, _memory(count, settings))
 
 
-def _tried(method: Any, images: ImageSet, budget: Budget, job: Job, run: Run) -> float:
+def _tried(
+    method: Any,
+    trials: Sequence[tuple[Any, float]],
+    craft: Callable[[Any, ImageSet, Run], object],
+    images: ImageSet,
+    run: Run,
+) -> float:
     """Seconds of an attack, scaled from short trials that grow until one takes long enough."""
     count, rows = len(images), SMALLEST
     largest = 2 * max(getattr(method, "noise_batch", 0), getattr(method, "batch", 0), SMALLEST)
@@ -90,9 +150,9 @@ def _tried(method: Any, images: ImageSet, budget: Budget, job: Job, run: Run) ->
             torch.arange(0, len(few), max(len(few) // rows, 1))
         )  # if classes outnumber rows: evenly spaced ones
         taken, seconds = 0.0, 0.0
-        for short, times in trials_of(method):
+        for short, times in trials:
             start = time.monotonic()
-            short(few, budget, Run(job.seed, run.device_name, None, True, run.fabric))
+            craft(short, few, Run(run.seed, run.device_name, None, True, run.fabric))
             spent = time.monotonic() - start
             taken += spent
             seconds += spent * times * count / len(few)
@@ -101,12 +161,13 @@ def _tried(method: Any, images: ImageSet, budget: Budget, job: Job, run: Run) ->
         rows *= 2  # the first trial only warms up, however long it takes
 
 
-def trials_of(method: Any) -> list[tuple[Any, float]]:
+def trials_of(method: Any, later: bool = False) -> list[tuple[Any, float]]:
     """Shorter versions of an attack, with factors: the sum of factor x seconds estimates its own seconds.
 
-    Empty for an attack without epochs. An attack with work outside its epochs defines `trials` itself.
+    Empty for an attack without epochs. An attack with work outside its epochs defines `trials` itself. later: of
+    pictures that are added to a set.
     """
     if hasattr(method, "trials"):
-        return method.trials()
+        return method.trials(later=True) if later else method.trials()
     epochs = getattr(method, "epochs", 0)
     return [(replace(method, epochs=1), float(epochs))] if epochs else []

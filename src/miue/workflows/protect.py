@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -23,10 +23,12 @@ from miue.core.method import Attack, check_norm, own_budget
 from miue.core.run import Run
 from miue.core.spelling import spell
 from miue.core.types import Budget, ImageSet, Perturbation
+from miue.data.rights import Rights
 from miue.workflows import room
 from miue.workflows.record import Looked, RunRecord, Settings
 
 VERSION = 1
+NONE = Rights()
 MOST = 20  # largest number of classes listed by name
 
 
@@ -48,6 +50,7 @@ class Job:
     max_pixels: int = 50_000_000
     frames: Literal["refuse", "first"] = "refuse"
     drop_columns: tuple[str, ...] = ()
+    rights: Rights = NONE
 
     def __post_init__(self) -> None:
         data.check_canvas(self.canvas)
@@ -97,6 +100,7 @@ class Job:
             format=self.format,
             processes=self.processes,
             cells=getattr(method, "cells", 0),
+            rights=self.rights,
         )
 
     def checked(self, source: data.Source) -> tuple[Settings, str]:
@@ -110,18 +114,28 @@ class Job:
 
     def fingerprint(self, source: data.Source, settings: Settings) -> str:
         """Digest of settings and data: equal if the output is equal."""
+        return fingerprint_with(self.noise(source, settings), settings.rights)
+
+    def noise(self, source: data.Source, settings: Settings) -> str:
+        """Digest of all that decides the noise: settings and data, without the rights."""
         names = [entry.out for entry in source.usable]
-        return digest(VERSION, source.digest, names, sorted(dict(settings).items()), *sorted(self.drop_columns))
+        values = sorted((name, value) for name, value in dict(settings).items() if name != "rights")
+        return digest(VERSION, source.digest, names, values, *sorted(self.drop_columns))
 
     def disk(self, source: data.Source, settings: Settings) -> room.Parts:
         """Bytes that the run still needs on disk, by folder and part."""
-        perturbation = perturbation_of(self.private, self.fingerprint(source, settings))
+        perturbation = perturbation_of(self.private, self.noise(source, settings))
         return room.needed(source, self.attack, settings, self.out, self.private, perturbation, self.overwrite)
 
 
-def perturbation_of(private: Path, fingerprint: str) -> Path:
+def fingerprint_with(noise: str, rights: Rights) -> str:
+    """The fingerprint of an output from the digest of its noise and what is embedded in its files."""
+    return noise if rights.value == "none" else digest(noise, *rights.embedded)
+
+
+def perturbation_of(private: Path, noise: str) -> Path:
     """Path of the finished perturbation of these settings and data."""
-    return private / f"perturbation-{fingerprint}.safetensors"
+    return private / f"perturbation-{noise}.safetensors"
 
 
 def class_sizes(source: data.Source) -> dict[str, int]:
@@ -130,9 +144,19 @@ def class_sizes(source: data.Source) -> dict[str, int]:
     return {name: counts[i] for i, name in enumerate(source.classes)}
 
 
-def _location(source: data.Source) -> str:
+def looked(source: data.Source, rules: Mapping[str, Any]) -> Looked:
+    """Return what a scan found. rules: arguments of `data.scan`."""
     path = Path(source.location)
-    return str(path.resolve()) if path.exists() else source.location
+    return Looked(
+        location=data.readable(str(path.resolve()) if path.exists() else source.location),
+        kind=source.kind,
+        digest=source.digest,
+        classes=list(source.classes),
+        counts=source.summary(),
+        examples=source.examples(),
+        rules=rules,
+        notes=list(source.notes),
+    )
 
 
 def protect(
@@ -150,6 +174,7 @@ def protect(
     max_pixels: int = 50_000_000,
     frames: Literal["refuse", "first"] = "refuse",
     drop_columns: Sequence[str] = (),
+    rights: str | Rights = "none",
     run: Run | None = None,
 ) -> RunRecord:
     """Write a protected copy of a set of pictures, and beside it a private folder with its record.
@@ -161,7 +186,8 @@ def protect(
     "file.py:Theirs") or an attack. budget: "8", "l2:1.3" or a Budget; None: the attack's own. canvas: side of the
     noise; None: chosen from the pictures. processes: number that share the work, one GPU each. max_pixels: larger
     pictures are skipped. frames: "first" publishes only the first frame of pictures with several. drop_columns: columns
-    of a table to leave out. run: seed and device. Raises UserError.
+    of a table to leave out. rights: what is reserved in every file ("no-training", or Rights with texts), and told to a
+    web server in the folder OUT.rights. run: seed and device. Raises UserError.
     """
     run = run or Run()
     job = Job(
@@ -179,6 +205,7 @@ def protect(
         max_pixels=max_pixels,
         frames=frames,
         drop_columns=tuple(drop_columns),
+        rights=Rights(value=rights) if isinstance(rights, str) else rights,
     )
     return carry_out(job, run)
 
@@ -238,44 +265,42 @@ def _alone(job: Job, run: Run) -> Iterator[None]:
 
 
 def _protect(job: Job, source: data.Source, settings: Settings, fingerprint: str, run: Run) -> RunRecord:
-    private, seconds = job.private, _seconds_before(job.private, fingerprint)
+    private, before = job.private, _before(job.private, fingerprint)
+    seconds = dict(before.seconds) if before else {}
+    noise = job.noise(source, settings)
     record = RunRecord(
         fingerprint=fingerprint,
+        noise="" if noise == fingerprint else noise,
         status="running",
         miue=installed(),
         settings=settings,
-        source=Looked(
-            location=data.readable(_location(source)),
-            kind=source.kind,
-            digest=source.digest,
-            classes=list(source.classes),
-            counts=source.summary(),
-            examples=source.examples(),
-            rules=job.rules,
-            notes=list(source.notes),
-        ),
+        source=looked(source, job.rules),
         machine=run.machine,
         seconds=seconds,
+        added=() if job.overwrite or not before else before.added,
     )
     path = private / "run.json"
     first(run, lambda: record.save(path))
     try:
-        with _timed(seconds, "attack"):
-            perturbation = _perturbation(job, source, settings, fingerprint, run)
+        with timed(seconds, "attack"):
+            perturbation = _perturbation(job, source, settings, noise, run)
     finally:  # the seconds of a stopped run count, too
         if run.rank == 0:
             record.model_copy(update={"seconds": seconds}).save(path)
     run.say(f"writing {len(source.usable)} pictures to {job.out}")
-    with _timed(seconds, "write"), run.progress("writing", len(source.usable)) as tick:
-        written = publish.write(source, perturbation, job.out, private, format=job.format, tick=tick, run=run)
+    with timed(seconds, "write"), run.progress("writing", len(source.usable)) as tick:
+        written = publish.write(
+            source, perturbation, job.out, private, format=job.format, tick=tick, run=run, rights=settings.rights
+        )
+    first(run, lambda: publish.write_rights(job.out, settings.rights))
     record = record.model_copy(update={"status": "finished", "seconds": seconds, "written": written})
     first(run, lambda: record.save(path))
     return record if run.rank == 0 else RunRecord.load(path)
 
 
-def _perturbation(job: Job, source: data.Source, settings: Settings, fingerprint: str, run: Run) -> Perturbation:
+def _perturbation(job: Job, source: data.Source, settings: Settings, noise: str, run: Run) -> Perturbation:
     """Return the perturbation: read it if an earlier run finished it, else run the attack."""
-    path = perturbation_of(job.private, fingerprint)
+    path = perturbation_of(job.private, noise)
     if run.least(path.exists()):
         return together(run, lambda: Perturbation.load(path))
     cache = job.private / ("canvas" if run.rank == 0 else f"canvas-{run.rank}")
@@ -292,17 +317,17 @@ def attacked(method: Any, images: ImageSet, budget: Budget, run: Run) -> Perturb
     return method(images, budget, run)
 
 
-def _seconds_before(private: Path, fingerprint: str) -> dict[str, float]:
-    """Seconds that earlier calls of the same job took, by step."""
+def _before(private: Path, fingerprint: str) -> RunRecord | None:
+    """The record of an earlier call of the same job."""
     try:
         before = RunRecord.load(private / "run.json")
-    except UserError:  # none yet, or of another version: losing these times does no harm
-        return {}
-    return dict(before.seconds) if before.fingerprint == fingerprint else {}
+    except UserError:  # none yet, or of another version
+        return None
+    return before if before.fingerprint == fingerprint else None
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     start = time.monotonic()
     try:
         yield

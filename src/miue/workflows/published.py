@@ -18,6 +18,7 @@ from miue.core.files import Record, write_atomically
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet
 from miue.data.split import read_test
+from miue.workflows.originals import originals
 from miue.workflows.record import RunRecord
 
 
@@ -67,9 +68,8 @@ def read_back(inputs: Inputs, outs: Mapping[str, Path], run: Run) -> Sets:
     """
     records = {name: RunRecord.of(out) for name, out in outs.items()}
     for out, record in zip(outs.values(), records.values(), strict=True):
-        if record.status != "finished":
-            raise UserError(f"{out}: its protection was interrupted; finish it with the same protect command")
-    source = next(iter(records.values())).originals(inputs.clean, inputs.split)
+        record.check_finished(out)
+    source = originals(next(iter(outs.values())), inputs.clean, inputs.split)
     aligned = {name: _published(out, records[name], inputs.clean, source) for name, out in outs.items()}
     used = torch.stack([rows >= 0 for _, rows in aligned.values()]).all(0)
     if not used.any():
@@ -97,7 +97,7 @@ def cells_of(record: RunRecord, protected: ImageSet) -> int:
 def _published(out: Path, record: RunRecord, clean: str, source: data.Source) -> tuple[data.Source, Int64[Tensor, "n"]]:
     """Return the published pictures, and for every clean row the published row made from it (-1: none)."""
     published = data.scan_output(out)
-    if source.digest != record.source.digest:
+    if source.digest != record.digest:
         raise UserError(f"{clean}: these are not the pictures that {out} was made from, or some have changed")
     rows = publish.align(source, published)
     if not bool((rows >= 0).any()):

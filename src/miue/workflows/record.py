@@ -12,6 +12,7 @@ from miue import data
 from miue.core.errors import UserError
 from miue.core.files import Record
 from miue.core.types import Budget
+from miue.data.rights import Rights
 from miue.publish import Written
 
 
@@ -31,6 +32,8 @@ class Settings(Record):
     processes: int = 1
     cells: int = 0
     """Side of the noise grid; 0: as fine as the canvas."""
+    rights: Rights = Rights()
+    """What is said in every file of its use; no part of the noise."""
 
     @property
     def limit(self) -> Budget:
@@ -54,11 +57,28 @@ class Looked(Record):
     notes: Sequence[str]
 
 
+class Added(Record):
+    """The record of pictures that were added to an output."""
+
+    fingerprint: str
+    status: Literal["running", "finished"]
+    miue: str
+    source: Looked
+    digest: str = ""
+    """Digest of all clean pictures of the output, with these; empty until they are in it."""
+    protected: int
+    """Number of pictures that are added."""
+    machine: dict[str, str]
+    seconds: Mapping[str, float] = Field(default_factory=dict)
+
+
 class RunRecord(Record):
     """The record of a protection: data, settings and results; everything that is needed to repeat it."""
 
     version: Literal[1] = 1
     fingerprint: str
+    noise: str = ""
+    """Digest of all that decides the noise, and the name of its file; empty: that is the fingerprint."""
     status: Literal["running", "finished"]
     miue: str
     settings: Settings
@@ -66,7 +86,9 @@ class RunRecord(Record):
     machine: dict[str, str]
     seconds: Mapping[str, float] = Field(default_factory=dict)
     written: Written | None = None
-    """None until the protection is finished."""
+    """Of all pictures, also those that were added; None until the protection is finished."""
+    added: Sequence[Added] = ()
+    """Pictures that came later, in order."""
 
     @classmethod
     def of(cls, out: Path) -> RunRecord:
@@ -77,12 +99,27 @@ class RunRecord(Record):
         return cls.load(path, "bring it back from a copy, or protect again to another output folder")
 
     @property
+    def perturbation(self) -> str:
+        """Digest of all that decides the noise: the fingerprint without the rights."""
+        return self.noise or self.fingerprint
+
+    @property
+    def digest(self) -> str:
+        """Digest of the clean pictures of the output, with those that were added."""
+        done = [part.digest for part in self.added if part.status == "finished"]
+        return done[-1] if done else self.source.digest
+
+    def check_finished(self, out: Path) -> None:
+        """Raise UserError if a command that wrote the output did not end."""
+        if self.status != "finished":
+            raise UserError(f"{out}: its protection was interrupted; finish it with the same protect command")
+        if running := [part for part in self.added if part.status != "finished"]:
+            where = running[0].source.location
+            raise UserError(f"{out}: adding {where} was interrupted; finish it first: miue add {out} {where}")
+
+    @property
     def unprotected(self) -> int:
         """Number of inputs that are not in the output."""
         return (
             sum(count for status, count in self.written.counts.items() if status != "protected") if self.written else 0
         )
-
-    def originals(self, clean: str, split: str | None) -> data.Source:
-        """Scan the clean pictures by the same rules."""
-        return data.scan(clean, split=split, **self.source.rules)

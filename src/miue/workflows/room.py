@@ -17,12 +17,19 @@ Parts = dict[Path, dict[str, int]]
 
 
 def needed(
-    source: data.Source, method: Any, settings: Settings, out: Path, private: Path, made: Path, anew: bool
+    source: data.Source,
+    method: Any,
+    settings: Settings,
+    out: Path,
+    private: Path,
+    made: Path,
+    anew: bool,
+    work: Path | None = None,
 ) -> Parts:
     """Upper bound of the bytes that a run still needs, beside the files that an earlier run left.
 
     made: path of the finished perturbation; if it exists the attack writes nothing more. anew: whether all of `out` is
-    deleted first.
+    deleted first. work: folder of the state that the attack keeps; by default that of `protect`.
     """
     pictures = publish.room(source, out, settings.format, anew)
     parts = {out: {"pictures": max(pictures - taken(out), 0) if anew else pictures}, private: dict[str, int]()}
@@ -36,7 +43,7 @@ def needed(
         parts[private] = {
             "perturbation": rows * shape[0] * grid**2 * budget.bytes_a_value + 8 * count,
             "canvas": max(data.cached(source, side) - taken(private / "canvas"), 0),
-            "checkpoints": max(state - taken(private / "checkpoint"), 0),
+            "checkpoints": max(state - taken(work or private / "checkpoint"), 0),
         }
     parts[private]["manifest and margin"] = LINES * len(source.entries) + MARGIN
     return parts

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from miue import publish
 from miue.publish import Finding
-from miue.workflows.record import RunRecord
+from miue.workflows.originals import originals
 
 
 def verify(out: str | Path, clean: str | Path | None = None, *, split: str | None = None) -> list[Finding]:
@@ -16,7 +16,7 @@ def verify(out: str | Path, clean: str | Path | None = None, *, split: str | Non
     is no finished manifest.
     """
     out = Path(out)
-    return publish.verify(out, RunRecord.of(out).originals(str(clean), split) if clean is not None else None)
+    return publish.verify(out, originals(out, str(clean), split) if clean is not None else None)
 
 
 def preview(
@@ -33,4 +33,4 @@ def preview(
     """
     out, to = Path(out), Path(to)
     publish.refuse_existing(to, "another file")
-    return publish.preview(RunRecord.of(out).originals(str(clean), split), out, to, count)
+    return publish.preview(originals(out, str(clean), split), out, to, count)

@@ -1,0 +1,302 @@
+"""The workflow `add`: new pictures of known classes, protected beside those that are published."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import Timeout
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from miue import data, publish
+from miue.attacks import attack, code_of
+from miue.core.errors import UserError
+from miue.core.files import Lock, digest, installed, write_atomically
+from miue.core.method import Kept, check_more
+from miue.core.run import Run
+from miue.core.types import ImageSet, Perturbation
+from miue.workflows import room
+from miue.workflows.protect import MOST, VERSION, class_sizes, looked, perturbation_of, timed
+from miue.workflows.record import Added, RunRecord
+
+FILES = ("folder", "named")  # kinds of source whose output is a folder of files
+
+
+@dataclass(frozen=True, kw_only=True)
+class Addition:
+    """New pictures for an output, compared with what it has."""
+
+    out: Path
+    record: RunRecord
+    method: Any
+    new: data.New
+    part: int
+    """Number of this part of the output, from 1."""
+    fingerprint: str
+    earlier: tuple[publish.Line, ...]
+    """Lines of the manifest that come before this part."""
+
+    @property
+    def again(self) -> bool:
+        """Whether the same pictures were added before, to the end."""
+        before = self.record.added[self.part - 1 :][:1]
+        return any(part.fingerprint == self.fingerprint and part.status == "finished" for part in before)
+
+    @property
+    def private(self) -> Path:
+        return data.private_of(self.out)
+
+    @property
+    def perturbation(self) -> Path:
+        return perturbation_of(self.private, self.fingerprint)
+
+    @property
+    def protected(self) -> list[publish.Line]:
+        """Lines of the pictures that are protected by now."""
+        return [line for line in self.earlier if line.status == "protected"]
+
+    @property
+    def work(self) -> Path:
+        """Folder of the state that is kept until the pictures are added."""
+        return self.private / f"added-{self.fingerprint}"
+
+    def disk(self) -> room.Parts:
+        """Bytes that the run still needs on disk, by folder and part."""
+        source, settings = self.new.source, self.record.settings.model_copy(update={"processes": 1})
+        return room.needed(source, self.method, settings, self.out, self.private, self.perturbation, False, self.work)
+
+    def read(self) -> ImageSet:
+        """The new pictures, as the attack saw the first ones."""
+        grey, canvas = self.first.delta.shape[1] == 1, self.record.settings.canvas
+        return data.read(self.new.source, canvas, grey=grey, cache=self.private / "canvas")
+
+    @property
+    def first(self) -> Perturbation:
+        """The perturbation of the first pictures. Raises UserError if it is not there."""
+        return Perturbation.load(perturbation_of(self.private, self.record.perturbation))
+
+    def kept(self, run: Run) -> Kept:
+        """What the first pictures left. Raises UserError if it does not belong to them."""
+        settings, perturbation = self.record.settings, self.first
+        index = {name: i for i, name in enumerate(self.record.source.classes)}
+        lines = [line for line in self.protected if not line.part]
+        if len(lines) != len(perturbation):
+            raise UserError(
+                f"{self.private}: the manifest has {len(lines)} protected pictures, the perturbation "
+                f"{len(perturbation)}; run the protect command that made it once more"
+            )
+        keeping = replace(run, seed=settings.seed, keep=self.private / "checkpoint")
+        identity = {"plan": repr(self.method), "seed": settings.seed, "budget": repr(settings.limit)}
+        return Kept(
+            perturbation=perturbation,
+            labels=torch.tensor([index[line.class_name] for line in lines]),
+            count=len(self.protected),
+            state=partial(_state, keeping, {**identity, "data": perturbation.data}),
+            published=partial(self._published, [line.out for line in lines], perturbation.delta.shape[1] == 1),
+        )
+
+    def _published(self, outs: list[str], grey: bool, rows: Int[Tensor, "k"]) -> UInt8[Tensor, "k c h w"]:
+        """Published pictures by the numbers of their rows. Raises UserError if one is not there."""
+        source = data.scan_some(self.out, [outs[row] for row in rows.tolist()])
+        return data.read(source, self.record.settings.canvas, grey=grey).images
+
+
+def _state(run: Run, identity: dict[str, Any], name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if not identity["data"] or (state := run.load(name, **identity)) is None:
+        raise UserError(
+            f"{run.keep}: {name}.safetensors of this protection is not there (deleted, or made by an older version of "
+            "miue), and new pictures need it; protect all pictures again, to another output"
+        )
+    return state
+
+
+def add(
+    out: str | Path,
+    new: str | Path,
+    *,
+    split: str | None = None,
+    download: bool = False,
+    run: Run | None = None,
+) -> RunRecord:
+    """Protect new pictures of known classes and write them to an output, whose other files stay as they are.
+
+    Settings and seed are those of the first pictures. Pictures that the output has are left out, so `new` may be the
+    grown source. If a call is killed, the same call resumes it, with the same bytes as result.
+
+    out: a folder that `protect` wrote. new: a folder of class folders, or the name of a set. split: which part of it.
+    run: the device. Raises UserError, also for classes and methods that nothing can be added to.
+    """
+    return carry_out(examined(Path(out), str(new), split, download), run or Run())
+
+
+def examined(out: Path, new: str, split: str | None = None, download: bool = False) -> Addition:
+    """Return the new pictures of a source, and where they go. Changes nothing. Raises UserError."""
+    record = RunRecord.of(out)
+    if record.status != "finished":
+        record.check_finished(out)
+    settings, classes = record.settings, tuple(record.source.classes)
+    _refuse_tables(str(out), record.source.kind)
+    method = attack(settings.attack)
+    if code_of(settings.attack, method) != settings.code:
+        raise UserError(
+            f"{settings.attack}: its file has changed since {out} was made; bring that version back, or protect all "
+            "pictures again"
+        )
+    check_more(method)
+    rules = {key: value for key, value in record.source.rules.items() if key != "drop_columns"}
+    given = data.scan(new, split=split, download=download, part=True, **rules)
+    _refuse_tables(given.location, given.kind)
+    private = data.private_of(out)
+    publish.check_output(given.location, out, private, False, record.fingerprint)
+    lines, damaged = publish.read_lines(private / publish.MANIFEST)
+    if damaged or not any(line.part == 0 for line in lines):
+        raise UserError(f"{private / publish.MANIFEST}: is missing or damaged; run the protect command once more")
+
+    def compared(part: int) -> Addition:
+        earlier = tuple(line for line in lines if line.part < part)
+        fresh = data.new_of(given, [_earlier(line) for line in earlier], classes)
+        names = [(entry.path, entry.out) for entry in fresh.source.usable]
+        fingerprint = digest(VERSION, "add", record.perturbation, part, fresh.source.digest, names)
+        return Addition(out=out, record=record, method=method, new=fresh, part=part, fingerprint=fingerprint,
+                        earlier=earlier)  # fmt: skip
+
+    for part in range(len(record.added), 0, -1):  # the same call again?
+        addition = compared(part)
+        if addition.fingerprint == record.added[part - 1].fingerprint:
+            return _checked(addition)
+    if record.added and record.added[-1].status == "running":
+        if any(line.part == len(record.added) for line in publish.read_lines(private / publish.PART)[0]):
+            where = record.added[-1].source.location
+            raise UserError(
+                f"{out}: adding {where} was interrupted; finish it first, with the same pictures in it: "
+                f"miue add {out} {where}"
+            )
+        return _checked(compared(len(record.added)))  # none of its files was written: these pictures replace it
+    return _checked(compared(len(record.added) + 1))
+
+
+def _refuse_tables(name: str, kind: str) -> None:
+    if kind not in FILES:
+        raise UserError(
+            f"{name}: is a table ({kind}), whose files have a fixed number of rows; only folders can be added to, from "
+            "folders: protect all rows again, to another output"
+        )
+
+
+def _earlier(line: publish.Line) -> data.Earlier:
+    return data.Earlier(line.path, line.out, line.class_name, line.pixels, line.out_pixels)
+
+
+def _checked(addition: Addition) -> Addition:
+    """The addition itself. Raises UserError if its pictures cannot be written."""
+    source, settings = addition.new.source, addition.record.settings
+    if source.usable:
+        publish.check_sizes(source, settings.limit, (settings.canvas, settings.canvas), settings.format)
+        publish.check_folders(source, addition.out)
+        if addition.first.delta.shape[1] == 1 and (coloured := [e.path for e in source.usable if not e.grey]):
+            raise UserError(
+                f"{source.location}: {coloured[0]} has colour, and all first pictures of {addition.out} are grey, so "
+                "nothing kept knows colours; convert it to grey, or protect all pictures again"
+            )
+        room.check(addition.disk())
+    return addition
+
+
+def carry_out(addition: Addition, run: Run) -> RunRecord:
+    """Protect and write the new pictures. Resumes a killed call."""
+    source, private = addition.new.source, addition.private
+    if not source.usable:
+        run.say(f"nothing to add: {len(addition.new.known)} pictures are in {addition.out} already")
+        return addition.record
+    for name, count in class_sizes(source).items():
+        if count and not addition.again:
+            run.say(f"{name}: {count} new")
+    for note in notes_of(addition):
+        run.say(f"note: {note}")
+    try:
+        with Lock(private / "run.lock", timeout=0):
+            return _add(addition, run)
+    except Timeout:
+        raise UserError(f"{addition.out}: another run is working on it; wait for it") from None
+
+
+def notes_of(addition: Addition) -> list[str]:
+    """Return remarks on the new pictures."""
+    new, notes = addition.new, list(addition.new.source.notes)
+    if new.known:
+        notes.append(f"{len(new.known)} pictures are in the output already, and left out ({data.some(new.known, 3)})")
+    if new.twins:
+        notes.append(
+            f"names that the output has for other pictures: {data.some(new.twins, MOST)}; where one is a new version "
+            "of the same picture, the earlier version stays published"
+        )
+    return notes
+
+
+def _add(addition: Addition, run: Run) -> RunRecord:
+    source, private, at = addition.new.source, addition.private, addition.part - 1
+    record = addition.record
+    found = looked(source, record.source.rules)
+    again = at < len(record.added) and record.added[at].fingerprint == addition.fingerprint
+    seconds = dict(record.added[at].seconds) if again else {}
+    part = record.added[at] if again else Added(
+        fingerprint=addition.fingerprint,
+        status="running",
+        miue=installed(),
+        source=found.model_copy(update={"counts": counted(addition), "notes": notes_of(addition)}),
+        protected=len(source.usable),
+        machine=run.machine,
+    )  # fmt: skip
+
+    def save(part: Added, **more: Any) -> RunRecord:
+        added = [*record.added[:at], part.model_copy(update={"seconds": seconds}), *record.added[at + 1 :]]
+        grown = record.model_copy(update={"added": added, **more})
+        grown.save(private / "run.json")
+        return grown
+
+    if not again and at < len(record.added):  # other pictures than an interrupted call had
+        replace(run, keep=private / f"added-{record.added[at].fingerprint}").forget()
+    save(part)
+    try:
+        with timed(seconds, "attack"):
+            perturbation = _perturbation(addition, run)
+    finally:  # the seconds of a stopped run count, too
+        save(part)
+    run.say(f"writing {len(source.usable)} pictures to {addition.out}")
+    form, rights = record.settings.format, record.settings.rights
+    with timed(seconds, "write"), run.progress("writing", len(source.usable)) as tick:
+        written = publish.write(
+            source, perturbation, addition.out, private, format=form, tick=tick, part=addition.part, rights=rights
+        )
+    replace(run, keep=addition.work).forget()
+    part = part.model_copy(update={"status": "finished", "digest": _digest(addition)})
+    return save(part, written=written)
+
+
+def _digest(addition: Addition) -> str:
+    """Digest of all pictures up to these, as that of a source with them in this order."""
+    classes = tuple(addition.record.source.classes)
+    index = {name: i for i, name in enumerate(classes)}
+    pairs = [(line.sha256, index[line.class_name]) for line in addition.protected]
+    return data.pictures_digest(classes, [*pairs, *((e.sha256, e.label) for e in addition.new.source.usable)])
+
+
+def _perturbation(addition: Addition, run: Run) -> Perturbation:
+    """Return the perturbation of the new pictures: read it if an earlier run finished it, else make it."""
+    path, settings = addition.perturbation, addition.record.settings
+    if path.exists():
+        return Perturbation.load(path)
+    keeping = replace(run, seed=settings.seed, keep=addition.work)
+    perturbation = addition.method.more(addition.read(), addition.kept(run), settings.limit, keeping)
+    write_atomically(path, perturbation.save)
+    return perturbation
+
+
+def counted(addition: Addition) -> dict[str, int]:
+    """Return the number of given inputs by status and reason, as in the record of a source."""
+    known = len(addition.new.known)
+    return {**addition.new.source.summary(), **({f"skipped: {data.IN_ALREADY}": known} if known else {})}
