@@ -1,4 +1,4 @@
-from . import attacks, data, defenses, mi, nets, publish, testing
+from . import attacks, data, defenses, mi, nets, publish, testing, trace
 from .analysis.analyzer import Analyzer
 from .analysis.records import Analysis
 from .attacks import MinMin, attack, list_attacks
@@ -72,6 +72,7 @@ __all__ = [
     "read_rights",
     "recipe",
     "testing",
+    "trace",
     "verify",
     "write_rights",
     "write_server_files",

@@ -52,7 +52,10 @@ class Weights:
 
     def check(self, net: Any) -> None:
         """Load the weights into a network. Raises UserError if they belong to another one."""
-        stored, own = {WRAPPING.sub("", name): value for name, value in self._read().items()}, net.trunk.state_dict()
+        stored, own = (
+            {WRAPPING.sub("", name): value for name, value in read_weights(Path(self.file)).items()},
+            net.trunk.state_dict(),
+        )
         names = {name: WRAPPING.sub("", name) for name in own}
         if missing := [
             n for n, short in names.items() if short not in stored and not n.endswith("num_batches_tracked")
@@ -69,20 +72,24 @@ class Weights:
                 )
         net.trunk.load_state_dict({name: stored.get(short, own[name]) for name, short in names.items()})
 
-    def _read(self) -> Mapping[str, Tensor]:
-        path = Path(self.file)
-        try:
-            if path.suffix == ".safetensors":
-                return load_file(path)
-            content: Any = torch.load(path, map_location=lambda storage, _: storage, weights_only=True)
-        except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-            why = next(iter(str(error).splitlines()), type(error).__name__)
-            raise UserError(f"{self.file} holds no weights that can be read: {why}") from None
-        except Exception as error:  # errors of pickle have no common base class
-            raise UserError(f"{self.file} holds more than tensors, and is not opened: {type(error).__name__}") from None
-        for key in ("state_dict", "model"):
-            content = content[key] if isinstance(content, dict) and isinstance(content.get(key), dict) else content
-        tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
-        if not tensors:
-            raise UserError(f"{self.file} holds no state dict, that is, tensors by name")
-        return tensors
+
+def read_weights(path: Path) -> Mapping[str, Tensor]:
+    """The tensors of a file by name: safetensors, or a state dict that PyTorch saved. Nothing else is unpickled.
+
+    Raises UserError if the file cannot be read or holds no state dict.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content: Any = torch.load(path, map_location=lambda storage, _: storage, weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{path} holds no weights that can be read: {why}") from None
+    except Exception as error:  # errors of pickle have no common base class
+        raise UserError(f"{path} holds more than tensors, and is not opened: {type(error).__name__}") from None
+    for key in ("state_dict", "model"):
+        content = content[key] if isinstance(content, dict) and isinstance(content.get(key), dict) else content
+    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
+    if not tensors:
+        raise UserError(f"{path} holds no state dict, that is, tensors by name")
+    return tensors

@@ -1,0 +1,295 @@
+"""The judgement: from answers and a secret to a verdict with an exact p-value."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float64, Int
+from torch import Tensor
+
+from miue.core.errors import UserError
+from miue.core.files import Record, installed
+from miue.core.run import Run
+from miue.core.types import Budget, ImageSet, Perturbation, stretch
+from miue.trace import tests
+from miue.trace.answers import LABELS, SCORES, Answers, Suspect, ask, hardened
+from miue.trace.marks import mark_of
+from miue.trace.questions import BATCH, Asked, Direct, Questions
+from miue.trace.secret import SCHEME, Opened, Secret
+
+How = Literal["signs", "unlabelled", "sequential", "two stages", "gradient", "pictures"]
+DIRECT_PICTURES, DIRECT_TIMES = 10, 4  # pictures of each key, and by how much the mark is stronger on them
+
+
+class Verdict(Record):
+    """The result of one test of one suspect."""
+
+    scheme: str = SCHEME
+    commitment: str
+    """Of the secret, as in PROTECTED.md."""
+    test: How
+    """The test that decides."""
+    asked: Asked
+    """The questions."""
+    kind: Literal["scores", "labels"]
+    """What the suspect answered."""
+    answers: str
+    """Digest of the answers."""
+    statistic: float
+    z: float
+    """The statistic in standard deviations of the null."""
+    p: float
+    draws: int
+    """Counterfactual keys; 0 where the test needs none."""
+    bound: bool = False
+    """Whether p is the closed bound exp(-z^2 / 2)."""
+    alpha: float
+    """Chance of a false accusation among all suspects together, declared before."""
+    suspects: int
+    """Number of suspects that were declared."""
+    evidence: bool
+    reason: str
+    further: Mapping[str, float] = {}
+    """p-values of other tests. They decide nothing."""
+    used: Sequence[str] | None = None
+    """Keys that a sequential test revealed; None if the test used them all."""
+    seconds: float
+    """Without the time in which the suspect answered."""
+    when: str
+    miue: str
+
+
+def check(alpha: float, suspects: int) -> None:
+    """Raise UserError if a level or a number of suspects makes no sense."""
+    if not 0 < alpha <= 0.05:
+        raise UserError(f"alpha {alpha:g} is not between 0 and 0.05; 1e-3 is usual for an accusation")
+    if suspects < 1:
+        raise UserError(f"{suspects} suspects: at least 1")
+
+
+def weigh(
+    answers: Answers,
+    asked: Asked,
+    opened: Opened,
+    *,
+    test: How = "signs",
+    alpha: float = 1e-3,
+    suspects: int = 1,
+    run: Run | None = None,
+) -> Verdict:
+    """The verdict on answers to blind questions; the first of them suspects, by Holm's method.
+
+    test "signs", "unlabelled" (nobody knows which output is which class) or "sequential" (reveals keys one by one and
+    stops as soon as there is evidence). The same answers and keys always give the same verdict. Raises UserError.
+    """
+    check(alpha, suspects)
+    run, start, parameters = run or Run(), time.monotonic(), opened.parameters
+    if len(answers.values) != asked.count:
+        raise UserError(f"{len(answers.values)} answers for {asked.count} questions")
+    if (asked.channels, asked.cells) != (parameters.channels, parameters.cells):
+        raise UserError("these questions were made for marks of another kind; make them for this set")
+    if test != "unlabelled" and not answers.known:
+        test = "unlabelled"
+    if test != "unlabelled" and not set(answers.outputs) & set(parameters.classes):
+        raise UserError(
+            "no output of the suspect is named like a class of this set; --labels unknown tests without names"
+        )
+    further, used = dict[str, float](), None
+    if test == "sequential":
+        result, used = _sequential(answers, asked, opened, alpha / suspects)
+    elif test == "unlabelled":
+        responses = tests.response(answers.values, asked.signs)
+        result = tests.unlabelled_test(responses, opened.stacked(), run.rng("trace", "unlabelled"))
+    else:
+        result = _signs(answers, asked, opened, run)
+        further = _further(answers, asked, opened, run)
+    return _verdict(result, asked, answers, opened, test, alpha, suspects, further, used, start)
+
+
+def _verdict(
+    result: tests.Test,
+    asked: Asked,
+    answers: Answers,
+    opened: Opened,
+    test: How,
+    alpha: float,
+    suspects: int,
+    further: Mapping[str, float],
+    used: Sequence[str] | None,
+    start: float,
+) -> Verdict:
+    evidence, level = result.p <= alpha / suspects, alpha / suspects
+    among = f" (1 of {suspects} suspects)" if suspects > 1 else ""
+    if evidence:
+        reason = f"p = {result.p:.2g}, at most {level:.2g}{among}: the model depends on this secret"
+    else:
+        reason = f"p = {result.p:.2g}, above {level:.2g}{among}; this does not show that the set was not used"
+    return Verdict(
+        commitment=opened.commitment,
+        test=test,
+        asked=asked,
+        kind=answers.kind,
+        answers=answers.digest,
+        statistic=result.statistic,
+        z=result.z,
+        p=result.p,
+        draws=result.draws,
+        bound=result.bound,
+        alpha=alpha,
+        suspects=suspects,
+        evidence=evidence,
+        reason=reason,
+        further=further,
+        used=used,
+        seconds=time.monotonic() - start,
+        when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        miue=installed(),
+    )
+
+
+def _signs(answers: Answers, asked: Asked, opened: Opened, run: Run) -> tests.Test:
+    parameters = opened.parameters
+    columns = answers.columns(parameters.classes, range(len(parameters.classes)))
+    responses = tests.response(columns, asked.signs)
+    return tests.sign_test(responses[parameters.owners], opened.stacked(), run.rng("trace", "signs"))
+
+
+def _further(answers: Answers, asked: Asked, opened: Opened, run: Run) -> dict[str, float]:
+    """Cross-checks: the assignment test where there are enough classes, and the labels alone where scores are known."""
+    parameters, further = opened.parameters, dict[str, float]()
+    columns = answers.columns(parameters.classes, range(len(parameters.classes)))
+    table = opened.stacked().flatten(1).double() @ tests.response(columns, asked.signs).T
+    with suppress(UserError):  # too few classes: the sign test does without
+        further["assignment"] = tests.assignment_test(table, parameters.owners, run.rng("trace", "assignment")).p
+    if answers.kind == SCORES:
+        further["labels alone"] = _signs(hardened(answers), asked, opened, run).p
+    return further
+
+
+def _sequential(answers: Answers, asked: Asked, opened: Opened, level: float) -> tuple[tests.Test, list[str]]:
+    """The bet on the keys that are shown, in the order of their leaves."""
+    parameters, names = opened.parameters, opened.in_order
+    columns = answers.columns(parameters.classes, range(len(parameters.classes)))
+    fields = torch.stack([opened.signs[name] for name in names])
+    lifts = tests.blind_lifts(tests.response(columns, asked.signs), fields)
+    owners = [int(name.partition("/")[0]) for name in names]
+    bet = tests.wealth(lifts, owners, [parameters.keys] * len(parameters.classes), stop=1 / level)
+    return tests.Test(max(bet.course), 0.0, bet.p, 0), list(names[: bet.used])
+
+
+def judge(
+    suspect: Suspect,
+    secret: Secret | Opened,
+    base: ImageSet,
+    *,
+    test: How = "signs",
+    count: int = 1000,
+    amplitude: int = 16,
+    seed: int = 0,
+    labels_only: bool = False,
+    alpha: float = 1e-3,
+    suspects: int = 1,
+    run: Run | None = None,
+) -> Verdict:
+    """Ask a suspect and judge the answers: was it trained on the pictures that carry this secret's marks?
+
+    suspect: any callable from uint8 pictures [b c h w] to probabilities or logits [b k], in the order of the classes,
+    or to labels [b] as whole numbers. base: clean pictures that were never published, at the size that the suspect
+    takes. test "two stages" asks the keys themselves as well, at half the level each. alpha, suspects: see `Verdict`.
+    run: its seed draws the counterfactual keys. Raises UserError.
+    """
+    check(alpha, suspects)
+    run, opened = run or Run(), secret.opened if isinstance(secret, Secret) else secret
+    questions = Questions.of(opened.parameters, base, count, amplitude, seed)
+    answers = ask(suspect, questions.batches(), opened.parameters.classes)
+    answers = hardened(answers) if labels_only and answers.kind != LABELS else answers
+    if test != "two stages":
+        return weigh(answers, questions.asked, opened, test=test, alpha=alpha, suspects=suspects, run=run)
+    blind = weigh(answers, questions.asked, opened, alpha=alpha, suspects=suspects, run=run)
+    start = time.monotonic()
+    result = direct_test(suspect, opened, questions, run, labels_only=labels_only)
+    p = tests.two_stages(blind.p, result.p)
+    both = tests.Test(result.statistic, result.z, p, result.draws)
+    further = {"blind": blind.p, "direct": result.p, **blind.further}
+    return _verdict(both, questions.asked, answers, opened, "two stages", alpha, suspects, further, None, start)
+
+
+def direct_test(
+    suspect: Suspect,
+    opened: Opened,
+    questions: Questions,
+    run: Run,
+    *,
+    pictures: int = DIRECT_PICTURES,
+    times: int = DIRECT_TIMES,
+    labels_only: bool = False,
+) -> tests.Test:
+    """Ask the keys themselves: `pictures` pictures with each key, `times` as strong as its mark, among decoys.
+
+    It shows the keys to the suspect. The assignment test judges. Raises UserError for too few classes.
+    """
+    parameters = opened.parameters
+    strength = min(times * parameters.strength, 127)
+    base = questions.base[:pictures]
+    direct = Direct.of(opened.stacked(), base, strength, run.rng("trace", "decoys"))
+    answers = ask(suspect, direct.batches(), parameters.classes)
+    answers = hardened(answers) if labels_only and answers.kind != LABELS else answers
+    table = direct.by_key(answers.columns(parameters.classes, range(len(parameters.classes))))
+    return tests.assignment_test(table, parameters.owners, run.rng("trace", "direct"))
+
+
+def picture_test(
+    suspect: Suspect, secret: Secret, data: ImageSet, digests: Sequence[str], run: Run | None = None
+) -> tests.Test:
+    """Ask with the original pictures, each with its own key and with the other one of its class.
+
+    D_i = log p_y(x_i + its mark) - log p_y(x_i + the other mark), tested by sign flips, because the coins are ours. It
+    sees that single pictures were memorised. data: the originals. digests: SHA-256 of their files. Raises UserError
+    unless the secret has two keys a class and the suspect gives scores.
+    """
+    if secret.parameters.keys != 2:
+        raise UserError("the test by pictures needs two keys a class: protect with --trace-keys 2")
+    coins = torch.tensor(secret.coins(digests))
+    mark = mark_of(secret, *data.shape[1:])
+
+    def scores(coin: Int[Tensor, "n"]) -> Float64[Tensor, "n"]:
+        chosen = Perturbation(mark, Budget(secret.parameters.strength), "trace", 2 * data.labels + coin)
+        batches = chosen.apply(data).images.split(BATCH)
+        answers = ask(suspect, batches, data.classes)
+        if answers.kind == LABELS:
+            raise UserError("the test by pictures needs scores, and the suspect gives labels")
+        logs = answers.values.log_softmax(1)
+        return logs[torch.arange(len(data)), data.labels]
+
+    difference = scores(coins) - scores(1 - coins)
+    ones = torch.ones(len(data), 1, dtype=torch.int8)
+    return tests.sign_test(difference[:, None], ones, (run or Run()).rng("trace", "coins"))
+
+
+def gradient_test(
+    network: Any, opened: Opened, questions: Questions, run: Run | None = None, pictures: int = 300
+) -> tests.Test:
+    """The sign test on gradients of a network's outputs by the cells, through `stretch`. Needs the weights.
+
+    network: a module from float pictures in [0, 1] to logits [b k], in the order of the classes.
+    """
+    run, parameters = run or Run(), opened.parameters
+    total = torch.zeros(len(parameters.classes), parameters.channels * parameters.cells**2, dtype=torch.float64)
+    base = questions.base[:pictures]
+    for part in base.split(BATCH):
+        total += _gradients(network, run.put(part).float() / 255, parameters.shape, len(parameters.classes))
+    return tests.sign_test((total / len(base))[parameters.owners], opened.stacked(), run.rng("trace", "gradient"))
+
+
+def _gradients(network: Any, x: Tensor, shape: tuple[int, int, int], classes: int) -> Float64[Tensor, "l d"]:
+    cells = torch.zeros(len(x), *shape, device=x.device, requires_grad=True)
+    logits = network(x + stretch(cells, x.shape[2], x.shape[3]))
+    logits = logits - logits.mean(1, keepdim=True)
+    sums = [
+        torch.autograd.grad(logits[:, c].sum(), cells, retain_graph=c + 1 < classes)[0].sum(0) for c in range(classes)
+    ]
+    return torch.stack(sums).flatten(1).double().cpu()

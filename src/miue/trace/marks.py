@@ -1,0 +1,143 @@
+"""Marks: what a secret adds to the pictures before an attack runs.
+
+mark[c, g] = rho * stretch(signs[c, g]), rounded to whole grey levels; |mark| <= rho. The sum of mark and attack, each
+within its part of the budget, is one perturbation within the whole of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int, Int8
+from torch import Tensor
+
+from miue.core.errors import UserError
+from miue.core.run import Run
+from miue.core.types import Budget, ImageSet, Perturbation, stretch
+from miue.trace.secret import Parameters, Secret
+
+CELLS, CELLS_ALONE = 4, 8  # side of a field beside an attack, and of one without
+
+
+def fields(signs: Int8[Tensor, "k c q q"], height: int, width: int) -> Float[Tensor, "k c h w"]:
+    """Signs, stretched to a picture, largest value 1."""
+    wide = stretch(signs.float(), height, width)
+    return wide / wide.abs().amax((1, 2, 3), keepdim=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracing:
+    """Settings of a trace.
+
+    strength: grey levels of the budget that the mark takes. keys: fields a class, 1 or 2. beacon: see `Opened`; "later"
+    draws the secret, states the commitment and stops. alone: the mark without an attack. unmeasured: allow attacks of
+    which no record shows that a trace survives beside their noise.
+    """
+
+    strength: int = 4
+    keys: int = 1
+    beacon: str = ""
+    alone: bool = False
+    unmeasured: bool = False
+
+    def __post_init__(self) -> None:
+        if self.keys not in (1, 2):
+            raise UserError(f"{self.keys} keys a class: allowed are 1, or 2 for sets of which others may mix a part")
+        if self.strength < 1:
+            raise UserError(f"a mark of {self.strength} grey levels: at least 1; 4 of 8 is usual")
+
+    def check(self, budget: Budget, channels: int) -> None:
+        """Raise UserError if a budget or the pictures cannot carry the mark."""
+        if budget.norm != "linf" or budget.eps < 2:
+            raise UserError(f"a trace needs a budget of at least 2 grey levels, as in --budget 8; this is {budget}")
+        if channels == 1:
+            raise UserError("a trace needs colour, and these pictures are grey: a grey key was not learned by victims")
+        if self.alone and self.strength > budget.eps:
+            raise UserError(f"a mark of {self.strength} grey levels exceeds the budget of {budget.eps:g}")
+        if not self.alone and self.strength >= budget.eps:
+            raise UserError(
+                f"a mark of {self.strength} grey levels leaves nothing of a budget of {budget.eps:g} for the attack; "
+                "give less with --trace-strength, or --trace-only for the mark alone"
+            )
+
+    def parameters(self, classes: Sequence[str], canvas: int) -> Parameters:
+        """The public parameters of this trace on three colours."""
+        cells = CELLS_ALONE if self.alone else CELLS
+        return Parameters(classes=tuple(classes), cells=cells, keys=self.keys, strength=self.strength, canvas=canvas)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nothing:
+    """No attack: delta is 0, one row a class."""
+
+    cells: int = CELLS_ALONE
+
+    per: ClassVar[str] = "class"
+
+    def __call__(self, data: ImageSet, budget: Budget, run: Run) -> Perturbation:
+        """Zeros on a coarse grid."""
+        zeros = torch.zeros(len(data.classes), data.shape[0], self.cells, self.cells)
+        return Perturbation.rounded(zeros, budget, repr(self), data.labels)
+
+
+def mark_of(secret: Secret, height: int, width: int) -> Int[Tensor, "k c h w"]:
+    """The marks of all keys, class by class, in whole grey levels."""
+    strength = secret.parameters.strength
+    wide = fields(secret.signs, height, width) * strength / 255
+    return Perturbation.rounded(wide, Budget(strength), "trace").delta
+
+
+def rows_of(secret: Secret, labels: Int[Tensor, "n"], digests: Sequence[str] = ()) -> Int[Tensor, "n"]:
+    """The row in `mark_of` of every picture. digests: SHA-256 of the original files, needed for two keys a class."""
+    keys = secret.parameters.keys
+    if keys == 1:
+        return labels
+    if len(digests) != len(labels):
+        raise ValueError(f"{len(digests)} digests for {len(labels)} pictures")
+    return labels * keys + torch.tensor(secret.coins(digests))
+
+
+def marked(secret: Secret, data: ImageSet, rows: Int[Tensor, "n"]) -> ImageSet:
+    """A set with its marks added, clamped to [0, 255]."""
+    delta = mark_of(secret, *data.shape[1:])
+    return Perturbation(delta, Budget(secret.parameters.strength), "trace", rows).apply(data)
+
+
+def traced(
+    attack: Callable[[ImageSet, Budget, Run], Perturbation] | Any,
+    secret: Secret,
+    data: ImageSet,
+    rows: Int[Tensor, "n"],
+    budget: Budget,
+    run: Run,
+) -> Perturbation:
+    """The sum of the marks and of an attack that ran on the marked pictures with the rest of the budget.
+
+    |sum| <= strength + (budget - strength). It lies on the attack's grid; rows: see `rows_of`. Raises UserError if that
+    grid is coarser than the field.
+    """
+    if isinstance(attack, Nothing):
+        return summed(secret, None, rows, budget)
+    rest = Budget(budget.eps - secret.parameters.strength)
+    return summed(secret, attack(marked(secret, data, rows), rest, run), rows, budget)
+
+
+def summed(secret: Secret, noise: Perturbation | None, rows: Int[Tensor, "n"], budget: Budget) -> Perturbation:
+    """The marks, and the noise that was made on the marked pictures, as one perturbation. None: the marks alone."""
+    cells = secret.parameters.cells
+    if noise is None:
+        return Perturbation(mark_of(secret, cells, cells), budget, "trace", rows)
+    height, width = noise.delta.shape[-2:]
+    if min(height, width) < cells:
+        raise UserError(f"the attack's noise has {height} x {width} cells, and a trace needs at least {cells}")
+    mark, name = mark_of(secret, height, width), f"trace with {noise.made_by}"
+    kind = torch.int8 if budget.bytes_a_value == 1 else torch.int16
+    if noise.labels is not None and secret.parameters.keys == 1:
+        return Perturbation((noise.delta.to(torch.int16) + mark).to(kind), budget, name, noise.labels)
+    total = torch.empty(len(rows), *noise.delta.shape[1:], dtype=kind)
+    for index in torch.arange(len(rows)).split(4096):
+        total[index] = (noise.delta[noise.rows(index)].to(torch.int16) + mark[rows[index]]).to(kind)
+    return Perturbation(total, budget, name)
