@@ -1,9 +1,10 @@
 """Output: protected files with their manifest, verified by reading them as any other reader does."""
 
+from miue.data.folder import NOTICE
 from miue.publish.align import align
 from miue.publish.manifest import FINAL as MANIFEST
 from miue.publish.manifest import PART, Line, finished, read_lines
-from miue.publish.output import check_folders, check_output, clear_output, refuse_existing
+from miue.publish.output import NOTICE_TEXT, check_folders, check_output, clear_output, refuse_existing
 from miue.publish.preview import export, preview
 from miue.publish.rights import rewrite, rights_of, shown, write_rights
 from miue.publish.verify import Finding, verify
@@ -11,6 +12,8 @@ from miue.publish.write import Written, check_sizes, room, write
 
 __all__ = [
     "MANIFEST",
+    "NOTICE",
+    "NOTICE_TEXT",
     "PART",
     "Finding",
     "Line",

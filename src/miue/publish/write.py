@@ -61,6 +61,7 @@ def write(
     private: Path,
     *,
     format: Form = "png",
+    notice: str = NOTICE_TEXT,
     tick: Callable[[], None] | None = None,
     stop: Callable[[], bool] | None = None,
     run: Run | None = None,
@@ -69,11 +70,11 @@ def write(
 ) -> Written:
     """Write the protected set to `out` and its manifest to `private`. Files finished by an earlier call are kept.
 
-    tick: called after each usable picture. stop: called before each picture; if it returns True, KeyboardInterrupt is
-    raised. run: its processes write a share each, and the first one merges the manifest; None: there is one process.
-    part: number of this set in the output; the files and lines of other parts stay as they are. rights: what every file
-    says of them. Raises UserError if a source file has changed, and OSError if the disk fails or is full. No truncated
-    file is left.
+    notice: text of PROTECTED.md. tick: called after each usable picture. stop: called before each picture; if it
+    returns True, KeyboardInterrupt is raised. run: its processes write a share each, and the first one merges the
+    manifest; None: there is one process. part: number of this set in the output; the files and lines of other parts
+    stay as they are. rights: what every file says of them. Raises UserError if a source file has changed, and OSError
+    if the disk fails or is full. No truncated file is left.
     """
     if len(perturbation) != len(source.usable):
         raise ValueError(f"a perturbation of {len(perturbation)} rows for {len(source.usable)} pictures")
@@ -82,7 +83,7 @@ def write(
     run, writer = run or Run(), partial(_Writer, source, perturbation, sink_for(source, out, format, rights), private)
     try:
         with Lock(private / (f"write-{run.rank}.lock" if run.rank else "write.lock"), timeout=0), quiet():
-            return writer(run, part).write(tick or (lambda: None), stop or (lambda: False))
+            return writer(run, part, notice).write(tick or (lambda: None), stop or (lambda: False))
     except Timeout:
         raise UserError(f"{out}: another run is writing there; wait for it or choose another output folder") from None
 
@@ -120,6 +121,7 @@ class _Writer:
     private: Path
     run: Run
     part: int = 0
+    notice: str = NOTICE_TEXT
     unprofiled: list[str] = field(default_factory=list)
     """Paths of pictures that this run writes without their colour profile."""
 
@@ -211,7 +213,7 @@ class _Writer:
         if (free := shutil.disk_usage(out).free) < need:
             raise UserError(f"{out}: at least {need:,} bytes are needed there, {free:,} are free; make room")
         self._plan(len(self.others) if self.others else len(self.source.entries)).save(self.private / PLAN)
-        write_atomically(out / NOTICE, NOTICE_TEXT.encode())
+        write_atomically(out / NOTICE, self.notice.encode())
         if self.source.kind in ("folder", "named"):  # an empty class keeps its folder, so that labels stay the same
             for name in self.source.classes:
                 (out / name).mkdir(exist_ok=True)

@@ -71,7 +71,7 @@ def analyze(
 def generation(name: str, record: RunRecord, run: Run) -> Generation | None:
     """Return the features that an attack with a surrogate recorded after every epoch; None if there are none."""
     try:
-        method, budget = attack(record.settings.attack), record.settings.limit
+        method, budget = attack(record.settings.attack), record.settings.rest
     except UserError:  # a user's own attack, whose file has moved
         return None
     of_attack = replace(run, seed=record.settings.seed)

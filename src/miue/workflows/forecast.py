@@ -124,7 +124,7 @@ def _memory(count: int, settings: Settings) -> int:
 def forecast(job: Job, source: data.Source, run: Run, settings: Settings | None = None) -> Forecast:
     """Return the cost of a job: time a few batches of the attack on its pictures, and scale."""
     settings = settings or job.settings(source)
-    canvas, budget = settings.canvas, settings.limit
+    canvas, budget = settings.canvas, settings.rest
     method, count = job.attack, len(source.usable)
     seconds = 0.0
     if trials := trials_of(method):

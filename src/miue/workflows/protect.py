@@ -24,8 +24,9 @@ from miue.core.run import Run
 from miue.core.spelling import spell
 from miue.core.types import Budget, ImageSet, Perturbation
 from miue.data.rights import Rights
-from miue.workflows import room
-from miue.workflows.record import Looked, RunRecord, Settings
+from miue.trace import Nothing, Secret, Tracing, marked, rows_of, summed
+from miue.workflows import marking, room
+from miue.workflows.record import Looked, Mark, RunRecord, Settings
 
 VERSION = 1
 NONE = Rights()
@@ -51,6 +52,7 @@ class Job:
     frames: Literal["refuse", "first"] = "refuse"
     drop_columns: tuple[str, ...] = ()
     rights: Rights = NONE
+    trace: Tracing | None = None
 
     def __post_init__(self) -> None:
         data.check_canvas(self.canvas)
@@ -63,7 +65,7 @@ class Job:
     @cached_property
     def attack(self) -> Attack:
         """The method, parsed. Raises a UserError that names the allowed ones."""
-        return parsed(self.method)
+        return Nothing() if self.trace and self.trace.alone else parsed(self.method)
 
     def shared_by(self, world: int) -> Job:
         """The job of so many processes that are there already. Raises UserError if another number is asked for."""
@@ -87,11 +89,14 @@ class Job:
         own = own_budget(method, (channels, canvas, canvas))
         if isinstance(surrogate := getattr(method, "surrogate", None), str):
             nets.tried(surrogate, (channels, canvas, canvas), len(source.classes))
+        if self.trace and self.trace.alone:
+            own = Budget(self.trace.strength)
         budget = own if self.budget is None else Budget.parse(self.budget)
         check_norm(method, budget)
+        mark = self._mark(budget, channels)
         publish.check_sizes(source, budget, (canvas, canvas), self.format)
         return Settings(
-            attack=spell(method),
+            attack=marking.ALONE if mark and mark.alone else spell(method),
             code=code_of(self.method, method),
             budget=str(budget),
             canvas=canvas,
@@ -101,7 +106,19 @@ class Job:
             processes=self.processes,
             cells=getattr(method, "cells", 0),
             rights=self.rights,
+            trace=mark,
         )
+
+    def _mark(self, budget: Budget, channels: int) -> Mark | None:
+        """The settings of the trace. Raises UserError if pictures or attack cannot carry it."""
+        if not (tracing := self.trace):
+            return None
+        tracing.check(budget, channels)
+        if not (tracing.alone or tracing.unmeasured):
+            marking.check_offered(self.attack, self.method)
+        cells = tracing.parameters((), 0).cells
+        beacon = "" if tracing.beacon == marking.LATER else tracing.beacon.lower()
+        return Mark(strength=tracing.strength, keys=tracing.keys, cells=cells, alone=tracing.alone, beacon=beacon)
 
     def checked(self, source: data.Source) -> tuple[Settings, str]:
         """Return the settings and a fingerprint of settings and data. Raises UserError if nothing can be written."""
@@ -119,13 +136,25 @@ class Job:
     def noise(self, source: data.Source, settings: Settings) -> str:
         """Digest of all that decides the noise: settings and data, without the rights."""
         names = [entry.out for entry in source.usable]
-        values = sorted((name, value) for name, value in dict(settings).items() if name != "rights")
-        return digest(VERSION, source.digest, names, values, *sorted(self.drop_columns))
+        settled = {name: value for name, value in settings if name != "rights" and (name != "trace" or value)}
+        return digest(VERSION, source.digest, names, sorted(settled.items()), *sorted(self.drop_columns))
+
+    def secret(self, source: data.Source, settings: Settings) -> Secret | None:
+        """The secret of the trace: read, or drawn and saved. None if there is no trace."""
+        if not self.trace or not settings.trace:
+            return None
+        early = settings.model_copy(update={"trace": settings.trace.model_copy(update={"beacon": ""})})
+        parameters = self.trace.parameters(source.classes, settings.canvas)
+        return marking.secret_of(self.trace, parameters, self.private, self.noise(source, early))
+
+    def made(self, noise: str) -> Path:
+        """Path of the finished perturbation."""
+        return perturbation_of(self.private, marking.fingerprint_of(noise, self.private) if self.trace else noise)
 
     def disk(self, source: data.Source, settings: Settings) -> room.Parts:
         """Bytes that the run still needs on disk, by folder and part."""
-        perturbation = perturbation_of(self.private, self.noise(source, settings))
-        return room.needed(source, self.attack, settings, self.out, self.private, perturbation, self.overwrite)
+        made = self.made(self.noise(source, settings))
+        return room.needed(source, self.attack, settings, self.out, self.private, made, self.overwrite)
 
 
 def fingerprint_with(noise: str, rights: Rights) -> str:
@@ -175,6 +204,7 @@ def protect(
     frames: Literal["refuse", "first"] = "refuse",
     drop_columns: Sequence[str] = (),
     rights: str | Rights = "none",
+    trace: Tracing | None = None,
     run: Run | None = None,
 ) -> RunRecord:
     """Write a protected copy of a set of pictures, and beside it a private folder with its record.
@@ -187,7 +217,8 @@ def protect(
     noise; None: chosen from the pictures. processes: number that share the work, one GPU each. max_pixels: larger
     pictures are skipped. frames: "first" publishes only the first frame of pictures with several. drop_columns: columns
     of a table to leave out. rights: what is reserved in every file ("no-training", or Rights with texts), and told to a
-    web server in the folder OUT.rights. run: seed and device. Raises UserError.
+    web server in the folder OUT.rights. trace: a secret mark by which `miue.trace.judge` finds out who trained on the
+    set. run: seed and device. Raises UserError.
     """
     run = run or Run()
     job = Job(
@@ -206,6 +237,7 @@ def protect(
         frames=frames,
         drop_columns=tuple(drop_columns),
         rights=Rights(value=rights) if isinstance(rights, str) else rights,
+        trace=trace,
     )
     return carry_out(job, run)
 
@@ -239,16 +271,20 @@ def _carried_out(job: Job, run: Run) -> RunRecord:
         run.say(f"note: {note}")
     if job.budget is None:
         run.say(f"budget {settings.budget}, the method's own")
-    private.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if job.trace and job.trace.beacon == marking.LATER:
+        raise UserError("beacon later: nothing is written yet; call miue.workflows.protect.commit")
     with _alone(job, run):
         if job.overwrite:
             first(run, lambda: publish.clear_output(job.out, private))
-        return _protect(job, source, settings, fingerprint, run)
+        first(run, lambda: job.secret(source, settings))
+        secret = together(run, lambda: job.secret(source, settings))
+        return _protect(job, source, settings, fingerprint, secret, run)
 
 
 @contextmanager
 def _alone(job: Job, run: Run) -> Iterator[None]:
     """Keep other runs away from the output, inside the block. Raises UserError if there is one."""
+    job.private.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = Lock(job.private / "run.lock", timeout=0)
 
     def take() -> None:
@@ -264,7 +300,23 @@ def _alone(job: Job, run: Run) -> Iterator[None]:
         lock.release()
 
 
-def _protect(job: Job, source: data.Source, settings: Settings, fingerprint: str, run: Run) -> RunRecord:
+def commit(job: Job, run: Run | None = None) -> str:
+    """Draw and save the secret of a trace, protect nothing yet, and return the commitment. Raises UserError.
+
+    The same job with a beacon that became known after the commitment was published goes on from here.
+    """
+    source = job.scan()
+    settings, _ = job.checked(source)
+    with _alone(job, run or Run()):
+        secret = job.secret(source, settings)
+    if secret is None:
+        raise UserError("a commitment is that of a trace; give --trace")
+    return secret.commitment
+
+
+def _protect(
+    job: Job, source: data.Source, settings: Settings, fingerprint: str, secret: Secret | None, run: Run
+) -> RunRecord:
     private, before = job.private, _before(job.private, fingerprint)
     seconds = dict(before.seconds) if before else {}
     noise = job.noise(source, settings)
@@ -278,19 +330,29 @@ def _protect(job: Job, source: data.Source, settings: Settings, fingerprint: str
         machine=run.machine,
         seconds=seconds,
         added=() if job.overwrite or not before else before.added,
+        commitment=secret.commitment if secret else "",
     )
     path = private / "run.json"
     first(run, lambda: record.save(path))
     try:
         with timed(seconds, "attack"):
-            perturbation = _perturbation(job, source, settings, noise, run)
+            perturbation = _perturbation(job, source, settings, job.made(noise), secret, run)
     finally:  # the seconds of a stopped run count, too
         if run.rank == 0:
             record.model_copy(update={"seconds": seconds}).save(path)
     run.say(f"writing {len(source.usable)} pictures to {job.out}")
     with timed(seconds, "write"), run.progress("writing", len(source.usable)) as tick:
+        text = marking.notice(secret, job.trace.alone) if job.trace and secret else publish.NOTICE_TEXT
         written = publish.write(
-            source, perturbation, job.out, private, format=job.format, tick=tick, run=run, rights=settings.rights
+            source,
+            perturbation,
+            job.out,
+            private,
+            format=job.format,
+            notice=text,
+            tick=tick,
+            run=run,
+            rights=settings.rights,
         )
     first(run, lambda: publish.write_rights(job.out, settings.rights))
     record = record.model_copy(update={"status": "finished", "seconds": seconds, "written": written})
@@ -298,16 +360,23 @@ def _protect(job: Job, source: data.Source, settings: Settings, fingerprint: str
     return record if run.rank == 0 else RunRecord.load(path)
 
 
-def _perturbation(job: Job, source: data.Source, settings: Settings, noise: str, run: Run) -> Perturbation:
-    """Return the perturbation: read it if an earlier run finished it, else run the attack."""
-    path = perturbation_of(job.private, noise)
+def _perturbation(
+    job: Job, source: data.Source, settings: Settings, path: Path, secret: Secret | None, run: Run
+) -> Perturbation:
+    """Return the perturbation: read it if an earlier run finished it, else run the attack, on marked pictures."""
     if run.least(path.exists()):
         return together(run, lambda: Perturbation.load(path))
     cache = job.private / ("canvas" if run.rank == 0 else f"canvas-{run.rank}")
     images = together(run, lambda: data.read(source, settings.canvas, cache=cache))
-    keeping = replace(run, seed=job.seed, keep=job.private / "checkpoint")
-    work = partial(attacked, job.attack, images, settings.limit)
-    perturbation = launch(work, keeping, job.processes)
+    rows = rows_of(secret, images.labels, [entry.sha256 for entry in source.usable]) if secret else images.labels
+    if isinstance(job.attack, Nothing):
+        noise = None
+    else:
+        keeping = replace(run, seed=job.seed, keep=job.private / "checkpoint")
+        images = marked(secret, images, rows) if secret else images
+        noise = launch(partial(attacked, job.attack, images, settings.rest), keeping, job.processes)
+    perturbation = summed(secret, noise, rows, settings.limit) if secret else noise
+    assert perturbation is not None  # without an attack there is a secret
     first(run, lambda: write_atomically(path, perturbation.save))
     return perturbation
 
@@ -328,6 +397,7 @@ def _before(private: Path, fingerprint: str) -> RunRecord | None:
 
 @contextmanager
 def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Add the seconds of the block to those of a step."""
     start = time.monotonic()
     try:
         yield

@@ -16,6 +16,18 @@ from miue.data.rights import Rights
 from miue.publish import Written
 
 
+class Mark(Record):
+    """Settings of a trace."""
+
+    strength: int
+    """Grey levels of the budget that the mark takes."""
+    keys: int = 1
+    cells: int = 4
+    alone: bool = False
+    """Whether there is no attack."""
+    beacon: str = ""
+
+
 class Settings(Record):
     """Settings of a protection, with everything resolved."""
 
@@ -34,6 +46,12 @@ class Settings(Record):
     """Side of the noise grid; 0: as fine as the canvas."""
     rights: Rights = Rights()
     """What is said in every file of its use; no part of the noise."""
+    trace: Mark | None = None
+
+    @property
+    def rest(self) -> Budget:
+        """The budget that a trace leaves to the attack; the whole one if there is no trace."""
+        return self.limit if self.trace is None or self.trace.alone else Budget(self.limit.eps - self.trace.strength)
 
     @property
     def limit(self) -> Budget:
@@ -85,6 +103,8 @@ class RunRecord(Record):
     source: Looked
     machine: dict[str, str]
     seconds: Mapping[str, float] = Field(default_factory=dict)
+    commitment: str = ""
+    """To the secret of the trace, hexadecimal; empty if there is no trace."""
     written: Written | None = None
     """Of all pictures, also those that were added; None until the protection is finished."""
     added: Sequence[Added] = ()

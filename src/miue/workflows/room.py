@@ -37,7 +37,9 @@ def needed(
         side, classes, budget = settings.canvas, len(source.classes), settings.limit
         shape = 1 if all(entry.grey for entry in source.usable) else 3, side, side
         count, grid = len(source.usable), settings.cells or side
-        rows = classes if getattr(method, "per", "") == "class" else count
+        keys = settings.trace.keys if settings.trace else 1
+        by_class = getattr(method, "per", "") == "class" and (keys == 1 or (settings.trace and settings.trace.alone))
+        rows = classes * keys if by_class else count
         kept_bytes = getattr(method, "kept_bytes", None)
         state = kept_bytes(count, shape, classes, settings.processes) if kept_bytes else 0
         parts[private] = {

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
-from miue import publish
+from miue import data, publish
+from miue.core.errors import UserError
 from miue.publish import Finding
+from miue.trace import Secret
+from miue.workflows.marking import secret_file
 from miue.workflows.originals import originals
+from miue.workflows.record import RunRecord
 
 
 def verify(out: str | Path, clean: str | Path | None = None, *, split: str | None = None) -> list[Finding]:
@@ -16,7 +21,24 @@ def verify(out: str | Path, clean: str | Path | None = None, *, split: str | Non
     is no finished manifest.
     """
     out = Path(out)
-    return publish.verify(out, originals(out, str(clean), split) if clean is not None else None)
+    findings = publish.verify(out, originals(out, str(clean), split) if clean is not None else None)
+    return findings + list(_of_trace(out))
+
+
+def _of_trace(out: Path) -> Iterator[Finding]:
+    """Findings on the secret and its commitment, if the set has a trace."""
+    record, path, text = RunRecord.of(out), secret_file(data.private_of(out)), out / publish.NOTICE
+    if not record.commitment:
+        return
+    try:
+        problem = "" if Secret.load(path).commitment == record.commitment else "is not the secret of this set"
+    except UserError as error:
+        problem = str(error).partition(": ")[2]
+    if not problem and path.stat().st_mode & 0o077:
+        problem = "can be read by others than its owner"
+    yield Finding(data.readable(str(path)), problem)
+    if text.is_file() and record.commitment not in text.read_text("utf-8", errors="replace"):
+        yield Finding(publish.NOTICE, "does not state the commitment to the secret of this set")
 
 
 def preview(

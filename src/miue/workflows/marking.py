@@ -1,0 +1,110 @@
+"""The trace of a protection: the secret of an output, which attacks offer one, and what is told to the public."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from miue.attacks import attack as parsed
+from miue.core.errors import UserError
+from miue.core.files import digest
+from miue.publish.manifest import FINAL, PART
+from miue.publish.output import NOTICE_TEXT
+from miue.trace import Parameters, Secret, Tracing
+
+TABLE = Path(__file__).parent.parent / "traced.json"
+LATER = "later"
+ALONE = "trace-only"
+FILE = "trace.json"
+
+_TRACE = """
+## Ownership
+
+Each picture carries a secret mark as well. Whether a classifier was trained on these pictures can be tested with it
+(`miue trace`). This commitment to the secret was made before the pictures were published:
+
+    {commitment}
+"""
+_MARKED = """# Marked pictures
+
+The pictures in this folder carry a small, secret mark (made with miue). Classifiers learn from them about as well
+as from the originals, and learn the mark, too. Whether a classifier was trained on these pictures can be tested with it
+(`miue trace`). This commitment to the secret was made before the pictures were published:
+
+    {commitment}
+"""
+
+
+def offered() -> dict[str, dict[str, Any]]:
+    """What was measured of traces beside an attack, by its spelling; `make docs` writes the file from the records."""
+    return json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.exists() else {}
+
+
+def check_offered(method: object, name: str) -> None:
+    """Raise UserError if no record shows that a trace survives beside the noise of an attack."""
+    table = offered()
+    if any(parsed(spelling) == method for spelling, row in table.items() if row["works"]):
+        return
+    lost = next((row for spelling, row in table.items() if parsed(spelling) == method), None)
+    why = (
+        f"its noise drowns the key (p = {lost['p']:.2g})" if lost else "no record shows that a trace survives its noise"
+    )
+    works = ", ".join(spelling for spelling, row in table.items() if row["works"]) or "none yet"
+    raise UserError(f"{name}: {why}; measured and offered: {works}; --trace-unmeasured tries it all the same")
+
+
+def secret_file(private: Path) -> Path:
+    """Where the secret of an output lies, and nowhere else."""
+    return private / FILE
+
+
+def secret_of(tracing: Tracing, parameters: Parameters, private: Path, fingerprint: str) -> Secret:
+    """The secret of this job: the one that an earlier call drew for it, or a new one, which is saved at once.
+
+    fingerprint: digest of data and settings without the beacon. The secret of another job is kept beside it under
+    another name, because what was published with it may still be traced. Raises UserError if the secret of a set that
+    was partly written is missing, or if a beacon was given that cannot be later than the commitment.
+    """
+    path = secret_file(private)
+    known = Secret.load(path) if path.exists() else None
+    if known is None or known.fingerprint != fingerprint:
+        if (private / PART).exists() or (private / FINAL).exists():
+            raise UserError(
+                f"{path}: the secret of what was written is missing; bring it back from a copy, or protect anew with "
+                "--overwrite"
+            )
+        if tracing.beacon not in ("", LATER):
+            raise UserError(
+                "a beacon must be newer than the commitment: run the same command with --beacon later, publish the "
+                "commitment that it prints, and then give a beacon that became known after that"
+            )
+        if known is not None:
+            path.replace(private / f"trace-{known.commitment[:16]}.json")
+        known = Secret.drawn(parameters, fingerprint)
+        known.save(path)
+    if tracing.beacon in ("", LATER):
+        if known.beacon and tracing.beacon != LATER:
+            raise UserError(f"{path}: this secret has the beacon {known.beacon.hex()}; give it again with --beacon")
+        return known
+    later = known.with_beacon(tracing.beacon)
+    if known.beacon and known.beacon != later.beacon:
+        raise UserError(f"{path}: this secret has the beacon {known.beacon.hex()} already, and a second proves nothing")
+    if known != later:
+        later.save(path)
+    return later
+
+
+def fingerprint_of(fingerprint: str, private: Path) -> str:
+    """The digest under which the perturbation of a job with a trace is kept: that of another secret is not taken."""
+    path = secret_file(private)
+    if not path.exists():
+        return fingerprint
+    secret = Secret.load(path)
+    return digest(fingerprint, secret.commitment, secret.beacon.hex())
+
+
+def notice(secret: Secret, alone: bool) -> str:
+    """The text of PROTECTED.md. alone: whether there is no attack."""
+    text = _MARKED if alone else NOTICE_TEXT + _TRACE
+    return text.format(commitment=secret.commitment)
