@@ -22,6 +22,7 @@ from miue.grid.bench import Bench, kept, standing
 from miue.grid.plan import Cell, Grid
 from miue.grid.records import CellRecord, Craft
 from miue.grid.workers import parse_shard, work
+from miue.victims.recipe import Recipe
 
 TOLD = ("attack", "defense", "recipe", "share", "which", "leaked", "seed", "error")
 
@@ -91,8 +92,9 @@ def _precision(machine: dict[str, str]) -> str:
 
 
 def _same(cell: Cell, there: dict[str, Any]) -> bool:
-    training = json.loads(json.dumps(cell.training.described()))
-    return there["methods"][cell.attack] == cell.method and training in there["training"].values()
+    usual, training = (json.loads(json.dumps(recipe.described())) for recipe in (Recipe(), cell.training))
+    known = [usual | earlier for earlier in there["training"].values()]  # a record may be older than a field
+    return there["methods"][cell.attack] == cell.method and training in known
 
 
 def _record(bench: Bench, cell: Cell, run: dict[str, Any], machine: dict[str, str]) -> CellRecord:

@@ -12,7 +12,7 @@ from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.testing import tiny
 from miue.training.batches import Batches
-from miue.training.loop import Training, accuracy, cosine, descend, restore, state
+from miue.training.loop import LAST_PULL, Lookahead, Training, accuracy, cosine, descend, restore, state, triangle
 
 
 def line() -> tuple[nn.Parameter, torch.optim.Optimizer]:
@@ -66,6 +66,45 @@ def test_a_cosine_rises_then_falls_between_its_ends():
     assert values[10] == 1.0 == max(values)
     assert values[10:] == sorted(values[10:], reverse=True) and 0.01 <= values[-1] < 0.02
     assert cosine(1.0, 1)(0) == 1.0
+
+
+def test_a_triangle_rises_and_falls_in_straight_lines_between_its_ends():
+    rate = triangle(2.0, 100, 0.25)
+    assert rate(0) == pytest.approx(0.4) and rate(25) == 2.0 and rate(100) == pytest.approx(0.14)
+    values = torch.tensor([rate(step) for step in range(100)])
+    rise, fall = values[:26].diff(), values[25:].diff()
+    assert torch.allclose(rise, rise[:1].expand(25)) and torch.allclose(fall, fall[:1].expand(74))
+    assert rise[0] > 0 > fall[0] and values.max() == 2
+    assert [triangle(1.0, 10, 0.0)(step) for step in (0, 10)] == pytest.approx([1.0, 0.07])
+
+
+def test_a_group_learns_at_its_factor_of_the_rate(run: Run):
+    slow, fast = nn.Parameter(torch.tensor([4.0])), nn.Parameter(torch.tensor([4.0]))
+    optimizer = torch.optim.SGD([{"params": [slow]}, {"params": [fast], "factor": 8}], lr=1.0)
+    rates = [0.1, 0.2]
+    for _ in descend(lambda batch: (slow + fast).sum(), [0, 0], optimizer, rates.__getitem__, run):
+        pass
+    assert slow.item() == pytest.approx(4 - 0.3) and fast.item() == pytest.approx(4 - 8 * 0.3)
+
+
+def test_slow_weights_follow_every_few_steps_and_at_the_end_of_an_epoch():
+    net = Weight()
+    slow, seen = Lookahead(net, every=2, total=5), []
+    for taken in range(1, 6):
+        with torch.no_grad():
+            net.weight += 1
+            net.beside += 1
+        slow.follow(taken, taken == 5)
+        seen.append(net.weight.item())
+    expected, here = [], 4.0
+    far = here
+    for taken in range(1, 6):
+        here += 1
+        if taken in (2, 4, 5):
+            far = here = far + (1 - (1 - LAST_PULL) * (taken / 5) ** 3) * (here - far)
+        expected.append(here)
+    assert seen == pytest.approx(expected) and expected[-1] < 9
+    assert net.beside.item() == pytest.approx(0.5 + expected[-1] - 4)  # type: ignore[union-attr]
 
 
 class Told(nn.Module):
@@ -128,6 +167,22 @@ class Weight(nn.Module):
 def training(run: Run, lr: float = 0.5, identity: str = "this", own: bool = False) -> Training:
     net = Weight()
     return Training(net, torch.optim.SGD(net.parameters(), lr), run, "a number", "kept", {"what": identity}, own)
+
+
+def test_a_training_with_slow_weights_pulls_them_back(run: Run):
+    net, values = Weight(), []
+    part = Training(net, torch.optim.SGD(net.parameters(), 0.5), run, "a number", "kept", {}, slow=2)
+    for _ in part.epochs(2, 3, lambda step: 0.5):
+        pull(part, 3)
+        values.append(value(part))
+    far = here = 4.0
+    expected = []
+    for taken in range(1, 7):
+        here -= 0.5
+        if taken % 2 == 0 or taken % 3 == 0:
+            far = here = far + (1 - (1 - LAST_PULL) * (taken / 6) ** 3) * (here - far)
+        expected.append(here)
+    assert values == pytest.approx([expected[2], expected[5]])
 
 
 def pull(part: Training, batches: int = 2, factor: float = 1.0) -> None:

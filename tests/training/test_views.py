@@ -14,7 +14,7 @@ from miue.training import perturb
 from miue.training.colour import YIQ, coloured
 from miue.training.contrastive import contrastive
 from miue.training.perturb import worst
-from miue.training.views import augmented
+from miue.training.views import augmented, crop, mirrored, six
 
 
 def drawn(seed: int = 0) -> torch.Generator:
@@ -141,3 +141,28 @@ def test_ascent_ends_at_the_corner_of_a_linear_function():
     slope = torch.tensor([1.0, -1, 1, -1]).reshape(1, 1, 2, 2)
     top = perturb.ascend(lambda v: (v * slope).sum(), x, 0.1, 0.05, 8, drawn())
     assert torch.allclose(top.flatten(), torch.tensor([0.6, 0.0, 1.0, 0.4]))
+
+
+def test_a_shift_keeps_the_size_and_shows_the_mirrored_border():
+    x = torch.arange(16.0).reshape(1, 1, 4, 4).repeat(40, 1, 1, 1)
+    moved = crop(x, drawn(), 1 / 4, "reflect")
+    wide = F.pad(x[:1], (1, 1, 1, 1), "reflect")[0, 0]
+    places = [wide[i : i + 4, j : j + 4] for i in range(3) for j in range(3)]
+    hits = [[torch.equal(m[0], place) for place in places].index(True) for m in moved]
+    assert set(hits) == set(range(9))
+    assert torch.equal(crop(x, drawn(), 1 / 16, "reflect"), x)  # less than a pixel of a small picture
+
+
+def test_some_are_mirrored():
+    x, which = pictures(), torch.arange(12) % 3 == 0
+    assert torch.equal(mirrored(x, which)[which], x[which].flip(-1))
+    assert torch.equal(mirrored(x, which)[~which], x[~which])
+
+
+def test_six_views_are_the_picture_its_neighbours_and_their_mirrors():
+    x = pictures()
+    views = list(six(x))
+    assert len(views) == 6 and sum(share for share, _ in views) == 1
+    assert torch.equal(views[0][1], x) and torch.equal(views[1][1], x.flip(-1)) and views[0][0] == 1 / 4
+    assert torch.equal(views[2][1][..., 1:, 1:], x[..., :-1, :-1])  # down and right by one pixel
+    assert torch.equal(views[4][1][..., :-1, :-1], x[..., 1:, 1:])

@@ -149,7 +149,7 @@ class Analyzer:
             limits.enter_context(run.threads_side_by_side())
             own, start = replace(run, seed=run.seed + seed, keep=keep), time.monotonic()
             net = self._victim(trained, own, run)
-            scores = [accuracy(net, Batches(part, own), own) for part in (test, trained)]
+            scores = [accuracy(net, Batches(part, own), own, crops=self.recipe.crops) for part in (test, trained)]
             labels = clean.labels[rows]
             depths = paired_stages(net, clean.select(rows), shown.select(rows), own)
             measuring = run.reseeded(run.seed)  # not the victim's seed: projections and shuffles are the same for all

@@ -25,7 +25,7 @@ from miue.core.method import Kept, at_least
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet
 from miue.training import perturb
-from miue.training.batches import Batch, Batches
+from miue.training.batches import Batch, Batches, prepare
 from miue.training.colour import chroma
 from miue.training.loop import Training, check_steps
 from miue.training.mixture import look
@@ -198,14 +198,14 @@ def _ends(plan: Crafted) -> list[int]:
 def _trained(plan: Crafted, batches: Batches, form: Shape, identity: Mapping[str, Any]) -> Trained:
     """Checkpoints of one training. Process 0 writes the state, all processes read it."""
     run, suffix = form.run, form.suffix
-    net, optimizer = _started(plan, batches.data, form)
+    net, optimizer = _started(plan, batches, form)
     text = f"{type(plan).__name__} on {batches.data.name}, surrogate{suffix}"
     training = Training(net, optimizer, run, text, f"training{suffix}", identity)
     ends = _ends(plan)
     done = {end: run.load(f"surrogate{suffix}-{end}", **identity) for end in ends if end <= training.done}
     weights = {end: part[0] for end, part in done.items() if part}
     if len(weights) < len(done):  # a checkpoint was lost: train again from the start
-        net, optimizer = _started(plan, batches.data, form)
+        net, optimizer = _started(plan, batches, form)
         training.net, training.optimizer, training.done = net, optimizer, 0
     for epoch in training.epochs(plan.epochs, batches.count(plan.batch)):
         generator = run.rng(*form.names("view", "train", epoch), run.rank)
@@ -226,8 +226,9 @@ def _trained(plan: Crafted, batches: Batches, form: Shape, identity: Mapping[str
     return trained
 
 
-def _started(plan: Crafted, data: ImageSet, form: Shape) -> tuple[Any, torch.optim.Optimizer]:
-    net = _fresh(plan, data, form)
+def _started(plan: Crafted, batches: Batches, form: Shape) -> tuple[Any, torch.optim.Optimizer]:
+    net = _fresh(plan, batches.data, form)
+    prepare(net, batches, form.run)
     return net, torch.optim.SGD(net.parameters(), plan.lr, plan.momentum, weight_decay=plan.weight_decay)
 
 

@@ -24,7 +24,7 @@ from miue.core.run import Run
 from miue.core.types import Budget, ImageSet, stretch
 from miue.nets.base import convolution
 from miue.training import perturb
-from miue.training.batches import Batch, Batches
+from miue.training.batches import Batch, Batches, prepare
 from miue.training.loop import Training, descend, diverged
 
 
@@ -136,6 +136,8 @@ class GUE(BaseAttack):
         if len(data.classes) < 2:
             raise UserError("GUE needs at least two classes: it makes wrong ones likely")
         game = _Game(self, data, budget, run)
+        for net in (game.net, game.ahead):
+            prepare(net, batches, run)
         optimizer = torch.optim.SGD(game.players.parameters(), self.lr)
         identity = self.identity(data, budget, run)
         text = f"{type(self).__name__} on {data.name}"

@@ -29,7 +29,7 @@ from miue.core.run import Run
 from miue.core.types import Budget, ImageSet, stretch
 from miue.nets.base import Net
 from miue.training import perturb
-from miue.training.batches import Batch, Batches
+from miue.training.batches import Batch, Batches, prepare
 from miue.training.loop import Training, check_steps, cosine
 from miue.training.mixture import look
 from miue.training.views import augmented, flip
@@ -296,7 +296,9 @@ class _Alternation:
     def _fresh(self, *names: object) -> Any:
         """A surrogate that has learned nothing."""
         with self.run.seeded(*self.form.names("surrogate", *names)):
-            return self.run.place(nets.build(self.plan.surrogate, self.data.shape, len(self.data.classes)))
+            net = self.run.place(nets.build(self.plan.surrogate, self.data.shape, len(self.data.classes)))
+        prepare(net, self.batches, self.run)
+        return net
 
     def _rate(self, step: int) -> float:
         """The learning rate: for each surrogate a half cosine over its epochs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from miue.core.files import digest, locked
@@ -60,14 +61,15 @@ def _trained_and_tested(
     role: Role, data: ImageSet, test: ImageSet, recipe: Recipe, run: Run
 ) -> tuple[VictimRun, Classifier]:
     tests, start = shown(test, recipe, run), time.monotonic()
+    right = partial(accuracy, run=run, crops=recipe.crops)
     every = 1 if recipe.hold_out else max(recipe.epochs // CHECKS, 1)
 
     def watch(epoch: int, net: Classifier) -> float | None:
-        return accuracy(net, tests, run) if epoch <= EARLY or epoch % every == 0 or epoch == recipe.epochs else None
+        return right(net, tests) if epoch <= EARLY or epoch % every == 0 or epoch == recipe.epochs else None
 
     ready = prepare(data, recipe, run)
     net, accuracies = watched_fit(ready, recipe, run, watch)
-    last = accuracy(net, tests, run) if recipe.hold_out or recipe.finish else accuracies[recipe.epochs]
+    last = right(net, tests) if recipe.hold_out or recipe.finish else accuracies[recipe.epochs]
     if recipe.finish:  # steps after the last epoch count as a part of it
         accuracies[recipe.epochs] = last
     best = max(accuracies, key=lambda epoch: (accuracies[epoch], -epoch))
@@ -80,7 +82,7 @@ def _trained_and_tested(
         last=last,
         best=accuracies[best],
         best_epoch=best,
-        train=accuracy(net, ready.train, run),
+        train=right(net, ready.train),
         seconds=time.monotonic() - start,
         device=f"{run.machine['device']}, {run.numerics.precision}",
     )

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from miue.core.errors import UserError
 from miue.core.spelling import split
 from miue.nets.base import Classifier, weight
-from miue.nets.facts import ADAMW, PLAIN, USUAL, NetFacts, of_timm
+from miue.nets.facts import ADAMW, PLAIN, USUAL, WHITENED, NetFacts, of_timm
 from miue.nets.files import FileName, facts_of, from_file, named
 from miue.nets.plain import lenet5, linear, three_layers, two_layers
 from miue.nets.small import small_cnn, small_resnet
+from miue.nets.speedrun import speedrun
 from miue.nets.wide import wide_resnet
 
 
@@ -46,6 +47,7 @@ class Ours(NamedTuple):
 OURS: Mapping[str, Ours] = {
     "small-cnn": Ours(small_cnn),
     "small-resnet": Ours(small_resnet),
+    "speedrun": Ours(speedrun, WHITENED),
     "linear": Ours(linear, PLAIN),
     "mlp2": Ours(two_layers, PLAIN),
     "mlp3": Ours(three_layers, PLAIN),

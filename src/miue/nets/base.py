@@ -48,9 +48,21 @@ class Classifier(nn.Module):
     def embed(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         """Penultimate features in float32. Only the trunk runs in the precision that `Run.place` sets."""
         with self.autocast():
-            # flatten resets the strides: one-channel tensors count as contiguous in any layout, and odd strides spread
-            z = self.trunk(x.flatten().view(x.shape) if self.plain else (x - 0.5) * 4)
+            z = self.trunk(self._normalised(x))
         return z.float()
+
+    def _normalised(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        # flatten resets the strides: one-channel tensors count as contiguous in any layout, and odd strides spread
+        return x.flatten().view(x.shape) if self.plain else (x - 0.5) * 4
+
+    @property
+    def prepares(self) -> bool:
+        """Whether the trunk takes something from the training pictures before its first step."""
+        return callable(getattr(self.trunk, "prepare", None))
+
+    def prepare(self, x: Float[Tensor, "n c h w"]) -> None:
+        """Show the trunk training pictures, on a device that has float64. Call it only if it `prepares`."""
+        self.trunk.prepare(self._normalised(x))  # pyright: ignore[reportCallIssue]
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
         return self.head(self.embed(x))

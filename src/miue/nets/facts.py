@@ -50,6 +50,7 @@ class NetFacts:
 
 
 USUAL = NetFacts(reference="SGD as the recipe has it: the field's usual victim")
+WHITENED = NetFacts(reference="the recipe `speedrun`, after airbench (Jordan, arXiv 2404.00498)")
 PLAIN = NetFacts(lr=0.01, normalised=False, reference="UDP's rate for simple networks (AAAI 2024); VGG's own")
 ADAMW = NetFacts(
     optimizer="adamw",

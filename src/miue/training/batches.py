@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +14,7 @@ from miue.core.run import Run
 from miue.core.types import ImageSet
 
 RESIDENT = 16 * 2**30  # largest number of bytes of pictures that stay on an accelerator
+SHOWN = 2**24  # values of pictures that a network is shown before it is trained: 5,461 pictures of 32 px in colour
 
 Batch = tuple[Int[Tensor, "b"], Float[Tensor, "b c h w"], Int[Tensor, "b"]]
 
@@ -70,3 +72,14 @@ class Batches:
         """Yield (index, x, y) in the order of the set."""
         for part in self.rows.split(size):
             yield part, self.take(part), self.run.put(self.data.labels[part])
+
+
+def prepare(net: Any, batches: Batches, run: Run) -> None:
+    """Show a network training pictures before its first step, if it takes anything from them.
+
+    The pictures are drawn from the whole set, so that every process shows the same ones.
+    """
+    if getattr(net, "prepares", False):
+        count = max(SHOWN // math.prod(batches.data.shape), 1)
+        rows = torch.randperm(len(batches.data), generator=run.rng("prepare"))[:count]
+        net.prepare(run.exact(batches.take(rows)))

@@ -17,9 +17,11 @@ from miue.core.files import digest, tensor_digest
 from miue.core.run import Run
 from miue.core.types import ImageSet
 from miue.training.batches import Batches
+from miue.training.views import six
 
 log = logging.getLogger("miue")
 HUGE = 1e6  # larger than any weight of a network that has learned
+LAST_PULL = 0.23  # share of the way to the weights of the optimizer that slow weights go at the end of a training
 LAYOUT = 2  # version of saved state; other versions are not read
 B = TypeVar("B")
 
@@ -37,12 +39,13 @@ def descend(
 
 
     Gradients are averaged over processes. rate(step) is the learning rate, so that resuming at a step needs no
-    scheduler state. clip: largest L2 norm of the gradient of all parameters together.
+    scheduler state; a group of parameters with a "factor" learns at that many times the rate. clip: largest L2 norm of
+    the gradient of all parameters together.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for number, batch in enumerate(stream, step):
         for group in optimizer.param_groups:
-            group["lr"] = rate(number)
+            group["lr"] = rate(number) * group.get("factor", 1)
         optimizer.zero_grad(set_to_none=True)
         value = loss(batch)
         value.backward()
@@ -66,14 +69,63 @@ def cosine(peak: float, steps: int, warmup: float = 0.0, floor: float = 0.0) -> 
     return rate
 
 
+def triangle(peak: float, steps: int, warmup: float, first: float = 0.2, last: float = 0.07) -> Callable[[int], float]:
+    """A rate by step: linear from first * peak to peak over the share `warmup` of all steps, then to last * peak.
+
+    The defaults are those of airbench (Jordan, arXiv 2404.00498).
+    """
+    top = warmup * steps
+
+    def rate(step: int) -> float:
+        if step < top:
+            return peak * (first + (1 - first) * step / top)
+        return peak * (1 - (1 - last) * (step - top) / (steps - top))
+
+    return rate
+
+
+@dataclass
+class Lookahead:
+    """Weights that follow those of the optimizer at a distance, and pull them back every few steps.
+
+    Every `every` steps, and at the end of an epoch: slow <- slow + (1 - keep) (fast - slow), then fast <- slow, for
+    weights and buffers. keep = (1 - LAST_PULL) done^3, done: the share of all steps that is over. Between epochs slow
+    and fast weights are the same, so that nothing has to be saved. Source: Zhang et al., NeurIPS 2019; `keep` follows
+    airbench (Jordan, arXiv 2404.00498).
+    """
+
+    net: nn.Module
+    every: int
+    total: int
+    """Steps of the whole training."""
+
+    def __post_init__(self) -> None:
+        self.slow = [value.clone() for value in self._fast()]
+
+    def _fast(self) -> list[Tensor]:
+        return [value for value in self.net.state_dict().values() if value.is_floating_point()]
+
+    @torch.no_grad()
+    def follow(self, taken: int, end: bool) -> None:
+        """Pull the weights back if it is time. taken: steps of the whole training so far; end: of an epoch."""
+        if end or taken % self.every == 0:
+            keep = (1 - LAST_PULL) * (taken / self.total) ** 3
+            for slow, fast in zip(self.slow, self._fast(), strict=True):
+                fast.copy_(slow.lerp_(fast, 1 - keep))
+
+
 @torch.no_grad()
-def accuracy(net: Any, pictures: ImageSet | Batches, run: Run, size: int = 512) -> float:
-    """Share of pictures that the network classifies correctly. Leaves it in evaluation mode."""
+def accuracy(net: Any, pictures: ImageSet | Batches, run: Run, size: int = 512, crops: bool = False) -> float:
+    """Share of pictures that the network classifies correctly. Leaves it in evaluation mode.
+
+    crops: whether logits are means over six views of a picture.
+    """
     batches = pictures if isinstance(pictures, Batches) else Batches(pictures, run)
     net.eval()
     right = torch.zeros((), dtype=torch.long, device=run.device)
     for _, x, y in batches.in_order(size):
-        right += (net(x).argmax(1) == y).sum()
+        logits = torch.stack([share * net(view) for share, view in six(x)]).sum(0) if crops else net(x)
+        right += (logits.argmax(1) == y).sum()
     return right.item() / len(batches.rows)
 
 
@@ -136,6 +188,8 @@ class Training:
     """Data and settings that saved state must match."""
     own: bool = False
     """Whether every process has its own state. Else all have the same, and process 0 saves it."""
+    slow: int = 0
+    """Steps between pulls of `Lookahead`; 0: none."""
     tensors: dict[str, Tensor] = field(init=False, default_factory=dict)
     """More tensors to save with every epoch; the caller sets them."""
     facts: dict[str, Any] = field(init=False, default_factory=dict)
@@ -165,7 +219,8 @@ class Training:
         steps: batches in an epoch. rate: learning rate by step; None is a half cosine from the optimizer's rate to 0.
         more: ticks in an epoch besides its batches.
         """
-        self._steps, self._rate, ticks = steps, rate or cosine(self._peak, total * steps), steps + more
+        self._steps, self._total, ticks = steps, total * steps, steps + more
+        self._rate = rate or cosine(self._peak, self._total)
         shown = self.run.progress(self.text, total * ticks, self.done * ticks)
         with self.run.threads_for(self.net), shown as self.tick:
             for epoch in range(self.done, total):
@@ -183,8 +238,12 @@ class Training:
 
         seeds: seed names for random layers; by default the name and the epoch. clip: as for `descend`.
         """
+        first, slow = self.done * self._steps, Lookahead(self.net, self.slow, self._total) if self.slow else None
         with self.run.seeded(*(seeds or (self.name, "layers", self.done))):
-            for _ in descend(loss, stream, self.optimizer, self._rate, self.run, self.done * self._steps, clip):
+            losses = descend(loss, stream, self.optimizer, self._rate, self.run, first, clip)
+            for taken, _ in enumerate(losses, 1):
+                if slow:
+                    slow.follow(first + taken, taken == self._steps)
                 self.tick()
         self.run.average(self.net.buffers())
         if diverged(self.net):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from miue import nets
@@ -17,8 +17,10 @@ from miue.core.files import digest
 from miue.core.run import Run
 from miue.core.types import ImageSet
 from miue.data.split import holdout
+from miue.training import batches as feed
 from miue.training.batches import Batch, Batches
-from miue.training.loop import Training, accuracy, cosine
+from miue.training.loop import Training, accuracy, cosine, triangle
+from miue.training.views import mirrored
 from miue.victims.recipe import Recipe
 
 TRAINED = "trained"  # folder for the weights of victims, shared by all analyses
@@ -95,27 +97,32 @@ def watched_fit(
     batches, data = ready.train, ready.train.data
     with run.seeded("victim"):
         net: Any = run.place(nets.build(recipe.net, data.shape, len(data.classes)))
+    feed.prepare(net, batches, run)
     probe = any(start.probe for start in recipe.start)
     optimizer = _optimizer(net.head if probe else net, recipe)
     identity, text = _identity(data, recipe, run), f"{recipe.net} on {data.name}"
-    training = Training(net, optimizer, run, text, "victim", identity)
+    training = Training(net, optimizer, run, text, "victim", identity, slow=recipe.slow)
     values: list[tuple[int, float]] = training.facts.setdefault("seen", [])
     best = _Best(*training.facts.get("best", ()), weights=training.tensors)
     if not training.done:
         for start in recipe.start:
             start(net, batches, run)
     net.trunk.requires_grad_(not probe)
-    count = batches.count(recipe.batch)
-    for epoch in training.epochs(recipe.epochs, count, cosine(recipe.lr, recipe.epochs * count, recipe.warmup)):
+    count, course = batches.count(recipe.batch), triangle if recipe.schedule == "triangle" else cosine
+    first = torch.rand(len(data), generator=run.rng("mirror")) < 0.5
+    for epoch in training.epochs(recipe.epochs, count, course(recipe.lr, recipe.epochs * count, recipe.warmup)):
         if recipe.patience and epoch - best.epoch >= recipe.patience:
             break
         net.train(not probe)
         loss = partial(_loss, net, recipe, len(data.classes), run.rng("augment", epoch), epoch / recipe.epochs)
-        training.learn(loss, batches.shuffled(recipe.batch, "victim", epoch), "layers", epoch)
+        stream = batches.shuffled(recipe.batch, "victim", epoch)
+        if recipe.alternate:
+            stream = _alternating(stream, first ^ bool(epoch % 2))
+        training.learn(loss, stream, "layers", epoch)
         if watch and (value := watch(epoch + 1, net)) is not None:
             values.append((epoch + 1, value))
         if ready.held:
-            best.offer(epoch + 1, accuracy(net, ready.held, run), net)
+            best.offer(epoch + 1, accuracy(net, ready.held, run, crops=recipe.crops), net)
             training.tensors, training.facts["best"] = best.weights, (best.epoch, best.accuracy)
     best.put_into(net)
     net.requires_grad_(True)
@@ -154,9 +161,24 @@ def _loss(
     return recipe.loss(net, x, y, generator, done)
 
 
+def _alternating(stream: Iterable[Batch], which: Bool[Tensor, "n"]) -> Iterator[Batch]:
+    for index, x, y in stream:
+        yield index, mirrored(x, which[index]), y
+
+
 def _optimizer(net: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    groups = _groups(net, recipe)
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+        return torch.optim.AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay)
     return torch.optim.SGD(
-        net.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov
+        groups, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov
     )
+
+
+def _groups(net: torch.nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """All weights in one group, or those that are no biases in the first one and biases in the second."""
+    named, factor = list(net.named_parameters()), recipe.bias_lr
+    biases = [p for name, p in named if name.rpartition(".")[2] == "bias" and factor != 1]
+    rest = [p for _, p in named if not any(p is bias for bias in biases)]
+    faster = {"params": biases, "weight_decay": recipe.weight_decay / factor, "factor": factor}
+    return [{"params": rest}, *([faster] if biases else [])]

@@ -33,6 +33,19 @@ class FlipCrop:
 
 
 @dataclass(frozen=True)
+class Shift:
+    """Move every picture by up to a share of its side (2 px of 32), with mirrored borders."""
+
+    share: float = 1 / 16
+    slot: ClassVar[Literal["augment"]] = "augment"
+
+    def __call__(
+        self, x: Float[Tensor, "b c h w"], y: Float[Tensor, "b k"], generator: torch.Generator
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b k"]]:
+        return crop(x, generator, self.share, "reflect"), y
+
+
+@dataclass(frozen=True)
 class CrossEntropy:
     """Cross-entropy with (possibly soft) labels, in nats."""
 
@@ -58,13 +71,13 @@ class Smoothed:
         return F.cross_entropy(net(x), y, label_smoothing=self.smoothing)
 
 
-PLAIN = FlipCrop, CrossEntropy, Smoothed
+PLAIN = FlipCrop, Shift, CrossEntropy, Smoothed
 """Parts of a recipe that do not count as defenses."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The training of a victim: the network, SGD or AdamW with a cosine rate, and the defenses in their slots."""
+    """The training of a victim: the network, SGD or AdamW, the course of the rate, and the defenses in their slots."""
 
     net: str = "resnet18"
     """Any name that `nets.build` takes. For a network in a user's file the repr, and so every digest, includes its
@@ -74,11 +87,21 @@ class Recipe:
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.1
     """Largest learning rate."""
+    bias_lr: float = 1.0
+    """Factor of the rate of biases; their weight decay is divided by it, so that a step takes the same share of all."""
+    schedule: Literal["cosine", "triangle"] = "cosine"
+    """Course of the rate after its rise: half a cosine to 0, or a straight line to 7 % of `lr`."""
     warmup: float = 0.0
     """Share of all steps with a linear rise of the rate."""
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 5e-4
+    slow: int = 0
+    """Steps after which weights are pulled back to an average of them (`training.loop.Lookahead`); 0: never."""
+    alternate: bool = False
+    """Whether every picture is mirrored in every other epoch, which ones first is drawn."""
+    crops: bool = False
+    """Whether tests take the mean over six views of a picture."""
     hold_out: float = 0.0
     """Share of the training set that is held out. The victim gets the weights of the epoch that is best on it; with 0,
     those of the last epoch. The held-out part of a protected set is protected too, so it says little about clean
@@ -99,6 +122,8 @@ class Recipe:
             raise UserError(
                 f"epochs={self.epochs}, batch={self.batch}, lr={self.lr:g}: at least 1, 2 and a positive rate"
             )
+        if self.slow < 0 or not 0 < self.bias_lr < float("inf"):
+            raise UserError(f"slow={self.slow}, bias_lr={self.bias_lr:g}: at least 0 and a positive factor")
         if not (0 <= self.momentum < 1 and 0 <= self.warmup < 1 and 0 <= self.weight_decay < float("inf")):
             raise UserError(
                 f"momentum={self.momentum:g}, warmup={self.warmup:g}, weight_decay={self.weight_decay:g}: the first "
