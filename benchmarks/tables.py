@@ -709,6 +709,31 @@ def _of(cell: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in cell.items() if key not in ("family", "net")}
 
 
+def added() -> str:
+    """Pictures that were added later, beside all at once."""
+    r = load("add")
+    names = list(dict.fromkeys(run["set"] for run in r["runs"]))
+    rows = []
+    for name in names:
+        cells = []
+        for on in ("whole", "added part"):
+            for which in ("last", "best"):
+                values = [run[which] for run in r["runs"] if (run["set"], run["on"]) == (name, on)]
+                cells.append(spread(values) if values else "")
+        rows.append((name, *cells))
+    seconds = [fmean(sum(cost[part].values()) for cost in r["costs"]) for part in ("once", "first", "later")]
+    table = grid(
+        (f"trained on (n = {r['seeds']} seeds)", "whole, last epoch", "best", "added part alone", "best"), rows
+    )
+    pictures = f"{r['data']}, `{r['attack']}`: {r['first']} of every class at first, {r['later']} added later"
+    victim = f"Victim {r['recipe']['net']}, {r['recipe']['epochs']} epochs"
+    once, first, later = (f"{value:.0f}" for value in seconds)
+    return (
+        f"{table}\n\n{pictures}, tested on {r['test']}. {victim}. Seconds: all at once {once}, the first part {first}, "
+        f"the added part {later}. {where(r)}."
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     f.__name__: f
     for f in (
@@ -732,6 +757,7 @@ TABLES: dict[str, Callable[[], str]] = {
         why,
         paper_order,
         analysis_speed,
+        added,
         depths,
         recipes,
         networks,

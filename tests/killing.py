@@ -1,4 +1,5 @@
-"""Kill `miue protect` at random moments, run the same command again, compare every byte with an uninterrupted run.
+"""Kill `miue protect` or `miue add` at random moments, run the same command again, compare every byte with those of an
+uninterrupted run.
 
 python tests/killing.py 20 record.json
 """
@@ -120,6 +121,35 @@ def kill_and_compare(count: int, folder: Path, seed: int = 0, per_class: int = 3
         shutil.rmtree(out)
         shutil.rmtree(data.private_of(out))
     return record
+
+
+def kill_additions(count: int, folder: Path, seed: int = 0, per_class: int = 2, size: int = 96) -> list[bool]:
+    """`count` additions, each killed once at a random moment and then finished: whether each ended like one unkilled.
+
+    The published set that they are added to is copied, with its private folder.
+    """
+    source, new, first = folder / "shapes", folder / "new", folder / "first"
+    publish.export(data.shapes(per_class, size, 0, "train"), source)
+    publish.export(data.shapes(per_class, size, 0, "test"), new)
+    run_to_the_end(source, first)
+    rng, ends = random.Random(seed), list[dict[str, str]]()
+    whole, seconds = folder / "whole", 0.0
+    for out in (whole, *(folder / f"killed-{i}" for i in range(count))):
+        shutil.copytree(first, out)
+        shutil.copytree(data.private_of(first), data.private_of(out))
+        line = [sys.executable, "-m", "miue.cli.main", "add", str(out), str(new), "--device", "cpu", "--quiet"]
+        start = time.monotonic()
+        if out != whole:
+            process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            while not list(data.private_of(out).glob("added-*")) and process.poll() is None:
+                time.sleep(0.002)
+            time.sleep(rng.random() * seconds / 2)  # half of the time is that of starting
+            process.kill()
+            process.wait()
+        subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
+        seconds = seconds or time.monotonic() - start
+        ends.append(published(out))
+    return [end == ends[0] for end in ends[1:]]
 
 
 def main(count: str, path: str = "") -> int:

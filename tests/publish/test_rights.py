@@ -46,8 +46,8 @@ def packet(key: str = "DMI-PROHIBITED", prefix: str = "plus", body: str = "") ->
     """XMP as other programs write it."""
     return (
         f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{RDF}"><rdf:Description rdf:about="" '
-        f'xmlns:{prefix}="{PLUS}" {prefix}:DataMining="{VOCABULARY}{key}">{body}</rdf:Description>'
-        "</rdf:RDF></x:xmpmeta>"
+        f'xmlns:{prefix}="{PLUS}" {prefix}:DataMining="{VOCABULARY}{key}">{body}</rdf:Description></rdf:RDF>'
+        "</x:xmpmeta>"
     ).encode()
 
 
@@ -385,7 +385,7 @@ def headers(name: str, rights: Rights) -> Message:
     """The headers that a server would send, from one of the snippets."""
     message = Message()
     for line in server_files(rights)[name].splitlines():
-        words = line.strip().removesuffix(" always;").split(" ", 3 if "Header" in line else 2)
+        words = line.strip().removesuffix(" always;").split(" ", 4 if "Header" in line else 2)
         if words[0] == "add_header" or words[:3] == ["Header", "always", "set"]:
             message[words[-2]] = words[-1].strip('"')
     return message

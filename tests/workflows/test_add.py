@@ -20,6 +20,7 @@ from miue.attacks import KNOWN, attack
 from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.core.types import Perturbation
+from miue.testing import Stopping
 from miue.workflows import add as additions
 from miue.workflows.add import add, examined
 from miue.workflows.forecast import planned_addition
@@ -272,6 +273,26 @@ def test_interrupted_anywhere_it_ends_in_the_same_bytes(
     add(job.out, new, run=run)
     ends = [hashes(each.private)["manifest.jsonl"] for each in (job, whole)]
     assert hashes(job.out) == hashes(whole.out) and ends[0] == ends[1] and all(f.ok for f in verify(job.out))
+
+
+@pytest.mark.parametrize("method", [LASTING, "tap:surrogate=small-cnn:width=4,epochs=2,steps=3,batch=8,noise_batch=2"])
+def test_killed_in_the_attack_it_ends_in_the_same_bytes(job: Job, new: Path, run: Run, method: str):
+    """Each call gets one tick further. State that is no longer needed is removed."""
+    job = replace(job, method=method)
+    carry_out(job, run)
+    whole = replace(job, out=job.out.with_name("whole"))
+    carry_out(whole, run)
+    record, stops = add(whole.out, new, run=run), 0
+    while stops < 20:
+        try:
+            add(job.out, new, run=Stopping(0, "cpu", after=1))
+            break
+        except KeyboardInterrupt:
+            stops += 1
+            assert verify(job.out)
+    assert 2 < stops < 20 and hashes(job.out) == hashes(whole.out)
+    assert torch.equal(part(job, RunRecord.of(job.out)).delta, part(whole, record).delta)
+    assert not list(job.private.glob("added-*"))
 
 
 def stopping(*_: Any, **__: Any) -> None:

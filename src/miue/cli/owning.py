@@ -56,7 +56,7 @@ def add(
         show.plan(planned_addition(addition, run), json)
         return
     record = additions.carry_out(addition, run)
-    show.record(record, telling.added(addition, record, quiet), json)
+    show.record(record, telling.added(addition, record), json)
     if set(addition.new.source.summary()) - {"ok"}:
         raise typer.Exit(FAILED_INPUTS)
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from miue import data, publish
 from miue.core.files import Record
 from miue.data.rights import GENERATIVE, TOLD, VALUES, Rights
-from miue.workflows.add import Addition, notes_of
+from miue.workflows.add import Addition
 from miue.workflows.record import RunRecord
 
 
-def added(addition: Addition, record: RunRecord, quiet: bool = False) -> Iterator[str]:
-    """Say what `add` did. quiet: without notes on the pictures."""
+def added(addition: Addition, record: RunRecord) -> Iterator[str]:
+    """Say what `add` did."""
     new, out, private = addition.new, data.readable(str(addition.out)), data.readable(str(addition.private))
     whole = record.written.counts.get("protected", 0) if record.written else 0
     count = len(new.source.usable)
@@ -26,11 +26,8 @@ def added(addition: Addition, record: RunRecord, quiet: bool = False) -> Iterato
     for reason, n in new.source.summary().items():
         if reason != "ok":
             yield f"NOT added: {n} {reason} ({data.some([*examples[reason], *[''] * (n - 5)])})"
-    if addition.again or not count:
-        return
-    if not quiet:
-        yield from (f"note: {note}" for note in notes_of(addition))
-    yield f"Keep {private} private. Keep the originals: `evaluate` looks for them where they are now."
+    if count and not addition.again:
+        yield f"Keep {private} private. Keep the originals: `evaluate` looks for them where they are now."
 
 
 class Reserved(Record):

@@ -215,7 +215,7 @@ def carry_out(addition: Addition, run: Run) -> RunRecord:
     for name, count in class_sizes(source).items():
         if count and not addition.again:
             run.say(f"{name}: {count} new")
-    for note in notes_of(addition):
+    for note in () if addition.again else notes_of(addition):
         run.say(f"note: {note}")
     try:
         with Lock(private / "run.lock", timeout=0):
@@ -266,7 +266,7 @@ def _add(addition: Addition, run: Run) -> RunRecord:
             perturbation = _perturbation(addition, run)
     finally:  # the seconds of a stopped run count, too
         save(part)
-    run.say(f"writing {len(source.usable)} pictures to {addition.out}")
+    run.say(f"{'checking' if again else 'writing'} {len(source.usable)} pictures in {addition.out}")
     form, rights = record.settings.format, record.settings.rights
     with timed(seconds, "write"), run.progress("writing", len(source.usable)) as tick:
         written = publish.write(

@@ -142,7 +142,7 @@ def _tried(
     run: Run,
 ) -> float:
     """Seconds of an attack, scaled from short trials that grow until one takes long enough."""
-    count, rows = len(images), SMALLEST
+    count, rows, warm = len(images), SMALLEST, False
     largest = 2 * max(getattr(method, "noise_batch", 0), getattr(method, "batch", 0), SMALLEST)
     while True:
         few = images.first_per_class(max(rows // len(images.classes), 1))
@@ -156,9 +156,9 @@ def _tried(
             spent = time.monotonic() - start
             taken += spent
             seconds += spent * times * count / len(few)
-        if (rows > SMALLEST and taken > TRIAL) or rows >= min(count, largest):
+        if warm and (taken > TRIAL or rows >= min(count, largest)):
             return max(seconds, 0.0)
-        rows *= 2  # the first trial only warms up, however long it takes
+        warm, rows = True, 2 * rows  # the first trial only warms up, however long it takes
 
 
 def trials_of(method: Any, later: bool = False) -> list[tuple[Any, float]]:
