@@ -187,6 +187,23 @@ def test_flip_first_mirrors_the_picture_under_the_delta(run: Run):
     assert 0 < mirrored < 12
 
 
+def test_all_steps_of_a_batch_see_the_same_flip_where_it_belongs_to_the_data(run: Run):
+    """The released code mirrors in its loader, once a batch; T would be drawn anew for every step."""
+    data = mid_grey(12)
+    plan = Watching(
+        **TINY | {"epochs": 2, "steps": 4}, pull=lambda net, x, y: 0 * x.sum(), augment="flip-first", noise_batch=6
+    )
+    plan(data, Budget(8), run)
+    shown = [step["x"] for step in plan.seen]
+    batches = [shown[i : i + 4] for i in range(0, len(shown), 4)]
+    assert len(batches) == 4 and all(torch.equal(first, x) for first, *rest in batches for x in rest)
+    mirrored = [
+        tuple(bool((x == c.flip(-1)).all()) for x in (first * 255).round() for c in data.images.float())
+        for first, *_ in batches
+    ]
+    assert len(set(mirrored)) == 4 and any(map(any, mirrored))  # and anew for every batch
+
+
 @pytest.mark.parametrize(("augment", "views"), [("none", 1), ("flip", 2), ("flip-crop", 18)])
 def test_what_the_surrogate_sees_is_drawn_anew_for_every_step(run: Run, augment: str, views: int):
     data = mid_grey(2, classes=1)

@@ -18,7 +18,7 @@ from probes import Stopping
 from torch import Tensor
 
 from miue import nets
-from miue.attacks import HYPO, PIL, SEP, TAP, EntF, attack
+from miue.attacks import HYPO, PIL, SEP, TAP, EntF, attack, crafted
 from miue.attacks.crafted import Crafted, _direction, _start, centres
 from miue.attacks.pil import Linear, linearity_loss
 from miue.attacks.shape import Shape
@@ -189,6 +189,22 @@ def test_the_direction_of_an_ensemble_is_the_variance_reduced_walk(run: Run):
     assert torch.allclose(alone, 2 * (x - corners[0]))
 
 
+@pytest.mark.parametrize(("method", "expected"), [(SEP, ["flip-crop", "none"]), (TAP, ["flip-crop", "flip-crop"])])
+def test_training_and_steps_have_their_own_augmentation(
+    run: Run, monkeypatch: pytest.MonkeyPatch, method: type[Any], expected: list[str]
+):
+    """SEP trains with crops and flips, and moves deltas on plain pictures."""
+    seen = []
+    real = crafted.augmented
+    monkeypatch.setattr(
+        crafted,
+        "augmented",
+        lambda how, x, g: seen.append((torch.is_grad_enabled() and x.requires_grad, how)) or real(how, x, g),
+    )
+    method(**FEW, **({"checkpoints": 2} if method is SEP else {}))(tiny(), Budget(8), run)
+    assert [{how for steps, how in seen if steps == noise} for noise in (False, True)] == [{how} for how in expected]
+
+
 def test_all_checkpoints_of_a_step_see_one_view(run: Run):
     seen = []
     aims = [(None, lambda s, y, d: seen.append(s.detach().clone()) or s.sum()) for _ in range(3)]
@@ -272,6 +288,7 @@ def test_defaults_are_the_papers():
     assert (hypo.epochs, hypo.adversary, hypo.steps, hypo.step_size) == (10, 2, 100, 0.8)
     assert (entf.epochs, entf.adversary, entf.steps, entf.step_size, entf.how) == (100, 4, 300, 0.4, "push")
     assert (sep.epochs, sep.checkpoints, sep.steps, sep.step_size, sep.facts.natural) == (120, 15, 30, 1, Budget(2))
+    assert (sep.train_augment, sep.augment, tap.train_augment) == ("flip-crop", "none", "same")
     assert (pil.epochs, pil.batch, pil.lr, pil.weight_decay, pil.steps, pil.step_size) == (30, 512, 0.003, 0, 30, 0.8)
     assert (pil.share, pil.start, pil.augment) == (0.1, "uniform", "none")
     assert attack("entf:pull") == EntF(how="pull")

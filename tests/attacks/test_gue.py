@@ -103,7 +103,7 @@ def test_a_kept_generator_protects_pictures_that_it_has_not_seen(keeping: Run, r
         again(tiny(channels=1), Budget(8), run)
 
 
-PART = save({"last.weight": torch.zeros(3, 4, 1, 1)})
+PART = save({"last.0.weight": torch.zeros(3, 4, 1, 1)})
 NAN = save(
     {name: value * torch.nan if value.is_floating_point() else value for name, value in UNet(3, 4).state_dict().items()}
 )
@@ -129,6 +129,14 @@ def test_the_generator_takes_any_size(run: Run, shape: tuple[int, int, int]):
         generator = run.place(UNet(shape[0], 4))
     out = generator(torch.rand(2, *shape, generator=run.rng("x")))
     assert out.shape == (2, *shape) and out.dtype == torch.float32
+
+
+def test_no_colour_is_common_to_all_pictures(run: Run):
+    """The last batch norm, without which a constant takes a part of the budget."""
+    with run.seeded("generator"):
+        generator = run.place(UNet(3, 8))
+    out = generator.train()(torch.rand(16, 3, 8, 8, generator=run.rng("x")))
+    assert out.mean((0, 2, 3)).abs().max() < 1e-3 and torch.allclose(out.std((0, 2, 3)), torch.ones(3), atol=0.01)
 
 
 def test_resumed_it_ends_in_the_same_bytes(tmp_path: Path, run: Run):

@@ -245,7 +245,9 @@ def test_tue_needs_no_network_and_separates_classes(run: Run):
 
 def test_the_contrastive_part_of_tue():
     check_attack(TUE(**CHEAP, ssl=1.0, csd=1.0, surrogate_steps=1))
-    assert attack("tue:contrastive") == TUE(epochs=200, steps=5, csd=1.0, ssl=1.0, surrogate_steps=None)
+    assert attack("tue:contrastive") == TUE(
+        epochs=200, steps=5, lr=0.3, surrogate_steps=None, start="zero", csd=1.0, ssl=1.0, tau=0.2
+    )
 
 
 # --- settings ---

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from easy import easy
 from miue import nets
+from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.defenses import Adversarial, Staged, UEraser
 from miue.defenses.loss import ueraser
@@ -78,6 +79,27 @@ def test_a_view_of_ueraser_is_plasma_and_then_a_trivial_augmentation(monkeypatch
     UEraser(mode="lite", p=0.3)(net, x, y, torch.Generator().manual_seed(1), 0.0)
     assert seen == [("plasma", 0.3), ("trivial", None)]
     assert torch.allclose(net.shown[-1], x / 4 + 0.25)
+
+
+def test_the_jpeg_of_ueraser_comes_last_and_codes_every_view(monkeypatch: pytest.MonkeyPatch):
+    """Not once and before, as a purifying JPEG does."""
+    kinds = []
+
+    def coded(pictures: torch.Tensor, channel: str) -> torch.Tensor:
+        kinds.append((channel, float(pictures.float().mean())))
+        return pictures // 2
+
+    monkeypatch.setattr(ueraser, "recoded", coded)
+    monkeypatch.setattr(ueraser.Plasma, "__call__", lambda self, x, y, generator: (0 * x + 0.5, y))
+    monkeypatch.setattr(ueraser.TrivialAugment, "__call__", lambda self, x, y, generator: (x / 2, y))
+    net, (_, x, y) = Watching().train(), some()
+    UEraser(mode="max", views=3, jpeg=10)(net, x, y, torch.Generator().manual_seed(1), 0.0)
+    assert kinds == [("jpeg:quality=10", pytest.approx(64, abs=1))] * 3
+    assert torch.allclose(net.shown[-1], torch.full_like(x, 32 / 255), atol=1e-6)
+    UEraser(mode="lite")(net, x, y, torch.Generator().manual_seed(1), 0.0)
+    assert len(kinds) == 3
+    with pytest.raises(UserError, match="jpeg=101 is not between"):
+        UEraser(jpeg=101)
 
 
 def test_adversarial_steps_raise_the_loss(run: Run):

@@ -58,8 +58,8 @@ class AUE(Classifying):
         if not 0 < self.strength <= 1:
             raise UserError(f"strength={self.strength:g} is not above 0 and at most 1")
 
-    def view(self, x: Float[Tensor, "b c h w"], generator: torch.Generator) -> tuple[Float[Tensor, "b c h w"], View]:
-        return x, lambda s: contrastive(s, generator, self.strength)
+    def view(self, generator: torch.Generator) -> View:
+        return lambda s: contrastive(s, generator, self.strength)
 
     def loss(self, net: Net, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"]) -> Float[Tensor, ""]:
         return F.cross_entropy(net(x), y)

@@ -46,8 +46,9 @@ class Crafted(Shaped):
     epochs, batch, lr, momentum, weight_decay: training of the surrogate. adversary: radius in grey levels of the PGD
     with 10 steps that it is trained against; 0 trains plainly. checkpoints: networks kept on the way, evenly spaced,
     the last one included. steps, step_size: signed steps on delta, in grey levels. noise_batch: pictures per step, over
-    all processes. start: where delta begins. augment: what networks see in both parts, drawn anew for every step. What
-    `Shaped` adds holds for both parts, too; a class direction is that of the class in a noise batch.
+    all processes. start: where delta begins. augment: what networks see in both parts, drawn anew for every step.
+    train_augment: the same for the training of the surrogate alone; "same": as `augment`. What `Shaped` adds holds for
+    both parts, too; a class direction is that of the class in a noise batch.
     """
 
     epochs: int = 40
@@ -62,6 +63,7 @@ class Crafted(Shaped):
     noise_batch: int = 512
     start: Literal["zero", "uniform", "gaussian"] = "zero"
     augment: Augment = "flip-crop"
+    train_augment: Literal["same", "none", "flip", "flip-crop"] = "same"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -245,7 +247,8 @@ def _frozen(net: Any, weights: Mapping[str, Tensor]) -> Any:
 def _loss(plan: Crafted, net: Any, form: Shape, generator: torch.Generator, batch: Batch) -> Float[Tensor, ""]:
     """Cross-entropy on clean pictures, or on their worst neighbours."""
     _, x, y = batch
-    seen = look(form.mixture, net, augmented(plan.augment, x, generator), y, generator)
+    how = plan.augment if plan.train_augment == "same" else plan.train_augment
+    seen = look(form.mixture, net, augmented(how, x, generator), y, generator)
     if plan.adversary:
         seen = worst(net, seen, y, plan.adversary, 10, generator)
     return F.cross_entropy(net(seen), y)

@@ -29,14 +29,17 @@ from miue.training.loop import Training, descend, diverged
 
 
 class UNet(nn.Module):
-    """U-Net from a picture to unbounded values of the same shape: the side is halved twice, with skip connections."""
+    """U-Net from a picture to unbounded values of the same shape: the side is halved twice, with skip connections.
+
+    The last layer is a 1 x 1 convolution and a batch norm, without which a part of all values is one constant colour.
+    """
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         self.top, self.middle = convolution(channels, width), convolution(width, 2 * width, 2)
         self.bottom = convolution(2 * width, 4 * width, 2)
         self.back, self.out = convolution(6 * width, 2 * width), convolution(3 * width, width)
-        self.last = nn.Conv2d(width, channels, 1)
+        self.last = nn.Sequential(nn.Conv2d(width, channels, 1), nn.BatchNorm2d(channels))
         self.autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
@@ -44,7 +47,8 @@ class UNet(nn.Module):
             top = self.top((x - 0.5) * 4)
             middle = self.middle(top)
             back = self.back(torch.cat([middle, stretch(self.bottom(middle), *middle.shape[-2:])], 1))
-            return self.last(self.out(torch.cat([top, stretch(back, *top.shape[-2:])], 1))).float()
+            out = self.out(torch.cat([top, stretch(back, *top.shape[-2:])], 1))
+        return self.last(out.float())
 
 
 def farthest(logits: Float[Tensor, "b k"], y: Int[Tensor, "b"]) -> Float[Tensor, ""]:
@@ -71,7 +75,8 @@ class GUE(BaseAttack):
     state (`protect`: in the private folder, under checkpoint). generator: such a file, which then protects any pictures
     with as many channels, without training; keep it private.
     Source: the paper and its released settings. Unlike the released code, the generator is that of the last epoch, not
-    the best by clean test accuracy, and is a smaller UNet of our own; the gradients in lambda are those of a and theta.
+    the best by clean test accuracy, and is a smaller UNet of our own, with two halvings and single convolutions for
+    four and double ones; the gradients in lambda are those of a and theta.
     """
 
     surrogate: str = "resnet18"
@@ -162,7 +167,7 @@ def _read(file: Path, channels: int) -> UNet:
     """Read a generator from a file. Raises UserError if there is none, or one for other pictures."""
     try:
         tensors = load_file(file)
-        own_channels, width = tensors["last.weight"].shape[:2]
+        own_channels, width = tensors["last.0.weight"].shape[:2]
         net = UNet(own_channels, width)
         net.load_state_dict(tensors)
         if diverged(net):

@@ -106,9 +106,13 @@ class Alternating(Shaped):
         if self.surrogate_steps is not None and self.surrogate_steps < 0:
             raise UserError(f"surrogate_steps={self.surrogate_steps} is negative; None is a pass over the set, 0 none")
 
+    def base(self, x: Float[Tensor, "b c h w"], generator: torch.Generator) -> Float[Tensor, "b c h w"]:
+        """The pictures that delta is added to, drawn once a batch: all steps on delta see the same ones."""
+        return x
+
     @abstractmethod
-    def view(self, x: Float[Tensor, "b c h w"], generator: torch.Generator) -> tuple[Float[Tensor, "b c h w"], View]:
-        """Return the pictures that delta is added to, and the transformation of the sum for the surrogate."""
+    def view(self, generator: torch.Generator) -> View:
+        """The transformation of x + delta for the surrogate, drawn anew for every step."""
 
     @abstractmethod
     def learn(
@@ -204,17 +208,18 @@ class Classifying(Alternating):
 class MinMin(Classifying):
     """The usual member. A method adds a `loss`.
 
-    augment: what the surrogate sees of x + delta, drawn anew for every step; "flip-first" flips x and adds an
-    unflipped delta, as the authors' released code does.
+    augment: what the surrogate sees of x + delta, drawn anew for every step; "flip-first" flips x once a batch and adds
+    an unflipped delta, as the authors' released code does.
     """
 
     augment: Literal["none", "flip", "flip-crop", "flip-first"] = "flip-crop"
 
-    def view(self, x: Float[Tensor, "b c h w"], generator: torch.Generator) -> tuple[Float[Tensor, "b c h w"], View]:
-        how = self.augment
-        if how == "flip-first":
-            return flip(x, generator), lambda s: s
-        return x, lambda s: augmented(how, s, generator)
+    def base(self, x: Float[Tensor, "b c h w"], generator: torch.Generator) -> Float[Tensor, "b c h w"]:
+        return flip(x, generator) if self.augment == "flip-first" else x
+
+    def view(self, generator: torch.Generator) -> View:
+        how = "none" if self.augment == "flip-first" else self.augment
+        return lambda s: augmented(how, s, generator)
 
 
 class _Alternation:
@@ -314,7 +319,7 @@ class _Alternation:
 
         def loss(batch: Batch) -> Float[Tensor, ""]:
             index, x, y = batch
-            base, view = plan.view(x, generator)
+            base, view = plan.base(x, generator), plan.view(generator)
             with torch.no_grad():
                 seen = view(perturb.add(base, self._stretched(self.delta, self.owner[index])))
             return plan.learn(self.net, look(self.form.mixture, self.net, seen, y, generator), y, generator)
@@ -338,11 +343,12 @@ class _Alternation:
             others = self.beside and self.beside.draw(y, generator)
             if others:
                 x, y = torch.cat([x, others.x]), torch.cat([y, others.y])
+            base = plan.base(x, generator)
             for _ in range(plan.steps):
                 leaf = self.delta[run.put(rows)].requires_grad_()
-                gradient, base = torch.zeros_like(leaf), x
+                gradient = torch.zeros_like(leaf)
                 for _ in range(plan.views):
-                    base, view = plan.view(x, generator)
+                    view = plan.view(generator)
                     delta = self._stretched(leaf, inverse)
                     delta = torch.cat([delta, others.delta]) if others else delta
                     seen = look(self.form.mixture, self.net, view(perturb.add(base, delta)), y, generator)

@@ -85,8 +85,8 @@ class REM(Alternating):
                 "inner=none leaves the adversary out"
             )
 
-    def view(self, x: Float[Tensor, "b c h w"], generator: torch.Generator) -> tuple[Float[Tensor, "b c h w"], View]:
-        return x, lambda s: augmented("flip-crop", s, generator)
+    def view(self, generator: torch.Generator) -> View:
+        return lambda s: augmented("flip-crop", s, generator)
 
     def learn(
         self, net: Any, x: Float[Tensor, "v c h w"], y: Int[Tensor, "b"], generator: torch.Generator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,14 +23,17 @@ class SEP(OnNet):
 
     Per checkpoint: L = MSE(g(x + delta), c_(y + C // 2 mod C)), c_k the mean feature of the clean pictures of class k.
     One step of delta walks over all checkpoints with variance-reduced gradients (`crafted._direction`). The paper's
-    budget is 2 grey levels. Source: the paper and its released settings, 15 checkpoints of 120 epochs. Ours: evenly
-    spaced checkpoints, each visited once a step in random order, inner steps as large as the outer ones, a cosine rate.
+    budget is 2 grey levels. Source: the paper and its released settings, 15 checkpoints of 120 epochs, whose training
+    crops and flips while the steps on delta see plain pictures. Ours: evenly spaced checkpoints (there, epochs that did
+    not improve are left out), each visited once a step in random order, inner steps as large as the outer ones, a
+    cosine rate.
     """
 
     epochs: int = 120
     checkpoints: int = 15
     steps: int = 30
     step_size: float = 1.0
+    train_augment: Literal["same", "none", "flip", "flip-crop"] = "flip-crop"
     augment: Augment = "none"
 
     facts: ClassVar[AttackFacts] = AttackFacts(

@@ -46,10 +46,10 @@ class TUE(Alternating):
 
     With ssl = 0, the released recipe for SimCLR, no network is used (surrogate_steps is 0) and deltas start at random:
     at 0 all classes coincide and there is no direction. Preset "contrastive" adds the second part, with a surrogate
-    that learns by contrast; its numbers are those of the released MoCo recipe, whose queue and momentum encoder it does
-    without. Unlike the released code the spread s_i has a gradient, too, and features are contrasted without a
-    projection head. An epoch is one round: the surrogate's pass, if any, then `steps` steps (there, a round after every
-    20 batches). T is SimCLR's augmentation at full strength.
+    that learns by contrast; its rate, temperature, steps and start are those of the released MoCo recipe, whose queue
+    and momentum encoder it does without. Unlike the released code the spread s_i has a gradient, too, and features are
+    contrasted without a projection head. An epoch is one round: the surrogate's pass, if any, then `steps` steps
+    (there, a round after every 20 batches). T is SimCLR's augmentation at full strength.
     """
 
     epochs: int = 40
@@ -72,7 +72,16 @@ class TUE(Alternating):
         needs="nothing",
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "contrastive": {"epochs": 200, "steps": 5, "csd": 1.0, "ssl": 1.0, "surrogate_steps": None},
+        "contrastive": {
+            "epochs": 200,
+            "steps": 5,
+            "lr": 0.3,
+            "surrogate_steps": None,
+            "start": "zero",
+            "csd": 1.0,
+            "ssl": 1.0,
+            "tau": 0.2,
+        },
         "quick": {"surrogate": "small-cnn:width=16", "epochs": 6, "steps": 4, "step_size": 3.0, "batch": 64},  # ours
     }
 
@@ -91,10 +100,10 @@ class TUE(Alternating):
         if self.start == "zero" and not self.ssl:
             raise UserError("start=zero: where all deltas are 0 their classes cannot be told apart; choose uniform")
 
-    def view(self, x: Float[Tensor, "b c h w"], generator: torch.Generator) -> tuple[Float[Tensor, "b c h w"], View]:
+    def view(self, generator: torch.Generator) -> View:
         if not self.ssl:
-            return x, lambda s: s
-        return x, lambda s: torch.cat([contrastive(s, generator, 1.0) for _ in range(2)])
+            return lambda s: s
+        return lambda s: torch.cat([contrastive(s, generator, 1.0) for _ in range(2)])
 
     def learn(
         self, net: Any, x: Float[Tensor, "v c h w"], y: Int[Tensor, "b"], generator: torch.Generator

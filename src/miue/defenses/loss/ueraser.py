@@ -12,25 +12,31 @@ from torch import Tensor
 
 from miue.core.errors import UserError
 from miue.core.method import Facts
+from miue.core.types import eight_bits
+from miue.data import recoded
 from miue.defenses.augment.library import Plasma, TrivialAugment
 
 
 @dataclass(frozen=True, kw_only=True)
 class UEraser:
-    """Cross-entropy on the worst of K random views of each picture: plasma, then TrivialAugment.
+    """Cross-entropy on the worst of K random views of each picture: plasma, shuffled channels, TrivialAugment, JPEG.
 
     mode: "lite" is K = 1, "max" is K = `views` always, "standard" is K = `views` for the share `until` of the training
-    and K = 1 after. Its variant against TAP and AR is `jpeg:quality=10+ueraser`. The worst views are chosen without
-    gradients and then learnt in a pass of their own; the authors' code keeps K passes instead, so its batch statistics
-    differ; and of TrivialAugment groups of pictures share a draw (`trivial`), where the source draws for each. Their
-    notebook does not compute the standard mode that they describe; this does. Published results for it contradict each
-    other.
+    and K = 1 after. jpeg: quality of every view; 0: no JPEG. The authors' variant against TAP and AR is `jpeg=10`;
+    APBench encodes each training picture once and before (`jpeg:quality=10+ueraser`). The worst views are chosen
+    without gradients and then learnt in a pass of their own; the authors' code keeps K passes instead, so its batch
+    statistics differ. TrivialAugment is torchvision's wide space (turns up to 135 degrees, shears up to 0.99, shifts up
+    to 32 pixels) in groups of pictures that share an operation and its strength (`trivial`). The authors use kornia's
+    (30 degrees, 0.3, half the side), which draws one operation for the whole batch and a strength for each picture.
+    Their notebook does not compute the standard mode that they describe; this does. Published results for it contradict
+    each other.
     """
 
     mode: Literal["lite", "standard", "max"] = "max"
     views: int = 5
     until: float = 0.3
     p: float = 0.5
+    jpeg: int = 0
 
     slot: ClassVar[Literal["loss"]] = "loss"
     facts: ClassVar[Facts] = Facts(name="ueraser", year=2023, reference="Qin et al., ICCVW 2023, arXiv 2303.15127")
@@ -38,6 +44,8 @@ class UEraser:
     def __post_init__(self) -> None:
         if self.views < 2 or not 0 < self.until < 1:
             raise UserError(f"ueraser: views={self.views}, until={self.until:g}: at least 2 views, a share below 1")
+        if not 0 <= self.jpeg <= 100:
+            raise UserError(f"ueraser: jpeg={self.jpeg} is not between 1 and 100, or 0 for none")
         Plasma(p=self.p)  # raises UserError if kornia is missing
 
     def __call__(
@@ -50,7 +58,10 @@ class UEraser:
     def _view(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         for change in (Plasma(p=self.p), TrivialAugment()):
             x, y = change(x, y, generator)
-        return x
+        if not self.jpeg:
+            return x
+        coded = recoded(eight_bits(x.detach().cpu()), f"jpeg:quality={self.jpeg}")
+        return (coded.float() / 255).to(x.device)
 
 
 @torch.no_grad()
