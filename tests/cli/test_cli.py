@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,12 +21,12 @@ from rich.console import Console
 from miue import mi
 from miue.analysis.records import Analysis
 from miue.attacks import KNOWN
-from miue.cli import catalogue, listing
+from miue.cli import catalogue, listing, show
 from miue.cli import main as cli
 from miue.core.method import facts
 from miue.core.run import Run
 from miue.defenses import KNOWN as DEFENSES
-from miue.evaluation.records import Outcome
+from miue.evaluation.records import Judgement, Outcome
 from miue.nets import list_networks
 from miue.victims.recipes import RECIPES
 from miue.workflows import demo
@@ -127,7 +128,7 @@ def test_protect_verify_evaluate_preview(miue: Miue, folder: Path, tmp_path: Pat
     assert ended.code == 0 and "12 checked, 0 wrong" in ended.out
     ended = miue("verify", "out", "--json")
     assert ended.code == 0 and json.loads(ended.out) == {"checked": 12, "wrong": {}}
-    options = ("--recipe", RECIPE, "--seeds", 1, "--device", "cpu")
+    options = ("--recipe", RECIPE, "--seeds", 1, "--device", "cpu", "--defense", "none")
     ended = miue("evaluate", "out", "--clean", "in", "--test", test, *options, "--json")
     outcome = Outcome.model_validate_json(ended.out)
     assert ended.code == (0 if outcome.verdict == "protected" else 3) and outcome.images == 12
@@ -161,10 +162,12 @@ def test_quiet_says_less(miue: Miue, folder: Path):
 
 def test_an_evaluation_for_people(miue: Miue, folder: Path):
     miue("protect", "in", "out", "--attack", "noise")
-    ended = miue("evaluate", "out", "--clean", "in", "--recipe", RECIPE, "--seeds", 2, "--canvas", 8)
+    options = ("--recipe", RECIPE, "--seeds", 2, "--canvas", 8, "--defense", "none")
+    ended = miue("evaluate", "out", "--clean", "in", *options)
     assert ended.code == 3
     for expected in ("clean", "noise", "protected", "±", "Threshold, set before: a victim may keep 25%", "Verdict: "):
         assert expected in ended.out
+    assert re.search(r"6 trainings to do.*: about \d+ second", ended.err)
     assert "3 of 12 clean pictures are held out" in ended.err
     assert "Not tested: trainers who compress, turn pictures grey, train adversarially, purify; who" in ended.out
     assert len(list(Path("out.private/outcomes").iterdir())) == 1
@@ -177,7 +180,8 @@ def test_exit_code_3_unless_protected(
     miue: Miue, protected: Path, monkeypatch: pytest.MonkeyPatch, recipe: str, verdict: str
 ):
     monkeypatch.chdir(protected)
-    ended = miue("evaluate", "out", "--clean", "in", "--test", "test", "--recipe", recipe, "--seeds", 1, "--json")
+    options = ("--test", "test", "--recipe", recipe, "--seeds", 1, "--defense", "none", "--json")
+    ended = miue("evaluate", "out", "--clean", "in", *options)
     assert ended.code == 3 and json.loads(ended.out)["verdict"] == verdict
 
 
@@ -200,7 +204,7 @@ def test_a_few_test_pictures_that_victims_train_on_are_told(
     test = coloured(tmp_path / "test", seed=1)
     (test / "red" / "0.png").write_bytes((protected / "in" / "red" / "0.png").read_bytes())
     for channel in ((), ("--channel", "jpeg:quality=75")):
-        options = ("--recipe", f"{RECIPE},epochs=1", "--seeds", 1, *channel)
+        options = ("--recipe", f"{RECIPE},epochs=1", "--seeds", 1, "--defense", "none", *channel)
         ended = miue("evaluate", "out", "--clean", "in", "--test", test, *options)
         assert ended.out.count("1 of 12 test pictures are training pictures, too") == 1
         assert ("went through jpeg:quality=75" in ended.out) == bool(channel)
@@ -218,8 +222,40 @@ def test_every_victim_is_known_before_the_first_one_trains(
 def test_another_network_as_victim(miue: Miue, protected: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(protected)
     victims = ("--victim", "small-cnn:width=2", "--victim", "small-resnet:width=2")
-    ended = miue("evaluate", "out", "--clean", "in", "--recipe", "quick:epochs=1", *victims, "--seeds", 1, "--json")
+    options = ("--recipe", "quick:epochs=1", *victims, "--seeds", 1, "--defense", "none", "--json")
+    ended = miue("evaluate", "out", "--clean", "in", *options)
     assert {r["victim"] for r in json.loads(ended.out)["runs"]} == {"small-cnn:width=2", "small-resnet:width=2"}
+
+
+def test_the_cheap_counter_measures_are_tried_unless_plain_training_is_asked_for(
+    miue: Miue, protected: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The verdict says against what; what breaks it stands first."""
+    monkeypatch.chdir(protected)
+    options = ("--test", "test", "--recipe", RECIPE, "--seeds", 1)
+    ended = miue("evaluate", "out", "--clean", "in", *options)
+    assert "trainings to do" in ended.err and "--defense none: plain training alone" in ended.err
+    outcome = Outcome.model_validate_json(miue("evaluate", "out", "--clean", "in", *options, "--json").out)
+    assert list(dict.fromkeys(j.trainer for j in outcome.judgements)) == ["plain training", "gray", "jpeg:quality=75"]
+    verdict = "Verdict: NOT PROTECTED against plain training, jpeg:quality=75; inconclusive against gray."
+    assert verdict in ended.out  # the classes are colours, so nobody learns them in grey
+    plain = miue("evaluate", "out", "--clean", "in", *options, "--defense", "none")
+    assert "Verdict: NOT PROTECTED against plain training." in plain.out and "trainings to do" not in plain.err
+
+
+def test_what_the_verdict_says(capsys: pytest.CaptureFixture[str]):
+    def told(**verdicts: str) -> str:
+        judgements = [
+            Judgement(victim=name, trainer=name, early=early, verdict=verdict, kept=0.1, reason="")  # type: ignore[arg-type]
+            for name, verdict in verdicts.items()
+            for early in (False, True)
+        ]
+        worst = next(v for v in ("not protected", "inconclusive", "protected") if v in verdicts.values())
+        return show._verdict(Outcome.model_construct(judgements=judgements, verdict=worst))
+
+    assert told(plain="protected", gray="protected") == "PROTECTED against plain, gray, also stopped early."
+    assert told(plain="protected", gray="not protected") == "NOT PROTECTED against gray; protected against plain."
+    assert told(plain="protected", gray="inconclusive") == "INCONCLUSIVE against gray; protected against plain."
 
 
 def test_defended_victims(miue: Miue, protected: Path, monkeypatch: pytest.MonkeyPatch):
@@ -338,7 +374,7 @@ def test_a_network_of_ones_own_is_surrogate_and_victim(miue: Miue, folder: Path)
     record = RunRecord.of(Path("out")).settings
     assert "surrogate=mine.py:Net" in record.attack and len(record.code) == 17
     assert miue("protect", folder, "out", "--attack", own, "--quiet").code == 0  # the same again
-    asked = ("--clean", folder, "--recipe", "quick:epochs=1,batch=8", "--quiet", "--json")
+    asked = ("--clean", folder, "--recipe", "quick:epochs=1,batch=8", "--quiet", "--json", "--defense", "none")
     ended = miue("evaluate", "out", *asked, "--victim", "mine.py:Net", "--seeds", 1)
     assert ended.code == 3
     outcome = Outcome.model_validate_json(ended.out)

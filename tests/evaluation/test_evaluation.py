@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -27,7 +28,7 @@ from miue.evaluation import checks, several, victim
 from miue.evaluation import evaluation as module
 from miue.evaluation import verdict as judging
 from miue.evaluation.evaluation import Evaluation
-from miue.evaluation.records import VictimRun
+from miue.evaluation.records import Outcome, VictimRun
 from miue.evaluation.verdict import judge
 from miue.testing import tiny
 from miue.training.batches import Batches
@@ -38,25 +39,28 @@ from miue.victims.recipe import Recipe
 # --- verdicts ---
 
 
-def runs(victim: str = "net", seeds: int = 1, **shares: float | list[float]) -> list[VictimRun]:
-    """Victims of three roles. clean, noise, protected: accuracy at the end; train: on the protected set; best."""
-    given = {"clean": 0.9, "noise": 0.88, "protected": 0.12, "train": 0.99, "best": None} | shares
+def runs(victim: str = "net", seeds: int = 1, **shares: float | list[float] | None) -> list[VictimRun]:
+    """Victims of three roles. clean, noise, protected: accuracy at the end; train: on the protected set; stopped: what
+    the protected victim has that stops early."""
+    given = {"clean": 0.9, "noise": 0.88, "protected": 0.12, "train": 0.99, "stopped": None} | shares
     made = []
     for role in ("clean", "noise", "protected"):
         for seed in range(seeds):
-            last, train, best = (
+            last, train, stopped = (
                 value[seed] if isinstance(value, list) else value
-                for value in (given[role], given["train"], given["best"])
+                for value in (given[role], given["train"], given["stopped"])
             )
             made.append(
                 VictimRun(
                     role=role,  # type: ignore[arg-type]
                     victim=victim,
+                    defense=victim.partition(" + ")[2],
                     seed=seed,
                     data="d",
                     last=last,
-                    best=best if best is not None and role == "protected" else last,
+                    best=last,
                     best_epoch=1,
+                    stopped=stopped if stopped is not None and role == "protected" else last,
                     train=train if role == "protected" else 1.0,
                     seconds=0,
                 )
@@ -65,9 +69,39 @@ def runs(victim: str = "net", seeds: int = 1, **shares: float | list[float]) -> 
 
 
 def verdict(
-    *parts: list[VictimRun], chance: float = 0.1, threshold: float = 0.25, largest: float = 0.0
+    *parts: list[VictimRun], chance: float = 0.1, tested: int = 2000, threshold: float = 0.25, largest: float = 0.0
 ) -> tuple[str, str]:
-    return judge([r for part in parts for r in part], chance, threshold, largest)
+    return judge([r for part in parts for r in part], chance, tested, threshold, largest)[:2]
+
+
+TRUTH = {  # chance, tested, then clean, noise, protected; what it is called; a part of the reason
+    "works": (0.1, 2000, 0.90, 0.88, 0.12, "protected", "keeps 2%"),
+    "does not": (0.1, 2000, 0.90, 0.88, 0.80, "not protected", "keeps 88%"),
+    "noise does most of it": (0.1, 2000, 0.32, 0.225, 0.15, "inconclusive", "keeps only 57%"),
+    "noise does half of it": (0.1, 2000, 0.300, 0.201, 0.149, "inconclusive", "keeps only 51%"),
+    "noise does half of it, by more points": (0.1, 2000, 0.9, 0.5, 0.12, "inconclusive", "keeps only 50%"),
+    "noise costs ten points of ninety": (0.1, 2000, 0.90, 0.79, 0.12, "protected", "keeps 2%"),
+    "noise costs six points of sixteen": (0.1, 2000, 0.26, 0.20, 0.12, "inconclusive", "noise alone"),
+    "below the threshold only beside clean": (0.1, 2000, 0.90, 0.75, 0.29, "inconclusive", "29% of what plain noise"),
+    "harm by noise excuses no failure": (0.1, 2000, 0.90, 0.50, 0.85, "not protected", "keeps 94%"),
+    "a hundred classes": (0.01, 2000, 0.20, 0.19, 0.012, "protected", "keeps 1%"),
+    "a hundred classes, not protected": (0.01, 2000, 0.20, 0.19, 0.10, "not protected", "keeps 47%"),
+    "a hundred classes, hardly learned": (0.01, 2000, 0.019, 0.019, 0.01, "inconclusive", "reaches only 1.9%"),
+    "a thousand classes": (0.001, 10_000, 0.05, 0.05, 0.002, "protected", "keeps 2%"),
+    "ten classes, learned less than two guesses": (0.1, 10_000, 0.18, 0.18, 0.1, "inconclusive", "reaches only 18.0%"),
+    "ten classes, few test pictures": (0.1, 50, 0.22, 0.22, 0.1, "inconclusive", "reaches only 22.0%"),
+    "two classes": (0.5, 2000, 0.80, 0.79, 0.52, "protected", "keeps 7%"),
+    "two classes, hardly learned": (0.5, 2000, 0.70, 0.70, 0.5, "inconclusive", "75.0% would be enough"),
+    "one large class": (0.8, 2000, 0.99, 0.99, 0.81, "protected", "keeps 5%"),
+}
+
+
+@pytest.mark.parametrize("case", TRUTH)
+def test_the_truth_table(case: str):
+    chance, tested, clean, noise, protected, expected, part = TRUTH[case]
+    found, reason = verdict(runs(clean=clean, noise=noise, protected=protected), chance=chance, tested=tested)
+    assert found == expected, reason
+    assert part in reason
 
 
 def test_protected():
@@ -76,32 +110,45 @@ def test_protected():
     assert reason == "net keeps 2% of what clean pictures teach (12.0% instead of 90.0%)"
 
 
-def test_not_protected():
-    found, reason = verdict(runs(protected=0.8))
-    assert found == "not protected" and "keeps 88%" in reason
-
-
 def test_the_threshold_is_a_share_of_the_clean_gain():
-    assert verdict(runs(protected=0.299))[0] == "protected"  # (0.299 - 0.1) / 0.8 < 0.25
-    assert verdict(runs(protected=0.301))[0] == "not protected"
-    assert verdict(runs(protected=0.301), threshold=0.3)[0] == "protected"
-    assert verdict(runs(protected=0.299), chance=0.0)[0] == "not protected"
+    assert verdict(runs(noise=0.9, protected=0.299))[0] == "protected"  # (0.299 - 0.1) / 0.8 < 0.25
+    assert verdict(runs(noise=0.9, protected=0.301))[0] == "not protected"
+    assert verdict(runs(noise=0.9, protected=0.301), threshold=0.3)[0] == "protected"
+    assert verdict(runs(noise=0.9, protected=0.299), chance=0.0)[0] == "not protected"
+
+
+def test_who_stops_early_is_a_trainer_of_its_own():
+    """With a few clean pictures anybody can choose the epoch; most are at their best in the first ones."""
+    found, reason, judgements = judge(runs(protected=0.12, stopped=0.6), 0.1, 2000, 0.25)
+    assert found == "not protected" and "net, stopped early, keeps 62%" in reason
+    assert [(j.early, j.verdict) for j in judgements] == [(False, "protected"), (True, "not protected")]
+    assert verdict(runs(protected=0.12, stopped=0.2))[0] == "protected"
+    found, reason = verdict(runs(protected=0.5, stopped=0.6))
+    assert found == "not protected" and reason.count("keeps") == 1 and "stopped early" in reason  # the worse of the two
+
+
+def test_records_without_an_early_stop_count_their_best_epoch():
+    old = [r.model_copy(update={"stopped": None, "best": 0.7}) for r in runs() if r.role == "protected"]
+    found, reason, _ = judge([*(r for r in runs() if r.role != "protected"), *old], 0.1, 2000, 0.25)
+    assert found == "not protected" and "stopped early, keeps 75%" in reason
+    assert any("chosen on the test pictures themselves" in note for note in judging.notes(old + runs(), 0.1, 2000))
+
+
+def test_the_outcome_says_against_what():
+    parts = [*runs("net"), *runs("net + gray", protected=0.7), *runs("net + blur", stopped=0.6)]
+    found, _, judgements = judge(parts, 0.1, 2000, 0.25)
+    outcome = Outcome.model_construct(judgements=judgements, verdict=found)
+    assert outcome.against("protected") == ["plain training", "blur"]
+    assert outcome.against("not protected") == ["gray", "blur stopped early"] and not outcome.against("inconclusive")
+    assert (outcome.kept("net"), outcome.kept("net + gray")) == (pytest.approx(0.025), pytest.approx(0.75))
+    *_, several = judge([*parts, *runs("vit", protected=0.8)], 0.1, 2000, 0.25)
+    outcome = Outcome.model_construct(judgements=several, verdict=found)
+    assert outcome.against("not protected") == ["net + gray", "net + blur stopped early", "vit"]
 
 
 def test_worse_than_chance_keeps_nothing():
     found, reason = verdict(runs(protected=0.02))
     assert found == "protected" and "keeps 0%" in reason
-
-
-def test_inconclusive_where_clean_pictures_were_not_learnt():
-    found, reason = verdict(runs(clean=0.25, noise=0.25, protected=0.1))
-    assert found == "inconclusive" and "reaches only 25.0% on clean pictures, chance is 10.0%" in reason
-
-
-def test_inconclusive_where_plain_noise_does_it():
-    found, reason = verdict(runs(noise=0.7))
-    assert found == "inconclusive" and "plain noise" in reason and "from 90.0% to 70.0%" in reason
-    assert verdict(runs(noise=0.7, protected=0.85))[0] == "not protected"  # harm by noise excuses no failure
 
 
 def test_inconclusive_where_the_protected_set_was_not_fitted():
@@ -112,8 +159,8 @@ def test_inconclusive_where_the_protected_set_was_not_fitted():
 
 def test_who_calls_everything_by_the_largest_class_has_fitted_nothing():
     """Training sets may be lopsided where test sets are not."""
-    assert verdict(runs(train=0.8, protected=0.5, clean=0.9), chance=0.5)[0] == "protected"
-    found, reason = verdict(runs(train=0.8, protected=0.5, clean=0.9), chance=0.5, largest=0.8)
+    assert verdict(runs(train=0.8, protected=0.5, clean=0.9, noise=0.9), chance=0.5)[0] == "protected"
+    found, reason = verdict(runs(train=0.8, protected=0.5, clean=0.9, noise=0.9), chance=0.5, largest=0.8)
     assert found == "inconclusive" and "trained too little" in reason
 
 
@@ -137,7 +184,7 @@ def test_inconclusive_where_one_protected_victim_was_not_fitted():
 
 
 def test_the_weakest_victim_decides():
-    good, bad, unsure = runs("good"), runs("bad", protected=0.8), runs("unsure", clean=0.2)
+    good, bad, unsure = runs("good"), runs("bad", protected=0.8), runs("unsure", clean=0.15)
     assert verdict(good, runs("other"))[0] == "protected"
     found, reason = verdict(good, bad)
     assert found == "not protected" and "bad keeps" in reason and "good" not in reason
@@ -232,10 +279,36 @@ def test_too_little_training_is_inconclusive(run: Run):
     assert outcome.verdict == "inconclusive" and "reaches only" in outcome.reason
 
 
-def test_the_best_epoch_is_told_where_it_matters():
-    notes = judging.notes(runs(seeds=2, best=0.5, protected=0.12))
-    assert len(notes) == 1 and "50.0% in its best epoch" in notes[0]
-    assert judging.notes(runs(seeds=2)) == []
+def test_who_stops_early_chooses_by_clean_pictures_that_are_not_tested(run: Run, monkeypatch: pytest.MonkeyPatch):
+    """The record of a victim that knows one part of the test set in its first epoch, and the other in its last."""
+    test, epochs = easy(20, seed=1), []
+    chosen_by, rest = victim.parted_rows(test, run)
+    assert len(chosen_by) == len(rest) == 30
+
+    def right(net: Any, pictures: Any, run: Run) -> Tensor:
+        epochs.append(len(epochs) + 1)
+        hits = torch.zeros(60, dtype=torch.bool)
+        hits[chosen_by if len(epochs) == 1 else rest] = True
+        if len(epochs) == 1:
+            hits[rest[:6]] = True
+        return hits
+
+    monkeypatch.setattr(victim, "correct", right)
+    result = victim.train_victim("protected", easy(), test, replace(FAST, epochs=2), run, None)
+    assert epochs == [1, 2] and (result.last, result.best, result.best_epoch) == (0.5, 0.6, 1)
+    assert (result.stopped, result.stopped_epoch, result.early) == (0.2, 1, 0.2)
+
+
+def test_a_test_set_with_one_picture_of_a_class_has_no_early_stop(run: Run):
+    result = victim.train_victim("clean", easy(), tiny(lone=True, seed=2), replace(FAST, epochs=2), run, None)
+    assert result.stopped is None and result.early == result.best
+
+
+def test_notes():
+    assert judging.notes(runs(seeds=2), 0.1, 2000) == []
+    assert judging.notes(runs(), 0.1, 2000) == ["one seed only: the spread is unknown"]
+    (note,) = judging.notes(runs(seeds=2), 0.1, 10)
+    assert note == "the test set has 10 pictures: kept shares are uncertain by about ± 12%"
 
 
 def test_victims_that_were_trained_are_not_trained_again(keeping: Run, monkeypatch: pytest.MonkeyPatch):
@@ -382,17 +455,37 @@ class Inverted:
 
 def test_a_defense_never_touches_the_test_pictures(run: Run, monkeypatch: pytest.MonkeyPatch):
     data, test, asked = easy(), easy(seed=1), []
-    plain = victim.accuracy
+    real = victim.correct, victim.accuracy
 
-    def spied(net: Any, batches: Batches, run: Run) -> float:
+    def spied(which: int, net: Any, batches: Batches, run: Run) -> Any:
         asked.append(batches.take(batches.rows))
-        return plain(net, batches, run)
+        return real[which](net, batches, run)
 
-    monkeypatch.setattr(victim, "accuracy", spied)
+    monkeypatch.setattr(victim, "correct", partial(spied, 0))
+    monkeypatch.setattr(victim, "accuracy", partial(spied, 1))
     victim.train_victim("clean", data, test, replace(FAST, epochs=2, purify=(Inverted(),)), run, None)
     *tested, trained = asked
     assert len(tested) == 2 and all(torch.equal(x, test.images.float() / 255) for x in tested)
     assert torch.allclose(trained, 1 - data.images.float() / 255)
+
+
+@dataclass(frozen=True)
+class Forgets:
+    """A step after the training that leaves nothing of it."""
+
+    slot: ClassVar[Literal["finish"]] = "finish"
+    facts: ClassVar[Facts] = Facts(name="forgets")
+
+    def __call__(self, net: Any, train: Any, run: Any) -> None:
+        for parameter in net.parameters():
+            parameter.data.zero_()
+
+
+def test_what_is_forgotten_after_the_training_was_fitted(run: Run):
+    """Fine-tuning undoes the noise; the victim was not trained too little for that."""
+    recipe = replace(FAST, epochs=6, finish=(Forgets(),))
+    result = victim.train_victim("protected", easy(), easy(seed=1), recipe, run, None)
+    assert result.train > 0.9 and result.last == pytest.approx(1 / 3)
 
 
 def test_the_first_epochs_are_tested_too(run: Run, monkeypatch: pytest.MonkeyPatch):
@@ -457,7 +550,7 @@ def test_a_kept_victim_goes_by_the_name_that_was_asked_for(keeping: Run):
 
 def test_two_kinds_of_machine_are_told():
     mixed = [r.model_copy(update={"device": f"machine {r.seed}"}) for r in runs(seeds=2)]
-    assert judging.notes(mixed) == ["victims were trained on machine 0 and machine 1"]
+    assert judging.notes(mixed, 0.1, 2000) == ["victims were trained on machine 0 and machine 1"]
 
 
 def test_networks_for_other_sizes_are_told_at_once(run: Run):

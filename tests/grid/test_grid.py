@@ -36,7 +36,7 @@ from pictures import coloured
 RECIPE = "quick:net=small-cnn:width=4,epochs=2,batch=16"
 MIUE = "mi-ue:surrogate=small-cnn:width=4,epochs=2,steps=1,step_size=2.0"
 BENCHMARK = Path(grid.__file__).parents[3] / "benchmarks" / "grid.toml"
-SETS = Sets(source="", name="s", data="d", test="t", shape=(3, 8, 8), images=9, tested=9, classes=3, chance=1 / 3)
+SETS = Sets(source="", name="s", data="d", test="t", shape=(3, 8, 8), images=9, tested=900, classes=3, chance=1 / 3)
 BROKEN = """
 from dataclasses import replace, dataclass
 from pathlib import Path
@@ -400,7 +400,7 @@ def made(attack: str, defense: str, last: float | None, seed: int = 0, best: flo
 
 
 def test_the_arithmetic_of_the_leaderboard():
-    records = [made("ops", "none", 0.3, 0, 0.5), made("ops", "none", 0.4, 1)]
+    records = [made("ops", "none", 0.3, 0, 0.42), made("ops", "none", 0.4, 1)]
     records += [made("ops", "gray", 0.8), made("ops", "gray", None, 1)]
     records += [made(role, d, 0.9, s) for role in ("noise", "clean") for d in ("none", "gray") for s in (0, 1)]
     found = board(records, 20, 0.25)
@@ -409,10 +409,22 @@ def test_the_arithmetic_of_the_leaderboard():
     none, gray = found.lines[2].places
     assert (none.defense, none.n, none.failed) == ("none", 2, 0) and (gray.n, gray.failed) == (1, 1)
     assert none.mean == pytest.approx(0.35) and none.spread == pytest.approx(0.1 / 2**0.5)
-    assert none.best == pytest.approx(0.45) and gray.spread is None
+    assert none.best == none.early == pytest.approx(0.41) and gray.spread is None
     assert (str(none), str(gray)) == ("35.0% ± 7.1%", "80.0%")
     assert found.lines[2].worst == gray  # the best that any tested defense reaches
     assert (none.verdict, gray.verdict) == ("protected", "not protected") and found.lines[0].places[0].verdict is None
+
+
+def test_the_worst_case_counts_who_stops_early():
+    """By the accuracy on pictures that did not choose the epoch, where the record has it."""
+    records = [made("clean", d, 0.9) for d in ("none", "gray")] + [made("noise", d, 0.9) for d in ("none", "gray")]
+    plain, gray = made("ops", "none", 0.35, best=0.8), made("ops", "gray", 0.4)
+    assert plain.victim is not None
+    line = board([*records, plain, gray], 6, 0.25).lines[-1]
+    assert line.worst_text == "80.0% (none, stopped early)" and line.places[0].verdict == "not protected"
+    stopped = plain.model_copy(update={"victim": plain.victim.model_copy(update={"stopped": 0.38})})
+    line = board([*records, stopped, gray], 6, 0.25).lines[-1]
+    assert line.worst_text == "40.0% (gray)" and line.places[0].early == 0.38 and line.places[0].verdict == "protected"
 
 
 def test_one_verdict_a_victim():

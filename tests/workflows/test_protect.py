@@ -357,7 +357,7 @@ def test_two_processes_make_a_protected_folder(job: Job, run: Run):
 
 
 def evaluated(job: Job, run: Run, **change) -> Outcome:
-    given = {"out": job.out, "clean": job.source, "recipes": [VICTIM], "seeds": 1, "run": run}
+    given = {"out": job.out, "clean": job.source, "recipes": [VICTIM], "defenses": (), "seeds": 1, "run": run}
     return evaluate(**given | change)
 
 

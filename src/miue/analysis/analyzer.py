@@ -27,7 +27,7 @@ from miue.core.workers import Sets, side_by_side
 from miue.data import measure
 from miue.data.quality import Size
 from miue.evaluation.records import Role
-from miue.evaluation.verdict import FITTED, HARMLESS, LEARNT
+from miue.evaluation.verdict import HARMLESS, fitted, least_learnt
 from miue.nets import Classifier
 from miue.training.batches import Batches
 from miue.training.loop import accuracy
@@ -117,7 +117,7 @@ class Analyzer:
             runs=runs,
             calibration=[c for width in widths for c in self._calibrated(width, len(rows), len(clean.classes), run)],
             correlations=correlations(runs, run),
-            notes=notes(runs, sizes, test.chance, clean.chance),
+            notes=notes(runs, sizes, test.chance, len(test), clean.chance),
             machine=run.machine,
         )
 
@@ -281,24 +281,25 @@ def correlations(runs: Sequence[Examined], run: Run) -> list[Correlation]:
     return results
 
 
-def notes(runs: Sequence[Examined], sizes: Mapping[str, Size], chance: float, largest: float = 0.0) -> list[str]:
+def notes(
+    runs: Sequence[Examined], sizes: Mapping[str, Size], chance: float, tested: int, largest: float = 0.0
+) -> list[str]:
     """Remarks that a reader needs beside the figures."""
     remarks = (
         ["one seed only: the spread over victims is unknown"] if len({examined.seed for examined in runs}) == 1 else []
     )
     learnt = fmean(examined.accuracy for examined in runs if examined.role == "clean")
     others = fmean(examined.accuracy for examined in runs if examined.role == "noise")
-    if learnt - chance < LEARNT:
+    if learnt < least_learnt(chance, tested):
         remarks.append(
             f"the victim reaches only {learnt:.1%} on clean pictures, chance is {chance:.1%}: nothing follows"
         )
-    if learnt - others > HARMLESS:
+    elif others - chance < HARMLESS * (learnt - chance):
         remarks.append(
             f"plain noise alone takes the victim from {learnt:.1%} to {others:.1%}: gaps are those of noise, too"
         )
     for name in dict.fromkeys(examined.name for examined in runs if examined.role == "protected"):
-        fitted = fmean(examined.fitted for examined in runs if examined.name == name)
-        guessed = max(chance, largest)
-        if fitted - guessed < FITTED * (1 - guessed):
-            remarks.append(f"the victim of {name} fits only {fitted:.1%} of its own training set: trained too little")
+        train = fmean(examined.fitted for examined in runs if examined.name == name)
+        if not fitted(train, max(chance, largest)):
+            remarks.append(f"the victim of {name} fits only {train:.1%} of its own training set: trained too little")
     return remarks + [f"{name}: {size.leaves}" for name, size in sizes.items() if size.leaves]

@@ -35,10 +35,12 @@ def demo(
     """Show the whole way in minutes: draw pictures, protect them, train victims, print the verdict. No download."""
     from miue.cli import show
     from miue.core.run import Run
-    from miue.workflows.demo import demo as run_demo
+    from miue.workflows import demo as example
 
-    outcome = run_demo(folder, Run(seed, device, quiet=quiet))
+    outcome = example.demo(folder, Run(seed, device, quiet=quiet))
     show.outcome(outcome, json)
+    if not json:
+        show.demo_breaks(folder, example.RECIPE, example.BREAKS)
     raise typer.Exit(0 if outcome.verdict == "protected" else FAILED_CHECKS)
 
 

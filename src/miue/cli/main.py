@@ -197,7 +197,9 @@ def evaluate(
 ) -> None:
     """Prove what a protection is worth: train victims on clean, noisy and protected pictures, test on clean ones.
 
-    What is evaluated is read back from OUT. Exit code 3 where the verdict is not "protected".
+    What is evaluated is read back from OUT. By default trainers train plainly, turn all pictures grey, or save them as
+    JPEG of quality 75; each may also stop at the best epoch. Exit code 3 where one of them breaks the protection, or
+    nothing can be said.
     """
     from miue.cli import show
     from miue.core.run import Run
@@ -207,7 +209,7 @@ def evaluate(
         out,
         clean,
         recipes=[recipe(recipe_name, net) for net in victim or [None]],
-        defenses=defense or (),
+        **({"defenses": defense} if defense else {}),
         seeds=seeds,
         threshold=threshold,
         channel=channel,

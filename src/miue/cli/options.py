@@ -99,8 +99,9 @@ KeepVictims = Annotated[
 Defenses = Annotated[
     list[str] | None,
     typer.Option(
-        help="Train every victim with this too: `at:eps=4`, `gray+jpeg:quality=10`, or `adaptive`, which tries many "
-        "and keeps the best; may be repeated."
+        show_default=False,
+        help="Train every victim with this, too: `at:eps=4`, `gray+jpeg:quality=10`, or `adaptive`, which tries many "
+        "and keeps the best; may be repeated; `none`: plain training alone [gray, jpeg:quality=75].",
     ),
 ]
 Estimators = Annotated[

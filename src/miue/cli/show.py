@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from shlex import quote
 from statistics import fmean, stdev
 
@@ -19,7 +20,7 @@ from miue.core.files import Record
 from miue.core.types import Budget
 from miue.evaluation.detect import Detection
 from miue.evaluation.evaluation import Evaluation
-from miue.evaluation.records import Outcome
+from miue.evaluation.records import Outcome, Verdict
 from miue.grid.leaderboard import Board
 from miue.grid.records import CellState
 from miue.workflows import protect as jobs
@@ -109,20 +110,26 @@ def outcome(outcome: Outcome, json: bool) -> None:
     if json:
         print(outcome.model_dump_json(indent=1))
         return
-    accuracies = Table("trained on", "last epoch", "best epoch", "own training set", "seeds", box=box.SIMPLE)
+    accuracies = Table("trained on", "last epoch", "stopped early", "kept", "own training set", "seeds", box=box.SIMPLE)
     accuracies.title = "accuracy on clean test pictures"
     accuracies.add_column("victim", overflow="fold")
     for victim in dict.fromkeys(r.victim for r in outcome.runs):
         for role in ("clean", "noise", "protected"):
-            cells = [_spread(outcome.accuracies(role, victim, which)) for which in ("last", "best", "train")]
+            last, early, train = (_spread(outcome.accuracies(role, victim, w)) for w in ("last", "early", "train"))
             chosen = dict.fromkeys(r.chosen for r in outcome.runs if (r.role, r.victim) == (role, victim) and r.chosen)
             name = f"{victim}: {', '.join(chosen)}" if chosen else victim
-            accuracies.add_row(role, *cells, str(len(outcome.accuracies(role, victim))), Text(name))
+            share = outcome.kept(victim) if role == "protected" else None
+            kept = "" if share is None else f"{share:.0%}"
+            seeds = str(len(outcome.accuracies(role, victim)))
+            accuracies.add_row(role, last, early, kept, train, seeds, Text(name))
     console.print(accuracies)
     if outcome.channel:
         print(f"All training pictures, the clean ones too, went through {outcome.channel}.")
+    print("Stopped early: at the epoch that is best on about 100 clean pictures of each class.")
     print(f"Threshold, set before: a victim may keep {outcome.threshold:.0%} of what clean pictures teach over chance.")
-    print(f"Verdict: {outcome.verdict.upper()}. {outcome.reason}")
+    print(f"Verdict: {_verdict(outcome)}")
+    for reason in outcome.reason.split("; "):
+        print(f"  {reason}")
     for note in outcome.notes:
         print(f"note: {note}")
     tried = "+".join(r.defense for r in outcome.runs if r.defense)
@@ -131,6 +138,25 @@ def outcome(outcome: Outcome, json: bool) -> None:
     others = ["defend themselves in other ways" if tried else usual]
     others += [what for name, what in more.items() if name not in tried]
     print(f"Not tested: trainers who {'; who '.join(others)} (docs/limits.md).")
+
+
+def demo_breaks(folder: Path, recipe: str, defense: str) -> None:
+    """Print what undoes the preset of the demo, and the command that shows it."""
+    train, test, out = (
+        quote(data.readable(str(folder / part))) for part in ("shapes/train", "shapes/test", "protected")
+    )
+    print("Plain training is what was tried here. Turning all pictures grey undoes this preset, which is for drawings:")
+    print(f"  miue evaluate {out} --clean {train} --test {test} --recipe {recipe} --seeds 1 --defense {defense}")
+    print("For photographs leave --attack out of `miue protect`: the default stands more (docs/limits.md).")
+
+
+def _verdict(outcome: Outcome) -> str:
+    """The verdict, and against whom: "NOT PROTECTED against gray; protected against plain training."."""
+    verdicts: tuple[Verdict, ...] = ("protected", "inconclusive", "not protected")
+    order = sorted(verdicts, key=lambda verdict: verdict != outcome.verdict)
+    parts = [f"{verdict} against {', '.join(names)}" for verdict in order if (names := outcome.against(verdict))]
+    text = "; ".join([parts[0].replace(outcome.verdict, outcome.verdict.upper(), 1), *parts[1:]])
+    return f"{text}, also stopped early." if outcome.verdict == "protected" else f"{text}."
 
 
 class Findings(Record):
@@ -183,8 +209,7 @@ def board(board: Board, json: bool) -> None:
         table.title = escape(f"accuracy on clean test pictures, last epoch, victim {recipe}, n = {n}")
         for line in lines:
             places = {p.defense: p.among(n) for p in line.places}
-            worst = escape(f"{line.worst.mean:.1%} ({line.worst.defense})") if line.worst else ""
-            table.add_row(escape(line.name), *(places.get(d, "") for d in defenses), worst)
+            table.add_row(escape(line.name), *(places.get(d, "") for d in defenses), escape(line.worst_text))
         console.print(table)
         for line in lines:
             if line.size and line.size.leaves:

@@ -10,14 +10,13 @@ from typing import Any
 from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.core.types import ImageSet
-from miue.data.split import holdout
 from miue.defenses import combination
 from miue.evaluation.records import Role, VictimRun
-from miue.evaluation.victim import train_victim
+from miue.evaluation.victim import parted_rows, train_victim
 from miue.victims.recipe import Recipe
 
 NAME = "adaptive"
-PER_CLASS = 100  # clean pictures of a class that the trainer chooses by
+CHEAP = ("gray", "jpeg:quality=75")  # what every trainer can do; an evaluation runs it unless it is told otherwise
 TRIED = (
     "none",
     "gray",
@@ -113,9 +112,8 @@ def check_pictures(recipe: Recipe, data: ImageSet) -> None:
 
 def parted(test: ImageSet, run: Run) -> tuple[ImageSet, ImageSet]:
     """The test set in two parts: what an adaptive trainer chooses by, and the rest. Classes keep their shares."""
-    share = min(PER_CLASS * len(test.labels.unique()) / len(test), 0.5)
-    rest, validation = holdout(test, share, run)
-    return test.select(validation), test.select(rest)
+    chosen_by, rest = parted_rows(test, run)
+    return test.select(chosen_by), test.select(rest)
 
 
 def train(

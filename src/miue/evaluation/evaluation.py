@@ -15,6 +15,7 @@ from miue.data import measure, through
 from miue.data.quality import Size
 from miue.evaluation.adaptive import Victim
 from miue.evaluation.checks import check_victims, overlap_note
+from miue.evaluation.forecast import told_cost
 from miue.evaluation.records import Outcome, Role
 from miue.evaluation.several import Job, trained
 from miue.evaluation.verdict import judge, notes
@@ -84,8 +85,10 @@ class Evaluation:
             for seed in range(self.seeds)
             for role in sets
         }
+        if cost := told_cost({**sets, "test": test}, jobs, run):
+            run.say(cost)
         runs = trained({**sets, "test": test}, jobs, run)
-        verdict, reason = judge(runs, test.chance, self.threshold, clean.chance)
+        verdict, reason, judgements = judge(runs, test.chance, len(test), self.threshold, clean.chance)
         return Outcome(
             name=sets["protected"].name,
             method=method,
@@ -94,6 +97,7 @@ class Evaluation:
             classes=len(clean.classes),
             chance=test.chance,
             images=len(clean),
+            tested=len(test),
             data={role: data.digest for role, data in sets.items()} | {"test": test.digest},
             recipe={r.victim: r.described() for r in self.recipes},
             threshold=self.threshold,
@@ -101,8 +105,9 @@ class Evaluation:
             runs=runs,
             verdict=verdict,
             reason=reason,
+            judgements=judgements,
             notes=[
-                *notes(runs),
+                *notes(runs, test.chance, len(test)),
                 *([f"as victims see them, {size.leaves}"] if size and size.leaves else []),
                 *([] if control == budget else [f"the noise control has a budget of {control}"]),
                 *([overlap] if overlap else []),

@@ -10,6 +10,7 @@ from miue.data.quality import Size
 
 Role = Literal["clean", "noise", "protected"]
 Verdict = Literal["protected", "not protected", "inconclusive"]
+PLAIN = "plain training"  # name of a trainer without a defense
 
 
 class VictimRun(Record):
@@ -26,15 +27,39 @@ class VictimRun(Record):
     last: float
     best: float
     best_epoch: int
+    stopped: float | None = None
+    """Accuracy at the epoch that is best on about 100 clean pictures a class (half of them where there are fewer than
+    200), measured on the other test pictures. None where a class has one picture, or in records of earlier versions."""
+    stopped_epoch: int = 0
     chosen: str = ""
     """What an adaptive trainer chose of all that it tried ("gray+jpeg:quality=50"); empty for others."""
     tried: Mapping[str, float] = {}
     """Accuracies on the clean pictures that an adaptive trainer chose by; `last` and `best` are on others."""
     train: float
-    """Accuracy on its own (purified) training set, without augmentation, after the last epoch."""
+    """Accuracy on its own (purified) training set, without augmentation, after the last epoch and before anything that
+    follows the training."""
     seconds: float
     device: str = ""
     """Device and precision of the training; empty in records of earlier versions."""
+
+    @property
+    def early(self) -> float:
+        """Accuracy of somebody who stops at the epoch that is best on a few clean pictures: `stopped`, else `best`."""
+        return self.best if self.stopped is None else self.stopped
+
+
+class Judgement(Record):
+    """The judgement on one trainer, over all seeds."""
+
+    victim: str
+    trainer: str
+    """Spelling of the defense, or "plain training"."""
+    early: bool
+    """Whether the training stops at the epoch that is best on a few clean pictures; else it goes on to the last."""
+    verdict: Verdict
+    kept: float | None
+    """Mean share of the clean victim's gain over chance that is left, at least 0; None where it learned nothing."""
+    reason: str
 
 
 class Outcome(Record):
@@ -49,6 +74,8 @@ class Outcome(Record):
     classes: int
     chance: float
     images: int
+    tested: int = 0
+    """Number of clean test pictures; 0 in records of earlier versions."""
     data: dict[str, str]
     recipe: dict[str, Any]
     threshold: float
@@ -57,12 +84,33 @@ class Outcome(Record):
     """Distance of the protected pictures from the clean ones, as victims see them."""
     runs: Sequence[VictimRun]
     verdict: Verdict
+    """Over all judgements: "protected" is protected against everything in `against`."""
     reason: str
+    judgements: Sequence[Judgement] = ()
     notes: Sequence[str] = ()
     machine: dict[str, str]
 
+    def against(self, verdict: Verdict) -> list[str]:
+        """Trainers with this verdict: "plain training", "gray", "gray stopped early".
+
+        The last is named only where stopping early has another verdict than the last epoch. Where there are several
+        networks, trainers have the names of their victims.
+        """
+        several = len({j.victim for j in self.judgements if j.trainer == PLAIN}) > 1
+        verdicts = {(j.victim, j.early): j.verdict for j in self.judgements}
+        names = []
+        for j in self.judgements:
+            same = verdicts[j.victim, False] == j.verdict
+            if j.verdict == verdict and not (j.early and same):
+                names.append((j.victim if several else j.trainer) + (" stopped early" if j.early else ""))
+        return names
+
+    def kept(self, victim: str) -> float | None:
+        """The larger kept share of a victim: to the last epoch, or stopped early."""
+        return max((j.kept for j in self.judgements if j.victim == victim and j.kept is not None), default=None)
+
     def accuracies(
-        self, role: Role, victim: str | None = None, which: Literal["last", "best", "train"] = "last"
+        self, role: Role, victim: str | None = None, which: Literal["last", "best", "early", "train"] = "last"
     ) -> list[float]:
         """Accuracies of one role, in the order of seeds."""
         return [getattr(r, which) for r in self.runs if r.role == role and victim in (None, r.victim)]

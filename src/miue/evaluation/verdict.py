@@ -1,76 +1,144 @@
-"""The verdict, and its thresholds."""
+"""The verdict, and its thresholds: all are relative to what clean pictures teach above chance."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from miue.evaluation.records import Verdict, VictimRun
+from miue.evaluation.records import PLAIN, Judgement, Verdict, VictimRun
 
-LEARNT = 0.20  # a clean victim must gain at least this much over chance; otherwise nothing can be concluded
-HARMLESS = 0.10  # if plain noise costs more accuracy than this, the noise alone explains the effect
+SURE = 3.0  # standard errors of somebody who guesses, above chance: a clean victim below has learned nothing
+HARMLESS = 0.80  # share of the clean gain that plain noise must keep; otherwise the noise explains the effect
 FITTED = 0.50  # share of its own training set, over chance, that a protected victim must have learnt
+ROLES = ("clean", "noise", "protected")
+ROUGH = 0.10  # standard error of a kept share from which a note says that the test set is small
 
 
-def judge(runs: Sequence[VictimRun], chance: float, threshold: float, largest: float = 0.0) -> tuple[Verdict, str]:
-    """Return the verdict over all victims and seeds, and its reason.
+def guess_error(chance: float, tested: int) -> float:
+    """Standard error of the accuracy of somebody who guesses: sqrt(chance (1 - chance) / tested)."""
+    return math.sqrt(chance * (1 - chance) / max(tested, 1))
 
-    One victim that breaks the protection makes it "not protected"; else one inconclusive victim makes it
-    "inconclusive".
 
-    chance: share of the largest class of the test set; largest: of the training set.
+def least_learnt(chance: float, tested: int) -> float:
+    """Accuracy from which a clean victim has learned: better than two guesses, and `SURE` standard errors above one.
+
+    Two independent guesses are right with 1 - (1 - chance)^2: 19 % of ten classes, 2 % of a hundred, 75 % of two.
     """
-    verdicts = []
+    return chance + max(chance * (1 - chance), SURE * guess_error(chance, tested))
+
+
+def fitted(train: float, chance: float) -> bool:
+    """Whether a victim has learnt enough of its own training set. chance: share of its largest class."""
+    return train - chance >= FITTED * (1 - chance)
+
+
+def judge(
+    runs: Sequence[VictimRun], chance: float, tested: int, threshold: float, largest: float = 0.0
+) -> tuple[Verdict, str, list[Judgement]]:
+    """Return the verdict over all victims and seeds, its reason, and the judgements of which it consists.
+
+    One trainer who breaks the protection makes it "not protected"; else one inconclusive one makes it "inconclusive".
+
+    chance: share of the largest class of the test set of `tested` pictures; largest: of the training set.
+    """
+    judgements = []
     for victim in dict.fromkeys(r.victim for r in runs):
-        by_role = {
-            role: [r for r in runs if r.victim == victim and r.role == role] for role in ("clean", "noise", "protected")
-        }
-        verdicts.append(judge_victim(victim, by_role, chance, threshold, largest))
-    broken = [reason for verdict, reason in verdicts if verdict == "not protected"]
-    unsure = [reason for verdict, reason in verdicts if verdict == "inconclusive"]
-    if broken or unsure:
-        return "not protected" if broken else "inconclusive", "; ".join([*broken, *unsure])
-    return "protected", "; ".join(reason for _, reason in verdicts)
+        by_role = {role: [r for r in runs if r.victim == victim and r.role == role] for role in ROLES}
+        judgements += judge_victim(by_role, chance, tested, threshold, largest)
+    return *concluded(judgements), judgements
+
+
+def concluded(judgements: Sequence[Judgement]) -> tuple[Verdict, str]:
+    """The verdict of several judgements, and its reason: of every victim the judgement that decides."""
+    ranks: list[Verdict] = ["not protected", "inconclusive", "protected"]
+    deciding = [
+        min((j for j in judgements if j.victim == victim), key=lambda j: (ranks.index(j.verdict), -(j.kept or 0)))
+        for victim in dict.fromkeys(j.victim for j in judgements)
+    ]
+    deciding.sort(key=lambda j: ranks.index(j.verdict))
+    verdict = deciding[0].verdict
+    if verdict == "protected":
+        return verdict, max(deciding, key=lambda j: j.kept or 0).reason
+    return verdict, "; ".join(j.reason for j in deciding if j.verdict != "protected")
 
 
 def judge_victim(
-    victim: str, runs: Mapping[str, Sequence[VictimRun]], chance: float, threshold: float, largest: float = 0.0
-) -> tuple[Verdict, str]:
-    """Return the verdict of one victim, and its reason. runs: by role, in the same order of seeds for each role.
+    runs: Mapping[str, Sequence[VictimRun]], chance: float, tested: int, threshold: float, largest: float = 0.0
+) -> list[Judgement]:
+    """Return two judgements of one victim: trained to the last epoch, and stopped early.
 
-    A failed control can turn "protected" into "inconclusive", never "not protected".
+    Kept share: (accuracy - chance) / (accuracy with clean pictures - chance), seed by seed. A failed control can turn
+    "protected" into "inconclusive", never "not protected".
+
+    runs: by role, in the same order of seeds for each role; otherwise arguments as for `judge`.
     """
-    clean, noise = (fmean(r.last for r in runs[role]) for role in ("clean", "noise"))
-    least = min(r.last for r in runs["clean"])  # not the mean: each seed's own gain is a divisor below
-    if least - chance < LEARNT:
-        return "inconclusive", f"{victim} reaches only {least:.1%} on clean pictures, chance is {chance:.1%}"
-    shares = [(p.last - chance) / (c.last - chance) for p, c in zip(runs["protected"], runs["clean"], strict=True)]
-    last = fmean(r.last for r in runs["protected"])
-    text = (
-        f"{victim} keeps {max(fmean(shares), 0):.0%} of what clean pictures teach ({last:.1%} instead of {clean:.1%})"
-    )
-    if min(shares) > threshold:
-        return "not protected", text
-    if clean - noise > HARMLESS:
-        return "inconclusive", f"plain noise of this budget alone takes {victim} from {clean:.1%} to {noise:.1%}"
-    fitted, guessed = min(r.train for r in runs["protected"]), max(chance, largest)
-    if fitted - guessed < FITTED * (1 - guessed):
-        return "inconclusive", f"{victim} did not even fit the protected pictures ({fitted:.1%}): trained too little"
-    if max(shares) <= threshold:
-        return "protected", text
-    return "inconclusive", f"{text}, and its seeds lie on both sides of the threshold of {threshold:.0%}"
+    return [_judged(runs, early, chance, tested, threshold, largest) for early in (False, True)]
 
 
-def notes(runs: Sequence[VictimRun]) -> list[str]:
+def _judged(
+    runs: Mapping[str, Sequence[VictimRun]], early: bool, chance: float, tested: int, threshold: float, largest: float
+) -> Judgement:
+    first = runs["protected"][0]
+    clean, noise, left = ([r.early if early else r.last for r in runs[role]] for role in ROLES)
+    name = f"{first.victim}, stopped early," if early else first.victim
+
+    def judgement(verdict: Verdict, reason: str, kept: float | None = None) -> Judgement:
+        trainer = first.defense or PLAIN
+        return Judgement(
+            victim=first.victim, trainer=trainer, early=early, verdict=verdict, kept=kept, reason=f"{name} {reason}"
+        )
+
+    if min(clean) < (least := least_learnt(chance, tested)):  # not the mean: each seed's own gain is a divisor below
+        return judgement(
+            "inconclusive",
+            f"reaches only {min(clean):.1%} on clean pictures, chance is {chance:.1%}, {least:.1%} would be enough",
+        )
+    kept = _shares(left, clean, chance)
+    share, ends = max(fmean(kept), 0.0), f"({fmean(left):.1%} instead of {fmean(clean):.1%})"
+    text = f"keeps {share:.0%} of what clean pictures teach {ends}"
+    if min(kept) > threshold:
+        return judgement("not protected", text, share)
+    if (noise_keeps := fmean(_shares(noise, clean, chance))) < HARMLESS:
+        return judgement(
+            "inconclusive",
+            f"keeps only {max(noise_keeps, 0):.0%} of what clean pictures teach with plain noise of this budget "
+            f"({fmean(noise):.1%} instead of {fmean(clean):.1%}): the noise alone does harm",
+            share,
+        )
+    train, guessed = min(r.train for r in runs["protected"]), max(chance, largest)
+    if not fitted(train, guessed):
+        return judgement(
+            "inconclusive", f"did not even fit the protected pictures ({train:.1%}): trained too little", share
+        )
+    if max(kept) > threshold:
+        return judgement(
+            "inconclusive", f"{text}, and its seeds lie on both sides of the threshold of {threshold:.0%}", share
+        )
+    if (beside := fmean(left) - chance) > threshold * (fmean(noise) - chance):
+        return judgement(
+            "inconclusive",
+            f"{text}, but {beside / (fmean(noise) - chance):.0%} of what plain noise leaves, above the threshold of "
+            f"{threshold:.0%}",
+            share,
+        )
+    return judgement("protected", text, share)
+
+
+def _shares(accuracies: Sequence[float], clean: Sequence[float], chance: float) -> list[float]:
+    return [(a - chance) / (c - chance) for a, c in zip(accuracies, clean, strict=True)]
+
+
+def notes(runs: Sequence[VictimRun], chance: float, tested: int) -> list[str]:
     """Remarks that a reader needs beside the verdict."""
     notes = []
-    for victim in dict.fromkeys(r.victim for r in runs):
-        mine = [r for r in runs if r.victim == victim and r.role == "protected"]
-        best, last = fmean(r.best for r in mine), fmean(r.last for r in mine)
-        if best - last > 0.05:
-            notes.append(f"{victim} was at {best:.1%} in its best epoch: whoever can watch clean pictures stops there")
     if len({r.seed for r in runs}) == 1:
         notes.append("one seed only: the spread is unknown")
+    gain = max(r.last for r in runs if r.role == "clean") - chance
+    if gain > 0 and (error := guess_error(chance, tested) / gain) > ROUGH:
+        notes.append(f"the test set has {tested} pictures: kept shares are uncertain by about ± {error:.0%}")
+    if any(r.stopped is None for r in runs):
+        notes.append("stopped early: the best epoch was chosen on the test pictures themselves")
     if len(devices := sorted({r.device for r in runs if r.device})) > 1:
         notes.append(f"victims were trained on {' and '.join(devices)}")
     return notes

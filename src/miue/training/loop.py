@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from miue.core.errors import UserError
@@ -114,19 +114,27 @@ class Lookahead:
                 fast.copy_(slow.lerp_(fast, 1 - keep))
 
 
-@torch.no_grad()
 def accuracy(net: Any, pictures: ImageSet | Batches, run: Run, size: int = 512, crops: bool = False) -> float:
     """Share of pictures that the network classifies correctly. Leaves it in evaluation mode.
 
     crops: whether logits are means over six views of a picture.
     """
+    right = correct(net, pictures, run, size, crops)
+    return right.sum().item() / len(right)
+
+
+@torch.no_grad()
+def correct(
+    net: Any, pictures: ImageSet | Batches, run: Run, size: int = 512, crops: bool = False
+) -> Bool[Tensor, "n"]:
+    """Whether the network classifies each picture correctly; arguments of `accuracy`."""
     batches = pictures if isinstance(pictures, Batches) else Batches(pictures, run)
     net.eval()
-    right = torch.zeros((), dtype=torch.long, device=run.device)
+    right = []
     for _, x, y in batches.in_order(size):
         logits = torch.stack([share * net(view) for share, view in six(x)]).sum(0) if crops else net(x)
-        right += (logits.argmax(1) == y).sum()
-    return right.item() / len(batches.rows)
+        right.append(logits.argmax(1) == y)
+    return torch.cat(right).cpu()
 
 
 def state(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

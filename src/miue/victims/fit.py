@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from miue.training.loop import Training, accuracy, cosine, triangle
 from miue.training.views import mirrored
 from miue.victims.recipe import Recipe
 
+T = TypeVar("T")
 TRAINED = "trained"  # folder for the weights of victims, shared by all analyses
 
 
@@ -79,19 +80,29 @@ class _Best:
 
 def fit(data: ImageSet | Prepared, recipe: Recipe, run: Run) -> nets.Classifier:
     """Train a network as a recipe says and return it. Resumes after the last finished epoch if `run` saves state."""
-    return watched_fit(data, recipe, run)[0]
+    ready = data if isinstance(data, Prepared) else prepare(data, recipe, run)
+    net, _ = watched_fit(ready, recipe, run)
+    finish(net, ready, recipe, run)
+    return net
+
+
+def finish(net: nets.Classifier, ready: Prepared, recipe: Recipe, run: Run) -> None:
+    """Do to a trained network, in place, what the recipe says is done after the training."""
+    for step in recipe.finish:
+        step(net, ready.train, run)
 
 
 def watched_fit(
     data: ImageSet | Prepared,
     recipe: Recipe,
     run: Run,
-    watch: Callable[[int, nets.Classifier], float | None] | None = None,
-) -> tuple[nets.Classifier, dict[int, float]]:
+    watch: Callable[[int, nets.Classifier], T | None] | None = None,
+) -> tuple[nets.Classifier, dict[int, T]]:
     """Train a network and return it with the values of `watch` by epoch, counted from 1.
 
-    data: the training set, or the result of `prepare`. watch(epoch, net): called after each epoch; None is left out.
-    Resumes after the last finished epoch if `run` saves state.
+    What the recipe does after the training is left to `finish`. Resumes after the last finished epoch if `run` saves
+    state. data: the training set, or the result of `prepare`. watch(epoch, net): called after each epoch; None is left
+    out, all else is kept as JSON.
     """
     ready = data if isinstance(data, Prepared) else prepare(data, recipe, run)
     batches, data = ready.train, ready.train.data
@@ -102,7 +113,7 @@ def watched_fit(
     optimizer = _optimizer(net.head if probe else net, recipe)
     identity, text = _identity(data, recipe, run), f"{recipe.net} on {data.name}"
     training = Training(net, optimizer, run, text, "victim", identity, slow=recipe.slow)
-    values: list[tuple[int, float]] = training.facts.setdefault("seen", [])
+    values: list[tuple[int, T]] = training.facts.setdefault("seen", [])
     best = _Best(*training.facts.get("best", ()), weights=training.tensors)
     if not training.done:
         for start in recipe.start:
@@ -126,8 +137,6 @@ def watched_fit(
             training.tensors, training.facts["best"] = best.weights, (best.epoch, best.accuracy)
     best.put_into(net)
     net.requires_grad_(True)
-    for finish in recipe.finish:
-        finish(net, batches, run)
     return net, dict(values)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from miue import data
 from miue.core.run import Run
-from miue.evaluation.adaptive import victim_of
+from miue.evaluation.adaptive import CHEAP, victim_of
 from miue.evaluation.detect import Detection, first_look
 from miue.evaluation.evaluation import Evaluation
 from miue.evaluation.records import Outcome
@@ -22,7 +22,7 @@ def evaluate(
     clean: str | Path,
     *,
     recipes: str | Sequence[str | Recipe] = "quick",
-    defenses: Sequence[str] = (),
+    defenses: Sequence[str] = CHEAP,
     seeds: int = 3,
     threshold: float = 0.25,
     channel: str | None = None,
@@ -39,17 +39,19 @@ def evaluate(
     nothing again. The noise control has the grid of the attack.
 
     out: a folder that `protect` wrote. clean: its source. recipes: how victims train, one a victim ("papers",
-    "quick:net=vit-tiny"), each also with every one of `defenses`: "gray+jpeg:quality=10", or "adaptive", which tries
-    many and keeps what is best on a part of the test pictures. seeds: victims of each kind. threshold: largest share of
-    the clean victim's gain over chance that a protected victim may keep. channel: processing of all training pictures
-    before a trainer gets them ("jpeg:quality=75", "resize:share=0.75"). test, test_split: clean test pictures; without
-    them a part of the source is held out. canvas: side at which networks see the pictures. keep_victims: whether
-    trained networks are kept, for `analyze`; None: up to 100 MB in all. Raises UserError.
+    "quick:net=vit-tiny"), each plainly and with every one of `defenses`: "gray+jpeg:quality=10", or "adaptive", which
+    tries many and keeps what is best on a part of the test pictures. By default they are the cheapest ones, grey and
+    JPEG; "none" alone is plain training only. All are judged stopped early, too. seeds: victims of a kind. threshold:
+    largest share of the clean victim's gain over chance that a protected victim may keep. channel: processing of all
+    training pictures before a trainer gets them ("jpeg:quality=75", "resize:share=0.75"). test, test_split: clean test
+    pictures; without them a part of the source is held out. canvas: side at which networks see the pictures.
+    keep_victims: whether trained networks are kept, for `analyze`; None: up to 100 MB in all. Raises UserError.
     """
     run = run or Run()
     texts = [recipes] if isinstance(recipes, str) else recipes
     plain = [recipe(each) if isinstance(each, str) else each for each in texts]
-    victims = [*plain, *(victim_of(each, text) for text in defenses for each in plain)]
+    named = [text for text in defenses if text != "none"]
+    victims = [*plain, *(victim_of(each, text) for text in named for each in plain)]
     evaluation = Evaluation(recipes=victims, seeds=seeds, threshold=threshold, keep_victims=keep_victims)
     if channel:
         data.check_channel(channel)
@@ -57,8 +59,12 @@ def evaluate(
     name, private = data.readable(out.resolve().name), data.private_of(out)
     sets, tests = tested(inputs, read_back(inputs, {name: out}, run), run)
     record, protected = sets.records[name], sets.protected[name]
+    if defenses is CHEAP and protected.shape[0] == 1:  # grey pictures stay as they are
+        victims = [each for each in victims if each.defense != "gray"]
+        evaluation = replace(evaluation, recipes=victims)
     names = ", ".join(each.victim for each in victims)
-    run.say(f"training {names} on clean, noisy and protected pictures, {seeds} seed(s) each")
+    also = "; --defense none: plain training alone" if defenses is CHEAP else ""
+    run.say(f"training {names} on clean, noisy and protected pictures, {seeds} seed(s) each{also}")
     evaluation = replace(evaluation, noise=replace(evaluation.noise, cells=cells_of(record, protected)))
     kept, method = replace(run, keep=private), record.settings.attack
     outcome = evaluation(sets.clean, tests, protected, sets.budgets[name], kept, method, channel)
