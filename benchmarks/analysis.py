@@ -30,7 +30,7 @@ DEPTHS = {
     "wide residual": tuple(f"wrn:depth={depth},width=1" for depth in (10, 16, 22, 28)),
 }
 SPEED = ("quick:net=small-resnet,epochs=1", "vit:net=small-vit,epochs=1")
-ESTIMATORS = ("ksg", "sliced", "sliced:directions=shared", "class-conditional", "label")
+ESTIMATORS = ("ksg", "sliced", "sliced:directions=shared", "class-conditional", "agreement")
 
 
 def made(text: str, clean: miue.ImageSet, run: miue.Run) -> miue.ImageSet:
@@ -58,7 +58,11 @@ def merged(found: list[miue.Analysis], run: miue.Run) -> dict[str, Any]:
     """All seeds as one analysis, with correlations over their means; without the points of figures."""
     runs = [r.model_copy(update={"points": []}) for analysis in found for r in analysis.runs]
     sizes = {name: Size.over([analysis.sizes[name] for analysis in found]) for name in found[0].sizes}
-    derived = {"correlations": correlations(runs, run), "sizes": sizes, "notes": notes(runs, sizes, found[0].chance)}
+    derived = {
+        "correlations": correlations(runs, run),
+        "sizes": sizes,
+        "notes": notes(runs, sizes, found[0].chance, found[0].tested),
+    }
     return found[0].model_copy(update={"runs": runs, **derived}).model_dump(mode="json", exclude={"machine"})
 
 

@@ -25,7 +25,7 @@ from miue.mi.estimate import KnownPairs
 N, SEEDS, NEURAL_SEEDS = 1000, 3, 2  # n of the whole table; of others a part is measured
 NATS = (0.0, 0.5, 2.0, 5.0)
 ALWAYS = ("ksg", "ksg:rank=None", "sliced:slices=50", "sliced:directions=shared,slices=50", "class-conditional:noise=0")
-WITH_CLASSES = (*ALWAYS, "label")
+WITH_CLASSES = (*ALWAYS, "agreement")
 NEURAL = ("infonce", "mine", "smile")
 Sampler = Callable[[torch.Generator], KnownPairs]
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from miue.analysis.analyzer import CLEAN, NOISE
 from miue.analysis.ranks import spearman
-from miue.analysis.records import Analysis
+from miue.analysis.records import Analysis, Measured
 from miue.attacks import MIUE
 from miue.cli import catalogue
 from miue.cli.show import HOLDS
@@ -237,6 +237,7 @@ def known_answers() -> str:
 def _known(r: dict[str, Any]) -> str:
     found = {(c["family"], c["d"], c["nats"], c["estimator"]): c for c in r["cells"]}
     names = [n for n in r["settings"]["estimators"] if any(n == c["estimator"] for c in r["cells"])]
+    head = tuple(f"`{_renamed(n)}`" for n in names)
 
     def told(cell: dict[str, Any] | None) -> str:
         if cell is None or "refused" in cell:
@@ -249,7 +250,7 @@ def _known(r: dict[str, Any]) -> str:
         for family, d, nats in cases
     ]
     s = r["settings"]
-    table = grid(("sample", "truth", *(f"`{n}`" for n in names)), rows)
+    table = grid(("sample", "truth", *head), rows)
     return f"{table}\n\nn = {s['n']}, {s['seeds']} seeds ({s['neural_seeds']} for neural bounds). {where(r)}."
 
 
@@ -272,7 +273,7 @@ def standing(r: dict[str, Any]) -> str:
             told = {
                 p.defense: p.among(n) + near.get((variant(line.attack), canonical(p.defense)), "") for p in line.places
             }
-            worst = f"{line.worst.mean:.1%} (`{line.worst.defense}`)" if line.worst else ""
+            worst = line.worst_text
             name = line.attack if line.attack in CONTROLS else f"`{line.attack}`"
             rows.append((f"{name}{line.partial}", *(told.get(d, "") for d in defenses), worst))
         header = (f"trained on (n = {n})", *(f"`{d}`" for d in defenses), "worst case")
@@ -280,7 +281,8 @@ def standing(r: dict[str, Any]) -> str:
     parts += [left] if (left := leaving({line.name: line.size for line in board.lines})) else []
     parts.append(
         f"{sets['name']}: {sets['images']} pictures, tested on {sets['tested']} clean ones. Last epoch, mean ± "
-        f"standard deviation; {board.measured} of {board.cells} cells, {len(board.failed)} failed. {where(r)}."
+        "standard deviation. Worst case: of all defenses, at the last epoch or the best one, which somebody with a few "
+        f"clean pictures finds; {board.measured} of {board.cells} cells, {len(board.failed)} failed. {where(r)}."
     )
     kinds = Counter(f"{run['commit']} in {run['precision']}" for run in r["runs"] if "precision" in run)
     if len(kinds) > 1:
@@ -570,15 +572,16 @@ def analysis() -> str:
     deepest, seeds = found.stages[-1], len(found.accuracies(CLEAN))
     rows = []
     for name in found.names:
+        measured = {e: found.found(name, e, deepest) for e in found.estimators}
         nats = (
-            plain([m.nats for m in found.found(name, e, deepest)], 4 if e.startswith("sliced") else 2)
-            for e in found.estimators
+            plain([m.nats for m in of], 4 if e.startswith("sliced") else 2) + flags(of) for e, of in measured.items()
         )
-        shapes = found.covariances(name, deepest)
-        rows.append((name, spread(found.accuracies(name)), *nats, plain([s.trace for s in shapes], 3)))
-    table = grid(("victim of", "accuracy", *(f"`{e}`" for e in found.estimators), "trace of the covariance"), rows)
+        shapes, of_label = found.covariances(name, deepest), _through_label(measured)
+        rows.append((name, spread(found.accuracies(name)), *nats, of_label, plain([s.trace for s in shapes], 3)))
+    names = (f"`{_renamed(e)}`" for e in found.estimators)
+    table = grid(("victim of", "accuracy", *names, "class, of the worse side", "trace of the covariance"), rows)
     told = [
-        f"| {c.of[0]}, {c.of[1]} | `{c.estimator}` | {c.rho:+.2f} | {c.p:.3f} | {c.low:+.2f} to {c.high:+.2f} | "
+        f"| {c.of[0]}, {c.of[1]} | `{_renamed(c.estimator)}` | {c.rho:+.2f} | {c.p:.3f} | {c.interval} | "
         f"{c.least:+.2f} to {c.most:+.2f} |"
         for c in found.correlations
         if c.stage == deepest
@@ -588,11 +591,46 @@ def analysis() -> str:
         head += "\n| --- | --- | --- | --- | --- | --- |"
         table += "\n\n" + "\n".join([head, *told])
     table += f"\n\n{left}" if (left := leaving(found.sizes)) else ""
+    ksg = found.found(found.names[0], "ksg", deepest)[0]
     return (
-        f"{table}\n\n{r['data']}, features of {found.rows} training pictures at `{deepest}`, nats; "
+        f"{table}\n\n{FLAGS} KSG with n = {found.rows}: at most {ksg.ceiling:.2f}. `agreement`: of two decoders, right "
+        "or wrong; class, of the worse side: min(I(decoded Z; Y), I(decoded Z'; Y)). "
+        f"{r['data']}, features of {found.rows} training pictures at `{deepest}`, nats; "
         f"mean ± standard deviation over {seeds} seeds (attack and victim). Victim {found.victim}, "
         f"{r['recipe']['epochs']} epochs, tested on {r['test']}. {where(r)}."
     )
+
+
+FLAGS = "s: saturated, close to the ceiling; h: half of the rows give another value."
+
+
+def flags(measured: Sequence[Measured]) -> str:
+    """Marks behind a value for what its estimator warned of with any seed."""
+    notes = {note.partition(":")[0] for m in measured for note in m.notes}
+    marks = "".join(mark for note, mark in (("saturated", "s"), ("not converged", "h")) if note in notes)
+    return f" ({marks})" if marks else ""
+
+
+def whitened(measured: Sequence[Measured]) -> bool:
+    """Whether z-scores were taken of 512 components of wider features, as at first: KSG saw 8 directions of equal size.
+
+    Such records stay as they were measured, and are marked.
+    """
+    return any(0 < m.parts.get("variance kept of x", 1.0) < WHITE for m in measured)
+
+
+WHITE = 0.03  # share of the variance in 8 of 512 components, at most
+
+
+def _renamed(estimator: str) -> str:
+    """Today's name of an estimator of earlier records."""
+    return "agreement" if estimator == "label" else estimator
+
+
+def _through_label(measured: Mapping[str, Sequence[Measured]]) -> str:
+    """What both sides hold about the class, by the decoders of `agreement`."""
+    parts = [m.parts for e, of in measured.items() if _renamed(e) == "agreement" for m in of]
+    return plain([min(p["label from x"], p["label from y"]) for p in parts]) if parts else ""
 
 
 def why() -> str:
@@ -639,7 +677,7 @@ def paper_order() -> str:
         order = [name for _, name in sorted(zip(nats, ours, strict=True), reverse=True)]
         rank = spearman(nats, theirs, Run(device_name="cpu").rng("paper"))
         told = f"{rank.rho:+.2f} | {rank.p:.3f} | {rank.least:+.2f} to {rank.most:+.2f}" if rank else " | | "
-        lines.append(f"| `{estimator}` | {' > '.join(order)} | {told} |")
+        lines.append(f"| `{_renamed(estimator)}` | {' > '.join(order)} | {told} |")
     head = (
         f"| estimator | our order, most information first | Spearman with the paper's, n = {len(ours)} | p | "
         "without one of them |\n| --- | --- | --- | --- | --- |"
@@ -673,35 +711,47 @@ def depths() -> str:
     r = load("analysis_depths")
     cells = [(c["family"], c["net"], read_analysis(_of(c), r["machine"])) for c in r["cells"]]
     (attack,), estimators = r["attacks"], cells[0][2].estimators
-    rows, figures = [], []
+    rows, figures, white = [], [], []
     for family, net, found in cells:
         clean, left = found.accuracies(CLEAN), found.accuracies(attack)
         keeps = [(a - found.chance) / (c - found.chance) for a, c in zip(left, clean, strict=True)]
-        nats = [[[m.nats for m in found.found(n, e, found.stages[-1])] for n in (NOISE, attack)] for e in estimators]
+        of = [[found.found(n, e, found.stages[-1]) for n in (NOISE, attack)] for e in estimators]
+        nats = [[[m.nats for m in measured] for measured in pair] for pair in of]
         below = [[a - b for a, b in zip(*pair, strict=True)] for pair in nats]
-        told = [plain(values) for values in (*(attacked for _, attacked in nats), *below)]
-        rows.append((family, f"`{net}`", spread(clean), spread(left), spread(keeps), *told))
+        white.append([whitened(measured) for _, measured in of])
+        marks = [" †" if wrong else "" for wrong in white[-1] * 2]
+        values = [plain(v) + m for v, m in zip((*(attacked for _, attacked in nats), *below), marks, strict=True)]
+        rows.append((family, f"`{net}`", spread(clean), spread(left), spread(keeps), *values))
         figures.append([fmean(keeps), *(fmean(attacked) for _, attacked in nats), *map(fmean, below)])
     seen = ("keeps", *(f"`{e}`" for e in estimators), *(f"noise less attack, `{e}`" for e in estimators))
     groups = {f: [i for i, (of, _, _) in enumerate(cells) if of == f] for f in dict.fromkeys(c[0] for c in cells)}
     groups["both kinds"] = list(range(len(cells)))
-    trend = [
-        (f"{name}, n = {len(rows_of)}", *(ranked(rows_of, [figures[i][k] for i in rows_of]) for k in range(len(seen))))
-        for name, rows_of in groups.items()
-    ]
+    bad = [{i for i, wrong in enumerate(white) if k and wrong[(k - 1) % len(estimators)]} for k in range(len(seen))]
+    trend = []
+    for name, rows_of in groups.items():
+        good = [[i for i in rows_of if i not in bad[k]] for k in range(len(seen))]
+        told = (ranked(few, [figures[i][k] for i in few], len(rows_of)) for k, few in enumerate(good))
+        trend.append((f"{name}, n = {len(rows_of)}", *told))
+    note = (
+        " †: measured before the correction of wide features (z-scores of components), wrong and left out below."
+        if any(map(any, white))
+        else ""
+    )
     return (
         f"{grid(('kind', 'victim', 'clean', 'protected', *seen), rows)}\n\nAttack `{attack}`. Keeps: share of what "
-        f"clean pictures teach above chance. Mutual information of the deepest features, nats. {r['data']}, "
+        f"clean pictures teach above chance. Mutual information of the deepest features, nats.{note} {r['data']}, "
         f"{len(cells[0][2].accuracies(CLEAN))} seeds of attack and victim, mean ± standard deviation; "
         f"{r['recipe']['epochs']} epochs. {where(r)}.\n\nSpearman's correlation with the depth, and its p by "
         f"permutation:\n\n{grid(('', *seen), trend)}"
     )
 
 
-def ranked(order: Sequence[int], values: Sequence[float]) -> str:
-    """The rank correlation of values with their order."""
-    found = spearman(order, values, Run(device_name="cpu").rng("depths"))
-    return f"{found.rho:+.2f} (p {f'{found.p:.3f}' if found.p >= 0.001 else '< 0.001'})" if found else ""
+def ranked(order: Sequence[int], values: Sequence[float], n: int) -> str:
+    """The rank correlation of values with their order; with its own n if it is smaller."""
+    if not (found := spearman(order, values, Run(device_name="cpu").rng("depths"))):
+        return "too few"
+    fewer = f", n = {found.n}" if found.n < n else ""
+    return f"{found.rho:+.2f} (p {f'{found.p:.3f}' if found.p >= 0.001 else '< 0.001'}{fewer})"
 
 
 def _of(cell: Mapping[str, Any]) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def test_spellings():
     assert estimator("ksg:k=3,rank=None") == KSG(k=3, rank=None)
 
 
-@pytest.mark.parametrize("name", ["label", "class-conditional"])
+@pytest.mark.parametrize("name", ["agreement", "class-conditional"])
 def test_labels_are_asked_for(name: str, run: Run):
     x = torch.randn(50, 2, generator=run.rng("x"))
     with pytest.raises(UserError, match="pass labels="):

@@ -193,13 +193,20 @@ def test_a_noise_floor_makes_a_deterministic_pair_finite(run: Run):
     assert fine.nats == pytest.approx(3 * math.log(101), abs=0.5)
 
 
-def test_label_is_a_floor_with_a_line(run: Run):
+def test_agreement_is_a_floor_with_a_line(run: Run):
     p = known.LEVELS[3].sample(600, 12, run.rng("p"))
-    made = estimator("label")(p.x, p.y, run, p.labels)
+    made = estimator("agreement")(p.x, p.y, run, p.labels)
     assert made.nats == pytest.approx(math.log(10), abs=0.05) and made.nats <= made.ceiling
     assert made.parts["fano"] <= made.nats + 0.05 and made.parts["fano"] > 2
-    blind = estimator("label")(torch.randn(600, 4, generator=run.rng("n")), p.y, run, p.labels)
+    blind = estimator("agreement")(torch.randn(600, 4, generator=run.rng("n")), p.y, run, p.labels)
     assert abs(blind.nats) < 0.08 and blind.parts["fano"] < 0.1
+
+
+def test_decoders_agree_about_what_is_not_the_label(run: Run):
+    """Two of them that know the same features and nothing about the labels: no information about the class."""
+    x, labels = torch.randn(600, 4, generator=run.rng("x")), torch.arange(600) % 4
+    made = estimator("agreement")(x, x, run, labels)
+    assert made.nats > 0.5 and max(made.parts["label from x"], made.parts["label from y"]) < 0.05
 
 
 # --- neural bounds ---

@@ -9,8 +9,8 @@ import torch
 
 from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.mi import KSG, Sliced, covariance, independence_test, known, measure
-from miue.mi.estimate import Estimate
+from miue.mi import KSG, ClassConditional, Sliced, covariance, independence_test, known, measure
+from miue.mi.estimate import Estimate, Estimator
 from miue.mi.measure import shuffled_rows
 
 
@@ -20,10 +20,27 @@ def test_a_measurement_of_pairs_that_share_only_the_label(run: Run):
     assert made.spread is not None and 0.005 < made.spread < 0.1
     assert made.null is not None and abs(made.null) < 0.05
     assert made.null_within is not None and abs(made.null_within - made.nats) < 3 * made.spread
-    assert made.p == 0.1 and made.half is not None
+    assert made.p is None and made.half is not None
     assert made == measure(KSG(), p.x, p.y, run, p.labels, halves=8, shuffles=9)
     line = str(made)
     assert "±" in line and "shuffled within class" in line and "ceiling 4." in line and "\n" not in line
+
+
+def test_few_shuffles_give_no_p(run: Run):
+    """The smallest that nine could give is 0.1."""
+    p = known.gaussian_pairs(100, 1, 1.0, run.rng("p"))
+    assert measure(KSG(), p.x, p.y, run, halves=2, shuffles=18).p is None
+    assert measure(KSG(), p.x, p.y, run, halves=2, shuffles=19).p == 1 / 20
+
+
+@pytest.mark.parametrize("estimator", [ClassConditional(), Sliced(slices=40, directions="shared")])
+def test_halves_estimate_the_same_thing(run: Run, estimator: Estimator):
+    """With the rank, or the bins, of the whole sample: half the rank would hold about half the information."""
+    d, nats = (60, 20.0) if isinstance(estimator, ClassConditional) else (1, 3.0)
+    p = known.gaussian_pairs(960, d, nats, run.rng("p"))
+    made = measure(estimator, p.x, p.y, run, p.labels, halves=3, shuffles=1)
+    assert made.half == pytest.approx(made.nats, rel=0.06)
+    assert not any("not converged" in note for note in made.notes) or isinstance(estimator, Sliced)
 
 
 def test_information_within_classes_is_lost_by_shuffling_within_them(run: Run):

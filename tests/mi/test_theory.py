@@ -12,8 +12,8 @@ from torch import Tensor
 
 from miue.core.run import Run
 from miue.mi import gaussian, known, theory
+from miue.mi.agreement import fano
 from miue.mi.known import ClassMixture
-from miue.mi.label import fano
 from miue.mi.sliced import isotropic_ceiling
 
 seeds = st.integers(0, 2**32)

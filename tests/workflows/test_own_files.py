@@ -40,7 +40,7 @@ COMMANDS = {
     "protect": ("protect", "in", "out", "--attack", ATTACK, *QUIET),
     "overwrite": ("protect", "in", "out", "--attack", ATTACK, "--overwrite", *QUIET),
     "evaluate": ("evaluate", "out", *ASKED, "--keep-victims"),
-    "analyze": ("analyze", "out", *ASKED, "--estimator", "label"),
+    "analyze": ("analyze", "out", *ASKED, "--estimator", "agreement"),
     "detect": ("detect", "out", "--clean", "in", *QUIET),
     "verify": ("verify", "out"),
     "compare": ("verify", "out", "--clean", "in"),

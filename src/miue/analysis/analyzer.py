@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from miue import mi
-from miue.analysis.features import LEAST, Depth, paired_stages, plane, stratified
+from miue.analysis.features import LEAST, Depth, narrowed, paired_stages, plane, stratified
 from miue.analysis.ranks import spearman
 from miue.analysis.records import Analysis, Calibration, Correlation, Examined, Measured, Stage
 from miue.attacks import Noise
@@ -34,7 +34,7 @@ from miue.training.loop import accuracy
 from miue.victims.fit import TRAINED, fit, keep_victim, kept_victim
 from miue.victims.recipe import Recipe
 
-VERSION = 1  # of the meaning of an examined victim; a higher number invalidates records on disk
+VERSION = 2  # of the meaning of an examined victim; a higher number invalidates records on disk
 ESTIMATORS = ("ksg", "sliced", "class-conditional")
 CLEAN, NOISE = "clean pictures", "random noise"  # names of the controls
 TEST = "test pictures"  # name among the sets that workers share
@@ -108,6 +108,7 @@ class Analyzer:
             victim=self.recipe.victim,
             recipe=self.recipe.described(),
             images=len(clean),
+            tested=len(test),
             rows=len(rows),
             classes=len(clean.classes),
             chance=test.chance,
@@ -154,11 +155,12 @@ class Analyzer:
             depths = paired_stages(net, clean.select(rows), shown.select(rows), own)
             measuring = run.reseeded(run.seed)  # not the victim's seed: projections and shuffles are the same for all
             with run.progress(f"mutual information, {name}", len(depths)) as tick:
-                stages = []
+                stages, deepest = [], depths[-1][1:]
                 for depth in depths:
-                    stages.append(self._stage(depth, labels, measuring))
+                    deepest = narrowed(*depth[1:])
+                    stages.append(self._stage(depth, deepest, labels, measuring))
                     tick()
-            points, axes = plane(depths[-1], labels, measuring)
+            points, axes = plane((depths[-1][0], *deepest), labels, measuring)
             result = Examined(
                 name=name,
                 role=role,
@@ -168,7 +170,7 @@ class Analyzer:
                 accuracy=scores[0],
                 fitted=scores[1],
                 stages=stages,
-                statements=mi.statements(depths[-1][1], depths[-1][2], labels, measuring),
+                statements=mi.statements(*deepest, labels, measuring),
                 points=points,
                 axes=axes,
                 seconds=time.monotonic() - start,
@@ -186,24 +188,21 @@ class Analyzer:
             own.forget()
         return net
 
-    def _stage(self, depth: Depth, labels: Int[Tensor, "n"], run: Run) -> Stage:
-        name, x, y = depth
-        measurements = []
+    def _stage(self, depth: Depth, narrow: tuple[Tensor, Tensor], labels: Int[Tensor, "n"], run: Run) -> Stage:
+        """Measurements of one depth. narrow: its features as most methods can afford them."""
+        (name, *whole), measurements = depth, []
         for text in self.estimators:
             estimator = mi.estimator(text)
+            x, y = whole if _takes_all(estimator) else narrow
             value = mi.measure(estimator, x, y, run, labels, self.halves, self.shuffles)
             values: dict[str, Any] = {k: v for k, v in vars(value).items() if k in Measured.model_fields}
             values |= {"estimator": text, "itself": estimator(x, x, run, labels).nats, "notes": list(value.notes)}
             measurements.append(Measured(**values))
         rank = min(8, int(labels.unique(return_counts=True)[1].min()) - 1)
-        return Stage(
-            name=name,
-            width=x.shape[1],
-            dead=int(((x.std(0) == 0) | (y.std(0) == 0)).sum()),
-            mi=measurements,
-            clean=mi.covariance(x, labels, run, rank),
-            protected=mi.covariance(y, labels, run, rank),
-        )
+        x, y = whole
+        clean, protected = (mi.covariance(side, labels, run, rank) for side in narrow)
+        dead = int(((x.std(0) == 0) | (y.std(0) == 0)).sum())
+        return Stage(name=name, width=x.shape[1], dead=dead, mi=measurements, clean=clean, protected=protected)
 
     def _calibrated(self, width: int, n: int, classes: int, run: Run) -> list[Calibration]:
         """Estimates of every estimator for known samples with the features' n and d (Gaussians if d < classes)."""
@@ -216,8 +215,11 @@ class Analyzer:
             else:
                 truth = model.nats(run.rng("calibration", level), 20_000)
                 pairs = model.sample(n, width, generator, truth)
+            narrow = narrowed(pairs.x, pairs.y)
             for text in self.estimators:
-                nats = mi.estimator(text)(pairs.x, pairs.y, run, pairs.labels).nats
+                estimator = mi.estimator(text)
+                x, y = (pairs.x, pairs.y) if _takes_all(estimator) else narrow
+                nats = estimator(x, y, run, pairs.labels).nats
                 calibration.append(
                     Calibration(estimator=text, sample=pairs.name, width=width, truth=pairs.nats, nats=nats)
                 )
@@ -233,6 +235,11 @@ class _Job:
     role: Role
     shown: str
     seed: int
+
+
+def _takes_all(estimator: mi.Estimator) -> bool:
+    """Whether an estimator gets all features: z-scores of leading components would be as large in every direction."""
+    return getattr(estimator, "any_width", False)
 
 
 def _examine(analyzer: Analyzer, rows: Int[Tensor, "r"], sets: Sets, job: _Job, run: Run) -> Examined:
@@ -264,16 +271,19 @@ def correlations(runs: Sequence[Examined], run: Run) -> list[Correlation]:
     names = list(dict.fromkeys(examined.name for examined in runs))
     of = {name: [examined for examined in runs if examined.name == name] for name in names}
     others, results = [name for name in names if of[name][0].role != "clean"], []
-    accuracies = {name: fmean(examined.accuracy for examined in of[name]) for name in names}
-    gaps = [accuracies[names[0]] - accuracies[name] for name in others]
+
+    def lost(values: Mapping[str, list[float]]) -> list[list[float]]:
+        """By attack and seed: the value of clean pictures less that of the attack."""
+        return [[c - v for c, v in zip(values[names[0]], values[name], strict=True)] for name in others]
+
+    gaps = lost({name: [examined.accuracy for examined in of[name]] for name in names})
     for depth, stage in enumerate(runs[0].stages):
-        traces = [fmean(examined.stages[depth].protected.trace for examined in of[name]) for name in others]
+        traces = [[examined.stages[depth].protected.trace for examined in of[name]] for name in others]
         for e, measured in enumerate(stage.mi):
-            nats = {name: fmean(examined.stages[depth].mi[e].nats for examined in of[name]) for name in names}
-            lost, left = [nats[names[0]] - nats[name] for name in others], [nats[name] for name in others]
+            nats = {name: [examined.stages[depth].mi[e].nats for examined in of[name]] for name in names}
             for pair, a, b in (
-                (("MI gap", "accuracy gap"), lost, gaps),
-                (("trace of the covariance", "MI"), traces, left),
+                (("MI gap", "accuracy gap"), lost(nats), gaps),
+                (("trace of the covariance", "MI"), traces, [nats[name] for name in others]),
             ):
                 where: dict[str, Any] = {"of": pair, "estimator": measured.estimator, "stage": stage.name}
                 if rank := spearman(a, b, run.rng("spearman")):

@@ -17,7 +17,7 @@ from miue.nets import Classifier
 from miue.training.batches import Batches
 
 LEAST, LEAST_PER_CLASS = 40, 4  # fewest rows: half of them must still be measurable
-WIDEST, NARROWED = 1024, 512  # more features than this (pixels of a linear network) are reduced to leading components
+WIDEST, NARROWED = 1024, 512  # what takes no features of any width gets so many components of more (pixels)
 POINTS = 200  # pictures in the plane
 SCALE = 0.02  # relative deviation up to which two stages are equal: pooling may sum in another order
 Depth = tuple[str, Float[Tensor, "n d"], Float[Tensor, "n d"]]
@@ -67,12 +67,14 @@ def paired_stages(net: Classifier, clean: ImageSet, protected: ImageSet, run: Ru
     depths = list(zip(names, x, y, strict=True))
     if len(x) > 1 and x[-1].shape == x[-2].shape and torch.allclose(x[-1], x[-2], SCALE, SCALE * float(x[-1].std())):
         del depths[-2]
-    return [(name, *_narrowed(a, b)) if a.shape[1] > WIDEST else (name, a, b) for name, a, b in depths]
+    return depths
 
 
-def _narrowed(x: Float[Tensor, "n d"], y: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n r"], Float[Tensor, "n r"]]:
-    """Project both sides on the leading components of both sides together."""
-    directions = _components(x, y)[2][:, :NARROWED].float()
+def narrowed(x: Float[Tensor, "n d"], y: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n r"], Float[Tensor, "n r"]]:
+    """Both sides as they are; very wide ones projected on the leading components of both together."""
+    if x.shape[1] <= WIDEST:
+        return x, y
+    directions = _components(x, y)[2][:, :NARROWED].to(x.dtype)
     return x @ directions, y @ directions
 
 

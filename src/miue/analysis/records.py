@@ -29,7 +29,7 @@ class Measured(Record):
     half: float
     null: float
     null_within: float
-    p: float
+    p: float | None
     parts: Mapping[str, float]
     notes: Sequence[str]
 
@@ -109,6 +109,8 @@ class Analysis(Record):
     victim: str
     recipe: dict[str, Any]
     images: int
+    tested: int = 0
+    """Number of clean test pictures; 0 in records of earlier versions."""
     rows: int
     """Number of pictures whose features are compared, the same in all runs."""
     classes: int

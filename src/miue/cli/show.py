@@ -319,7 +319,7 @@ def _correlations(analysis: Analysis) -> None:
         if c.stage == analysis.stages[-1]:
             print(
                 f"{c.of[0]} and {c.of[1]} ({c.estimator}, {c.stage}): Spearman {c.rho:+.2f}, n = {c.n}, p = {c.p:.3f}, "
-                f"95% {c.low:+.2f} to {c.high:+.2f}, without one of them {c.least:+.2f} to {c.most:+.2f}"
+                f"95% interval {c.interval}, without one of them {c.least:+.2f} to {c.most:+.2f}"
             )
     if not analysis.correlations:
         print("No rank correlation: it needs three attacks or more beside the noise control.")

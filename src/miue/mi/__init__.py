@@ -6,6 +6,7 @@ from typing import Any
 from miue.core.method import by_name
 from miue.core.spelling import parse
 from miue.mi import known, theory
+from miue.mi.agreement import Agreement
 from miue.mi.class_conditional import ClassConditional
 from miue.mi.covariance import Covariance, covariance
 from miue.mi.estimate import Estimator
@@ -13,7 +14,6 @@ from miue.mi.gaussian import gaussian, gaussian_copula
 from miue.mi.independence import Independence, independence_test
 from miue.mi.infonce import InfoNCE
 from miue.mi.ksg import KSG
-from miue.mi.label import Label
 from miue.mi.measure import measure
 from miue.mi.mine import MINE
 from miue.mi.sliced import Sliced
@@ -27,7 +27,7 @@ KNOWN: Mapping[str, type[Any]] = by_name(
     InfoNCE,
     MINE,
     SMILE,
-    Label,
+    Agreement,
 )
 
 
@@ -46,11 +46,11 @@ __all__ = [
     "KSG",
     "MINE",
     "SMILE",
+    "Agreement",
     "ClassConditional",
     "Covariance",
     "Independence",
     "InfoNCE",
-    "Label",
     "Sliced",
     "covariance",
     "estimator",

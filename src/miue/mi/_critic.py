@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -28,6 +29,7 @@ class Critic(ABC):
     value is not clipped: below 0 it is no bound. AdamW, at most `steps` steps.
     """
 
+    any_width: ClassVar[bool] = True
     width: int = 128
     out: int = 32
     steps: int = 1000

@@ -10,6 +10,8 @@ from torch import Tensor
 from miue.core.errors import UserError
 from miue.core.run import Run
 
+WIDE = 1024  # features from which principal components are found by iteration
+SETTLED = 1e-7  # change of the share of variance at which the iteration ends
 DEAD = 1e-6  # a feature is dead if its deviation is below this share of the largest one
 
 
@@ -55,12 +57,30 @@ def axes(x: Float[Tensor, "n d"], rank: int | None) -> tuple[Float[Tensor, "d r"
     return vectors[:, -len(largest) :].flip(1), share
 
 
-def leading(x: Float[Tensor, "n d"], rank: int | None) -> tuple[Float[Tensor, "n r"], float]:
+def leading(x: Float[Tensor, "n d"], rank: int | None, run: Run) -> tuple[Float[Tensor, "n r"], float]:
     """Scores on the first `rank` principal components (None: all of x as it is), and their share of variance."""
     if rank is None or x.shape[1] <= rank:
         return x, 1.0
-    directions, share = axes(x - x.mean(0), rank)
+    centred = x - x.mean(0)
+    wide = x.shape[1] > WIDE
+    directions, share = _iterated(centred, rank, run) if wide else axes(centred, rank)
     return x @ directions, share
+
+
+def _iterated(x: Float[Tensor, "n d"], rank: int, run: Run) -> tuple[Float[Tensor, "d r"], float]:
+    """As `axes`, by block iteration, which for many features is far quicker: q <- orthonormal basis of x^T x q.
+
+    It ends when the share changes by less than `SETTLED`.
+    """
+    start = torch.randn(x.shape[1], 2 * rank + 8, generator=run.rng("mi", "components"), dtype=x.dtype)
+    q, share, total = torch.linalg.qr(run.exact(start))[0], 0.0, x.square().sum().clamp_min(torch.finfo(x.dtype).tiny)
+    while True:
+        z = x @ q
+        values, vectors = torch.linalg.eigh(z.T @ z)
+        before, share = share, float(values[-rank:].sum() / total)
+        if share - before < SETTLED:
+            return (q @ vectors)[:, -rank:].flip(1), share
+        q = torch.linalg.qr(x.T @ z)[0]
 
 
 def one_scale(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:

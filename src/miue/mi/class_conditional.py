@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -61,11 +61,17 @@ class ClassConditional:
             notes = ("a nearly deterministic pair: the value is its resolution; set noise=0.1",)
         return Estimate(label + within, "estimate", parts=parts, notes=notes)
 
+    def settled(self, labels: Int[Tensor, "n"] | None, n: int) -> ClassConditional:
+        """The same, with the rank of n rows also for fewer."""
+        return self if labels is None else replace(self, rank=self._rank(n, len(labels.unique())))
+
+    def _rank(self, n: int, c: int) -> int:
+        return self.rank or max((n - c) // 16, 1)
+
     def _within(self, x: Tensor, y: Tensor, labels: Tensor) -> float:
         """I(x; y | L) of Gaussians, on the leading components after subtracting class means."""
         n, c = len(labels), int(labels.max()) + 1
-        rank = self.rank or max((n - c) // 16, 1)
-        x, y = (_alive(residual(side, labels, c), rank) for side in (x, y))
+        x, y = (_alive(residual(side, labels, c), self._rank(n, c)) for side in (x, y))
         return gaussian(x, y, dof=n - c)
 
 

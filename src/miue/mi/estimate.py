@@ -18,7 +18,8 @@ class Estimate:
     kind: an estimate can be too large or too small; a lower bound is below the truth, up to sampling error. ceiling:
     largest possible value, whatever the truth is. parts: terms and diagnostics by name. notes: warnings for people.
     spread: standard error from half-samples. half: mean value over them; a difference from `nats` shows bias.
-    null, null_within: mean value after shuffling y among all rows, and among rows of one class. p: of the full shuffle.
+    null, null_within: mean value after shuffling y among all rows, and among rows of one class. p: of the full shuffle;
+    None below 19 shuffles, which cannot give 0.05.
     """
 
     nats: float
@@ -51,6 +52,9 @@ class Estimator(Protocol):
     """Estimates the mutual information of paired samples: row i of x belongs to row i of y.
 
     labels: class of each row. Every estimator accepts them; one that needs them raises UserError if they are None.
+    Optional: `any_width`, a class attribute, true where features of any width are taken as they are and z-scored; the
+    others get the leading components of very wide ones. settled(labels, n): the estimator with everything fixed that
+    depends on the number of rows, so that half of the rows estimate the same thing.
     """
 
     def __call__(

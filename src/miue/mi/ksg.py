@@ -65,6 +65,7 @@ class KSG:
     k: int = 5
     rank: int | None = 8
 
+    any_width: ClassVar[bool] = True
     facts: ClassVar[Facts] = Facts(
         name="ksg", year=2004, reference="Kraskov, Stögbauer, Grassberger, Phys. Rev. E 69, 2004"
     )
@@ -77,7 +78,7 @@ class KSG:
         self, x: Float[Tensor, "n dx"], y: Float[Tensor, "n dy"], run: Run, labels: Int[Tensor, "n"] | None = None
     ) -> Estimate:
         x, y = paired(x, y, run, self.k + 2)
-        (x, share_x), (y, share_y) = (leading(standardised(side), self.rank) for side in (x, y))
+        (x, share_x), (y, share_y) = (leading(standardised(side), self.rank, run) for side in (x, y))
         parts = {"variance kept of x": share_x, "variance kept of y": share_y}
         wide = max(x.shape[1], y.shape[1])
         notes = (f"{wide} dimensions: errs downwards",) if wide > 10 else ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -39,6 +39,7 @@ class Sliced:
     bins: int = 0
     correct: bool = True
 
+    any_width: ClassVar[bool] = True
     facts: ClassVar[Facts] = Facts(
         name="sliced", year=2021, reference="Goldfeld and Greenewald 2021; of k dimensions: Goldfeld et al. 2022"
     )
@@ -74,6 +75,10 @@ class Sliced:
         return Estimate(
             float(sample.mean()), "lower bound", ceiling=ceiling, parts=parts, notes=self._notes(len(x), dx, dy)
         )
+
+    def settled(self, labels: Int[Tensor, "n"] | None, n: int) -> Sliced:
+        """The same, with the bins of n rows also for fewer."""
+        return replace(self, bins=self._bins(n)) if self.per == "histogram" else self
 
     def _directions(
         self, dx: int, dy: int, generator: torch.Generator

@@ -12,8 +12,8 @@ from miue.core.files import Record
 from miue.core.run import Run
 from miue.mi import theory
 from miue.mi._features import needed, one_scale, paired, residual
+from miue.mi.agreement import Agreement
 from miue.mi.class_conditional import ClassConditional
-from miue.mi.label import Label
 
 MOST = 512  # largest number of rows whose pairs are compared: no n x n matrix of all rows
 
@@ -46,7 +46,7 @@ def statements(
     estimate = ClassConditional(noise=noise)(x, y, run, labels)
     within = estimate.parts["within"]
     through = within + min(estimate.parts["label from x"], estimate.parts["label from y"])
-    fano = Label()(x, y, run, labels).parts["fano"]
+    fano = Agreement()(x, y, run, labels).parts["fano"]
     hadamard, trace, simple = _noise_floor(y, labels, noise)
     at = f"at a noise floor of {noise:g}"
     return [

@@ -16,9 +16,9 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from miue.mi._tables import entropy, plug_in
+from miue.mi.agreement import fano
 from miue.mi.gaussian import gaussian
 from miue.mi.known import ClassMixture
-from miue.mi.label import fano
 
 SLACK = 1e-9  # rounding, relative to 1 + |bound|
 LOG_2PIE = math.log(2 * math.pi * math.e)

@@ -1,4 +1,4 @@
-"""Label: the mutual information of decoded labels, a floor for all other estimates, and Fano's bound."""
+"""Agreement: the mutual information of two decoders' guesses, a floor for all other estimates, and Fano's bound."""
 
 from __future__ import annotations
 
@@ -27,22 +27,23 @@ def fano(error: float, classes: int, lost: float = 0.0) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Label:
+class Agreement:
     """I(Yhat(x); Yhat(y)) of labels decoded from each side by a cross-fitted linear classifier, Miller-Madow corrected.
 
-    A lower bound by data processing, at most log C. parts: I(Yhat; Y) of each side, its decoding error, and
+    How far two decoders agree, right or wrong: no information about the label. A lower bound of I(x; y) by data
+    processing, at most log C. parts: I(Yhat; Y) of each side ("label from x", "label from y"), its decoding error, and
     Fano's bound (`fano`, with `lost` the cross-entropy of y). Needs labels.
     """
 
     facts: ClassVar[Facts] = Facts(
-        name="label", reference="data processing and Fano's inequality: docs/mutual_information.md, section 2"
+        name="agreement", reference="data processing and Fano's inequality: docs/mutual_information.md, section 2"
     )
 
     def __call__(
         self, x: Float[Tensor, "n dx"], y: Float[Tensor, "n dy"], run: Run, labels: Int[Tensor, "n"] | None = None
     ) -> Estimate:
         x, y = paired(x, y, run, 10)
-        labels = needed(labels, len(x), run, "label")
+        labels = needed(labels, len(x), run, "agreement")
         c = int(labels.max()) + 1
         guesses, parts = [], {}
         for name, side in (("x", x), ("y", y)):
