@@ -168,6 +168,37 @@ def fast() -> str:
     return f"{table}\n\n{r['data']}, tested on {r['test']}. Victim {r['net']}. {where(r)}."
 
 
+def speedrun() -> str:
+    """What victims with few passes reach, and what that costs."""
+    r, rows = load("speedrun"), []
+    for row in r["rows"]:
+        spent = {part: row["seconds"][part]["processor"] for part in ("learning", "testing")}
+        rows.append(
+            (
+                f"`{row['recipe']}`",
+                f"{row['images']:,} of {row['data']}, {row['canvas']} px",
+                f"{row['passes']}",
+                f"{row['last']:.2%}",
+                f"{row['six_views']:.2%}",
+                f"{spent['learning']:,.0f}",
+                f"{row['operations']:.2g}",
+            )
+        )
+    header = ("recipe", "pictures", "passes", "last epoch", "six views", "processor seconds", "operations")
+    by_epoch = [
+        f"- `{row['recipe']}`, {row['canvas']} px, by epoch: "
+        + ", ".join(f"{share:.1%}" for share in row["accuracies"].values())
+        for row in r["rows"]
+    ]
+    return (
+        f"{grid(header, rows)}\n\n"
+        + "\n".join(by_epoch)
+        + "\n\nOne seed, one core. Seconds of learning, without reading "
+        "and testing; operations in floating point of all passes, forward and backward, as torch counts them. "
+        f"{r['machine']['precision']}. {where(r)}."
+    )
+
+
 def killed() -> str:
     """The record of runs that were killed and resumed."""
     r = load("killed")
@@ -794,6 +825,7 @@ TABLES: dict[str, Callable[[], str]] = {
         killed,
         processes,
         fast,
+        speedrun,
         known_answers,
         survival,
         scaled,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from easy import FAST, easy
-from miue import nets
+from miue import attacks, nets
 from miue.core.run import Run
-from miue.core.types import ImageSet
+from miue.core.types import Budget, ImageSet
 from miue.nets.speedrun import LEAST, Whitening
 from miue.testing import check_net, tiny
 from miue.training.batches import Batches, prepare
@@ -135,3 +136,39 @@ def test_larger_pictures_are_seen_at_as_many_places(size: int, positions: int):
     with torch.no_grad():
         net(torch.rand(1, 3, size, size))
     assert shapes == [(24 if size < 64 else 96, positions, positions)]
+
+
+THEIRS = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, classes, image_shape):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(image_shape))
+        c, h, w = image_shape
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(c * h * w, 8), nn.ReLU())
+        self.fc = nn.Linear(8, classes)
+
+    def prepare(self, x):
+        self.mean.copy_(x.mean(0))
+
+    def forward(self, x):
+        return self.fc(self.body(x - self.mean))
+"""
+
+
+def test_a_network_of_a_user_is_shown_pictures_as_they_are(run: Run, tmp_path: Path):
+    (tmp_path / "theirs.py").write_text(THEIRS)
+    data = easy(size=8)
+    net = fit(data, replace(FAST, net=f"{tmp_path}/theirs.py:Net", epochs=1), run)
+    assert torch.allclose(net.trunk.get_buffer("mean"), data.images.float().mean(0) / 255, atol=1e-5)
+
+
+@pytest.mark.parametrize("attack", ["em:steps=1,epochs=1", "tap:steps=1,epochs=1", "gue:epochs=1,width=4"])
+def test_surrogates_are_shown_pictures_too(run: Run, attack: str, monkeypatch: pytest.MonkeyPatch):
+    shown = []
+    monkeypatch.setattr(nets.Classifier, "prepare", lambda self, x: shown.append(len(x)))
+    attacks.attack(f"{attack},surrogate={NET},batch=8")(tiny(per_class=4, size=16), Budget(8), run)
+    assert shown == ([12, 12] if attack.startswith("gue") else [12])
