@@ -69,9 +69,9 @@ def main() -> None:
     recipe = miue.recipe(options.recipe)
     for seed in range(options.seeds) if options.only is None else [options.only]:
         run, at = miue.Run(seed, "cpu", quiet=False), options.work / f"{options.name}-{seed}"
-        once = miue.protect(folders["all"], at / "once", options.attack, run=run)
         miue.protect(folders["first"], at / "grown", options.attack, run=run)
         grown = miue.add(at / "grown", folders["later"], run=run)
+        once = miue.protect(folders["all"], at / "once", options.attack, run=run)
         source = originals(at / "grown", str(folders["first"]), None)
         clean = data.read(source, 32, grey=False)
         later = torch.tensor([number >= 10 * first for number in range(len(clean))])

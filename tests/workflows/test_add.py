@@ -21,6 +21,8 @@ from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.core.types import Perturbation
 from miue.testing import Stopping
+from miue.trace import Secret, Tracing, rows_of
+from miue.trace.marks import mark_of
 from miue.workflows import add as additions
 from miue.workflows.add import add, examined
 from miue.workflows.forecast import planned_addition
@@ -277,7 +279,7 @@ def test_interrupted_anywhere_it_ends_in_the_same_bytes(
 
 @pytest.mark.parametrize("method", [LASTING, "tap:surrogate=small-cnn:width=4,epochs=2,steps=3,batch=8,noise_batch=2"])
 def test_killed_in_the_attack_it_ends_in_the_same_bytes(job: Job, new: Path, run: Run, method: str):
-    """Each call gets one tick further. State that is no longer needed is removed."""
+    """Each call gets further. State that is no longer needed is removed."""
     job = replace(job, method=method)
     carry_out(job, run)
     whole = replace(job, out=job.out.with_name("whole"))
@@ -285,7 +287,7 @@ def test_killed_in_the_attack_it_ends_in_the_same_bytes(job: Job, new: Path, run
     record, stops = add(whole.out, new, run=run), 0
     while stops < 20:
         try:
-            add(job.out, new, run=Stopping(0, "cpu", after=1))
+            add(job.out, new, run=Stopping(0, "cpu", after=stops + 1))
             break
         except KeyboardInterrupt:
             stops += 1
@@ -409,3 +411,34 @@ def test_named_sets_grow_from_folders(tmp_path: Path, run: Run):
     record = add(job.out, tmp_path / "new", run=run)
     assert record.written.counts == {"protected": 40} and all(f.ok for f in verify(job.out, job.source))
     assert originals(job.out, job.source, None).digest == record.digest
+
+
+@pytest.mark.parametrize(
+    ("method", "tracing"),
+    [
+        (EM, Tracing(unmeasured=True)),
+        (f"{EM},cells=4", Tracing(keys=2, unmeasured=True)),
+        ("em:class,surrogate=small-cnn:width=4,epochs=1", Tracing(keys=2, unmeasured=True)),
+        ("em:class,surrogate=small-cnn:width=4,epochs=1", Tracing(unmeasured=True)),
+        ("noise", Tracing(alone=True)),
+    ],
+)
+def test_pictures_of_a_traced_set_get_the_mark_of_the_others(job: Job, new: Path, run: Run, method: str, tracing: Any):
+    job = replace(job, method=method, trace=tracing)
+    carry_out(job, run)
+    notice = (job.out / "PROTECTED.md").read_bytes()
+    assert planned_addition(examined(job.out, str(new)), run).seconds >= 0
+    record = add(job.out, new, run=run)
+    secret = Secret.load(job.private / "trace.json")
+    assert secret.commitment.encode() in notice == (job.out / "PROTECTED.md").read_bytes()
+    made, sources = part(job, record), examined(job.out, str(new)).new.source.usable
+    labels = torch.tensor([entry.label for entry in sources])
+    rows = rows_of(secret, labels, [entry.sha256 for entry in sources])
+    mark = mark_of(secret, *made.delta.shape[-2:])[rows]
+    rest = made.delta[made.rows(torch.arange(6))].int() - mark
+    assert int(rest.abs().max()) <= (0 if tracing.alone else 8 - tracing.strength) and int(mark.abs().max()) > 0
+    assert tracing.alone or int(rest.abs().max()) > 0
+    assert all(f.ok for f in verify(job.out, job.source))
+    (job.private / "trace.json").unlink()
+    with pytest.raises(UserError, match=r"trace\.json: is not there, and new pictures need the mark"):
+        add(job.out, coloured(job.out.with_name("more"), per_class=1, seed=9), run=run)

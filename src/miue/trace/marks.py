@@ -136,8 +136,8 @@ def summed(secret: Secret, noise: Perturbation | None, rows: Int[Tensor, "n"], b
     mark, name = mark_of(secret, height, width), f"trace with {noise.made_by}"
     kind = torch.int8 if budget.bytes_a_value == 1 else torch.int16
     if noise.labels is not None and secret.parameters.keys == 1:
-        return Perturbation((noise.delta.to(torch.int16) + mark).to(kind), budget, name, noise.labels)
+        return Perturbation((noise.delta.to(torch.int16) + mark).to(kind), budget, name, noise.labels, noise.data)
     total = torch.empty(len(rows), *noise.delta.shape[1:], dtype=kind)
     for index in torch.arange(len(rows)).split(4096):
         total[index] = (noise.delta[noise.rows(index)].to(torch.int16) + mark[rows[index]]).to(kind)
-    return Perturbation(total, budget, name)
+    return Perturbation(total, budget, name, data=noise.data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from miue.core.files import Lock, digest, installed, write_atomically
 from miue.core.method import Kept, check_more
 from miue.core.run import Run
 from miue.core.types import ImageSet, Perturbation
-from miue.workflows import room
+from miue.trace import Nothing, Secret, marked, rows_of, summed
+from miue.trace.marks import mark_of
+from miue.workflows import marking, room
 from miue.workflows.protect import MOST, VERSION, class_sizes, looked, perturbation_of, timed
 from miue.workflows.record import Added, RunRecord
 
@@ -70,14 +72,30 @@ class Addition:
         return room.needed(source, self.method, settings, self.out, self.private, self.perturbation, False, self.work)
 
     def read(self) -> ImageSet:
-        """The new pictures, as the attack saw the first ones."""
+        """The new pictures, as the attack saw the first ones: with the marks of a trace, where there is one."""
         grey, canvas = self.first.delta.shape[1] == 1, self.record.settings.canvas
-        return data.read(self.new.source, canvas, grey=grey, cache=self.private / "canvas")
+        images = data.read(self.new.source, canvas, grey=grey, cache=self.private / "canvas")
+        return marked(self.secret, images, self.rows(images.labels)) if self.secret else images
+
+    def rows(self, labels: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
+        """The mark of every new picture; its class without a trace."""
+        digests = [entry.sha256 for entry in self.new.source.usable]
+        return rows_of(self.secret, labels, digests) if self.secret else labels
+
+    @cached_property
+    def secret(self) -> Secret | None:
+        """The secret of the trace; None if there is none. Raises UserError if it is not there."""
+        path = marking.secret_file(self.private)
+        if self.record.settings.trace and not path.exists():
+            raise UserError(f"{path}: is not there, and new pictures need the mark of the others; bring it back")
+        return Secret.load(path) if self.record.settings.trace else None
 
     @property
     def first(self) -> Perturbation:
         """The perturbation of the first pictures. Raises UserError if it is not there."""
-        return Perturbation.load(perturbation_of(self.private, self.record.perturbation))
+        noise = self.record.perturbation
+        traced = marking.fingerprint_of(noise, self.private) if self.secret else noise
+        return Perturbation.load(perturbation_of(self.private, traced))
 
     def kept(self, run: Run) -> Kept:
         """What the first pictures left. Raises UserError if it does not belong to them."""
@@ -90,14 +108,29 @@ class Addition:
                 f"{len(perturbation)}; run the protect command that made it once more"
             )
         keeping = replace(run, seed=settings.seed, keep=self.private / "checkpoint")
-        identity = {"plan": repr(self.method), "seed": settings.seed, "budget": repr(settings.limit)}
+        identity = {"plan": repr(self.method), "seed": settings.seed, "budget": repr(settings.rest)}
+        labels = torch.tensor([index[line.class_name] for line in lines])
         return Kept(
-            perturbation=perturbation,
-            labels=torch.tensor([index[line.class_name] for line in lines]),
+            perturbation=self._noise(perturbation, labels, [line.sha256 for line in lines]),
+            labels=labels,
             count=len(self.protected),
             state=partial(_state, keeping, {**identity, "data": perturbation.data}),
             published=partial(self._published, [line.out for line in lines], perturbation.delta.shape[1] == 1),
         )
+
+    def _noise(self, first: Perturbation, labels: Int[Tensor, "m"], digests: list[str]) -> Perturbation:
+        """The perturbation of the first pictures without their marks, as the attack made it."""
+        if not self.secret:
+            return first
+        mark, budget = mark_of(self.secret, *first.delta.shape[-2:]), self.record.settings.rest
+        if first.labels is not None:
+            return replace(first, delta=(first.delta - mark).to(first.delta.dtype), budget=budget)
+        delta = (first.delta - mark[rows_of(self.secret, labels, digests)]).to(first.delta.dtype)
+        if getattr(self.method, "per", "image") == "image":
+            return replace(first, delta=delta, budget=budget)
+        table = torch.zeros(len(self.record.source.classes), *delta.shape[1:], dtype=delta.dtype)
+        table[labels] = delta  # all pictures of a class have the same
+        return replace(first, delta=table, budget=budget, labels=labels)
 
     def _published(self, outs: list[str], grey: bool, rows: Int[Tensor, "k"]) -> UInt8[Tensor, "k c h w"]:
         """Published pictures by the numbers of their rows. Raises UserError if one is not there."""
@@ -140,13 +173,15 @@ def examined(out: Path, new: str, split: str | None = None, download: bool = Fal
         record.check_finished(out)
     settings, classes = record.settings, tuple(record.source.classes)
     _refuse_tables(str(out), record.source.kind)
-    method = attack(settings.attack)
-    if code_of(settings.attack, method) != settings.code:
+    alone = settings.trace is not None and settings.trace.alone
+    method = Nothing() if alone else attack(settings.attack)
+    if not alone and code_of(settings.attack, method) != settings.code:
         raise UserError(
             f"{settings.attack}: its file has changed since {out} was made; bring that version back, or protect all "
             "pictures again"
         )
-    check_more(method)
+    if not alone:
+        check_more(method)
     rules = {key: value for key, value in record.source.rules.items() if key != "drop_columns"}
     given = data.scan(new, split=split, download=download, part=True, **rules)
     _refuse_tables(given.location, given.kind)
@@ -267,10 +302,18 @@ def _add(addition: Addition, run: Run) -> RunRecord:
     finally:  # the seconds of a stopped run count, too
         save(part)
     run.say(f"{'checking' if again else 'writing'} {len(source.usable)} pictures in {addition.out}")
-    form, rights = record.settings.format, record.settings.rights
+    form, rights, alone = record.settings.format, record.settings.rights, isinstance(addition.method, Nothing)
     with timed(seconds, "write"), run.progress("writing", len(source.usable)) as tick:
         written = publish.write(
-            source, perturbation, addition.out, private, format=form, tick=tick, part=addition.part, rights=rights
+            source,
+            perturbation,
+            addition.out,
+            private,
+            format=form,
+            notice=marking.notice(secret, alone) if (secret := addition.secret) else publish.NOTICE_TEXT,
+            tick=tick,
+            part=addition.part,
+            rights=rights,
         )
     replace(run, keep=addition.work).forget()
     part = part.model_copy(update={"status": "finished", "digest": _digest(addition)})
@@ -290,8 +333,12 @@ def _perturbation(addition: Addition, run: Run) -> Perturbation:
     path, settings = addition.perturbation, addition.record.settings
     if path.exists():
         return Perturbation.load(path)
-    keeping = replace(run, seed=settings.seed, keep=addition.work)
-    perturbation = addition.method.more(addition.read(), addition.kept(run), settings.limit, keeping)
+    keeping, images = replace(run, seed=settings.seed, keep=addition.work), addition.read()
+    alone = isinstance(addition.method, Nothing)
+    perturbation = None if alone else addition.method.more(images, addition.kept(run), settings.rest, keeping)
+    if addition.secret:
+        perturbation = summed(addition.secret, perturbation, addition.rows(images.labels), settings.limit)
+    assert perturbation is not None  # without an attack there is a secret
     write_atomically(path, perturbation.save)
     return perturbation
 

@@ -94,9 +94,9 @@ def planned_addition(addition: Addition, run: Run) -> PlannedAddition:
     settings, source = addition.record.settings, addition.new.source
     seconds, memory, disk = 0.0, 0, 0
     if source.usable and not addition.again:
-        kept = addition.kept(run)
         if trials := trials_of(addition.method, later=True):
-            craft = lambda short, few, trial: short.more(few, kept, settings.limit, trial)  # noqa: E731
+            kept = addition.kept(run)
+            craft = lambda short, few, trial: short.more(few, kept, settings.rest, trial)  # noqa: E731
             seconds = _tried(addition.method, trials, craft, addition.read(), replace(run, seed=settings.seed))
         memory = _memory(len(source.usable), settings)
         disk = sum(size for parts in addition.disk().values() for size in parts.values())
