@@ -82,17 +82,10 @@ app = typer.Typer(
 
 @app.callback()
 def _root(
-    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
-) -> None:
-    verb, place = context.invoked_subcommand, started()
-    if place and verb != "protect":
-        raise UserError(
-            f"{verb} works in one process, and {place.world} were started: start it without torchrun and srun; victims "
-            "on several machines are the work of `miue grid --ray`"
-        )
+) -> None: ...
 
 
 @app.command()
@@ -386,6 +379,11 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):  # SIGINT, too: background jobs of a shell start with it ignored
         signal.signal(number, _interrupt)
     try:
+        if (place := started()) and sys.argv[1:2] != ["protect"]:
+            raise UserError(
+                f"{' '.join(sys.argv[1:2])} works in one process, and {place.world} were started: start it without "
+                "torchrun and srun; victims on several machines are the work of `miue grid --ray`"
+            )
         app()
     except ToldElsewhere:
         sys.exit(USAGE)
