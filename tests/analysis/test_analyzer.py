@@ -212,7 +212,7 @@ def test_wide_features_say_what_narrow_ones_say(run: Run, monkeypatch: pytest.Mo
         found = plan(seen(clean, times), seen(clean, times), {"noisy": seen(noisy, times)}, run)
         assert found.runs[2].stages[-1].width == 192 * times**2
         nats.append(found.found("noisy", estimator, "embed")[0].nats)
-    assert nats[0] > 0.2 and nats[1] == pytest.approx(nats[0], rel=0.05)
+    assert nats[0] > 0.2 and nats[1] == pytest.approx(nats[0], rel=0.15)  # slices are drawn
 
 
 def test_the_plane_has_the_same_axes_for_both_sides(run: Run):

@@ -89,6 +89,7 @@ def _judged(
             victim=first.victim, trainer=trainer, early=early, verdict=verdict, kept=kept, reason=f"{name} {reason}"
         )
 
+    tested = tested // 2 if early and first.stopped is not None else tested  # at least half are left to test on
     if min(clean) < (least := least_learnt(chance, tested)):  # not the mean: each seed's own gain is a divisor below
         return judgement(
             "inconclusive",
