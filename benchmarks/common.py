@@ -16,6 +16,14 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
 CIFAR = Path(os.environ.get("MIUE_CIFAR10", ROOT.parent / "shared" / "data" / "cifar10-jpeg"))
 
+CORRECTED = {"sep": "2026-11-26", "gue": "2026-11-26", "tue:contrastive": "2026-11-26", "mi-ue:official": "2026-11-26"}
+"""Attacks whose computation was corrected, with the day: what was measured before is another attack's."""
+
+
+def outdated(attack: str, day: str) -> bool:
+    """Whether an attack was measured before its correction."""
+    return any(attack.startswith(name) and day < since for name, since in CORRECTED.items())
+
 
 def cifar10(split: str, per_class: int | None = None) -> miue.ImageSet:
     """CIFAR-10 as JPEG in parquet: all of a split, or the first pictures of every class."""

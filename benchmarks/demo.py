@@ -18,7 +18,7 @@ from miue.workflows.record import RunRecord
 
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "build/demo")
-    outcome = demo(folder, miue.Run(0, quiet=False), print)
+    outcome = demo(folder, miue.Run(0, quiet=False))
     stages = RunRecord.of(folder / "protected").seconds
     seconds = sum(stages.values()) + sum(victim.seconds for victim in outcome.runs)
     shutil.copy(folder / "preview.png", ROOT / "docs" / "preview.png")

@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from common import CIFAR, RESULTS, ROOT, head, record
+from common import CIFAR, RESULTS, ROOT, head, outdated, record
 
 import miue
 from miue.evaluation.records import VictimRun
@@ -78,6 +78,8 @@ def taken_over(bench: Bench, path: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for key, cell in bench.cells.items():
         run = known.get((cell.attack, cell.training.defense, cell.recipe, *vars(cell.partial).values(), cell.seed))
+        if run and outdated(cell.attack, there["day"]):
+            continue
         if run and there["plan"]["budget"] == bench.grid.budget and _same(cell, there):
             taken = _record(bench, cell, run, there["machine"])
             if not (here := kept(bench.grid, cell)):

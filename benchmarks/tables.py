@@ -18,6 +18,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from common import outdated
+
 from miue.analysis.analyzer import CLEAN, NOISE
 from miue.analysis.ranks import spearman
 from miue.analysis.records import Analysis, Measured
@@ -305,7 +307,7 @@ def standing(r: dict[str, Any]) -> str:
                 p.defense: p.among(n) + near.get((variant(line.attack), canonical(p.defense)), "") for p in line.places
             }
             worst = line.worst_text
-            name = line.attack if line.attack in CONTROLS else f"`{line.attack}`"
+            name = line.attack if line.attack in CONTROLS else f"`{line.attack}`{dagger(line.attack, r)}"
             rows.append((f"{name}{line.partial}", *(told.get(d, "") for d in defenses), worst))
         header = (f"trained on (n = {n})", *(f"`{d}`" for d in defenses), "worst case")
         parts.append(f"Victim `{recipe}`:\n\n{grid(header, rows)}")
@@ -318,6 +320,7 @@ def standing(r: dict[str, Any]) -> str:
     kinds = Counter(f"{run['commit']} in {run['precision']}" for run in r["runs"] if "precision" in run)
     if len(kinds) > 1:
         parts.append("Measured at " + ", ".join(f"{kind}: {count} cells" for kind, count in kinds.items()) + ".")
+    parts += [BEFORE] if any(dagger(line.attack, r) for line in board.lines) else []
     return "\n\n".join([*parts, *([f"In brackets: {source}. Compare the pattern, not the values."] if source else [])])
 
 
@@ -470,6 +473,14 @@ def longer() -> str:
     return standing(load("longer"))
 
 
+BEFORE = "‡: measured before the attack was corrected ([log](log.md))."
+
+
+def dagger(attack: str, r: dict[str, Any]) -> str:
+    """The mark of an attack that was measured before its correction."""
+    return " ‡" if outdated(attack, r["day"]) else ""
+
+
 def leaving(sizes: Mapping[str, Size | None]) -> str:
     """What is said of attacks with changes above 8 grey levels."""
     return "\n".join(f"- `{name}`: {size.leaves}." for name, size in sizes.items() if size and size.leaves)
@@ -521,7 +532,7 @@ def methods() -> str:
     rows = []
     for line in Board.model_validate(r["board"]).lines:
         place, made = line.places[0], crafts.get(line.attack, [])
-        name = line.attack if line.attack in CONTROLS else f"`{line.attack}`"
+        name = line.attack if line.attack in CONTROLS else f"`{line.attack}`{dagger(line.attack, r)}"
         theirs = known.get((variant(line.attack), "none"), "").strip(" []")
         told = f"{place.best:.1%}" if place.best is not None else ""
         rows.append((name, place.among(r["plan"]["seeds"]), told, theirs, *_made(made)))
@@ -533,7 +544,7 @@ def methods() -> str:
         f"`{r['plan']['recipes'][0]}`, mean ± standard deviation. Passes: forward with gradients, per picture. L-inf "
         "is the largest change of any picture in grey levels; L2 ([0, 1] units), share of changed pixels and PSNR are "
         "means over pictures; the last column is the share of pictures with a change above 8 grey levels. All cells "
-        f"take {spent:,.0f} seconds of one core, {spent / 2:,.0f} for each of two processes. {where(r)}."
+        f"take {spent:,.0f} seconds of one core, {spent / 2:,.0f} for each of two processes. {BEFORE} {where(r)}."
     )
 
 
@@ -551,6 +562,22 @@ def _made(crafts: Sequence[dict[str, Any]]) -> tuple[str, ...]:
         f"{mean['changed']:.1%}",
         f"{fmean(psnr):.1f}" if psnr else "",
         f"{mean['outside'] / crafts[0]['pictures']:.0%}",
+    )
+
+
+def noise() -> str:
+    """What the noise of attacks is."""
+    r = load("noise")
+    rows = []
+    for name, row in r["rows"].items():
+        shares = [f"{row[key]:.0%}" for key in ("of_class", "common", "luminance")]
+        separable = "" if row["separable"] is None else f"{row['separable']:.0%}"
+        rows.append((f"`{name}`", row["budget"], *shares, *(f"{share:.0%}" for share in row["bands"]), separable))
+    bands = ("over 16 pixels", "8 to 16", "4 to 8", "below 4")
+    header = ("attack", "budget", "common to a class", "common to all", "luminance", *bands, "linearly separable")
+    return (
+        f"{grid(header, rows)}\n\nShares of the energy of the noise; bands by period. Linearly separable: accuracy on "
+        f"held-out pictures of a classifier that sees the noise alone. {r['data']}, one seed. {where(r)}."
     )
 
 
@@ -608,7 +635,8 @@ def analysis() -> str:
             plain([m.nats for m in of], 4 if e.startswith("sliced") else 2) + flags(of) for e, of in measured.items()
         )
         shapes, of_label = found.covariances(name, deepest), _through_label(measured)
-        rows.append((name, spread(found.accuracies(name)), *nats, of_label, plain([s.trace for s in shapes], 3)))
+        cells = (spread(found.accuracies(name)), *nats, of_label, plain([s.trace for s in shapes], 3))
+        rows.append((f"{name}{dagger(name, r)}", *cells))
     names = (f"`{_renamed(e)}`" for e in found.estimators)
     table = grid(("victim of", "accuracy", *names, "class, of the worse side", "trace of the covariance"), rows)
     told = [
@@ -628,7 +656,7 @@ def analysis() -> str:
         "or wrong; class, of the worse side: min(I(decoded Z; Y), I(decoded Z'; Y)). "
         f"{r['data']}, features of {found.rows} training pictures at `{deepest}`, nats; "
         f"mean ± standard deviation over {seeds} seeds (attack and victim). Victim {found.victim}, "
-        f"{r['recipe']['epochs']} epochs, tested on {r['test']}. {where(r)}."
+        f"{r['recipe']['epochs']} epochs, tested on {r['test']}. {BEFORE} {where(r)}."
     )
 
 
@@ -681,7 +709,7 @@ def why() -> str:
         theirs = PAPER.get(name, PAPER.get(name.partition(":")[0]))
         rows.append(
             (
-                name,
+                f"{name}{dagger(name, r)}",
                 gap(lambda n: [100 * a for a in found.accuracies(n)], name, 1),
                 *(gap(nats(e), name, 3 if e == "sliced" else 2) for e in estimators),
                 "" if theirs is None else f"{PAPER[CLEAN] - theirs:.3f}",
@@ -693,7 +721,7 @@ def why() -> str:
     clean = plain([c.trace for c in found.covariances(CLEAN, deepest)], 3)
     return (
         f"{grid(header, rows)}\n\nGaps are those to the victim of clean pictures with the same seed, nats; its trace "
-        f"is {clean}. {r['data']}, {len(found.accuracies(CLEAN))} seeds, victim {found.victim}. {where(r)}."
+        f"is {clean}. {r['data']}, {len(found.accuracies(CLEAN))} seeds, victim {found.victim}. {BEFORE} {where(r)}."
     )
 
 
@@ -834,6 +862,7 @@ TABLES: dict[str, Callable[[], str]] = {
         presets,
         attacks,
         methods,
+        noise,
         longer,
         analysis,
         why,

@@ -69,6 +69,8 @@ def written(job: jobs.Job, record: RunRecord, json: bool, quiet: bool = False) -
     print(f"{protected} pictures protected in {out}, largest change {written.worst} grey levels (read back)")
     if written.psnr and written.ssim:
         print(f"PSNR at least {written.psnr.least:.1f} dB, SSIM at least {written.ssim.least:.3f}")
+    if record.profile:
+        print(f"Noise: {record.profile}")
     growth = written.bytes_out / max(written.bytes_in, 1)
     print(f"{written.bytes_out / 1e6:.1f} MB written, {growth:.1f} times the size of the source")
     for reason, count in record.source.counts.items():
@@ -125,7 +127,7 @@ def outcome(outcome: Outcome, json: bool) -> None:
     console.print(accuracies)
     if outcome.channel:
         print(f"All training pictures, the clean ones too, went through {outcome.channel}.")
-    print("Stopped early: at the epoch that is best on about 100 clean pictures of each class.")
+    print("Stopped early: at the epoch that is best on 100 test pictures a class, at most half of them; on the others.")
     print(f"Threshold, set before: a victim may keep {outcome.threshold:.0%} of what clean pictures teach over chance.")
     print(f"Verdict: {_verdict(outcome)}")
     for reason in outcome.reason.split("; "):

@@ -16,6 +16,7 @@ from miue.core.run import Run
 from miue.core.types import Budget, ImageSet, Perturbation
 from miue.data import measure
 from miue.evaluation.adaptive import train
+from miue.evaluation.profile import profile
 from miue.evaluation.records import Role
 from miue.grid.leaderboard import Board, board
 from miue.grid.plan import Cell, Grid
@@ -166,9 +167,11 @@ class Bench:
         return cell.partial.joined(self.clean, protected, run)
 
     def _craft(self, perturbation: Perturbation, seconds: float, passes: int) -> Craft:
-        size = measure(self.clean, perturbation.apply(self.clean))
+        protected = perturbation.apply(self.clean)
+        size = measure(self.clean, protected)
         assert size is not None, "a grid has pictures"
-        return Craft(**dict(size), seconds=seconds, passes=passes / size.pictures)
+        noise = profile(self.clean, protected, self.run)
+        return Craft(**dict(size), seconds=seconds, passes=passes / size.pictures, noise=noise)
 
     def blank(self, cell: Cell) -> CellRecord:
         """Record of a cell without a result."""

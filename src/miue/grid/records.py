@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from miue.core.files import Record
 from miue.data.quality import Size
+from miue.evaluation.profile import Profile
 from miue.evaluation.records import VictimRun
 
 Which = Literal["random", "stratified", "classes"]
@@ -39,6 +40,8 @@ class Craft(Size):
     """Seconds since the last start; if the attack was killed and resumed, only the last part counts."""
     passes: float
     """Forward passes with gradients, per picture, counted with the seconds."""
+    noise: Profile | None = None
+    """What the noise is; None if there is none, and in records of earlier versions."""
 
 
 class CellState(Record):

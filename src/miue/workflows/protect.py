@@ -24,6 +24,7 @@ from miue.core.run import Run
 from miue.core.spelling import spell
 from miue.core.types import Budget, ImageSet, Perturbation
 from miue.data.rights import Rights
+from miue.evaluation.profile import profile
 from miue.trace import Nothing, Secret, Tracing, marked, rows_of, summed
 from miue.workflows import marking, room
 from miue.workflows.record import Looked, Mark, RunRecord, Settings
@@ -336,7 +337,12 @@ def _protect(
     first(run, lambda: record.save(path))
     try:
         with timed(seconds, "attack"):
-            perturbation = _perturbation(job, source, settings, job.made(noise), secret, run)
+            cache = private / ("canvas" if run.rank == 0 else f"canvas-{run.rank}")
+            images = together(run, lambda: data.read(source, settings.canvas, cache=cache))
+            perturbation = _perturbation(job, source, images, settings, job.made(noise), secret, run)
+        if run.rank == 0:
+            record = record.model_copy(update={"profile": profile(images, perturbation.apply(images), run)})
+        del images
     finally:  # the seconds of a stopped run count, too
         if run.rank == 0:
             record.model_copy(update={"seconds": seconds}).save(path)
@@ -361,13 +367,11 @@ def _protect(
 
 
 def _perturbation(
-    job: Job, source: data.Source, settings: Settings, path: Path, secret: Secret | None, run: Run
+    job: Job, source: data.Source, images: ImageSet, settings: Settings, path: Path, secret: Secret | None, run: Run
 ) -> Perturbation:
     """Return the perturbation: read it if an earlier run finished it, else run the attack, on marked pictures."""
     if run.least(path.exists()):
         return together(run, lambda: Perturbation.load(path))
-    cache = job.private / ("canvas" if run.rank == 0 else f"canvas-{run.rank}")
-    images = together(run, lambda: data.read(source, settings.canvas, cache=cache))
     rows = rows_of(secret, images.labels, [entry.sha256 for entry in source.usable]) if secret else images.labels
     if isinstance(job.attack, Nothing):
         noise = None

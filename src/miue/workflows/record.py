@@ -13,6 +13,7 @@ from miue.core.errors import UserError
 from miue.core.files import Record
 from miue.core.types import Budget
 from miue.data.rights import Rights
+from miue.evaluation.profile import Profile
 from miue.publish import Written
 
 
@@ -105,6 +106,8 @@ class RunRecord(Record):
     seconds: Mapping[str, float] = Field(default_factory=dict)
     commitment: str = ""
     """To the secret of the trace, hexadecimal; empty if there is no trace."""
+    profile: Profile | None = None
+    """What the noise is, on the canvas; None until the attack is finished, and in records of earlier versions."""
     written: Written | None = None
     """Of all pictures, also those that were added; None until the protection is finished."""
     added: Sequence[Added] = ()
