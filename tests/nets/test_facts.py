@@ -119,7 +119,8 @@ def test_convolutions_with_batch_norm_train_as_the_recipe_says(name: str):
 def test_a_network_without_normalisation_has_a_lower_rate(name: str):
     assert not nets.facts(name).normalised
     for base in RECIPES:
-        assert recipe(base, name) == replace(RECIPES[base], net=name, lr=min(RECIPES[base].lr, 0.01))
+        own = {"lr": min(RECIPES[base].lr, 0.01), "bias_lr": 1.0}
+        assert recipe(base, name) == replace(RECIPES[base], net=name, **own)
 
 
 def test_all_of_ours_say_where_their_numbers_come_from():

@@ -178,7 +178,7 @@ def test_width_scales_the_network():
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("resnet1", "net 'resnet1' is unknown; allowed: small-cnn, small-resnet, linear, mlp2"),
+        ("resnet1", "net 'resnet1' is unknown; allowed: small-cnn, small-resnet, speedrun, linear, mlp2"),
         ("", "is unknown; allowed"),
         ("small-cnn:width=x", "its options are width=<whole number>"),
         ("small-cnn:depth=3", "its options are width=<whole number>"),
