@@ -14,6 +14,7 @@ from .evaluation.records import Outcome
 from .mi import list_estimators
 from .nets import NetFacts, list_networks
 from .nets.base import Net
+from .report import write_report
 from .training.loop import accuracy
 from .victims.fit import fit
 from .victims.recipe import Recipe
@@ -24,7 +25,7 @@ from .workflows.evaluate import detect, evaluate
 from .workflows.protect import protect
 from .workflows.record import RunRecord
 from .workflows.rights import read_rights, write_rights, write_server_files
-from .workflows.verify import preview, verify
+from .workflows.verify import preview, returned, verify
 
 __all__ = [
     "Analysis",
@@ -71,9 +72,11 @@ __all__ = [
     "publish",
     "read_rights",
     "recipe",
+    "returned",
     "testing",
     "trace",
     "verify",
+    "write_report",
     "write_rights",
     "write_server_files",
 ]

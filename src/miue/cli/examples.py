@@ -9,6 +9,7 @@ import typer
 
 from miue.cli.listing import FAILED_CHECKS
 from miue.cli.options import Device, Json, Quiet, Seed
+from miue.core.progress import readable
 
 
 def shapes(
@@ -35,12 +36,16 @@ def demo(
     """Show the whole way in minutes: draw pictures, protect them, train victims, print the verdict. No download."""
     from miue.cli import show
     from miue.core.run import Run
+    from miue.report import write_report
     from miue.workflows import demo as example
 
-    outcome = example.demo(folder, Run(seed, device, quiet=quiet))
+    run = Run(seed, device, quiet=quiet)
+    outcome = example.demo(folder, run)
     show.outcome(outcome, json)
     if not json:
         show.demo_breaks(folder, example.RECIPE, example.BREAKS)
+    page = f"All of it on one page: {readable(str(write_report(folder / example.OUT)))}"
+    run.say(page) if json else print(page)
     raise typer.Exit(0 if outcome.verdict == "protected" else FAILED_CHECKS)
 
 

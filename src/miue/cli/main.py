@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 import miue
-from miue.cli import examples, listing, owning, streams
+from miue.cli import examples, holding, listing, owning, streams
 from miue.cli.options import (
     Attack,
     Canvas,
@@ -297,24 +297,6 @@ def analyze(
 
 
 @app.command()
-def verify(
-    out: Out,
-    clean: Annotated[str | None, typer.Option(help="The originals: the budget is then measured again.")] = None,
-    split: Split = None,
-    json: Json = False,
-) -> None:
-    """Check the files of OUT: present, decodable, lossless, within budget, no thumbnail, no clean twin, nothing else.
-
-    Exit code 3 where something is wrong.
-    """
-    from miue.cli import show
-
-    findings = miue.verify(out, clean, split=split)
-    show.findings(findings, bool(clean), json)
-    raise typer.Exit(0 if all(finding.ok for finding in findings) else FAILED_CHECKS)
-
-
-@app.command()
 def preview(
     out: Out,
     clean: Annotated[str, typer.Option(help="The original pictures.")],
@@ -364,7 +346,7 @@ def grid_command(
 
 
 app.add_typer(owning.rights, name="rights")
-for verb in (*owning.VERBS, *examples.VERBS, *listing.VERBS):
+for verb in (*owning.VERBS, *holding.VERBS, *examples.VERBS, *listing.VERBS):
     app.command()(verb)
 
 

@@ -52,7 +52,9 @@ Canvas = Annotated[
 SameCanvas = Annotated[int | None, typer.Option(help="Side of the square that networks see [as for `protect`].")]
 Channel = Annotated[
     str | None,
-    typer.Option(help="How pictures reach the trainer: jpeg:quality=75, webp:quality=80, resize:share=0.75."),
+    typer.Option(
+        help="How pictures reach the trainer: jpeg:quality=75, webp:quality=80, resize:share=0.75, or several with +."
+    ),
 ]
 Originals = Annotated[str, typer.Option(help="The original pictures, as they were given to `protect`.")]
 Test = Annotated[str | None, typer.Option(help="Clean pictures for testing [about a fifth of the originals].")]
@@ -131,4 +133,28 @@ RightsContact = Annotated[str, typer.Option(help="With --rights and --rights-url
 RightsPath = Annotated[str, typer.Option(help="With --rights: path of the pictures on your web server.")]
 RightsNoSearch = Annotated[
     bool, typer.Option("--rights-no-search", help="With --rights no-mining: keep out search engines, too.")
+]
+ReportFile = Annotated[
+    Path | None,
+    typer.Option("--to", help="File to write [OUT.private/report.html; with --public OUT.report.html]."),
+]
+ReportForm = Annotated[str, typer.Option(help="html or md (Markdown).")]
+Public = Annotated[
+    bool,
+    typer.Option(
+        "--public",
+        help="For others: without pictures, names, manifest, seeds, settings and the structure of the noise.",
+    ),
+]
+Shown = Annotated[
+    str | None,
+    typer.Option("--clean", help="The originals: a few are shown before and after. Such a page is for you alone."),
+]
+PlanOf = Annotated[Path | None, typer.Option("--grid", help="The plan of a grid: its table is shown, too.")]
+AsPublished = Annotated[
+    Path | None, typer.Option("--as-published", metavar="OUT", help="The folder as it was published.")
+]
+CleanTwins = Annotated[
+    Path | None,
+    typer.Option("--clean-twins", metavar="FOLDER", help="Look for clean copies of the pictures of OUT in FOLDER."),
 ]

@@ -184,6 +184,66 @@ def findings(checked: Sequence[publish.Finding], measured: bool, json: bool) -> 
     print(f"{len(checked)} checked, {len(wrong)} wrong" + ("" if measured else " (budget as measured when written)"))
 
 
+def returned(back: publish.Comeback, out: Path, clean: str, json: bool) -> None:
+    """Print what became of published pictures on their way. out: as it was published; clean: its originals."""
+    if json:
+        print(back.model_dump_json(indent=1))
+        return
+    table = Table("files", "what they are", "noise left", "correlation", "least", box=box.SIMPLE)
+    for status, count in back.counts.items():
+        left = [each.left for each in back.files if each.status == status and each.left]
+        means = (
+            f"{fmean(values):.2f}" for values in ([x.share for x in left], [x.correlation for x in left]) if values
+        )
+        table.add_row(str(count), status, *means, *([f"{min(x.share for x in left):.2f}"] if left else []))
+    console.print(table)
+    wrong = [each for each in back.files if not each.ok]
+    for each in wrong[: jobs.MOST]:
+        print(f"{each.path}: {_became(each)}")
+    if len(wrong) > jobs.MOST:
+        print(f"and {len(wrong) - jobs.MOST} more (--json lists all)")
+    for name in ("metadata", "rights"):
+        states = [getattr(each, name) for each in back.files if getattr(each, name)]
+        if lost := len(states) - states.count("kept"):
+            print(f"{name}: changed or gone in {lost} of {len(states)} files that had them")
+    if back.missing:
+        print(f"{back.missing} published pictures did not come back")
+    if back.channel:
+        print(f"It looks like: {back.channel}. Test what that does to the protection:")
+        print(f"  miue evaluate {quote(data.readable(str(out)))} --clean {quote(clean)} --channel {back.channel}")
+
+
+def twins(back: publish.Comeback, json: bool) -> None:
+    """Print the files that show a picture without its noise."""
+    if json:
+        print(back.model_dump_json(indent=1))
+        return
+    clean = [each for each in back.files if each.clean]
+    for each in clean:
+        print(f"{each.path}: {_became(each)}")
+    known = sum(bool(each.original) for each in back.files)
+    print(f"{len(back.files)} files, {known} show a picture of the set, {len(clean)} of them without its noise")
+    if clean:
+        print("Each of these helps to undo the protection: keep them where nobody else gets them.")
+
+
+def _became(each: publish.Returned) -> str:
+    if each.exact:
+        return f"the clean {each.original}, pixel by pixel"
+    if each.status == "not found":
+        return "no picture of this set that is recognised"
+    if each.share is None:
+        return f"{each.status}, {each.original}; what is left of the noise cannot be told"
+    kind = "CLEAN, " if each.clean else ""
+    size = f"{each.width} x {each.height} {each.form}"
+    return f"{kind}{each.status}, {each.original}, {size}; noise left {each.share:.2f}"
+
+
+def path(path: Path) -> None:
+    """Print the path of a file that was written."""
+    print(data.readable(str(path)))
+
+
 def detection(detection: Detection, json: bool) -> None:
     """Print accuracies of simple networks on the protected and on the clean pictures."""
     if json:

@@ -24,14 +24,19 @@ def through(data: ImageSet, channel: str) -> ImageSet:
     """The set after the channel. Raises UserError if the channel is unknown or the number out of range.
 
     "jpeg:quality=75" and "webp:quality=80" re-encode every picture, "resize:share=0.75" scales it down to that share of
-    its side and back up.
+    its side and back up. Several are joined by "+", first to last.
     """
     return data.with_images(recoded(data.images, channel), f"{data.name} through {channel}")
 
 
 def recoded(images: UInt8[Tensor, "n c h w"], channel: str) -> UInt8[Tensor, "n c h w"]:
     """The pictures after the channel."""
-    how, number = check_channel(channel)
+    for how, number in check_channel(channel):
+        images = _through(images, how, number)
+    return images
+
+
+def _through(images: UInt8[Tensor, "n c h w"], how: str, number: float) -> UInt8[Tensor, "n c h w"]:
     side = max(int(number * images.shape[2]), 1)
     outputs = torch.empty_like(images)
     for row, image in enumerate(images):
@@ -41,9 +46,13 @@ def recoded(images: UInt8[Tensor, "n c h w"], channel: str) -> UInt8[Tensor, "n 
     return outputs
 
 
-def check_channel(channel: str) -> tuple[str, float]:
-    """Return the name and the number of a channel. Raises UserError for another one."""
-    how, words, given = split(channel)
+def check_channel(channel: str) -> list[tuple[str, float]]:
+    """Return the name and the number of every part of a channel. Raises UserError if one is not understood."""
+    return [_checked(part, channel) for part in channel.split("+")]
+
+
+def _checked(part: str, channel: str) -> tuple[str, float]:
+    how, words, given = split(part)
     field, most = CHANNELS.get(how, ("", 0))
     if not words and list(given) == [field]:
         with suppress(ValueError):
@@ -51,7 +60,7 @@ def check_channel(channel: str) -> tuple[str, float]:
             if 0 < number <= most and (number.is_integer() or how == "resize"):
                 return how, number
     allowed = "jpeg:quality=75 and webp:quality=80 (1 to 100), resize:share=0.75 (of the side, up to 1)"
-    raise UserError(f"channel {channel!r} is not understood; allowed: {allowed}")
+    raise UserError(f"channel {channel!r} is not understood; allowed: {allowed}, or several joined by +")
 
 
 def _encoded(array: np.ndarray, form: str, quality: int) -> Image.Image:

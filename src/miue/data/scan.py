@@ -51,7 +51,7 @@ def scan(
     is a part of a set, which may have a single class.
     Raises UserError if nothing can be protected. Single bad files become skipped or failed entries.
     """
-    store, rules = _open(source, split, download, drop_columns), Rules(max_pixels, frames)
+    store, rules = open_store(source, split, download, drop_columns), Rules(max_pixels, frames)
     entries, remarks = survey(store, rules)
     _refuse(store, entries, part)
     counted = (f"{text} ({len(paths)} pictures, such as {paths[0]})" for text, paths in remarks.items())
@@ -82,7 +82,8 @@ def scan_some(folder: Path, names: Sequence[str]) -> Source:
     return Source(some, entries, (), rules)
 
 
-def _open(source: str | Path, split: str | None, download: bool, drop: Sequence[str]) -> Store:
+def open_store(source: str | Path, split: str | None = None, download: bool = False, drop: Sequence[str] = ()) -> Store:
+    """The bytes of a source, of which nothing is decoded yet. Arguments and errors as for `scan`."""
     store = _opened(source, split, download, drop)
     if store.kind != "parquet" and set(drop) - {"*"}:
         raise UserError(f"{source}: is no table and has no columns; leave --drop-columns {','.join(drop)} out")

@@ -35,6 +35,8 @@ class VictimRun(Record):
     """What an adaptive trainer chose of all that it tried ("gray+jpeg:quality=50"); empty for others."""
     tried: Mapping[str, float] = {}
     """Accuracies on the clean pictures that an adaptive trainer chose by; `last` and `best` are on others."""
+    epochs: Mapping[int, float] = {}
+    """Accuracies on clean test pictures after the epochs that were tested; empty in records of earlier versions."""
     train: float
     """Accuracy on its own (purified) training set, without augmentation, after the last epoch and before anything that
     follows the training."""

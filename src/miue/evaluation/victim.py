@@ -93,6 +93,7 @@ def _trained_and_tested(
         last=end[0],
         best=seen[best][0],
         best_epoch=best,
+        epochs={epoch: values[0] for epoch, values in seen.items()},
         stopped=seen[stop][2] if parts else None,
         stopped_epoch=stop,
         train=train,

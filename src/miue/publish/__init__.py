@@ -2,11 +2,15 @@
 
 from miue.data.folder import NOTICE
 from miue.publish.align import align
+from miue.publish.known import Known
 from miue.publish.manifest import FINAL as MANIFEST
 from miue.publish.manifest import PART, Line, finished, read_lines
 from miue.publish.output import NOTICE_TEXT, check_folders, check_output, clear_output, refuse_existing
 from miue.publish.preview import export, preview
-from miue.publish.rights import rewrite, rights_of, shown, write_rights
+from miue.publish.returned import Comeback, Look, Returned
+from miue.publish.rights import rewrite, rights_of, write_rights
+from miue.publish.rights import shown as shown_rights
+from miue.publish.shown import Originals, Shown, shown
 from miue.publish.verify import Finding, verify
 from miue.publish.write import Written, check_sizes, room, write
 
@@ -15,8 +19,14 @@ __all__ = [
     "NOTICE",
     "NOTICE_TEXT",
     "PART",
+    "Comeback",
     "Finding",
+    "Known",
     "Line",
+    "Look",
+    "Originals",
+    "Returned",
+    "Shown",
     "Written",
     "align",
     "check_folders",
@@ -32,6 +42,7 @@ __all__ = [
     "rights_of",
     "room",
     "shown",
+    "shown_rights",
     "verify",
     "write",
     "write_rights",

@@ -40,8 +40,8 @@ def preview(clean: Source, out: Path, to: Path, count: int = 8) -> Path:
     shown = shown[:: max(len(shown) // count, 1)][:count]
     sheet = Image.new("RGB", (max(len(shown), 1) * TILE, 3 * TILE), "white")
     for at, row in enumerate(shown.tolist()):
-        before = _rgb(clean_picture(clean, clean.rows[row]).pixels)
-        after = _rgb(clean_picture(published, published.rows[int(rows[row])]).pixels)
+        before = rgb(clean_picture(clean, clean.rows[row]).pixels)
+        after = rgb(clean_picture(published, published.rows[int(rows[row])]).pixels)
         change = np.clip(127 + AMPLIFIED * (after.astype(int) - before), 0, 255).astype(np.uint8)
         for line, array in enumerate((before, after, change)):
             sheet.paste(_tile(array), (at * TILE, line * TILE))
@@ -67,7 +67,8 @@ def export(data: ImageSet, folder: Path) -> Path:
     return folder
 
 
-def _rgb(pixels: np.ndarray) -> np.ndarray:
+def rgb(pixels: np.ndarray) -> np.ndarray:
+    """Pixels with three channels; grey ones are repeated."""
     return pixels.repeat(3, -1) if pixels.shape[-1] == 1 else pixels
 
 

@@ -24,7 +24,7 @@ from miue.data.tables import open_parquet
 from miue.publish.manifest import Line, Plan, finished
 from miue.publish.output import files_in
 
-_PUBLISHED = Rules(max_pixels=ANY_SIZE, frames="first")
+PUBLISHED = Rules(max_pixels=ANY_SIZE, frames="first")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def verify(out: Path, clean: Source | None = None) -> list[Finding]:
 def _pictures(
     out: Path, plan: Plan, lines: list[Line], known: dict[str, str], originals: _Originals | None
 ) -> Iterator[Finding]:
-    get = _reader(out, plan)
+    get = reader(out, plan)
     for line in lines:
         if line.status == "protected":
             try:
@@ -69,7 +69,7 @@ def _pictures(
                 yield Finding(line.out, "is missing or cannot be read")
 
 
-def _reader(out: Path, plan: Plan) -> Callable[[str], Payload]:
+def reader(out: Path, plan: Plan) -> Callable[[str], Payload]:
     """A function from `out` of a line to its payload. It raises OSError or IndexError if there is none."""
     if plan.kind in ("folder", "named"):
         return lambda name: (out / name).read_bytes()
@@ -88,7 +88,7 @@ def _unreadable(why: str, name: str) -> Payload:
 def _problem(payload: Payload, line: Line, known: dict[str, str], originals: _Originals | None) -> tuple[str, str]:
     """The problem of a file, empty if there is none, and what it says of data mining."""
     try:
-        picture = decode(payload, _PUBLISHED)
+        picture = decode(payload, PUBLISHED)
     except Unfit as unfit:
         return unfit.reason, ""
     rights = picture.meta.reserved
@@ -156,7 +156,7 @@ def _others(out: Path, plan: Plan, lines: list[Line], known: dict[str, str]) -> 
         if name in plan.files:
             problem = "was written by a command that did not end; run that command once more"
         try:
-            digest = decode(begun(path)[0], _PUBLISHED).digest
+            digest = decode(begun(path)[0], PUBLISHED).digest
             problem = f"shows the unprotected {known[digest]}" if digest in known else problem
         except (Unfit, OSError):
             pass

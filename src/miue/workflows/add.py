@@ -22,7 +22,7 @@ from miue.core.types import ImageSet, Perturbation
 from miue.trace import Nothing, Secret, marked, rows_of, summed
 from miue.trace.marks import mark_of
 from miue.workflows import marking, room
-from miue.workflows.protect import MOST, VERSION, class_sizes, looked, perturbation_of, timed
+from miue.workflows.protect import MOST, VERSION, class_sizes, kept_at, looked, perturbation_of, timed
 from miue.workflows.record import Added, RunRecord
 
 FILES = ("folder", "named")  # kinds of source whose output is a folder of files
@@ -93,9 +93,7 @@ class Addition:
     @property
     def first(self) -> Perturbation:
         """The perturbation of the first pictures. Raises UserError if it is not there."""
-        noise = self.record.perturbation
-        traced = marking.fingerprint_of(noise, self.private) if self.secret else noise
-        return Perturbation.load(perturbation_of(self.private, traced))
+        return Perturbation.load(kept_at(self.private, self.record))
 
     def kept(self, run: Run) -> Kept:
         """What the first pictures left. Raises UserError if it does not belong to them."""

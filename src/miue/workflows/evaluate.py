@@ -87,7 +87,7 @@ def detect(
 ) -> Detection:
     """Return a trainer's first look at an output: simple networks on the protected and on the clean pictures.
 
-    Arguments as for `evaluate`. Raises UserError.
+    It is written into the private folder, too. Arguments as for `evaluate`. Raises UserError.
     """
     run, out = run or Run(), Path(out)
     if channel:
@@ -96,4 +96,6 @@ def detect(
     sets = read_back(inputs, {data.readable(out.resolve().name): out}, run)
     pair = (*sets.protected.values(), sets.clean)
     protected, originals = (data.through(part, channel) for part in pair) if channel else pair
-    return first_look(protected, originals, run)
+    detection = first_look(protected, originals, run)
+    write_dated(data.private_of(out) / "detections", detection)
+    return detection

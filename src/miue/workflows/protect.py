@@ -27,7 +27,7 @@ from miue.data.rights import Rights
 from miue.evaluation.profile import profile
 from miue.trace import Nothing, Secret, Tracing, marked, rows_of, summed
 from miue.workflows import marking, room
-from miue.workflows.record import Looked, Mark, RunRecord, Settings
+from miue.workflows.record import DATED, Looked, Mark, RunRecord, Settings
 
 VERSION = 1
 NONE = Rights()
@@ -166,6 +166,12 @@ def fingerprint_with(noise: str, rights: Rights) -> str:
 def perturbation_of(private: Path, noise: str) -> Path:
     """Path of the finished perturbation of these settings and data."""
     return private / f"perturbation-{noise}.safetensors"
+
+
+def kept_at(private: Path, record: RunRecord) -> Path:
+    """Path of the perturbation of a recorded protection."""
+    noise = record.perturbation
+    return perturbation_of(private, marking.fingerprint_of(noise, private) if record.commitment else noise)
 
 
 def class_sizes(source: data.Source) -> dict[str, int]:
@@ -329,6 +335,7 @@ def _protect(
         settings=settings,
         source=looked(source, job.rules),
         machine=run.machine,
+        finished=before.finished if before else "",
         seconds=seconds,
         added=() if job.overwrite or not before else before.added,
         commitment=secret.commitment if secret else "",
@@ -361,7 +368,9 @@ def _protect(
             rights=settings.rights,
         )
     first(run, lambda: publish.write_rights(job.out, settings.rights))
-    record = record.model_copy(update={"status": "finished", "seconds": seconds, "written": written})
+    finished = (before.finished if before else "") or time.strftime(DATED)
+    done = {"status": "finished", "finished": finished, "seconds": seconds, "written": written}
+    record = record.model_copy(update=done)
     first(run, lambda: record.save(path))
     return record if run.rank == 0 else RunRecord.load(path)
 

@@ -19,7 +19,7 @@ from miue.core.run import Run
 from miue.core.types import Budget, ImageSet
 from miue.data.split import read_test
 from miue.workflows.originals import originals
-from miue.workflows.record import RunRecord
+from miue.workflows.record import DATED, RunRecord
 
 
 @dataclass(frozen=True)
@@ -121,4 +121,4 @@ def tested(inputs: Inputs, sets: Sets, run: Run) -> tuple[Sets, ImageSet]:
 def write_dated(folder: Path, record: Record) -> None:
     """Write a record to a file that is named by time and digest."""
     text = record.model_dump_json(indent=1).encode()
-    write_atomically(folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{hashlib.sha256(text).hexdigest()[:8]}.json", text)
+    write_atomically(folder / f"{time.strftime(DATED)}-{hashlib.sha256(text).hexdigest()[:8]}.json", text)

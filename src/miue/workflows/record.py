@@ -16,6 +16,9 @@ from miue.data.rights import Rights
 from miue.evaluation.profile import Profile
 from miue.publish import Written
 
+DATED = "%Y%m%d-%H%M%S"
+"""Form of a time, local, in names of records and in records."""
+
 
 class Mark(Record):
     """Settings of a trace."""
@@ -103,6 +106,8 @@ class RunRecord(Record):
     settings: Settings
     source: Looked
     machine: dict[str, str]
+    finished: str = ""
+    """When its files were first complete, local time as in the names of dated records; empty in earlier versions."""
     seconds: Mapping[str, float] = Field(default_factory=dict)
     commitment: str = ""
     """To the secret of the trace, hexadecimal; empty if there is no trace."""

@@ -58,8 +58,8 @@ def read_rights(path: str | Path) -> Mapping[str, str]:
     """
     path = Path(path)
     if path.is_file():
-        return {path.name: publish.shown(path)}
-    found = {name: publish.shown(path / name) for name in data.pictures_in(path)} if path.is_dir() else {}
+        return {path.name: publish.shown_rights(path)}
+    found = {name: publish.shown_rights(path / name) for name in data.pictures_in(path)} if path.is_dir() else {}
     if not found:
         raise UserError(f"{path}: there are no pictures there")
     return found

@@ -1,4 +1,4 @@
-"""The workflows `verify` and `preview`: check an output, and show it beside its clean source."""
+"""The workflows `verify`, `returned` and `preview`: check an output, what came back of it, and show it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from pathlib import Path
 
 from miue import data, publish
 from miue.core.errors import UserError
-from miue.publish import Finding
+from miue.core.run import Run
+from miue.core.types import Perturbation
+from miue.data.picture import Rules
+from miue.publish import Comeback, Finding
 from miue.trace import Secret
 from miue.workflows.marking import secret_file
 from miue.workflows.originals import originals
+from miue.workflows.protect import kept_at
 from miue.workflows.record import RunRecord
 
 
@@ -39,6 +43,36 @@ def _of_trace(out: Path) -> Iterator[Finding]:
     yield Finding(data.readable(str(path)), problem)
     if text.is_file() and record.commitment not in text.read_text("utf-8", errors="replace"):
         yield Finding(publish.NOTICE, "does not state the commitment to the secret of this set")
+
+
+def returned(
+    folder: str | Path,
+    out: str | Path,
+    *,
+    clean: str | Path | None = None,
+    split: str | None = None,
+    twins: bool = False,
+    run: Run | None = None,
+) -> Comeback:
+    """Find the pictures of a folder again among those of an output, and measure what is left of their protection.
+
+    folder: what came back from a web site, a browser or a hub: files, or a table. out: the output as it was published.
+    clean: the originals; without them they are what was published less the kept perturbation. split: their part.
+    twins: `folder` is one in which clean copies may lie: names do not count. run: shows progress. Raises UserError.
+    """
+    out, folder = Path(out), Path(folder)
+    if not folder.exists():
+        raise UserError(f"{folder}: no such file or folder")
+    record, known = RunRecord.of(out), publish.Known.of(out)
+    path = kept_at(data.private_of(out), record)
+    if clean is None and not path.exists():
+        raise UserError(f"{path}: is missing; without it, give the originals with --clean")
+    originals = None
+    if clean is not None:
+        rules = Rules(record.source.rules["max_pixels"], record.source.rules["frames"])
+        originals = publish.Originals.of(clean, split or record.settings.split, rules)
+    perturbation = Perturbation.load(path) if originals is None else None
+    return publish.Look(known, perturbation, originals, by_name=not twins).at(folder, run or Run())
 
 
 def preview(

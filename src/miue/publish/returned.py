@@ -1,0 +1,232 @@
+"""What came back from a web site, a browser or a hub: every file found again, and what is left of its protection."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Literal
+
+import numpy as np
+
+from miue.core.errors import UserError
+from miue.core.files import Record
+from miue.core.progress import readable
+from miue.core.run import Run
+from miue.core.types import Perturbation
+from miue.data.folder import NOTICE, begun
+from miue.data.picture import Picture, Unfit, decode, quiet
+from miue.data.scan import open_store
+from miue.data.source import Payload, ahead
+from miue.publish.channels import channel_of, nearest
+from miue.publish.known import Known
+from miue.publish.left import Left, Pair, left
+from miue.publish.output import files_in
+from miue.publish.placing import Place, placed
+from miue.publish.shown import Originals
+from miue.publish.verify import PUBLISHED
+
+Status = Literal["identical", "recoded", "resized", "cropped", "not found", "no picture"]
+WHOLE = 0.9  # share of the noise from which a picture counts as protected as it was published
+CLEAN = 0.25  # share of the noise below which a picture counts as a clean copy
+TRIALS = 12  # pictures whose channel is found by trying
+RIGHTS = re.compile(rb"http://ns\.useplus\.org/ldf/vocab/(DMI-[A-Z-]+)")
+
+
+class Returned(Record):
+    """One file that came back."""
+
+    path: str
+    status: Status
+    original: str = ""
+    """Path of the published picture that it is."""
+    by: Literal["", "name", "picture"] = ""
+    """How it was found."""
+    width: int = 0
+    height: int = 0
+    form: str = ""
+    left: Left | None = None
+    """What is left of the noise; None where that cannot be told."""
+    exact: bool = False
+    """Whether its pixels are those of a picture as it was before the protection."""
+    metadata: Literal["", "kept", "changed", "gone"] = ""
+    """Colour profile and texts of the published file; empty if it had none."""
+    rights: Literal["", "kept", "gone"] = ""
+    """A reservation of rights in the published file; empty if it had none."""
+    channel: str = ""
+    reason: str = ""
+
+    @property
+    def share(self) -> float | None:
+        """Share of the noise that is left; None where that is not known."""
+        return None if self.left is None else self.left.share
+
+    @property
+    def clean(self) -> bool:
+        """Whether it shows a picture of the set (nearly) without its noise."""
+        return self.exact or (self.share is not None and self.share < CLEAN)
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is as protected as it was published, or no picture at all."""
+        return self.status == "no picture" or (self.share is not None and self.share >= WHOLE and not self.exact)
+
+
+class Comeback(Record):
+    """All files that came back."""
+
+    files: Sequence[Returned]
+    missing: int
+    """Published pictures that did not come back."""
+    channel: str = ""
+    """The channel that most changed files look like; empty if none is known."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Files by status."""
+        return Counter(each.status for each in self.files)
+
+    @property
+    def share(self) -> float | None:
+        """Mean share of the noise that is left, over files for which it is known."""
+        shares = [each.share for each in self.files if each.share is not None]
+        return fmean(shares) if shares else None
+
+
+@dataclass(frozen=True)
+class Look:
+    """Finds files again among the published pictures, and measures them."""
+
+    known: Known
+    perturbation: Perturbation | None
+    originals: Originals | None = None
+    by_name: bool = True
+
+    def at(self, folder: Path, run: Run) -> Comeback:
+        """Look at every file of a folder, or at every row of a table. Raises UserError if there is none."""
+        items = list(_items(folder))
+        with quiet():
+            files = []
+            with run.progress("looking", len(items)) as tick:
+                for each in ahead(lambda item: self._file(*item), items):
+                    files.append(each)
+                    tick()
+            for at in [at for at, each in enumerate(files) if _unexplained(each)][:TRIALS]:
+                files[at] = files[at].model_copy(update={"channel": self._tried(files[at], items[at][1])})
+        if not files:
+            raise UserError(f"{folder}: holds no files")
+        found = {each.original for each in files if each.original}
+        channels = Counter(each.channel for each in files if each.channel)
+        return Comeback(
+            files=files,
+            missing=sum(line.out not in found for line in self.known.lines),
+            channel=channels.most_common(1)[0][0] if channels else "",
+        )
+
+    def _file(self, path: str, get: Callable[[], Payload]) -> Returned:
+        try:
+            payload = get()
+            picture = decode(payload, PUBLISHED)
+        except (Unfit, OSError) as error:
+            return Returned(path=path, status="no picture", reason=str(getattr(error, "reason", error)))
+        width, height = picture.size
+        base = Returned(path=path, status="not found", width=width, height=height, form=_form(payload))
+        if original := self.known.clean.get(picture.digest):
+            return base.model_copy(update={"status": "recoded", "original": original, "by": "picture", "exact": True})
+        match = self._match(path, picture)
+        if match is None:
+            return base
+        row, place, by = match
+        return self._measured(base, row, place, by, picture, payload)
+
+    def _match(self, path: str, picture: Picture) -> tuple[int, Place, Literal["name", "picture"]] | None:
+        row = self.known.named(path) if self.by_name else None
+        published = None if row is None else self.known.picture(row)
+        if row is not None and published is not None and (place := placed(published.pixels, picture.pixels)):
+            return row, place, "name"
+        shown = self.known.shown(picture)
+        return None if shown is None else (*shown, "picture")
+
+    def _measured(
+        self, base: Returned, row: int, place: Place, by: str, picture: Picture, payload: Payload
+    ) -> Returned:
+        line, published = self.known.lines[row], self.known.picture(row)
+        assert published is not None  # it was compared before
+        same = picture.digest == line.out_pixels
+        status = "cropped" if not place.whole else "resized" if place.scale != 1 else "recoded"
+        stored = self.known.get(line.out)
+        values = {
+            "status": "identical" if same and _equal(stored, payload) else status,
+            "original": line.out,
+            "by": by,
+            "left": Left(share=1.0, correlation=1.0) if same else self._left(row, published, picture, place),
+            "metadata": _metadata(published, picture),
+            "rights": _rights(stored, payload),
+        }
+        values["channel"] = "" if same else channel_of(payload, place)
+        return base.model_copy(update=values)
+
+    def _left(self, row: int, published: Picture, picture: Picture, place: Place) -> Left | None:
+        line = self.known.lines[row]
+        if self.originals is not None:
+            clean = self.originals.picture(line)
+            return left(Pair(published.pixels, np.moveaxis(published.minus(clean), 0, 2)), picture.pixels, place)
+        if self.perturbation is None:
+            return None
+        delta = self.perturbation.at(row, line.height, line.width).numpy()
+        return left(Pair.of(published.pixels, np.moveaxis(delta, 0, 2).astype(np.int16)), picture.pixels, place)
+
+    def _tried(self, each: Returned, get: Callable[[], Payload]) -> str:
+        """The channel of a recoded file that does not say it, found by trying."""
+        row = next(row for row, line in enumerate(self.known.lines) if line.out == each.original)
+        published, picture = self.known.picture(row), decode(get(), PUBLISHED)
+        fits = published is not None and published.pixels.shape == picture.pixels.shape
+        return nearest(published.pixels, picture.pixels) if published is not None and fits else ""
+
+
+def _unexplained(each: Returned) -> bool:
+    """Whether a file was found at its size, has other pixels than were published, and does not say why."""
+    return each.status == "recoded" and not each.exact and each.share != 1 and not each.channel
+
+
+def _items(folder: Path) -> Iterator[tuple[str, Callable[[], Payload]]]:
+    """Names of the files of a folder, or of the rows of a table, each with a function that reads it."""
+    if folder.is_dir() and not any(path.suffix in (".parquet", ".npz") for path in files_in(folder)):
+        for path in files_in(folder):
+            if path.name != NOTICE and not path.is_symlink():
+                yield readable(path.relative_to(folder).as_posix()), lambda path=path: begun(path)[0]
+        return
+    store = open_store(folder)
+    for place, item in enumerate(store.items):
+        yield item.path, lambda place=place: store.get(place)
+
+
+def _equal(stored: Payload, payload: Payload) -> bool:
+    if isinstance(stored, bytes) and isinstance(payload, bytes):
+        return stored == payload
+    return np.array_equal(np.asarray(stored), np.asarray(payload))
+
+
+def _metadata(published: Picture, picture: Picture) -> Literal["", "kept", "changed", "gone"]:
+    before, after = (part.meta for part in (published, picture))
+    if not (before.icc or before.exif):
+        return ""
+    if (before.icc, before.exif) == (after.icc, after.exif):
+        return "kept"
+    return "changed" if after.icc or after.exif else "gone"
+
+
+def _rights(stored: Payload, payload: Payload) -> Literal["", "kept", "gone"]:
+    before, after = (RIGHTS.search(part) if isinstance(part, bytes) else None for part in (stored, payload))
+    if before is None:
+        return ""
+    return "kept" if after is not None and after[1] == before[1] else "gone"
+
+
+def _form(payload: Payload) -> str:
+    from miue.data.formats import heif, reader
+
+    return "array" if not isinstance(payload, bytes) else heif(payload) or reader(payload)

@@ -1,0 +1,125 @@
+"""What is known of a protected set: the records in its private folder, read and checked, nothing computed anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from miue import data
+from miue.analysis.records import Analysis
+from miue.core.errors import UserError
+from miue.core.files import Record
+from miue.evaluation.detect import Detection
+from miue.evaluation.records import Outcome
+from miue.publish.manifest import Line, finished
+from miue.workflows.protect import kept_at
+from miue.workflows.record import RunRecord
+
+R = TypeVar("R", bound=Record)
+AWAY = "move it away, and the report is made without it"
+
+
+@dataclass(frozen=True)
+class Dated:
+    """An outcome with the time in the name of its file ("20261126-200202"), and what is known of it."""
+
+    outcome: Outcome
+    at: str
+
+    @property
+    def day(self) -> str:
+        return day(self.at)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The records of one output."""
+
+    out: Path
+    record: RunRecord
+    lines: Sequence[Line]
+    """One for each input."""
+    outcomes: Sequence[Dated]
+    """Of this protection, oldest first; of evaluations that were repeated with the same settings only the last."""
+    left_out: Sequence[str]
+    """Records that are not used, each with the reason."""
+    detection: Detection | None
+    analysis: Analysis | None
+    perturbation: Path | None
+
+    @classmethod
+    def of(cls, out: Path) -> Evidence:
+        """Read the records beside an output. Raises UserError if it is not finished, or if a record is damaged."""
+        record, private = RunRecord.of(out), data.private_of(out)
+        if record.status != "finished" or record.written is None:
+            raise UserError(f"{out}: its protection was interrupted; finish it with the same protect command")
+        _, lines = finished(private)
+        every = [Dated(outcome, at) for at, outcome in _dated(private / "outcomes", Outcome)]
+        reasons = [(each, _foreign(each, record)) for each in every]
+        left_out = [f"the evaluation of {each.day} is left out: {reason}" for each, reason in reasons if reason]
+        detections, analyses = _dated(private / "detections", Detection), _dated(private / "analyses", Analysis)
+        path = kept_at(private, record)
+        own = [analysis for at, analysis in analyses if at >= record.finished]
+        if len(own) < len(analyses):
+            left_out.append(f"analyses that are older than the files: {len(analyses) - len(own)}")
+        looks = [detection for at, detection in detections if at >= record.finished]
+        return cls(
+            out=out,
+            record=record,
+            lines=lines,
+            outcomes=_latest([each for each, reason in reasons if not reason]),
+            left_out=left_out,
+            detection=looks[-1] if looks else None,
+            analysis=own[-1] if own else None,
+            perturbation=path if path.exists() else None,
+        )
+
+    @property
+    def protected(self) -> list[Line]:
+        """The lines of pictures that were published."""
+        return [line for line in self.lines if line.status == "protected"]
+
+    @property
+    def name(self) -> str:
+        """The name of the output's folder."""
+        return data.readable(self.out.resolve().name)
+
+    def without_pictures(self) -> Evidence:
+        """The same without what belongs to single pictures and to the noise."""
+        return replace(self, lines=(), perturbation=None, analysis=None)
+
+
+def _dated(folder: Path, kind: type[R]) -> list[tuple[str, R]]:
+    """The records in a folder of dated ones, oldest first, each with its time."""
+    paths = sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
+    return [("-".join(path.stem.split("-")[:2]), kind.load(path, AWAY)) for path in paths]
+
+
+def _foreign(each: Dated, record: RunRecord) -> str:
+    """Why an outcome does not belong to what was published; empty if it does."""
+    outcome, settings = each.outcome, record.settings
+    if (outcome.method, outcome.budget) != (settings.attack, settings.budget):
+        return f"it was made with {outcome.method} and {outcome.budget}, and the files are of other settings"
+    if each.at < record.finished:
+        return "it is older than the files"
+    return ""
+
+
+def _latest(outcomes: Sequence[Dated]) -> list[Dated]:
+    """Outcomes without those that were made again with the same victims, seeds and channel."""
+    last = {_settings(each.outcome): each for each in outcomes}
+    return sorted(last.values(), key=lambda each: each.at)
+
+
+def _settings(outcome: Outcome) -> str:
+    runs = sorted({(run.victim, run.seed) for run in outcome.runs})
+    return repr((outcome.recipe, runs, outcome.channel, outcome.threshold, sorted(outcome.data.items())))
+
+
+def day(at: str) -> str:
+    """A time of a record for people: "2026-11-26 20:02"; "an unknown day" if there is none."""
+    if len(at) != 15 or not at.replace("-", "").isdigit():
+        return "an unknown day"
+    return f"{at[:4]}-{at[4:6]}-{at[6:8]} {at[9:11]}:{at[11:13]}"

@@ -1,0 +1,183 @@
+"""What evaluations say together: the share that every victim keeps, one verdict, and what was not tested."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Literal
+
+from scipy.stats import t
+
+from miue.evaluation.records import Outcome, Verdict
+from miue.evaluation.verdict import concluded, judge_victim
+from miue.report.evidence import Dated
+
+CONFIDENCE = 0.95
+WAYS: Mapping[str, tuple[str, ...]] = {
+    "grey pictures, or colour alone": ("gray", "chroma"),
+    "compression and scaling": ("jpeg", "webp", "resize", "depth"),
+    "blur, filters, more noise": ("blur", "lowpass", "coin", "noise"),
+    "simple patterns or class means taken out": ("op", "classmean"),
+    "strong augmentation": ("cutout", "cutmix", "mixup", "randaugment", "trivial", "strong", "plasma", "ueraser"),
+    "adversarial training": ("at",),
+    "training in stages": ("staged",),
+    "cleaning by a learnt model": ("dvae", "diffpure"),
+    "a network that was trained before": ("weights",),
+    "learning without the labels first": ("simclr",),
+    "clean copies of some of the pictures": ("tune", "inverse"),
+}
+"""What somebody may do, and the defenses and channels that try it."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What one victim learns from protected pictures, against what it learns from clean ones over guessing."""
+
+    victim: str
+    net: str
+    defense: str
+    """Spelling; empty for plain training."""
+    channel: str
+    threshold: float
+    chance: float
+    clean: Sequence[float]
+    noise: Sequence[float]
+    protected: Sequence[float]
+    verdict: Verdict
+    reason: str
+    chosen: Sequence[str] = ()
+    """What an adaptive trainer chose, if it is one."""
+
+    @property
+    def shares(self) -> list[float]:
+        """One for each seed; (protected - chance) / (clean - chance), 0 where that is below. Empty without a gain."""
+        pairs = list(zip(self.protected, self.clean, strict=False))
+        if any(clean <= self.chance for _, clean in pairs):
+            return []
+        return [max((own - self.chance) / (clean - self.chance), 0.0) for own, clean in pairs]
+
+    @property
+    def share(self) -> float | None:
+        """Mean over seeds; None if the clean victim learnt nothing."""
+        return fmean(self.shares) if self.shares else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Student's interval for the mean over seeds, from 0; None for fewer than two seeds."""
+        n, share = len(self.shares), self.share
+        if n < 2 or share is None:
+            return None
+        half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * stdev(self.shares) / n**0.5
+        return max(share - half, 0.0), share + half
+
+    @property
+    def way(self) -> str:
+        """What was done to the pictures or in the training, for people."""
+        parts = [f"with {self.defense}"] if self.defense else ["plain training"]
+        return ", ".join([*parts, *([f"after {self.channel}"] if self.channel else [])])
+
+
+def kept(outcomes: Sequence[Dated]) -> list[Kept]:
+    """One line for each victim of each evaluation: plain training first, then by what is kept."""
+    lines = [line for each in outcomes for line in _of(each.outcome)]
+    return sorted(lines, key=lambda line: (bool(line.defense or line.channel), -(line.share or 0.0), line.victim))
+
+
+def _of(outcome: Outcome) -> list[Kept]:
+    lines = []
+    for victim in dict.fromkeys(run.victim for run in outcome.runs):
+        own = [run for run in outcome.runs if run.victim == victim]
+        by_role = {role: [run for run in own if run.role == role] for role in ("clean", "noise", "protected")}
+        if not all(by_role.values()):
+            continue
+        stated = [judgement for judgement in outcome.judgements if judgement.victim == victim]
+        judgements = stated or judge_victim(by_role, outcome.chance, max(outcome.tested, 1), outcome.threshold)
+        verdict, reason = concluded(judgements)
+        defense = own[0].defense
+        lines.append(
+            Kept(
+                victim=victim,
+                net=victim.removesuffix(f" + {defense}"),
+                defense=defense,
+                channel=outcome.channel or "",
+                threshold=outcome.threshold,
+                chance=outcome.chance,
+                clean=outcome.accuracies("clean", victim),
+                noise=outcome.accuracies("noise", victim),
+                protected=outcome.accuracies("protected", victim),
+                verdict=verdict,
+                reason=reason,
+                chosen=tuple(dict.fromkeys(run.chosen for run in by_role["protected"] if run.chosen)),
+            )
+        )
+    return lines
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One verdict over all evaluations, in a sentence."""
+
+    word: str
+    tone: Literal["good", "bad", "open"]
+    sentence: str
+    main: Kept | None
+    """The victim that the sentence is about."""
+
+
+def judge(lines: Sequence[Kept], outcomes: Sequence[Dated]) -> Judged:
+    """The verdict over all evaluations: one that broke the protection decides; else what was shown; else nothing was.
+
+    An inconclusive evaluation shows nothing, so it does not weaken one that did; it stands in the table.
+    """
+    if not outcomes or not lines:
+        return Judged("Not tested", "open", "Nothing is proven: no evaluation of these pictures was made yet.", None)
+    verdicts = {each.outcome.verdict for each in outcomes}
+    worst = max(lines, key=lambda line: (line.verdict == "not protected", line.share or 0.0))
+    plain = next((line for line in lines if not line.defense and not line.channel), None)
+    if "not protected" in verdicts:
+        sentence = f"A{_told(worst)[1:]}."
+        if plain and plain is not worst and plain.share is not None:
+            sentence += f" With plain training it keeps {plain.share:.0%}."
+        return Judged("Not protected", "bad", sentence, worst)
+    if "protected" in verdicts:
+        shown = [line for line in lines if line.verdict == "protected"] or lines
+        worst = max(shown, key=lambda line: line.share or 0.0)
+        ways = (
+            "In the one way that was tested"
+            if len(shown) == 1
+            else f"In the worst of {len(shown)} ways that were tested"
+        )
+        return Judged("Protected", "good", f"{ways}, {_told(worst)}.", worst)
+    reason = outcomes[-1].outcome.reason
+    return Judged("Not shown", "open", f"Nothing is proven, in either direction: {reason}.", plain or worst)
+
+
+def _told(line: Kept) -> str:
+    if line.share is None:
+        return line.reason
+    how = f"with {line.defense} " if line.defense else ""
+    where = f" on pictures that went through {line.channel}" if line.channel else ""
+    return (
+        f"a network that is trained {how}on the published pictures{where} keeps {line.share:.0%} of what the originals "
+        f"teach. It names {fmean(line.protected):.1%} of new pictures correctly instead of {fmean(line.clean):.1%}; "
+        f"guessing gives {line.chance:.1%}"
+    )
+
+
+def untested(lines: Sequence[Kept], outcomes: Sequence[Dated]) -> list[str]:
+    """What the evidence says nothing about: ways of training that no evaluation tried, and other gaps."""
+    if not lines:
+        return ["everything: no network was trained on these pictures yet"]
+    words = {word for line in lines for word in _names(f"{line.defense}+{line.channel}")}
+    words |= {name for each in outcomes for run in each.outcome.runs for way in run.tried for name in _names(way)}
+    gaps = [way for way, names in WAYS.items() if not words & set(names)]
+    gaps.append(f"networks other than {', '.join(dict.fromkeys(line.net for line in lines))}")
+    gaps.append("pictures at other sizes than the networks saw")
+    seeds = min(len(line.protected) for line in lines)
+    return [*gaps, *(["more than one seed: the spread is not known"] if seeds == 1 else [])]
+
+
+def _names(spelling: str) -> list[str]:
+    """The names in a combination: "gray+jpeg:quality=10" gives gray and jpeg."""
+    return [part.partition(":")[0] for part in spelling.split("+") if part]

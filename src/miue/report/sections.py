@@ -1,0 +1,359 @@
+"""The sections of a report after its first screen."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import fields
+from statistics import fmean, stdev
+from typing import Any
+
+from miue.analysis.records import Analysis
+from miue.core.types import Perturbation
+from miue.data.source import some
+from miue.evaluation.records import Outcome, Role
+from miue.grid.leaderboard import Board
+from miue.publish.manifest import Line
+from miue.report import charts, noise
+from miue.report.content import Block, Chart, Code, Facts, Items, Section, Table, Text
+from miue.report.evidence import Evidence
+from miue.report.judged import CONFIDENCE, Kept
+from miue.victims.recipes import RECIPES
+
+MOST = 24  # lines of a table or chart that are shown
+LIMITS = (
+    "It makes training on these pictures harder. It does not prevent it, and somebody who has the pictures can wait "
+    "for a better way around it.",
+    "A way that is not in the table above was not tested. That is not the same as withstood.",
+    "It is for classifiers that are trained from scratch on these pictures with these labels. It does nothing against "
+    "generators, search by picture, or networks that recognise the pictures already.",
+    "Clean copies undo it: an old post, a thumbnail, a backup, somebody else's upload. Miue looks for them in a folder "
+    "with: miue verify OUT --clean-twins FOLDER.",
+    "Lossy compression, scaling and cropping on the way can weaken it. Look at what the web site really serves: miue "
+    "verify DOWNLOADED --as-published OUT.",
+    "It can be noticed, and somebody who notices it can drop the pictures or try to clean them.",
+    "What is published cannot be improved later.",
+    "The owner's own training on these pictures fails as well: keep the originals.",
+)
+
+
+def accuracy(outcomes: Sequence[Outcome]) -> Section:
+    """Accuracies of every victim by role, and by epoch where that was recorded."""
+    blocks: list[Block] = []
+    for number, outcome in enumerate(outcomes):
+        for victim in dict.fromkeys(run.victim for run in outcome.runs):
+            blocks += _curves(f"epochs-{number}-{len(blocks)}", outcome, victim)
+    roles: tuple[Role, ...] = ("clean", "noise", "protected")
+    rows = [
+        [victim, outcome.channel or "none", charts.ROLES[role][0]]
+        + [_spread(outcome.accuracies(role, victim, which)) for which in ("last", "best", "train")]
+        + [str(len(outcome.accuracies(role, victim)))]
+        for outcome in outcomes
+        for victim in dict.fromkeys(run.victim for run in outcome.runs)
+        for role in roles
+        if outcome.accuracies(role, victim)
+    ]
+    head = ("network", "channel", "trained on", "last epoch", "best epoch", "its own training pictures", "seeds")
+    caption = "Share of new, clean pictures that a network names correctly (± standard deviation over seeds)"
+    lead = Text(
+        "Networks were trained on the originals, on the originals with plain noise of the same size, and on the "
+        "published pictures, and then shown clean pictures that none of them had seen. The first two are the controls: "
+        "they must learn, or a failure on protected pictures would prove nothing."
+    )
+    notes = list(dict.fromkeys(note for outcome in outcomes for note in outcome.notes))
+    return Section(
+        "accuracy", "What networks learn", [lead, *blocks, Table(caption, head, rows, (3, 4, 5, 6)), *_list(notes)]
+    )
+
+
+def _curves(name: str, outcome: Outcome, victim: str) -> list[Block]:
+    own = [run for run in outcome.runs if run.victim == victim and run.epochs]
+    if not own:
+        return []
+    rows = []
+    for role, (text, _) in charts.ROLES.items():
+        curves = [run.epochs for run in own if run.role == role]
+        shared = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
+        rows += [[text, str(epoch), _spread([curve[epoch] for curve in curves])] for epoch in shared]
+    where = f" on pictures that went through {outcome.channel}" if outcome.channel else ""
+    title = f"{victim}{where}, by epoch"
+    alt = f"Accuracy of {victim} on clean pictures by epoch{where}; the numbers are in the table below."
+    table = Table(
+        f"{title}: accuracy on clean pictures", ("trained on", "epoch", "accuracy"), rows, (1, 2), folded=True
+    )
+    return [Chart(title, alt, table, charts.epochs(name, outcome, victim, alt))]
+
+
+def defenses(lines: Sequence[Kept], board: Board | None) -> Section:
+    """What is kept in each way that was tested, with its interval."""
+    head = ("what was done", "network", "originals", "protected", "kept", f"{CONFIDENCE:.0%} interval", "shown")
+    rows = []
+    for line in lines:
+        means = (f"{fmean(values):.1%}" for values in (line.clean, line.protected))
+        rows.append([line.way, line.net, *means, _share(line.share), _interval(line), line.verdict])
+    chosen = [f"{line.way}: the trainer chose {', '.join(line.chosen)}" for line in lines if line.chosen]
+    alt = "What is kept in each way: " + "; ".join(f"{line.way} {_share(line.share)}" for line in lines[:MOST]) + "."
+    table = Table("What a network keeps of what the originals teach, above guessing", head, rows, (2, 3, 4, 5))
+    few = lines[:MOST]
+    lead = Text(
+        "Kept: of what a network learns from the originals above guessing, the share that it still learns from the "
+        "published pictures when it is trained the same way. The threshold was set before the test. Where two seeds or "
+        f"more were trained, the interval is Student's for {CONFIDENCE:.0%}."
+    )
+    chart = Chart("Kept in every way that was tested", alt, table, charts.shares(few, alt), listed=True)
+    blocks: list[Block] = [lead, chart]
+    return Section("defenses", "What each way of training leaves", [*blocks, *_list(chosen), *_grid(board)])
+
+
+def _grid(board: Board | None) -> list[Block]:
+    if board is None:
+        return []
+    rows = [
+        [line.recipe, line.name, place.defense, str(place), place.verdict or ""]
+        for line in board.lines
+        for place in line.places
+    ]
+    head = ("victim", "trained on", "defense", "accuracy", "shown")
+    failed = [f"failed: {name}: {error}" for name, error in board.failed.items()]
+    caption = f"From a grid, with sets of its own ({board.measured} of {board.cells} cells measured)"
+    return [Table(caption, head, rows, (3,), folded=len(rows) > MOST), *_list(failed)]
+
+
+def quality(lines: Sequence[Line], worst: Sequence[Block]) -> Section:
+    """How far the published pictures are from the originals. worst: pictures, or nothing."""
+    psnr = [line.psnr for line in lines if line.psnr is not None]
+    ssim = [line.ssim for line in lines if line.ssim is not None]
+    blocks: list[Block] = [
+        Text("Measured on the files as they were written and read back. Flat areas show the noise first.")
+    ]
+    for name, values, label, digits in (("psnr", psnr, "PSNR, dB", 1), ("ssim", ssim, "SSIM", 3)):
+        if values:
+            low, mean, high = (f"{f(values):.{digits}f}" for f in (min, fmean, max))
+            alt = f"{label} of {len(values)} pictures: from {low} to {high}, {mean} on average."
+            table = Table(
+                label, ("pictures", "least", "mean", "largest"), [[str(len(values)), low, mean, high]], (0, 1, 2, 3)
+            )
+            blocks.append(Chart(label, alt, table, charts.histogram(name, values, label, alt, digits)))
+    least = sorted((line for line in lines if line.ssim is not None), key=lambda line: (line.ssim or 0.0, line.out))[:5]
+    rows = [
+        [
+            line.out,
+            line.class_name,
+            f"{line.ssim:.3f}",
+            "" if line.psnr is None else f"{line.psnr:.1f}",
+            str(line.max_change),
+        ]
+        for line in least
+    ]
+    head = ("picture", "class", "SSIM", "PSNR, dB", "largest change")
+    return Section(
+        "quality", "How the pictures look", [*blocks, Table("The five worst pictures", head, rows, (2, 3, 4)), *worst]
+    )
+
+
+def quality_in_short(evidence: Evidence) -> Section:
+    """The same from the summary alone, for a page that names no picture."""
+    written, pairs = evidence.record.written, []
+    for name, spread, digits in (("PSNR, dB", written and written.psnr, 1), ("SSIM", written and written.ssim, 3)):
+        if spread:
+            parts = ("least", spread.least), ("5 % lie below", spread.low), ("mean", spread.mean)
+            values = ", ".join(f"{text} {value:.{digits}f}" for text, value in parts)
+            pairs.append((name, values))
+    return Section("quality", "How the pictures look", [Facts(pairs)])
+
+
+def structure(perturbation: Perturbation, evidence: Evidence) -> Section:
+    """What the noise is like."""
+    order = {name: place for place, name in enumerate(evidence.record.source.classes)}
+    it = noise.measured(perturbation, [order[line.class_name] for line in evidence.protected])
+    one = perturbation.labels is not None
+    pairs = [
+        ("strength", f"{it.level:.2f} grey levels (root mean square)"),
+        ("grid", f"{it.side} x {it.side}, stretched to each picture" + (", one for each class" if one else "")),
+        ("the same for a class", f"{it.classes:.0%} of its energy" + ("" if one else f" ({it.chance:.1%} by chance)")),
+    ]
+    if it.brightness is not None:
+        pairs.insert(
+            2, ("brightness", f"{it.brightness:.0%} of its energy is equal in red, green and blue; the rest is colour")
+        )
+    rows = [[name, f"{share:.1%}"] for name, share in it.octaves]
+    alt = "The noise's energy by waves across a side: " + ", ".join(f"{name} {share}" for name, share in rows) + "."
+    table = Table("Energy of the noise by frequency", ("waves across a side", "share"), rows, (1,), folded=True)
+    lead = Text(
+        "What this tells also helps somebody who wants to remove the noise: noise that is all colour is undone by grey "
+        "pictures, noise that a class has in common by averaging, and fine noise by compression."
+    )
+    chart = Chart("Where the noise lives", alt, table, charts.octaves(it.octaves, alt))
+    return Section("noise", "What the noise is like", [lead, Facts(pairs), chart])
+
+
+def inputs(evidence: Evidence, public: bool) -> Section:
+    """What was not protected, with reasons, and remarks about the pictures."""
+    source, written = evidence.record.source, evidence.record.written
+    rows = []
+    for reason, count in source.counts.items():
+        names = "" if public or reason == "ok" else some(list(source.examples.get(reason, ())))
+        rows.append([str(count), "protected" if reason == "ok" else reason, *([] if public else [names])])
+    head = ("inputs", "what became of them", *(() if public else ("such as",)))
+    remarks = [] if public else list(source.notes)
+    if written and written.unchanged:
+        remarks.insert(
+            0, f"{written.unchanged} pictures did not change at all: in the output they are as clean as before"
+        )
+    left = sum(count for reason, count in source.counts.items() if reason != "ok")
+    text = f"{left} inputs are not in the output." if left else "Every input is in the output."
+    return Section(
+        "inputs",
+        "What went in",
+        [Text(text), Table("Inputs by what became of them", head, rows, (0,)), *_list(remarks)],
+    )
+
+
+def detected(evidence: Evidence) -> Section | None:
+    """Whether a first look gives the protection away."""
+    look = evidence.detection
+    if look is None:
+        return None
+    rows = [
+        [net, text, f"{simple.held_out:.1%}", f"{simple.train:.1%}"]
+        for net in look.looks
+        for text, simple in (("protected", look.looks[net]), ("originals", look.clean[net]))
+    ]
+    head = ("network", "pictures", "on held-out pictures of the same set", "on its own")
+    verdict = "Somebody who looks would notice" if look.noticed else "A first look would not notice anything"
+    table = Table("Accuracy of simple networks", head, rows, (2, 3))
+    return Section("detection", "Would a trainer notice?", [Text(f"{verdict}: {look.reason}."), table])
+
+
+def information(analysis: Analysis | None) -> Section | None:
+    """Mutual information of clean and protected features by depth."""
+    if analysis is None:
+        return None
+    estimator = analysis.estimators[0]
+    rows = [
+        [name, stage, *(_plain([m.nats for m in analysis.found(name, each, stage)]) for each in analysis.estimators)]
+        for name in analysis.names
+        for stage in analysis.stages
+    ]
+    ends = "; ".join(
+        f"{name} {fmean(m.nats for m in analysis.found(name, estimator, analysis.stages[-1])):.2f}"
+        for name in analysis.names
+    )
+    alt = f"Mutual information by depth ({estimator}); at the deepest place: {ends} nats."
+    table = Table(
+        "Mutual information in nats (± standard deviation over seeds)",
+        ("trained on", "depth", *analysis.estimators),
+        rows,
+        tuple(range(2, 2 + len(analysis.estimators))),
+        folded=True,
+    )
+    lead = Text(
+        f"How much the features of a protected picture tell about those of its original, layer by layer in "
+        f"{analysis.victim}. Noise keeps most of it; a protection that works takes it away in the deep layers."
+    )
+    chart = Chart(f"By depth, estimator {estimator}", alt, table, charts.depths(analysis, estimator, alt))
+    return Section(
+        "information", "Why it works: mutual information by depth", [lead, chart, *_list(list(analysis.notes))]
+    )
+
+
+def limits() -> Section:
+    """Limits, in plain words."""
+    return Section("limits", "What this does not do", [Items(LIMITS)])
+
+
+def repeat(evidence: Evidence, outcomes: Sequence[Outcome], public: bool) -> Section:
+    """Commands, versions and digests."""
+    record = evidence.record
+    machine = record.machine
+    pairs = [("miue", record.miue), ("torch", machine.get("torch", "")), ("python", machine.get("python", ""))]
+    pairs += [("system", machine.get("system", "")), ("device", machine.get("device", ""))]
+    pairs += [(f"seconds, {name}", f"{seconds:.0f}") for name, seconds in record.seconds.items()]
+    if public:
+        text = Text(
+            "Settings, seeds, names and places are left out of this page, because they help to undo the protection.",
+            True,
+        )
+        return Section("repeat", "How it was made", [Facts([pair for pair in pairs if pair[1]]), text])
+    pairs += [("digest of the originals", record.source.digest), ("digest of set and settings", record.fingerprint)]
+    pairs += [
+        (f"digest of what victims saw, {role}", value)
+        for role, value in (outcomes[-1].data if outcomes else {}).items()
+    ]
+    commands = [_protect(evidence), *(_evaluate(evidence, outcome) for outcome in outcomes)]
+    text = Text("Where pictures for testing were given (--test), give them again; no record says where they lie.", True)
+    code, facts = Code(list(dict.fromkeys(commands))), Facts([pair for pair in pairs if pair[1]])
+    return Section("repeat", "How to repeat it", [code, *([text] if outcomes else []), facts])
+
+
+def _protect(evidence: Evidence) -> str:
+    settings, rules = evidence.record.settings, evidence.record.source.rules
+    words = ["miue", "protect", evidence.record.source.location, evidence.name, "--attack", settings.attack]
+    words += [
+        "--budget",
+        settings.budget.removeprefix("linf:"),
+        "--canvas",
+        str(settings.canvas),
+        "--seed",
+        str(settings.seed),
+    ]
+    words += ["--split", settings.split] if settings.split else []
+    words += ["--format", settings.format] if settings.format != "png" else []
+    words += ["--frames", str(rules["frames"])] if rules.get("frames", "refuse") != "refuse" else []
+    words += ["--drop-columns", ",".join(rules["drop_columns"])] if rules.get("drop_columns") else []
+    return shlex.join(words)
+
+
+def _evaluate(evidence: Evidence, outcome: Outcome) -> str:
+    seeds = sorted({run.seed for run in outcome.runs})
+    words = ["miue", "evaluate", evidence.name, "--clean", evidence.record.source.location]
+    plain = [text for victim, text in _recipes(outcome).items() if not _defense(outcome, victim)]
+    words += [word for text in plain[:1] for word in ("--recipe", text)]
+    words += [
+        word
+        for text in dict.fromkeys(filter(None, (_defense(outcome, v) for v in outcome.recipe)))
+        for word in ("--defense", text)
+    ]
+    words += ["--seeds", str(len(seeds)), "--threshold", f"{outcome.threshold:g}"]
+    words += ["--seed", str(seeds[0])] if seeds[0] else []
+    words += ["--channel", outcome.channel] if outcome.channel else []
+    return shlex.join(words)
+
+
+def _defense(outcome: Outcome, victim: str) -> str:
+    return next((run.defense for run in outcome.runs if run.victim == victim), "")
+
+
+def _recipes(outcome: Outcome) -> dict[str, str]:
+    """Spellings of the recipes by victim, as far as a recipe of the package is near them."""
+    return {victim: _spelling(described) for victim, described in outcome.recipe.items()}
+
+
+def _spelling(described: dict[str, Any]) -> str:
+    near = [name for name, recipe in RECIPES.items() if recipe.source == described.get("source")]
+    if not near:
+        return "papers"
+    name, recipe = near[0], RECIPES[near[0]]
+    plain = [field.name for field in fields(recipe) if isinstance(getattr(recipe, field.name), str | int | float)]
+    given = [key for key in plain if key != "source" and str(described.get(key)) != str(getattr(recipe, key))]
+    return f"{name}:" + ",".join(f"{key}={described[key]}" for key in given if key in described) if given else name
+
+
+def _list(notes: Sequence[str]) -> list[Block]:
+    return [Items(notes)] if notes else []
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{fmean(values):.1%}" + (f" ± {stdev(values):.1%}" if len(values) > 1 else "")
+
+
+def _plain(values: Sequence[float]) -> str:
+    return f"{fmean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
+
+
+def _share(share: float | None) -> str:
+    return "not known" if share is None else f"{share:.0%}"
+
+
+def _interval(line: Kept) -> str:
+    return f"{line.interval[0]:.0%} to {line.interval[1]:.0%}" if line.interval else "one seed"

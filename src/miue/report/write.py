@@ -1,0 +1,271 @@
+"""The report of an output as one file of HTML or Markdown: made from records, the same bytes for the same records."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+import jinja2
+from markupsafe import Markup, escape
+
+from miue import attacks, data, publish
+from miue.core.errors import UserError
+from miue.core.files import write_atomically
+from miue.core.run import Run
+from miue.core.spelling import spell
+from miue.core.types import Budget, Perturbation
+from miue.data.picture import Rules
+from miue.grid.bench import standing
+from miue.grid.leaderboard import Board
+from miue.grid.plan import Grid
+from miue.publish.manifest import Line
+from miue.report import charts, judged, sections
+from miue.report.content import Block, Chart, Facts, Page, Picture, Pictures, Section, Table
+from miue.report.evidence import Evidence, day
+
+Form = Literal["html", "md"]
+MARK = "miue report"  # stands in every report: only such files are replaced
+EXAMPLES, SMALL = 3, 96  # pictures on the first screen; longest side that is shown as squares
+WITHOUT = (
+    "Protected pictures only. Originals beside them would be clean copies, which undo the protection wherever the page "
+    "goes; with the option --clean the report shows them, for the owner's eyes."
+)
+WITH = "This page shows clean originals: keep it as private as the originals themselves."
+
+
+def write_report(
+    out: str | Path,
+    to: str | Path | None = None,
+    *,
+    format: Form = "html",
+    public: bool = False,
+    clean: str | Path | None = None,
+    split: str | None = None,
+    grid: str | Path | None = None,
+) -> Path:
+    """Write what is known of a protected set for people, as one file, and return its path.
+
+    out: a folder that `protect` wrote. to: the file; None: in the private folder, or beside `out` if `public`. format:
+    "html" (no network and no script) or "md". public: without all that helps to undo the protection: pictures, names,
+    manifest, seeds, settings, the structure of the noise. clean: the originals, of which a few are then shown before
+    and after. split: their part, if they have several. grid: the plan of a grid whose cells are shown, too. Raises
+    UserError if the output is not finished, if a record is damaged, or if `to` is a file of something else.
+    """
+    out = Path(out)
+    if format not in ("html", "md"):
+        raise UserError(f"format {format!r} is unknown; allowed: html, md")
+    if public and clean is not None:
+        raise UserError("--public and --clean: a public report shows no originals; leave one of them out")
+    evidence, path = Evidence.of(out), _target(out, to, format, public)
+    plan = Grid.from_file(Path(grid)) if grid is not None else None
+    board = standing(plan, Run()) if plan else None
+    originals = None
+    if clean is not None:
+        rules = evidence.record.source.rules
+        kept = Rules(rules["max_pixels"], rules["frames"])
+        originals = publish.Originals.of(clean, split or evidence.record.settings.split, kept)
+    page = _page(evidence, public, originals, board)
+    write_atomically(path, _rendered(page, format).encode())
+    return path
+
+
+def _target(out: Path, to: str | Path | None, form: Form, public: bool) -> Path:
+    private = data.private_of(out)
+    path = (
+        Path(to)
+        if to is not None
+        else (out.with_name(f"{out.resolve().name}.report") if public else private / "report")
+    )
+    path = path if to is not None else path.with_name(f"{path.name}.{form}")
+    if path.resolve().is_relative_to(out.resolve()):
+        raise UserError(f"{path}: lies in {out}, the published pictures; write the report elsewhere")
+    if path.is_dir() or (path.exists() and MARK.encode() not in path.read_bytes()[:2000]):
+        raise UserError(f"{path}: exists and is no report of miue; give --to another file")
+    return path
+
+
+def _page(evidence: Evidence, public: bool, originals: publish.Originals | None, board: Board | None) -> Page:
+    outcomes, record = [each.outcome for each in evidence.outcomes], evidence.record
+    lines = judged.kept(evidence.outcomes)
+    verdict = judged.judge(lines, evidence.outcomes)
+    after: list[Section | None] = [
+        sections.accuracy(outcomes) if outcomes else None,
+        sections.defenses(lines, board) if lines else None,
+        sections.quality_in_short(evidence)
+        if public
+        else sections.quality(evidence.protected, _worst(evidence, originals)),
+    ]
+    if not public:
+        if evidence.perturbation and evidence.protected:
+            after.append(sections.structure(Perturbation.load(evidence.perturbation), evidence))
+        after += [sections.information(evidence.analysis)]
+    after += [sections.detected(evidence), sections.inputs(evidence, public), sections.limits()]
+    after.append(sections.repeat(evidence, outcomes, public))
+    examples = None if public else _examples(evidence, originals)
+    classes = f"{len(record.source.classes)} classes"
+    page = Page(
+        title="Protection report" if public else f"Protection report: {evidence.name}",
+        subtitle=f"{len(evidence.protected):,} pictures in {classes}, protected with miue",
+        verdict=verdict.word,
+        tone=verdict.tone,
+        sentence=verdict.sentence,
+        remarks=_remarks(evidence, lines),
+        figures=_figures(verdict.main),
+        chart=_controls(verdict.main),
+        untested=judged.untested(lines, evidence.outcomes),
+        examples=examples,
+        examples_note="" if public else WITH if originals else WITHOUT,
+        published=_published(evidence, public),
+        sections=[section for section in after if section],
+        public=public,
+    )
+    return _masked(page) if public else page
+
+
+def _remarks(evidence: Evidence, lines: Sequence[judged.Kept]) -> list[str]:
+    remarks = list(evidence.left_out)
+    unsure = [line for line in lines if line.verdict == "inconclusive"]
+    remarks += [f"Not shown either way, {line.way}: {line.reason}." for line in unsure]
+    if not evidence.outcomes:
+        remarks.append(f"To test them: miue evaluate {evidence.name} --clean ORIGINALS")
+    if not charts.ready():
+        remarks.append(
+            'This report has tables instead of charts: matplotlib is missing; pip install "miue[figures]" adds it.'
+        )
+    return remarks
+
+
+def _figures(main: judged.Kept | None) -> list[tuple[str, str]]:
+    if main is None:
+        return []
+    means = [(f"{fmean(values):.1%}", text) for values, text in (
+        (main.protected, "trained on the protected pictures"), (main.clean, "trained on the originals"),
+        (main.noise, "trained on plain noise of the same size"))]  # fmt: skip
+    return [*means, (f"{main.chance:.1%}", "guessing")]
+
+
+def _controls(main: judged.Kept | None) -> Chart | None:
+    if main is None:
+        return None
+    figures = _figures(main)
+    alt = "New pictures named correctly: " + "; ".join(f"{text} {value}" for value, text in figures) + "."
+    table = Table(
+        "New, clean pictures named correctly", ("a network", "share"), [[text, value] for value, text in figures], (1,)
+    )
+    title = "New pictures named correctly, beside the controls"
+    return Chart(title, alt, table, charts.controls(main, alt))
+
+
+def _published(evidence: Evidence, public: bool) -> Facts:
+    record, written = evidence.record, evidence.record.written
+    assert written is not None  # of a finished protection
+    method = _method(record.settings.attack, public)
+    pairs = [
+        ("pictures", f"{written.counts.get('protected', 0):,} in {len(record.source.classes)} classes"),
+        ("finished", day(record.finished) if record.finished else "not recorded"),
+        ("method", method),
+        ("change", f"{_budget(record.settings.limit)}; largest in the files: {written.worst}"),
+        ("files", f"{record.settings.format.upper()}, {written.bytes_out / 1e6:.1f} MB"),
+        ("evaluated", ", ".join(each.day for each in evidence.outcomes) or "never"),
+    ]
+    return Facts(pairs if public else [*pairs, ("seed", str(record.settings.seed))])
+
+
+def _method(spelling: str, public: bool) -> str:
+    """A method for people: by its preset where it has one, without fields in a public report."""
+    if public:
+        return "a method of the owner's" if ".py:" in spelling else spelling.partition(":")[0]
+    name, of = spelling.partition(":")[0], attacks.KNOWN.get(spelling.partition(":")[0])
+    presets = (f"{name}:{preset}" for preset in getattr(of, "presets", ()))
+    return next((preset for preset in presets if spell(attacks.attack(preset)) == spelling), spelling)
+
+
+def _budget(budget: Budget) -> str:
+    unit = {"linf": "of 255 grey levels a value", "l2": "in L2", "l0": "pixels", "none": ""}[budget.norm]
+    return f"at most {budget.eps:g} {unit}" if budget.norm != "none" else "no bound"
+
+
+# --- pictures ---
+
+
+def _examples(evidence: Evidence, originals: publish.Originals | None) -> Pictures | None:
+    lines = evidence.protected
+    count = min(EXAMPLES, len(lines))
+    return _pictures(evidence, [lines[(2 * i + 1) * len(lines) // (2 * count)] for i in range(count)], originals)
+
+
+def _worst(evidence: Evidence, originals: publish.Originals | None) -> list[Block]:
+    rated = sorted(
+        (line for line in evidence.protected if line.ssim is not None), key=lambda line: (line.ssim or 0.0, line.out)
+    )
+    pictures = _pictures(evidence, rated[:5], originals)
+    return [pictures] if pictures else []
+
+
+def _pictures(evidence: Evidence, lines: Sequence[Line], originals: publish.Originals | None) -> Pictures | None:
+    pictures = []
+    for each in publish.shown(evidence.out, lines, originals):
+        line, parts = each.line, [("protected", each.after)]
+        if each.before is not None and each.change is not None:
+            parts = [("original", each.before), *parts, ("difference, ten times", each.change)]
+        small = max(line.width, line.height) <= SMALL
+        pictures += [
+            Picture(
+                address="data:image/png;base64," + base64.b64encode(content).decode(),
+                alt=f"{line.out}, class {line.class_name}: {text}",
+                caption=text if originals and text != "protected" else line.class_name,
+                small=small,
+            )
+            for text, content in parts
+        ]
+    columns = 3 if originals else min(len(pictures), 5)
+    return Pictures(pictures, columns) if pictures else None
+
+
+# --- a page for everybody ---
+
+
+def _masked(page: Page) -> Page:
+    """The page with paths of files of the owner's, as of a network in a file, taken out of every text."""
+    return _replaced(page, re.compile(r"[^\s,;()+:=]*\.py:(?=\w)"))
+
+
+def _replaced(value: Any, pattern: re.Pattern[str]) -> Any:
+    if isinstance(value, str):
+        return pattern.sub("", value)
+    if isinstance(value, list | tuple):
+        return type(value)(_replaced(each, pattern) for each in value)
+    if hasattr(value, "__dataclass_fields__"):
+        return type(value)(**{name: _replaced(getattr(value, name), pattern) for name in value.__dataclass_fields__})
+    return value
+
+
+# --- form ---
+
+
+def _rendered(page: Page, form: Form) -> str:
+    html = form == "html"
+    settings: dict[str, Any] = {"autoescape": True} if html else {"autoescape": False, "finalize": _plain_text}
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("miue.report"), undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True, **settings,
+    )  # fmt: skip
+    environment.filters["soft"] = _breakable
+    text = environment.get_template(f"report.{form}").render(page=page, mark=MARK, raw=Markup)
+    return text if html else re.sub(r"\n{3,}", "\n\n", text)
+
+
+def _breakable(text: str) -> Markup:
+    """The text with places after commas and slashes at which a line may end."""
+    return Markup(re.sub(r"([,/])(?=\S)", r"\1<wbr>", str(escape(text))))
+
+
+def _plain_text(value: Any) -> Any:
+    """A text that means nothing to Markdown, on one line; what is marked as safe stays."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return re.sub(r"([\\`*_{}\[\]<>#|~!&$])", r"\\\1", " ".join(value.split()))
