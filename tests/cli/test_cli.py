@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -885,3 +886,36 @@ def test_a_demo_leaves_somebody_elses_preview_alone(miue: Miue, folder: Path):
 )
 def test_seeds_below_zero(miue: Miue, folder: Path, command: tuple):
     refused(miue(*command, *(["--quiet"] if command[0] == "demo" else [])), "-1", "at least 0")
+
+
+# --- what somebody holds ---
+
+
+def test_report_prints_where_it_is(miue: Miue, protected: Path, tmp_path: Path):
+    ended = miue("report", protected / "out", "--to", tmp_path / "page.html")
+    assert ended.code == 0 and ended.out.strip() == str(tmp_path / "page.html") and (tmp_path / "page.html").is_file()
+    refused = miue("report", protected / "out", "--format", "pdf")
+    assert refused.code == 2 and "allowed: html, md" in refused.err
+    assert miue("report", protected / "in").code == 2
+
+
+def test_a_damaged_record_is_one_message(miue: Miue, protected: Path, tmp_path: Path):
+    for name in ("out", "out.private"):
+        shutil.copytree(protected / name, tmp_path / name)
+    (tmp_path / "out.private" / "run.json").write_text("{")
+    ended = miue("report", tmp_path / "out")
+    assert ended.code == 2 and "run.json" in ended.err and "Traceback" not in ended.err
+
+
+def test_verify_tells_what_came_back_and_which_copies_are_clean(miue: Miue, protected: Path, tmp_path: Path):
+    shutil.copytree(protected / "out", tmp_path / "back")
+    same = miue("verify", tmp_path / "back", "--as-published", protected / "out")
+    assert same.code == 0 and "identical" in same.out and "1.00" in same.out
+    clean = miue("verify", protected / "in", "--as-published", protected / "out")
+    assert clean.code == 3 and "pixel by pixel" in clean.out
+    twins = miue("verify", protected / "out", "--clean-twins", protected / "in")
+    assert twins.code == 3 and "12 of them without its noise" in twins.out
+    none = miue("verify", protected / "out", "--clean-twins", tmp_path / "back", "--json")
+    assert none.code == 0 and len(json.loads(none.out)["files"]) == 12
+    both = miue("verify", "x", "--as-published", protected / "out", "--clean-twins", "y")
+    assert both.code == 2 and "one look at a time" in both.err

@@ -285,7 +285,7 @@ def test_who_stops_early_chooses_by_clean_pictures_that_are_not_tested(run: Run,
     chosen_by, rest = victim.parted_rows(test, run)
     assert len(chosen_by) == len(rest) == 30
 
-    def right(net: Any, pictures: Any, run: Run) -> Tensor:
+    def right(net: Any, pictures: Any, run: Run, crops: bool) -> Tensor:
         epochs.append(len(epochs) + 1)
         hits = torch.zeros(60, dtype=torch.bool)
         hits[chosen_by if len(epochs) == 1 else rest] = True
@@ -457,7 +457,7 @@ def test_a_defense_never_touches_the_test_pictures(run: Run, monkeypatch: pytest
     data, test, asked = easy(), easy(seed=1), []
     real = victim.correct, victim.accuracy
 
-    def spied(which: int, net: Any, batches: Batches, run: Run) -> Any:
+    def spied(which: int, net: Any, batches: Batches, run: Run, crops: bool) -> Any:
         asked.append(batches.take(batches.rows))
         return real[which](net, batches, run)
 

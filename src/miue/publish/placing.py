@@ -10,6 +10,7 @@ from jaxtyping import Float, Shaped, UInt8
 from PIL import Image
 
 ALIKE = 0.9  # correlation of brightness from which two pictures are the same
+NAMED = 0.6  # the same for the whole picture where the name agrees: flat ones lose most of it in a codec
 SURE = 0.97  # from which the whole picture counts as the place, and no part is looked for
 SCALES = 9  # tried for a part that was scaled
 COARSE = 96  # longest side at which parts are searched
@@ -41,11 +42,14 @@ class Place:
         return np.stack([np.asarray(part.resize(self.size, self.filter, box=self.box)) for part in parts], -1)
 
 
-def placed(published: UInt8[np.ndarray, "h w c"], back: UInt8[np.ndarray, "h2 w2 c2"]) -> Place | None:
+def placed(
+    published: UInt8[np.ndarray, "h w c"], back: UInt8[np.ndarray, "h2 w2 c2"], named: bool = False
+) -> Place | None:
     """Where `back` lies in `published`; None if they are different pictures.
 
     The whole is tried where the sides have the same ratio, and then a part, at several scales from the smallest at
-    which it fits to 1, by normalised cross-correlation. Turned and mirrored pictures are not recognised.
+    which it fits to 1, by normalised cross-correlation. Turned and mirrored pictures are not recognised. named: whether
+    the names of both agree.
     """
     height, width = published.shape[:2]
     size, mine, theirs = (back.shape[1], back.shape[0]), light(published), light(back)
@@ -54,7 +58,9 @@ def placed(published: UInt8[np.ndarray, "h w c"], back: UInt8[np.ndarray, "h2 w2
     if not places or _alike(whole, mine, theirs) < SURE:
         places += [part] if (part := _part(mine, theirs)) else []
     best = max(places, key=lambda place: _alike(place, mine, theirs), default=None)
-    return _sharpest(best, mine, theirs) if best and _alike(best, mine, theirs) >= ALIKE else None
+    if best is None or _alike(best, mine, theirs) < (NAMED if named and best.whole else ALIKE):
+        return None
+    return _sharpest(best, mine, theirs)
 
 
 def light(pixels: UInt8[np.ndarray, "h w c"]) -> Float[np.ndarray, "h w"]:

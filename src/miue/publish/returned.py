@@ -145,7 +145,7 @@ class Look:
     def _match(self, path: str, picture: Picture) -> tuple[int, Place, Literal["name", "picture"]] | None:
         row = self.known.named(path) if self.by_name else None
         published = None if row is None else self.known.picture(row)
-        if row is not None and published is not None and (place := placed(published.pixels, picture.pixels)):
+        if row is not None and published is not None and (place := placed(published.pixels, picture.pixels, True)):
             return row, place, "name"
         shown = self.known.shown(picture)
         return None if shown is None else (*shown, "picture")

@@ -140,7 +140,7 @@ def epochs(name: str, outcome: Outcome, victim: str, alt: str) -> str:
         ends.append(("guessing", 100 * outcome.chance, SOFT))
         for (text, _, colour), at in zip(ends, _apart([value for _, value, _ in ends], 8.5), strict=True):
             _write(panel, last * 1.03, at, text, colour, "left")
-        panel.set(xlim=(1, last * 1.0), ylim=(0, 100), yticks=[0, 25, 50, 75, 100], xlabel="epoch of the training")
+        panel.set(xlim=(1, max(last, 2)), ylim=(0, 100), yticks=[0, 25, 50, 75, 100], xlabel="epoch of the training")
         panel.xaxis.get_major_locator().set_params(integer=True)
         panel.set_title("new pictures named correctly, %", fontsize=11, color=SOFT, loc="left")
         panel.grid(axis="y")
