@@ -92,7 +92,7 @@ def test_the_trainer_finds_what_undoes_the_protection_and_is_tested_on_other_pic
 
 
 def test_among_equals_the_first_is_chosen(run: Run, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(training, "correct", lambda net, tests, run: torch.arange(len(tests.rows)) % 2 == 0)
+    monkeypatch.setattr(training, "correct", lambda net, tests, run, crops: torch.arange(len(tests.rows)) % 2 == 0)
     adaptive = Adaptive(recipe=replace(FAST, epochs=1), tried=("gray", "none"))
     assert train("clean", easy(), easy(seed=1), adaptive, run, None).chosen == "gray"
 

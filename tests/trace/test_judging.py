@@ -49,8 +49,8 @@ def test_a_suspect_that_knows_the_key_is_found_by_every_test():
     both = judge(suspect, SECRET, pictures(), test="two stages")
     assert both.p == min(1, 2 * min(both.further["blind"], both.further["direct"])) and both.evidence
     questions = Questions.of(SECRET.parameters, pictures())
-    assert gradient_test(lambda x: suspect(x * 255), SECRET.opened, questions, run).p < 1e-6
-    assert direct_test(suspect, SECRET.opened, questions, run, labels_only=True).p < 1e-3
+    assert gradient_test(lambda x: suspect(x * 255), SECRET.opened, questions.base, run).p < 1e-6
+    assert direct_test(suspect, SECRET.opened, questions.base, run, labels_only=True).p < 1e-3
 
 
 def test_the_same_suspect_is_not_found_with_another_key():
@@ -58,7 +58,7 @@ def test_the_same_suspect_is_not_found_with_another_key():
     verdict = judge(suspect, SECRET, pictures())
     assert not verdict.evidence and verdict.p > 0.01 and "does not show" in verdict.reason
     questions = Questions.of(SECRET.parameters, pictures())
-    assert gradient_test(lambda x: suspect(x * 255), SECRET.opened, questions).p > 0.01
+    assert gradient_test(lambda x: suspect(x * 255), SECRET.opened, questions.base).p > 0.01
     assert not judge(suspect, SECRET, pictures(), test="sequential").evidence
 
 

@@ -46,14 +46,8 @@ def perturbation(job: Job) -> Perturbation:
 def change(job: Job) -> int:
     source, out = data.scan(job.source), data.scan_output(job.out)
     pairs = zip(source.usable, out.usable, strict=True)
-    return max(
-        int(
-            np.abs(
-                np.asarray(Image.open(Path(job.source) / a.path), int) - np.asarray(Image.open(job.out / b.path), int)
-            ).max()
-        )
-        for a, b in pairs
-    )
+    arrays = ((np.asarray(Image.open(Path(job.source) / a.path), int), Image.open(job.out / b.path)) for a, b in pairs)
+    return max(int(np.abs(clean - np.asarray(published, int)).max()) for clean, published in arrays)
 
 
 @pytest.mark.parametrize("method", ["noise", TINY, "noise:cells=4", TINY + ",cells=8", "patterns:colour"])

@@ -16,9 +16,10 @@ from typing import Annotated
 import typer
 
 import miue
-from miue.cli import examples, holding, listing, owning, streams
+from miue.cli import examples, holding, listing, owning, streams, tracing
 from miue.cli.options import (
     Attack,
+    Beacon,
     Canvas,
     Channel,
     Config,
@@ -31,6 +32,7 @@ from miue.cli.options import (
     DryRun,
     Estimators,
     Figures,
+    FindTrace,
     Json,
     KeepVictims,
     Originals,
@@ -52,6 +54,11 @@ from miue.cli.options import (
     Test,
     TestSplit,
     Threshold,
+    Trace,
+    TraceKeys,
+    TraceOnly,
+    TraceStrength,
+    TraceUnmeasured,
     Victims,
     Workers,
 )  # fmt: skip
@@ -111,6 +118,12 @@ def protect(
     rights_contact: RightsContact = "",
     rights_path: RightsPath = "/",
     rights_no_search: RightsNoSearch = False,
+    trace: Trace = False,
+    trace_only: TraceOnly = False,
+    trace_strength: TraceStrength = 4,
+    trace_keys: TraceKeys = 1,
+    trace_unmeasured: TraceUnmeasured = False,
+    beacon: Beacon = None,
     download: Download = False,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
@@ -153,11 +166,15 @@ def protect(
             value=rights, creator=creator, copyright=copyright, url=rights_url, text=rights_text,
             contact=rights_contact, path=rights_path, no_search=rights_no_search,
         ),
+        trace=tracing.settings(trace, trace_only, trace_strength, trace_keys, beacon, trace_unmeasured),
     )  # fmt: skip
     place = started()
     if dry_run:
         if place is None or place.rank == 0:
             show.plan(planned(job.shared_by(place.world if place else 1), run), json)
+        return
+    if beacon == tracing.LATER:
+        tracing.committed(job)
         return
     record = jobs.carry_out(job, run)
     if place is None or place.rank == 0:
@@ -178,6 +195,7 @@ def evaluate(
     defense: Defenses = None,
     channel: Channel = None,
     keep_victims: KeepVictims = None,
+    trace: FindTrace = False,
     split: Split = None,
     test_split: TestSplit = None,
     canvas: SameCanvas = None,
@@ -191,8 +209,8 @@ def evaluate(
     """Prove what a protection is worth: train victims on clean, noisy and protected pictures, test on clean ones.
 
     What is evaluated is read back from OUT. By default trainers train plainly, turn all pictures grey, or save them as
-    JPEG of quality 75; each may also stop at the best epoch. Exit code 3 where one of them breaks the protection, or
-    nothing can be said.
+    JPEG of quality 75; each may also stop at the best epoch. Exit code 3 where one of them breaks the protection,
+    nothing can be said, or the trace is not found.
     """
     from miue.cli import show
     from miue.core.run import Run
@@ -211,10 +229,11 @@ def evaluate(
         test_split=test_split,
         canvas=canvas,
         keep_victims=keep_victims,
+        trace=trace,
         run=Run(seed, device, quiet=quiet, workers=workers),
     )
     show.outcome(outcome, json)
-    raise typer.Exit(0 if outcome.verdict == "protected" else FAILED_CHECKS)
+    raise typer.Exit(0 if outcome.verdict == "protected" and outcome.traced is not False else FAILED_CHECKS)
 
 
 @app.command()
@@ -346,6 +365,7 @@ def grid_command(
 
 
 app.add_typer(owning.rights, name="rights")
+app.add_typer(tracing.app, name="trace")
 for verb in (*owning.VERBS, *holding.VERBS, *examples.VERBS, *listing.VERBS):
     app.command()(verb)
 
@@ -371,7 +391,7 @@ def main() -> None:
         sys.exit(USAGE)
     except UserError as error:
         print(readable(f"miue: {error}"), file=sys.stderr)
-        sys.exit(USAGE)
+        sys.exit(error.code)
     except SystemExit as end:
         if end.code == INTERRUPTED:
             print("miue: stopped; the same command goes on where it was", file=sys.stderr)

@@ -90,6 +90,31 @@ Victims = Annotated[
         help="Network to train, may be repeated: one of `miue networks`, one of timm's, or `your_file.py:Net`."
     ),
 ]
+Trace = Annotated[
+    bool, typer.Option("--trace", help="Put a secret mark in, by which `miue trace` finds out who trained on the set.")
+]
+FindTrace = Annotated[
+    bool, typer.Option("--trace", help="Test whether the trace of OUT is found in the protected victims.")
+]
+TraceOnly = Annotated[bool, typer.Option("--trace-only", help="The mark without an attack: the set trains normally.")]
+TraceStrength = Annotated[
+    int, typer.Option(min=1, help="Grey levels of the budget that the mark takes; the attack has the rest.")
+]
+TraceKeys = Annotated[
+    int,
+    typer.Option(min=1, max=2, help="Marks a class: 1, or 2 for the test by pictures (docs/trace.md)."),
+]
+Beacon = Annotated[
+    str | None,
+    typer.Option(
+        help="A public random number (hexadecimal) that became known after the commitment was published; `later` only "
+        "draws the secret and prints the commitment."
+    ),
+]
+TraceUnmeasured = Annotated[
+    bool,
+    typer.Option("--trace-unmeasured", help="Allow methods beside whose noise nobody measured a trace."),
+]
 Threshold = Annotated[float, typer.Option(help="Largest share of the clean gain over chance that may be left.")]
 KeepVictims = Annotated[
     bool | None,

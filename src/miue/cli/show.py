@@ -26,6 +26,7 @@ from miue.grid.records import CellState
 from miue.workflows import protect as jobs
 from miue.workflows.forecast import Planned, PlannedAddition
 from miue.workflows.record import RunRecord
+from miue.workflows.trace import Checked, Judgement
 
 console = Console()
 HOLDS = Evaluation.threshold  # largest share of what clean pictures teach that counts as protected
@@ -86,11 +87,30 @@ def written(job: jobs.Job, record: RunRecord, json: bool, quiet: bool = False) -
     for line in telling.about_rights(job.out, record.settings.rights, record.source.kind):
         print(line)
     print(f"Keep {private} private: with it anybody can undo the protection. Keep the originals safe.")
-    print("This raises the cost of training on your pictures; it does not prevent it (docs/limits.md: what breaks it).")
-    for line in _measured(job.method, record.settings.limit):
+    if not (record.settings.trace and record.settings.trace.alone):
+        print("This raises the cost of training on them; it does not prevent it (docs/limits.md: what breaks it).")
+    for line in _measured(record.settings.attack, record.settings.limit) if not record.settings.trace else ():
+        print(line)
+    for line in _traced(record):
         print(line)
     split = f" --split {quote(job.split)}" if job.split else ""
     print(f"Next: miue evaluate {quote(out)} --clean {quote(source)}{split}")
+
+
+def _traced(record: RunRecord) -> Iterator[str]:
+    """Lines on the trace: its cost, and what to do before publishing."""
+    if not (mark := record.settings.trace):
+        return
+    share = mark.strength / record.settings.limit.eps
+    if not mark.alone:
+        yield f"{share:.0%} of the budget carries the mark; the protection is a little weaker for it."
+        if figures := catalogue.traced(record.settings.attack):
+            yield (
+                f"Measured on {figures['set']}: a victim has {figures['accuracy']:.1%} with the mark and "
+                f"{figures['without']:.1%} without; its trace p = {figures['p']:.1g} by 1,000 labels."
+            )
+    yield f"commitment: {record.commitment}"
+    yield "Before you publish: leave it where its date can be proved (docs/trace.md). Next: miue trace questions."
 
 
 def _measured(attack: str, budget: Budget) -> Iterator[str]:
@@ -134,6 +154,7 @@ def outcome(outcome: Outcome, json: bool) -> None:
         print(f"  {reason}")
     for note in outcome.notes:
         print(f"note: {note}")
+    _traces(outcome)
     tried = "+".join(r.defense for r in outcome.runs if r.defense)
     usual = "compress, turn pictures grey, train adversarially, purify"
     more = {"weights:": "start from a trained network", "tune:": "have clean copies"}
@@ -159,6 +180,18 @@ def _verdict(outcome: Outcome) -> str:
     parts = [f"{verdict} against {', '.join(names)}" for verdict in order if (names := outcome.against(verdict))]
     text = "; ".join([parts[0].replace(outcome.verdict, outcome.verdict.upper(), 1), *parts[1:]])
     return f"{text}, also stopped early." if outcome.verdict == "protected" else f"{text}."
+
+
+def _traces(outcome: Outcome) -> None:
+    """Print the test of ownership on the victims."""
+    if not outcome.traces:
+        return
+    for victim in dict.fromkeys(t.victim for t in outcome.traces):
+        for role in ("protected", "clean", "noise"):
+            values = ", ".join(f"{t.p:.2g}" for t in outcome.traces if (t.role, t.victim) == (role, victim))
+            print(f"trace, {victim}, trained on {role} pictures: p = {values} (1,000 labels, one a seed)")
+    found = "FOUND in every protected victim" if outcome.traced else "NOT found in every protected victim"
+    print(f"Trace: {found} at 1e-3. p-values of clean and noisy victims are controls and may be anything.")
 
 
 class Findings(Record):
@@ -400,3 +433,46 @@ def _statements(analysis: Analysis) -> None:
 
 def _nats(values: list[float]) -> str:
     return f"{fmean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
+
+
+def lines(*texts: str) -> None:
+    """Print lines as they are."""
+    for text in texts:
+        print(data.readable(text))
+
+
+def judgement(judgement: Judgement, json: bool) -> None:
+    """Print the verdict on a suspect, and what it does not say."""
+    if json:
+        print(judgement.model_dump_json(indent=1))
+        return
+    verdict, name = judgement.verdict, data.readable(judgement.suspect)
+    word = "EVIDENCE OF USE" if judgement.standing[judgement.suspect] else "NO EVIDENCE"
+    print(f"{name}: {word}. {verdict.reason}")
+    against = f", compared with {verdict.draws:,} keys that could have been drawn" if verdict.draws else ""
+    bound = " (closed bound)" if verdict.bound else ""
+    print(f"test: {verdict.test}, {verdict.asked.count} questions, {verdict.kind}, z = {verdict.z:.1f}{against}{bound}")
+    if verdict.used is not None:
+        print(f"{len(verdict.used)} keys were used; the others can stay secret")
+    for test, p in verdict.further.items():
+        print(f"further, decides nothing: {test}: p = {p:.2g}")
+    if len(judgement.standing) > 1:
+        found = [data.readable(each) for each, evidence in judgement.standing.items() if evidence]
+        print(f"of {len(judgement.standing)} suspects judged, evidence against: {', '.join(found) or 'nobody'} (Holm)")
+    print(f"commitment: {verdict.commitment}")
+    if judgement.standing[judgement.suspect]:
+        print("It says that the model depends on this secret, not how it came by it (docs/trace.md: what is proved).")
+    else:
+        print("It does not say that the set was not used (docs/limits.md: what erases a trace).")
+
+
+def checked(checked: Checked, json: bool) -> None:
+    """Print whether a judgement was repeated with the same result."""
+    if json:
+        print(checked.model_dump_json(indent=1))
+        return
+    same = "the same as disclosed" if checked.same else "NOT what was disclosed"
+    print(f"{data.readable(checked.suspect)}: p = {checked.verdict.p:.2g}, {same}")
+    print("The keys belong to the commitment" + (", which was published." if checked.published else "."))
+    if not checked.published:
+        print("Whether that commitment was published, and when, was not looked at: give --notice PROTECTED.md.")

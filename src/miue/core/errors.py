@@ -7,7 +7,9 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """A mistake that the user can correct. The command line prints its message and exits with code 2."""
+    """A mistake that the user can correct. The command line prints its message and exits with `code`."""
+
+    code = 2
 
 
 class ToldElsewhere(UserError):

@@ -74,10 +74,8 @@ class Evaluation:
         weights = not too_large if self.keep_victims is None else self.keep_victims
         size = measure(clean, protected)
         control = _matched(budget, size)
-        noisy = self.noise(clean, control, run.reseeded(0)).apply(clean)
-        sets: dict[Role, ImageSet] = {"clean": clean, "noise": noisy, "protected": protected}
+        sets = self.roles(clean, protected, budget, run, channel)
         if channel:
-            sets = {role: through(data, channel) for role, data in sets.items()}
             size = measure(sets["clean"], sets["protected"])
         jobs = {
             f"{recipe.victim}, {role}, seed {run.seed + seed}": Job(role, recipe, run.seed + seed, weights)
@@ -114,6 +112,15 @@ class Evaluation:
             ],
             machine=run.machine,
         )
+
+    def roles(
+        self, clean: ImageSet, protected: ImageSet, budget: Budget, run: Run, channel: str | None = None
+    ) -> dict[Role, ImageSet]:
+        """The training sets by role, as victims get them."""
+        control = _matched(budget, measure(clean, protected))
+        noisy = self.noise(clean, control, run.reseeded(0)).apply(clean)
+        sets: dict[Role, ImageSet] = {"clean": clean, "noise": noisy, "protected": protected}
+        return {role: through(data, channel) for role, data in sets.items()} if channel else sets
 
 
 def _matched(budget: Budget, size: Size | None) -> Budget:

@@ -64,6 +64,18 @@ class Judgement(Record):
     reason: str
 
 
+class TraceRun(Record):
+    """The test of ownership on one victim, by 1,000 labels. Clean and noisy victims are controls."""
+
+    role: Role
+    victim: str
+    seed: int
+    p: float
+    z: float
+    evidence: bool
+    """Whether p is at most 1e-3."""
+
+
 class Outcome(Record):
     """Result of an evaluation on one data set: victims, their controls, and a verdict by a threshold set in advance."""
 
@@ -90,6 +102,8 @@ class Outcome(Record):
     reason: str
     judgements: Sequence[Judgement] = ()
     notes: Sequence[str] = ()
+    traces: Sequence[TraceRun] = ()
+    """Empty if no trace was looked for."""
     machine: dict[str, str]
 
     def against(self, verdict: Verdict) -> list[str]:
@@ -110,6 +124,11 @@ class Outcome(Record):
     def kept(self, victim: str) -> float | None:
         """The larger kept share of a victim: to the last epoch, or stopped early."""
         return max((j.kept for j in self.judgements if j.victim == victim and j.kept is not None), default=None)
+
+    @property
+    def traced(self) -> bool | None:
+        """Whether the trace was found in every protected victim; None if it was not looked for."""
+        return all(t.evidence for t in self.traces if t.role == "protected") if self.traces else None
 
     def accuracies(
         self, role: Role, victim: str | None = None, which: Literal["last", "best", "early", "train"] = "last"

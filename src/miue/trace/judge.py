@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float64, Int
+from jaxtyping import Float64, Int, UInt8
 from torch import Tensor
 
 from miue.core.errors import UserError
@@ -122,13 +122,7 @@ def _verdict(
     used: Sequence[str] | None,
     start: float,
 ) -> Verdict:
-    evidence, level = result.p <= alpha / suspects, alpha / suspects
-    among = f" (1 of {suspects} suspects)" if suspects > 1 else ""
-    if evidence:
-        reason = f"p = {result.p:.2g}, at most {level:.2g}{among}: the model depends on this secret"
-    else:
-        reason = f"p = {result.p:.2g}, above {level:.2g}{among}; this does not show that the set was not used"
-    return Verdict(
+    verdict = Verdict(
         commitment=opened.commitment,
         test=test,
         asked=asked,
@@ -141,14 +135,25 @@ def _verdict(
         bound=result.bound,
         alpha=alpha,
         suspects=suspects,
-        evidence=evidence,
-        reason=reason,
+        evidence=False,
+        reason="",
         further=further,
         used=used,
         seconds=time.monotonic() - start,
         when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         miue=installed(),
     )
+    return decided(verdict, alpha / suspects)
+
+
+def decided(verdict: Verdict, level: float) -> Verdict:
+    """A copy with evidence and reason by its own p-value."""
+    among = f" (1 of {verdict.suspects} suspects)" if verdict.suspects > 1 else ""
+    if evidence := verdict.p <= level:
+        reason = f"p = {verdict.p:.2g}, at most {level:.2g}{among}: the model depends on this secret"
+    else:
+        reason = f"p = {verdict.p:.2g}, above {level:.2g}{among}; this does not show that the set was not used"
+    return verdict.model_copy(update={"evidence": evidence, "reason": reason})
 
 
 def _signs(answers: Answers, asked: Asked, opened: Opened, run: Run) -> tests.Test:
@@ -211,7 +216,7 @@ def judge(
         return weigh(answers, questions.asked, opened, test=test, alpha=alpha, suspects=suspects, run=run)
     blind = weigh(answers, questions.asked, opened, alpha=alpha, suspects=suspects, run=run)
     start = time.monotonic()
-    result = direct_test(suspect, opened, questions, run, labels_only=labels_only)
+    result = direct_test(suspect, opened, questions.base, run, labels_only=labels_only)
     p = tests.two_stages(blind.p, result.p)
     both = tests.Test(result.statistic, result.z, p, result.draws)
     further = {"blind": blind.p, "direct": result.p, **blind.further}
@@ -221,7 +226,7 @@ def judge(
 def direct_test(
     suspect: Suspect,
     opened: Opened,
-    questions: Questions,
+    base: UInt8[Tensor, "n c h w"],
     run: Run,
     *,
     pictures: int = DIRECT_PICTURES,
@@ -230,12 +235,12 @@ def direct_test(
 ) -> tests.Test:
     """Ask the keys themselves: `pictures` pictures with each key, `times` as strong as its mark, among decoys.
 
-    It shows the keys to the suspect. The assignment test judges. Raises UserError for too few classes.
+    It shows the keys to the suspect. The assignment test judges. base: pictures that were never published. Raises
+    UserError for too few classes.
     """
     parameters = opened.parameters
     strength = min(times * parameters.strength, 127)
-    base = questions.base[:pictures]
-    direct = Direct.of(opened.stacked(), base, strength, run.rng("trace", "decoys"))
+    direct = Direct.of(opened.stacked(), base[:pictures], strength, run.rng("trace", "decoys"))
     answers = ask(suspect, direct.batches(), parameters.classes)
     answers = hardened(answers) if labels_only and answers.kind != LABELS else answers
     table = direct.by_key(answers.columns(parameters.classes, range(len(parameters.classes))))
@@ -271,15 +276,16 @@ def picture_test(
 
 
 def gradient_test(
-    network: Any, opened: Opened, questions: Questions, run: Run | None = None, pictures: int = 300
+    network: Any, opened: Opened, base: UInt8[Tensor, "n c h w"], run: Run | None = None, pictures: int = 300
 ) -> tests.Test:
     """The sign test on gradients of a network's outputs by the cells, through `stretch`. Needs the weights.
 
-    network: a module from float pictures in [0, 1] to logits [b k], in the order of the classes.
+    network: a module from float pictures in [0, 1] to logits [b k], in the order of the classes. base: pictures that
+    were never published.
     """
     run, parameters = run or Run(), opened.parameters
     total = torch.zeros(len(parameters.classes), parameters.channels * parameters.cells**2, dtype=torch.float64)
-    base = questions.base[:pictures]
+    base = base[:pictures]
     for part in base.split(BATCH):
         total += _gradients(network, run.put(part).float() / 255, parameters.shape, len(parameters.classes))
     return tests.sign_test((total / len(base))[parameters.owners], opened.stacked(), run.rng("trace", "gradient"))

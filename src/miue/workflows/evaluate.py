@@ -14,6 +14,7 @@ from miue.evaluation.evaluation import Evaluation
 from miue.evaluation.records import Outcome
 from miue.victims.recipe import Recipe
 from miue.victims.recipes import recipe
+from miue.workflows import traced
 from miue.workflows.published import Inputs, cells_of, read_back, tested, write_dated
 
 
@@ -31,6 +32,7 @@ def evaluate(
     test_split: str | None = None,
     canvas: int | None = None,
     keep_victims: bool | None = None,
+    trace: bool = False,
     run: Run | None = None,
 ) -> Outcome:
     """Train victims on what was published, on clean and on noisy pictures, and test them on clean ones.
@@ -45,14 +47,16 @@ def evaluate(
     largest share of the clean victim's gain over chance that a protected victim may keep. channel: processing of all
     training pictures before a trainer gets them ("jpeg:quality=75", "resize:share=0.75"). test, test_split: clean test
     pictures; without them a part of the source is held out. canvas: side at which networks see the pictures.
-    keep_victims: whether trained networks are kept, for `analyze`; None: up to 100 MB in all. Raises UserError.
+    keep_victims: whether trained networks are kept, for `analyze`; None: up to 100 MB in all. trace: test whether the
+    trace of the set is found in the protected victims, beside clean and noisy ones. Raises UserError.
     """
     run = run or Run()
     texts = [recipes] if isinstance(recipes, str) else recipes
     plain = [recipe(each) if isinstance(each, str) else each for each in texts]
     named = [text for text in defenses if text != "none"]
     victims = [*plain, *(victim_of(each, text) for text in named for each in plain)]
-    evaluation = Evaluation(recipes=victims, seeds=seeds, threshold=threshold, keep_victims=keep_victims)
+    weights = True if trace and keep_victims is None else keep_victims
+    evaluation = Evaluation(recipes=victims, seeds=seeds, threshold=threshold, keep_victims=weights)
     if channel:
         data.check_channel(channel)
     inputs, out = Inputs.of(clean, test, split, test_split, canvas), Path(out)
@@ -62,12 +66,17 @@ def evaluate(
     if defenses is CHEAP and protected.shape[0] == 1:  # grey pictures stay as they are
         victims = [each for each in victims if each.defense != "gray"]
         evaluation = replace(evaluation, recipes=victims)
+    if trace:
+        traced.check(record, victims, tests)
     names = ", ".join(each.victim for each in victims)
     also = "; --defense none: plain training alone" if defenses is CHEAP else ""
     run.say(f"training {names} on clean, noisy and protected pictures, {seeds} seed(s) each{also}")
     evaluation = replace(evaluation, noise=replace(evaluation.noise, cells=cells_of(record, protected)))
     kept, method = replace(run, keep=private), record.settings.attack
     outcome = evaluation(sets.clean, tests, protected, sets.budgets[name], kept, method, channel)
+    if trace:
+        roles = evaluation.roles(sets.clean, protected, sets.budgets[name], kept, channel)
+        outcome = outcome.model_copy(update={"traces": traced.judged(out, roles, tests, victims, seeds, kept)})
     if channel and sets.resized:
         side = protected.shape[1]
         note = f"pictures went through {channel} at {side} x {side} pixels, not at the size that was published"
