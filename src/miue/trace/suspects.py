@@ -47,7 +47,7 @@ def network(path: Path, name: str, shape: tuple[int, int, int], classes: int, ru
             f"{name} for {classes} classes; give a file.py:Net that builds the network that was trained"
         )
     net.load_state_dict(weights)
-    return run.place(net).eval()
+    return net.to(run.device).eval()  # in float32: a suspect is asked as it is
 
 
 def _renamed(path: Path, name: str, weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -26,7 +26,8 @@ from miue.trace.tests import holm, two_stages
 from miue.workflows.marking import secret_file
 from miue.workflows.record import RunRecord
 
-PICTURES, TABLE, LIST = "pictures", "questions.csv", "questions.json"
+PARTS = ("part-1", "part-2")
+TABLE, LIST = "questions.csv", "questions.json"
 
 
 class Mismatch(UserError):
@@ -133,10 +134,10 @@ def questions(
     pictures = _base(out, base, size or record.settings.canvas, count, seed, split)
     made = Questions.of(place.secret.parameters, pictures, count, amplitude, seed)
     asked = made.asked.model_copy(update={"declared": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
-    names = tuple(f"{PICTURES}/{i:0{len(str(count - 1))}d}.png" for i in range(count))
-    whole = ImageSet(
-        torch.cat(list(made.batches())), torch.zeros(count, dtype=torch.long), (PICTURES,), "questions", names
-    )
+    width = len(str(count - 1))  # two folders, because a set of one class is refused when it is read
+    names = tuple(f"{PARTS[2 * i // count]}/{i:0{width}d}.png" for i in range(count))
+    labels, shown = torch.tensor([2 * i // count for i in range(count)]), torch.cat(list(made.batches()))
+    whole = ImageSet(shown, labels, PARTS, "questions", names)
     publish.export(whole, to)
     lines = ["question,file", *(f"{i},{name}" for i, name in enumerate(names))]
     write_atomically(to / TABLE, ("\n".join(lines) + "\n").encode())
