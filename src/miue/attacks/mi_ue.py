@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from miue.attacks.min_min import LASTING, MinMin
+from miue.attacks.min_min import MinMin
+from miue.attacks.presets import LASTING
 from miue.core.errors import UserError
 from miue.core.method import AttackFacts
 from miue.nets.base import Net

@@ -8,8 +8,7 @@ for methods that transform pictures in another way, or train the surrogate on an
 from __future__ import annotations
 
 from abc import abstractmethod
-from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, ClassVar, Literal
@@ -30,25 +29,11 @@ from miue.core.types import Budget, ImageSet, stretch
 from miue.nets.base import Net
 from miue.training import perturb
 from miue.training.batches import Batch, Batches, prepare
-from miue.training.loop import Training, check_steps, cosine
+from miue.training.loop import Training, check_steps, cosines
 from miue.training.mixture import look
 from miue.training.views import augmented, flip
 
 View = Callable[[Tensor], Tensor]
-
-# Our presets of this name, which usual counter-measures do not undo; docs/log.md has the trials.
-LASTING: Mapping[str, Any] = {
-    "surrogate": "small-resnet:width=4",
-    "epochs": 36,
-    "steps": 3,
-    "step_size": 2.0,
-    "batch": 32,
-    "noise_momentum": 0.9,
-    "channels": "luma",
-    "colour": 3.0,
-    "colour_epochs": 12,
-    "restarts": 2,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,8 +155,7 @@ class Alternating(Shaped):
 
     def kept_bytes(self, count: int, shape: tuple[int, int, int], classes: int, processes: int) -> int:
         """Largest number of bytes that a run with `count` pictures keeps on disk, while a checkpoint is replaced."""
-        c, h, w = shape
-        net = nets.tried(self.surrogate, shape, classes)
+        (c, h, w), net = shape, nets.tried(self.surrogate, shape, classes)
         rows = processes * classes if self.per == "class" else count
         plane = 4 * rows * (self.cells**2 or h * w) * (2 if self.noise_momentum else 1)
         passes = [self.planes(c)] + [self.planes(c, True)] * self.coloured(c)
@@ -277,9 +261,9 @@ class _Alternation:
         self.generation: list[tuple[float, float, float]] = self.training.facts.setdefault("generation", [])
 
     def run_all(self) -> None:
-        plan, run = self.plan, self.run
+        plan, run, rate = self.plan, self.run, cosines(self.plan.lr, self.begins, floor=1e-6)
         moves = self.batches.count(plan.noise_batch)
-        for epoch in self.training.epochs(self.epochs, self.count, self._rate, moves):
+        for epoch in self.training.epochs(self.epochs, self.count, lambda step: rate(step // self.count), moves):
             if not self.kept:
                 if plan.stop and epoch and self._accuracy(epoch) >= plan.stop:
                     break
@@ -291,12 +275,11 @@ class _Alternation:
             self._trace()
             moving = {} if self.velocity is None else {"velocity": self.velocity}
             self.training.tensors = {"delta": self.delta, **moving}
-        if self.kept:
-            return
-        if run.rank == 0:  # the same in every process
+        if not self.kept:
             facts = {**self.identity, "generation": self.generation, "epochs": self.training.done}
-            run.save(f"surrogate{self.form.suffix}", self.net.state_dict(), facts)
-        self.form.save_means(self.delta, self.identity)
+            if run.rank == 0:  # the same in every process
+                run.save(f"surrogate{self.form.suffix}", self.net.state_dict(), facts)
+            self.form.save_means(self.delta, self.identity)
 
     def _fresh(self, *names: object) -> Any:
         """A surrogate that has learned nothing."""
@@ -304,13 +287,6 @@ class _Alternation:
             net = self.run.place(nets.build(self.plan.surrogate, self.data.shape, len(self.data.classes)))
         prepare(net, self.batches, self.run)
         return net
-
-    def _rate(self, step: int) -> float:
-        """The learning rate: for each surrogate a half cosine over its epochs."""
-        epoch = step // self.count
-        life = bisect_right(self.begins, epoch) - 1
-        begin, end = self.begins[life : life + 2]
-        return cosine(self.plan.lr, end - begin, floor=1e-6)(epoch - begin)
 
     def _train_surrogate(self, epoch: int) -> None:
         """Train the surrogate for one epoch on x + delta."""

@@ -28,7 +28,7 @@ def verify(
     Exit code 3 where something is wrong.
     """
     import miue
-    from miue.cli import show
+    from miue.cli import checks
     from miue.core.run import Run
     from miue.workflows import record
 
@@ -40,12 +40,12 @@ def verify(
         source = clean or record.RunRecord.of(published).source.location
         twins = [each for each in back.files if each.clean]
         if clean_twins:
-            show.twins(back, json)
+            checks.twins(back, json)
             raise typer.Exit(FAILED_CHECKS if twins else 0)
-        show.returned(back, published, source, json)
+        checks.returned(back, published, source, json)
         raise typer.Exit(0 if all(each.ok for each in back.files) else FAILED_CHECKS)
     findings = miue.verify(out, clean, split=split)
-    show.findings(findings, bool(clean), json)
+    checks.findings(findings, bool(clean), json)
     raise typer.Exit(0 if all(finding.ok for finding in findings) else FAILED_CHECKS)
 
 

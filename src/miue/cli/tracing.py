@@ -110,7 +110,7 @@ def judge(
     json: Json = False,
 ) -> None:
     """Judge a suspect by its answers. Exit code 0 whatever comes out: evidence of use, or no evidence."""
-    from miue.cli import show
+    from miue.cli import checks
     from miue.core.errors import UserError
     from miue.core.run import Run
     from miue.workflows import trace as work
@@ -145,7 +145,7 @@ def judge(
             run=run,
             **common,
         )
-    show.judgement(judgement, json)
+    checks.judgement(judgement, json)
 
 
 @app.command()
@@ -176,9 +176,9 @@ def check(
     json: Json = False,
 ) -> None:
     """Repeat a judgement from a disclosure, without the private folder. Exit code 3 where something does not match."""
-    from miue.cli import show
+    from miue.cli import checks
     from miue.workflows.trace import check_disclosure
 
     checked = check_disclosure(file, answers, notice=notice)
-    show.checked(checked, json)
+    checks.checked(checked, json)
     raise typer.Exit(0 if checked.same else DIFFERENT)

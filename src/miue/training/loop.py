@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -65,6 +66,16 @@ def cosine(peak: float, steps: int, warmup: float = 0.0, floor: float = 0.0) -> 
             return peak * (step + 1) / (rise + 1)
         done = (step - rise) / max(steps - rise, 1)
         return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * done))
+
+    return rate
+
+
+def cosines(peak: float, begins: Sequence[int], floor: float = 0.0) -> Callable[[int], float]:
+    """A rate by step: one half cosine after the other, between the steps `begins`; the last of them is the end."""
+
+    def rate(step: int) -> float:
+        part = bisect_right(begins, step) - 1
+        return cosine(peak, begins[part + 1] - begins[part], floor=floor)(step - begins[part])
 
     return rate
 

@@ -22,8 +22,8 @@ from miue.core.types import ImageSet, Perturbation
 from miue.trace import Nothing, Secret, marked, rows_of, summed
 from miue.trace.marks import mark_of
 from miue.workflows import marking, room
-from miue.workflows.protect import MOST, VERSION, class_sizes, kept_at, looked, perturbation_of, timed
-from miue.workflows.record import Added, RunRecord
+from miue.workflows.protect import MOST, VERSION, class_sizes, kept_at, looked, perturbation_of
+from miue.workflows.record import Added, RunRecord, timed
 
 FILES = ("folder", "named")  # kinds of source whose output is a folder of files
 

@@ -27,7 +27,7 @@ from miue.data.rights import Rights
 from miue.evaluation.profile import profile
 from miue.trace import Nothing, Secret, Tracing, marked, rows_of, summed
 from miue.workflows import marking, room
-from miue.workflows.record import DATED, Looked, Mark, RunRecord, Settings
+from miue.workflows.record import DATED, Looked, Mark, RunRecord, Settings, timed
 
 VERSION = 1
 NONE = Rights()
@@ -406,13 +406,3 @@ def _before(private: Path, fingerprint: str) -> RunRecord | None:
     except UserError:  # none yet, or of another version
         return None
     return before if before.fingerprint == fingerprint else None
-
-
-@contextmanager
-def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Add the seconds of the block to those of a step."""
-    start = time.monotonic()
-    try:
-        yield
-    finally:
-        seconds[name] = seconds.get(name, 0.0) + time.monotonic() - start

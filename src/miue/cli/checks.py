@@ -1,0 +1,132 @@
+"""Print what checks say: of files, of what came back, and of the trace of a set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from shlex import quote
+from statistics import fmean
+
+from rich import box
+from rich.table import Table
+
+from miue import data, publish
+from miue.cli.show import console
+from miue.core.files import Record
+from miue.workflows import protect as jobs
+from miue.workflows.trace import Checked, Judgement
+
+
+class Findings(Record):
+    """Findings of `verify`, as JSON."""
+
+    checked: int
+    wrong: dict[str, str]
+    rights: dict[str, str]
+    """What each file says of data mining, as a key of the PLUS vocabulary; empty for nothing."""
+
+
+def findings(checked: Sequence[publish.Finding], measured: bool, json: bool) -> None:
+    """Print what is wrong with an output. measured: whether the budget was measured again."""
+    wrong = {finding.path: finding.problem for finding in checked if not finding.ok}
+    if json:
+        rights = {finding.path: finding.rights for finding in checked}
+        print(Findings(checked=len(checked), wrong=wrong, rights=rights).model_dump_json(indent=1))
+        return
+    for path, problem in wrong.items():
+        print(f"{path}: {problem}")
+    for line in telling.by_key([finding.rights for finding in checked]):
+        print(line)
+    print(f"{len(checked)} checked, {len(wrong)} wrong" + ("" if measured else " (budget as measured when written)"))
+
+
+def returned(back: publish.Comeback, out: Path, clean: str, json: bool) -> None:
+    """Print what became of published pictures on their way. out: as it was published; clean: its originals."""
+    if json:
+        print(back.model_dump_json(indent=1))
+        return
+    table = Table("files", "what they are", "noise left", "correlation", "least", box=box.SIMPLE)
+    for status, count in back.counts.items():
+        left = [each.left for each in back.files if each.status == status and each.left]
+        means = (
+            f"{fmean(values):.2f}" for values in ([x.share for x in left], [x.correlation for x in left]) if values
+        )
+        table.add_row(str(count), status, *means, *([f"{min(x.share for x in left):.2f}"] if left else []))
+    console.print(table)
+    wrong = [each for each in back.files if not each.ok]
+    for each in wrong[: jobs.MOST]:
+        print(f"{each.path}: {_became(each)}")
+    if len(wrong) > jobs.MOST:
+        print(f"and {len(wrong) - jobs.MOST} more (--json lists all)")
+    for name in ("metadata", "rights"):
+        states = [getattr(each, name) for each in back.files if getattr(each, name)]
+        if lost := len(states) - states.count("kept"):
+            print(f"{name}: changed or gone in {lost} of {len(states)} files that had them")
+    if back.missing:
+        print(f"{back.missing} published pictures did not come back")
+    if back.channel:
+        print(f"It looks like: {back.channel}. Test what that does to the protection:")
+        print(f"  miue evaluate {quote(data.readable(str(out)))} --clean {quote(clean)} --channel {back.channel}")
+
+
+def twins(back: publish.Comeback, json: bool) -> None:
+    """Print the files that show a picture without its noise."""
+    if json:
+        print(back.model_dump_json(indent=1))
+        return
+    clean = [each for each in back.files if each.clean]
+    for each in clean:
+        print(f"{each.path}: {_became(each)}")
+    known = sum(bool(each.original) for each in back.files)
+    print(f"{len(back.files)} files, {known} show a picture of the set, {len(clean)} of them without its noise")
+    if clean:
+        print("Each of these helps to undo the protection: keep them where nobody else gets them.")
+
+
+def _became(each: publish.Returned) -> str:
+    if each.exact:
+        return f"the clean {each.original}, pixel by pixel"
+    if each.status == "not found":
+        return "no picture of this set that is recognised"
+    if each.share is None:
+        return f"{each.status}, {each.original}; what is left of the noise cannot be told"
+    kind = "CLEAN, " if each.clean else ""
+    size = f"{each.width} x {each.height} {each.form}"
+    return f"{kind}{each.status}, {each.original}, {size}; noise left {each.share:.2f}"
+
+
+def judgement(judgement: Judgement, json: bool) -> None:
+    """Print the verdict on a suspect, and what it does not say."""
+    if json:
+        print(judgement.model_dump_json(indent=1))
+        return
+    verdict, name = judgement.verdict, data.readable(judgement.suspect)
+    word = "EVIDENCE OF USE" if judgement.standing[judgement.suspect] else "NO EVIDENCE"
+    print(f"{name}: {word}. {verdict.reason}")
+    against = f", compared with {verdict.draws:,} keys that could have been drawn" if verdict.draws else ""
+    bound = " (closed bound)" if verdict.bound else ""
+    print(f"test: {verdict.test}, {verdict.asked.count} questions, {verdict.kind}, z = {verdict.z:.1f}{against}{bound}")
+    if verdict.used is not None:
+        print(f"{len(verdict.used)} keys were used; the others can stay secret")
+    for test, p in verdict.further.items():
+        print(f"further, decides nothing: {test}: p = {p:.2g}")
+    if len(judgement.standing) > 1:
+        found = [data.readable(each) for each, evidence in judgement.standing.items() if evidence]
+        print(f"of {len(judgement.standing)} suspects judged, evidence against: {', '.join(found) or 'nobody'} (Holm)")
+    print(f"commitment: {verdict.commitment}")
+    if judgement.standing[judgement.suspect]:
+        print("It says that the model depends on this secret, not how it came by it (docs/trace.md: what is proved).")
+    else:
+        print("It does not say that the set was not used (docs/limits.md: what erases a trace).")
+
+
+def checked(checked: Checked, json: bool) -> None:
+    """Print whether a judgement was repeated with the same result."""
+    if json:
+        print(checked.model_dump_json(indent=1))
+        return
+    same = "the same as disclosed" if checked.same else "NOT what was disclosed"
+    print(f"{data.readable(checked.suspect)}: p = {checked.verdict.p:.2g}, {same}")
+    print("The keys belong to the commitment" + (", which was published." if checked.published else "."))
+    if not checked.published:
+        print("Whether that commitment was published, and when, was not looked at: give --notice PROTECTED.md.")
