@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 
 from miue import data, publish
+from miue.cli import telling
 from miue.cli.show import console
 from miue.core.files import Record
 from miue.workflows import protect as jobs
