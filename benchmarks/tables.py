@@ -359,7 +359,8 @@ Runs = list[dict[str, Any]]
 
 def pairs(r: dict[str, Any], attack: str, recipe: str, defense: str) -> tuple[Runs, Runs]:
     """The clean and the protected victims with one defense, of the seeds that both have."""
-    runs = [v for v in r["runs"] if v["defense"] == defense and v["recipe"] == recipe and not v["error"]]
+    name = victim_of(Recipe(), defense).defense  # as records spell it: "" for none
+    runs = [v for v in r["runs"] if v["defense"] == name and v["recipe"] == recipe and not v["error"]]
     clean, left = ({v["seed"]: v for v in runs if v["attack"] == role} for role in ("clean", attack))
     seeds = sorted(clean.keys() & left.keys())
     return [clean[seed] for seed in seeds], [left[seed] for seed in seeds]
