@@ -14,7 +14,10 @@ from common import cifar10, record
 
 import miue
 
-SIXTH = {"em:lasting": "em:lasting,epochs=6", "mi-ue:quick,epochs=24,step_size=2": "mi-ue:quick,epochs=4,step_size=2"}
+SIXTH = {
+    "em:lasting": "em:lasting,epochs=6,colour_epochs=2",
+    "mi-ue:quick,epochs=24,step_size=2": "mi-ue:quick,epochs=4,step_size=2",
+}
 
 
 def main() -> None:
