@@ -66,6 +66,8 @@ def report(
     from miue.cli import show
     from miue.report import write_report
 
+    if format not in ("html", "md"):
+        raise UserError(f"format {format!r} is unknown; allowed: html, md")
     show.path(write_report(out, to, format=format, public=public, clean=clean, split=split, grid=grid))  # type: ignore[arg-type]
 
 

@@ -56,8 +56,6 @@ def write_report(
     UserError if the output is not finished, if a record is damaged, or if `to` is a file of something else.
     """
     out = Path(out)
-    if format not in ("html", "md"):
-        raise UserError(f"format {format!r} is unknown; allowed: html, md")
     if public and clean is not None:
         raise UserError("--public and --clean: a public report shows no originals; leave one of them out")
     evidence, path = Evidence.of(out), _target(out, to, format, public)
