@@ -128,7 +128,9 @@ def test_protect_verify_evaluate_preview(miue: Miue, folder: Path, tmp_path: Pat
     ended = miue("verify", "out", "--clean", "in")
     assert ended.code == 0 and "12 checked, 0 wrong" in ended.out
     ended = miue("verify", "out", "--json")
-    assert ended.code == 0 and json.loads(ended.out) == {"checked": 12, "wrong": {}}
+    checked = json.loads(ended.out)
+    assert ended.code == 0 and (checked["checked"], checked["wrong"]) == (12, {})
+    assert len(checked["rights"]) == 12 and not any(checked["rights"].values())  # nothing is reserved
     options = ("--recipe", RECIPE, "--seeds", 1, "--device", "cpu", "--defense", "none")
     ended = miue("evaluate", "out", "--clean", "in", "--test", test, *options, "--json")
     outcome = Outcome.model_validate_json(ended.out)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from pydantic import Field
+
 from miue.core.files import Record
 from miue.data.quality import Size
 
@@ -100,9 +102,9 @@ class Outcome(Record):
     verdict: Verdict
     """Over all judgements: "protected" is protected against everything in `against`."""
     reason: str
-    judgements: Sequence[Judgement] = ()
+    judgements: Sequence[Judgement] = Field(default_factory=list)
     notes: Sequence[str] = ()
-    traces: Sequence[TraceRun] = ()
+    traces: Sequence[TraceRun] = Field(default_factory=list)
     """Empty if no trace was looked for."""
     machine: dict[str, str]
 

@@ -93,6 +93,7 @@ class Addition:
     @property
     def first(self) -> Perturbation:
         """The perturbation of the first pictures. Raises UserError if it is not there."""
+        _ = self.secret  # a missing one is told as such
         return Perturbation.load(kept_at(self.private, self.record))
 
     def kept(self, run: Run) -> Kept:

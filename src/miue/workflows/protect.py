@@ -337,7 +337,7 @@ def _protect(
         machine=run.machine,
         finished=before.finished if before else "",
         seconds=seconds,
-        added=() if job.overwrite or not before else before.added,
+        added=[] if job.overwrite or not before else list(before.added),
         commitment=secret.commitment if secret else "",
     )
     path = private / "run.json"
