@@ -188,7 +188,7 @@ def _sequential(answers: Answers, asked: Asked, opened: Opened, level: float) ->
 
 def judge(
     suspect: Suspect,
-    secret: Secret | Opened,
+    secret: Secret | Opened | Perturbation,
     base: ImageSet,
     *,
     test: How = "signs",
@@ -208,6 +208,11 @@ def judge(
     run: its seed draws the counterfactual keys. Raises UserError.
     """
     check(alpha, suspects)
+    if isinstance(secret, Perturbation):
+        raise UserError(
+            "a key is drawn before anything is optimised, and this is a perturbation: optimised noise looks like its "
+            "class to networks that never saw it, so its p-values accuse the innocent"
+        )
     run, opened = run or Run(), secret.opened if isinstance(secret, Secret) else secret
     questions = Questions.of(opened.parameters, base, count, amplitude, seed)
     answers = ask(suspect, questions.batches(), opened.parameters.classes)
