@@ -59,7 +59,7 @@ def test_slices(text: str):
     [
         ("ksg:k=0", "k=0"),
         ("ksg:rank=0", "rank=0"),
-        ("knn", "allowed: class-conditional, infonce, ksg, label, mine, sliced, smile"),
+        ("knn", "allowed: agreement, class-conditional, infonce, ksg, mine, sliced, smile"),
         ("sliced:dims=2", "needs ksg or gaussian"),
         ("sliced:per=parzen", "histogram, kde, ksg, gaussian"),
         ("sliced:slices=1", "slices=1"),
