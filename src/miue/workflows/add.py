@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import Timeout
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from miue import data, publish
 from miue.attacks import attack, code_of
 from miue.core.errors import UserError
-from miue.core.files import Lock, digest, installed, write_atomically
+from miue.core.files import digest, installed, write_atomically
 from miue.core.method import Kept, check_more
 from miue.core.run import Run
 from miue.core.types import ImageSet, Perturbation
 from miue.trace import Nothing, Secret, marked, rows_of, summed
 from miue.trace.marks import mark_of
 from miue.workflows import marking, room
+from miue.workflows.exclusive import exclusive
 from miue.workflows.protect import MOST, VERSION, class_sizes, kept_at, looked, perturbation_of
 from miue.workflows.record import Added, RunRecord, timed
 
@@ -242,7 +242,7 @@ def _checked(addition: Addition) -> Addition:
 
 def carry_out(addition: Addition, run: Run) -> RunRecord:
     """Protect and write the new pictures. Resumes a killed call."""
-    source, private = addition.new.source, addition.private
+    source = addition.new.source
     if not source.usable:
         run.say(f"nothing to add: {len(addition.new.known)} pictures are in {addition.out} already")
         return addition.record
@@ -251,11 +251,8 @@ def carry_out(addition: Addition, run: Run) -> RunRecord:
             run.say(f"{name}: {count} new")
     for note in () if addition.again else notes_of(addition):
         run.say(f"note: {note}")
-    try:
-        with Lock(private / "run.lock", timeout=0):
-            return _add(addition, run)
-    except Timeout:
-        raise UserError(f"{addition.out}: another run is working on it; wait for it") from None
+    with exclusive(addition.out, run):
+        return _add(addition, run)
 
 
 def notes_of(addition: Addition) -> list[str]:

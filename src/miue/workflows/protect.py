@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import Timeout
-
 from miue import data, nets, publish
 from miue.attacks import attack as parsed
 from miue.attacks import code_of
 from miue.core.errors import UserError
-from miue.core.files import Lock, digest, installed, write_atomically
+from miue.core.files import digest, installed, write_atomically
 from miue.core.launch import first, joined, launch, same, together
 from miue.core.method import Attack, check_norm, own_budget
 from miue.core.run import Run
@@ -27,11 +24,13 @@ from miue.data.rights import Rights
 from miue.evaluation.profile import profile
 from miue.trace import Nothing, Secret, Tracing, marked, rows_of, summed
 from miue.workflows import marking, room
+from miue.workflows.exclusive import exclusive
 from miue.workflows.record import DATED, Looked, Mark, RunRecord, Settings, timed
 
 VERSION = 1
 NONE = Rights()
 MOST = 20  # largest number of classes listed by name
+OTHERWISE = "wait for it or choose another output"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,31 +279,12 @@ def _carried_out(job: Job, run: Run) -> RunRecord:
         run.say(f"budget {settings.budget}, the method's own")
     if job.trace and job.trace.beacon == marking.LATER:
         raise UserError("beacon later: nothing is written yet; call miue.workflows.protect.commit")
-    with _alone(job, run):
+    with exclusive(job.out, run, OTHERWISE):
         if job.overwrite:
             first(run, lambda: publish.clear_output(job.out, private))
         first(run, lambda: job.secret(source, settings))
         secret = together(run, lambda: job.secret(source, settings))
         return _protect(job, source, settings, fingerprint, secret, run)
-
-
-@contextmanager
-def _alone(job: Job, run: Run) -> Iterator[None]:
-    """Keep other runs away from the output, inside the block. Raises UserError if there is one."""
-    job.private.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = Lock(job.private / "run.lock", timeout=0)
-
-    def take() -> None:
-        try:
-            lock.acquire()
-        except Timeout:
-            raise UserError(f"{job.out}: another run is working on it; wait for it or choose another output") from None
-
-    first(run, take)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def commit(job: Job, run: Run | None = None) -> str:
@@ -314,7 +294,7 @@ def commit(job: Job, run: Run | None = None) -> str:
     """
     source = job.scan()
     settings, _ = job.checked(source)
-    with _alone(job, run or Run()):
+    with exclusive(job.out, run or Run(), OTHERWISE):
         secret = job.secret(source, settings)
     if secret is None:
         raise UserError("a commitment is that of a trace; give --trace")

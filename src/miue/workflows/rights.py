@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from filelock import Timeout
-
 from miue import data, publish
 from miue.core.errors import UserError
-from miue.core.files import Lock
 from miue.core.run import Run
 from miue.data.rights import Rights
+from miue.workflows.exclusive import exclusive
 from miue.workflows.protect import fingerprint_with
 from miue.workflows.record import RunRecord
 
@@ -24,26 +22,23 @@ def write_rights(out: str | Path, rights: Rights, run: Run | None = None) -> Run
     run, out = run or Run(), Path(out)
     record, private = RunRecord.of(out), data.private_of(out)
     record.check_finished(out)
-    try:
-        with Lock(private / "run.lock", timeout=0):
-            count = record.written.counts.get("protected", 0) if record.written else 0
-            with run.progress("rights", count) as tick:
-                lines = publish.rewrite(out, rights, record.settings.format, tick)
-            publish.write_rights(out, rights)
-            size = sum(line.out_bytes for line in lines)
-            written = record.written and record.written.model_copy(update={"bytes_out": size})
-            settings = record.settings.model_copy(update={"rights": rights})
-            update = {
-                "settings": settings,
-                "written": written,
-                "noise": record.perturbation,
-                "fingerprint": fingerprint_with(record.perturbation, rights),
-            }
-            record = record.model_copy(update=update)
-            record.save(private / "run.json")
-            return record
-    except Timeout:
-        raise UserError(f"{out}: another run is working on it; wait for it") from None
+    with exclusive(out, run):
+        count = record.written.counts.get("protected", 0) if record.written else 0
+        with run.progress("rights", count) as tick:
+            lines = publish.rewrite(out, rights, record.settings.format, tick)
+        publish.write_rights(out, rights)
+        size = sum(line.out_bytes for line in lines)
+        written = record.written and record.written.model_copy(update={"bytes_out": size})
+        settings = record.settings.model_copy(update={"rights": rights})
+        update = {
+            "settings": settings,
+            "written": written,
+            "noise": record.perturbation,
+            "fingerprint": fingerprint_with(record.perturbation, rights),
+        }
+        record = record.model_copy(update=update)
+        record.save(private / "run.json")
+    return record
 
 
 def write_server_files(out: str | Path) -> Path | None:
