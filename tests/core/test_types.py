@@ -70,6 +70,15 @@ def test_the_digest_follows_pixels_labels_and_classes_and_nothing_else():
     assert tiny(seed=1).digest != data.digest == tiny().digest
 
 
+@pytest.mark.parametrize("by_class", [False, True])
+def test_a_part_of_a_perturbation_is_that_of_the_same_pictures(by_class: bool):
+    data, rows = tiny(), torch.tensor([7, 2, 3])
+    labels = data.labels if by_class else None
+    delta = torch.arange(-6, 6)[: 3 if by_class else 12, None, None, None].expand(-1, 3, 8, 8).to(torch.int8)
+    whole = Perturbation(delta.contiguous(), Budget(8), "test", labels)
+    assert torch.equal(whole.select(rows).apply(data.select(rows)).images, whole.apply(data).images[rows])
+
+
 def test_select_keeps_the_asked_order_and_class_indices():
     data = ImageSet(tiny().images, tiny().labels, tiny().classes, "x", tuple(f"f{i}" for i in range(12)))
     part = data.select(torch.tensor([5, 2]))

@@ -109,6 +109,14 @@ def test_other_data_do_not_touch_what_was_written(job: Job, run: Run):
         carry_out(job, run)
 
 
+def test_a_finished_perturbation_needs_no_pictures_in_memory(job: Job, run: Run, monkeypatch: pytest.MonkeyPatch):
+    first = carry_out(job, run)
+    shutil.rmtree(job.out)
+    monkeypatch.setattr(data, "read", lambda *_, **__: pytest.fail("the pictures were read again"))
+    again = carry_out(job, run)
+    assert again.profile == first.profile is not None and len(hashes(job.out)) > 12
+
+
 def test_seeds_and_budgets_show_on_the_files(job: Job, run: Run):
     deltas = []
     for seed, budget in ((0, "8"), (1, "8"), (0, "2")):

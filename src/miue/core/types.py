@@ -262,6 +262,12 @@ class Perturbation:
         """The rows of delta that belong to these pictures."""
         return index if self.labels is None else self.labels[index]
 
+    def select(self, rows: Int[Tensor, "m"]) -> Perturbation:
+        """The perturbation of some of the pictures, in the order of `rows`."""
+        if self.labels is None:
+            return replace(self, delta=self.delta[rows])
+        return replace(self, labels=self.labels[rows])
+
     def at(self, index: int, height: int, width: int) -> Int[Tensor, "c h w"]:
         """Grey levels to add to picture `index` at its own size."""
         return self.stretched(torch.tensor([index]), height, width)[0]

@@ -46,7 +46,7 @@ class Profile(Record):
 
 def profile(clean: ImageSet, protected: ImageSet, run: Run) -> Profile | None:
     """The profile of protected pictures beside their clean ones, row by row; None if nothing changed."""
-    rows = _some(clean.labels)
+    rows = sample(clean.labels)
     labels = clean.labels[rows]
     delta = (protected.images[rows].double() - clean.images[rows].double()) / 255
     energy = float(delta.square().sum()) / len(rows)
@@ -64,8 +64,8 @@ def profile(clean: ImageSet, protected: ImageSet, run: Run) -> Profile | None:
     )
 
 
-def _some(labels: Int[Tensor, "n"]) -> Int[Tensor, "m"]:
-    """At most `MOST` rows, the first of every class, but two of each at least."""
+def sample(labels: Int[Tensor, "n"]) -> Int[Tensor, "m"]:
+    """The rows that a profile looks at: at most `MOST`, the first of every class, but two of each at least."""
     per_class = max(MOST // max(len(labels.unique()), 1), 2)
     chosen = [(labels == label).nonzero().flatten()[:per_class] for label in labels.unique()]
     return torch.cat(chosen).sort().values

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from miue.core.run import Run
 from miue.core.spelling import spell
 from miue.core.types import Budget, ImageSet, Perturbation
 from miue.data.rights import Rights
-from miue.evaluation.profile import profile
+from miue.evaluation.profile import Profile, profile, sample
 from miue.trace import Nothing, Secret, Tracing, marked, rows_of, summed
 from miue.workflows import marking, room
 from miue.workflows.exclusive import exclusive
@@ -319,17 +319,18 @@ def _protect(
         seconds=seconds,
         added=[] if job.overwrite or not before else list(before.added),
         commitment=secret.commitment if secret else "",
+        profile=before.profile if before else None,
     )
     path = private / "run.json"
     first(run, lambda: record.save(path))
+    folder = private / ("canvas" if run.rank == 0 else f"canvas-{run.rank}")
+    read = cache(lambda: together(run, lambda: data.read(source, settings.canvas, cache=folder)))
     try:
         with timed(seconds, "attack"):
-            cache = private / ("canvas" if run.rank == 0 else f"canvas-{run.rank}")
-            images = together(run, lambda: data.read(source, settings.canvas, cache=cache))
-            perturbation = _perturbation(job, source, images, settings, job.made(noise), secret, run)
-        if run.rank == 0:
-            record = record.model_copy(update={"profile": profile(images, perturbation.apply(images), run)})
-        del images
+            perturbation = _perturbation(job, source, read, settings, job.made(noise), secret, run)
+        if run.least(record.profile is None):
+            record = record.model_copy(update={"profile": _profile(read(), perturbation, run)})
+        read.cache_clear()
     finally:  # the seconds of a stopped run count, too
         if run.rank == 0:
             record.model_copy(update={"seconds": seconds}).save(path)
@@ -356,11 +357,18 @@ def _protect(
 
 
 def _perturbation(
-    job: Job, source: data.Source, images: ImageSet, settings: Settings, path: Path, secret: Secret | None, run: Run
+    job: Job,
+    source: data.Source,
+    read: Callable[[], ImageSet],
+    settings: Settings,
+    path: Path,
+    secret: Secret | None,
+    run: Run,
 ) -> Perturbation:
     """Return the perturbation: read it if an earlier run finished it, else run the attack, on marked pictures."""
     if run.least(path.exists()):
         return together(run, lambda: Perturbation.load(path))
+    images = read()
     rows = rows_of(secret, images.labels, [entry.sha256 for entry in source.usable]) if secret else images.labels
     if isinstance(job.attack, Nothing):
         noise = None
@@ -372,6 +380,13 @@ def _perturbation(
     assert perturbation is not None  # without an attack there is a secret
     first(run, lambda: write_atomically(path, perturbation.save))
     return perturbation
+
+
+def _profile(images: ImageSet, perturbation: Perturbation, run: Run) -> Profile | None:
+    """The profile of the noise; only the pictures that it looks at are protected for it."""
+    rows = sample(images.labels)
+    clean = images.select(rows)
+    return profile(clean, perturbation.select(rows).apply(clean), run)
 
 
 def attacked(method: Any, images: ImageSet, budget: Budget, run: Run) -> Perturbation:
