@@ -108,7 +108,7 @@ def marked(secret: Secret, data: ImageSet, rows: Int[Tensor, "n"]) -> ImageSet:
 
 def traced(
     attack: Callable[[ImageSet, Budget, Run], Perturbation] | Any,
-    secret: Secret,
+    secret: Secret | None,
     data: ImageSet,
     rows: Int[Tensor, "n"],
     budget: Budget,
@@ -116,9 +116,11 @@ def traced(
 ) -> Perturbation:
     """The sum of the marks and of an attack that ran on the marked pictures with the rest of the budget.
 
-    |sum| <= strength + (budget - strength). It lies on the attack's grid; rows: see `rows_of`. Raises UserError if that
-    grid is coarser than the field.
+    |sum| <= strength + (budget - strength). It lies on the attack's grid. secret: None for the attack alone. rows: see
+    `rows_of`. Raises UserError if that grid is coarser than the field.
     """
+    if secret is None:
+        return attack(data, budget, run)
     if isinstance(attack, Nothing):
         return summed(secret, None, rows, budget)
     rest = Budget(budget.eps - secret.parameters.strength)

@@ -18,7 +18,7 @@ from miue.core.files import digest, installed, write_atomically
 from miue.core.method import Kept, check_more
 from miue.core.run import Run
 from miue.core.types import ImageSet, Perturbation
-from miue.trace import Nothing, Secret, marked, rows_of, summed
+from miue.trace import Nothing, Secret, rows_of, traced
 from miue.trace.marks import mark_of
 from miue.workflows import marking, room
 from miue.workflows.exclusive import exclusive
@@ -72,10 +72,9 @@ class Addition:
         return room.needed(source, self.method, settings, self.out, self.private, self.perturbation, False, self.work)
 
     def read(self) -> ImageSet:
-        """The new pictures, as the attack saw the first ones: with the marks of a trace, where there is one."""
+        """The new pictures, on the canvas of the first ones."""
         grey, canvas = self.first.delta.shape[1] == 1, self.record.settings.canvas
-        images = data.read(self.new.source, canvas, grey=grey, cache=self.private / "canvas")
-        return marked(self.secret, images, self.rows(images.labels)) if self.secret else images
+        return data.read(self.new.source, canvas, grey=grey, cache=self.private / "canvas")
 
     def rows(self, labels: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
         """The mark of every new picture; its class without a trace."""
@@ -330,11 +329,9 @@ def _perturbation(addition: Addition, run: Run) -> Perturbation:
     if path.exists():
         return Perturbation.load(path)
     keeping, images = replace(run, seed=settings.seed, keep=addition.work), addition.read()
-    alone = isinstance(addition.method, Nothing)
-    perturbation = None if alone else addition.method.more(images, addition.kept(run), settings.rest, keeping)
-    if addition.secret:
-        perturbation = summed(addition.secret, perturbation, addition.rows(images.labels), settings.limit)
-    assert perturbation is not None  # without an attack there is a secret
+    more = lambda images, budget, run: addition.method.more(images, addition.kept(run), budget, run)  # noqa: E731
+    attack = addition.method if isinstance(addition.method, Nothing) else more
+    perturbation = traced(attack, addition.secret, images, addition.rows(images.labels), settings.limit, keeping)
     write_atomically(path, perturbation.save)
     return perturbation
 

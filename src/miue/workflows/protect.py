@@ -22,7 +22,7 @@ from miue.core.spelling import spell
 from miue.core.types import Budget, ImageSet, Perturbation
 from miue.data.rights import Rights
 from miue.evaluation.profile import Profile, profile, sample
-from miue.trace import Nothing, Secret, Tracing, marked, rows_of, summed
+from miue.trace import Nothing, Secret, Tracing, rows_of, traced
 from miue.workflows import marking, room
 from miue.workflows.exclusive import exclusive
 from miue.workflows.record import DATED, Looked, Mark, RunRecord, Settings, timed
@@ -370,14 +370,9 @@ def _perturbation(
         return together(run, lambda: Perturbation.load(path))
     images = read()
     rows = rows_of(secret, images.labels, [entry.sha256 for entry in source.usable]) if secret else images.labels
-    if isinstance(job.attack, Nothing):
-        noise = None
-    else:
-        keeping = replace(run, seed=job.seed, keep=job.private / "checkpoint")
-        images = marked(secret, images, rows) if secret else images
-        noise = launch(partial(attacked, job.attack, images, settings.rest), keeping, job.processes)
-    perturbation = summed(secret, noise, rows, settings.limit) if secret else noise
-    assert perturbation is not None  # without an attack there is a secret
+    attack = job.attack if isinstance(job.attack, Nothing) else partial(_launched, job)
+    keeping = replace(run, seed=job.seed, keep=job.private / "checkpoint")
+    perturbation = traced(attack, secret, images, rows, settings.limit, keeping)
     first(run, lambda: write_atomically(path, perturbation.save))
     return perturbation
 
@@ -387,6 +382,11 @@ def _profile(images: ImageSet, perturbation: Perturbation, run: Run) -> Profile 
     rows = sample(images.labels)
     clean = images.select(rows)
     return profile(clean, perturbation.select(rows).apply(clean), run)
+
+
+def _launched(job: Job, images: ImageSet, budget: Budget, run: Run) -> Perturbation:
+    """The perturbation of the job's attack, made by its processes."""
+    return launch(partial(attacked, job.attack, images, budget), run, job.processes)
 
 
 def attacked(method: Any, images: ImageSet, budget: Budget, run: Run) -> Perturbation:
