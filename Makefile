@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# a test process a core, of one thread each: two threads in one process are slower
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto
 
 .PHONY: demo test fast check docs clean
 
@@ -15,10 +17,10 @@ demo: $(READY)  ## the main job end to end, on pictures that are drawn here
 	$(BIN)/miue demo demo
 
 test: $(READY)  ## the whole suite
-	$(BIN)/pytest
+	$(PYTEST)
 
 fast: $(READY)  ## the suite without the slow part
-	$(BIN)/pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 check: $(READY)  ## style, types, imports, generated pages
 	$(BIN)/ruff check .

@@ -6,6 +6,8 @@ attack, `trace-only` (with cells and strength: `trace-only:cells=4,strength=8`) 
 mark.
 
 python benchmarks/trace.py --methods clean trace-only mi-ue:quick --trainers none gray jpeg:quality=75 --seeds 0
+python benchmarks/trace.py --name trace_whole --per-class 5000 --seeds 0 --methods clean mi-ue:quick \
+    --recipe fast:net=small-resnet:width=16,epochs=10,batch=128 --trainers none share=0.1 share=0.01
 """
 
 from __future__ import annotations
@@ -62,14 +64,15 @@ def protected(method: str, data: miue.ImageSet, seed: int, keep: Path) -> miue.I
     return Perturbation.load(path).apply(data)
 
 
-def mixed(method: str, trainer: str, data: miue.ImageSet, seed: int, keep: Path) -> tuple[miue.ImageSet, miue.Recipe]:
-    """What a trainer trains on, and how."""
+def mixed(
+    method: str, trainer: str, data: miue.ImageSet, seed: int, keep: Path, recipe: miue.Recipe
+) -> tuple[miue.ImageSet, miue.Recipe]:
+    """The pictures that a trainer trains on, and the recipe."""
     images, name = protected(method, data, seed, keep), trainer
     if trainer.startswith("share="):
         few = torch.rand(len(data), generator=miue.Run(seed).rng("share")) >= float(trainer.removeprefix("share="))
         images = images.with_images(torch.where(few[:, None, None, None], data.images, images.images))
         name = "none"
-    recipe = miue.recipe(RECIPE)
     if trainer.startswith("net="):
         return images, replace(recipe, net=trainer.removeprefix("net="))
     return images, recipe if name == "none" else recipe.defended(*miue.combination(name))
@@ -85,9 +88,11 @@ def null(answers: Answers, asked: trace.Asked, secret: trace.Secret, run: miue.R
     return {f"p <= {level}": float(np.mean(np.array(p) <= level)) for level in (0.05, 0.01)}
 
 
-def cell(method: str, trainer: str, seed: int, sets: dict[str, miue.ImageSet], keep: Path) -> dict[str, Any]:
+def cell(
+    method: str, trainer: str, seed: int, sets: dict[str, miue.ImageSet], keep: Path, victim: miue.Recipe
+) -> dict[str, Any]:
     start, run, data = time.process_time(), miue.Run(seed), sets["train"]
-    images, recipe = mixed(method, trainer, data, seed, keep)
+    images, recipe = mixed(method, trainer, data, seed, keep, victim)
     made = time.process_time() - start
     net = miue.fit(images, recipe, run).eval()
     row: dict[str, Any] = {"method": method, "trainer": trainer, "seed": seed, "made_s": made, "p": {}, "z": {}}
@@ -95,7 +100,11 @@ def cell(method: str, trainer: str, seed: int, sets: dict[str, miue.ImageSet], k
     row["fit_s"] = time.process_time() - start - made
     secret = secret_of(method, data, seed)
     for count in (300, 1000):
+        clock = time.process_time()
         questions = trace.Questions.of(secret.parameters, sets["base"], count)
+        for _ in questions.batches():
+            pass
+        row["questions_s"] = time.process_time() - clock
         scores = ask(trace.suspect_of(net, run), questions.batches(), data.classes)
         for answers in (scores, hardened(scores)):
             clock = time.process_time()
@@ -115,13 +124,16 @@ def main() -> None:
     given.add_argument("--methods", nargs="+", default=METHODS)
     given.add_argument("--trainers", nargs="+", default=TRAINERS)
     given.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    given.add_argument("--per-class", type=int, default=500)
+    given.add_argument("--recipe", default=RECIPE)
+    given.add_argument("--name", default="trace", help="name of the record")
     given.add_argument("--keep", type=Path, default=Path("trace-work"), help="folder for perturbations")
     options = given.parse_args()
-    path = RESULTS / "trace.json"
+    path = RESULTS / f"{options.name}.json"
     rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.exists() else []
     test = cifar10("test")
     sets = {
-        "train": cifar10("train", 500),
+        "train": cifar10("train", options.per_class),
         "base": test.first_per_class(100),
         "test": test.select(torch.arange(1_000, 6_000)),
     }
@@ -133,14 +145,14 @@ def main() -> None:
             for trainer in options.trainers:
                 if any((r["method"], r["trainer"], r["seed"]) == (method, trainer, seed) for r in rows):
                     continue
-                rows.append(cell(method, trainer, seed, sets, options.keep))
+                rows.append(cell(method, trainer, seed, sets, options.keep / options.name, miue.recipe(options.recipe)))
                 print(json.dumps(rows[-1]), flush=True)
                 facts = {
                     "data": f"{len(sets['train'])} pictures of CIFAR-10 (JPEG)",
-                    "recipe": RECIPE,
+                    "recipe": options.recipe,
                     "secrets": SECRETS,
                 }
-                record("trace", miue.Run(), rows=rows, **facts)
+                record(options.name, miue.Run(), rows=rows, **facts)
 
 
 if __name__ == "__main__":
