@@ -251,9 +251,23 @@ def test_a_colour_part_is_at_most_the_budget(run: Run):
 def test_a_forecast_counts_both_passes():
     method = FAMILIES[0](channels="luma", colour=2.0, colour_epochs=5)
     whole = replace(method, epochs=20)
-    passes = {(short.epochs, short.colour > 0): times for short, times in whole.trials()}
+    passes = {(short.epochs, short.colour > 0): times for short, times in whole.trials(5000)}
     assert passes == {(1, False): 15.0, (1, True): 5.0}
-    assert [times for _, times in replace(whole, colour=0.0).trials()] == [20.0]
+    assert [times for _, times in replace(whole, colour=0.0).trials(5000)] == [20.0]
+
+
+def test_many_pictures_get_fewer_epochs(tmp_path: Path):
+    """By the square root of their number, in both passes; pictures that are added get as many as the first ones."""
+    plan = replace(FAMILIES[0](channels="luma", colour=2.0), epochs=36, colour_epochs=12, epochs_at=5000)
+    assert [plan.rounds(count) for count in (1, 5000, 20_000, 50_000)] == [(36, 12), (36, 12), (18, 6), (12, 4)]
+    assert replace(plan, epochs_at=0).rounds(50_000) == (36, 12)
+    assert [times for _, times in plan.trials(20_000)] == [12.0, 6.0]
+    data, small = tiny(per_class=6), replace(plan, epochs=4, colour_epochs=2, epochs_at=2, restarts=0)
+    count = small.rounds(len(data))
+    run = Stopping(tmp_path, 10**6)
+    small(data, Budget(8), run)
+    facts = [run.load(name, **small.identity(data, Budget(8), run))[1] for name in ("surrogate", "surrogate-colour")]
+    assert tuple(of["epochs"] for of in facts) == count < (4, 2)
 
 
 def test_the_pass_of_the_colour_part_has_rounds_of_its_own(tmp_path: Path):

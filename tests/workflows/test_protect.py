@@ -317,11 +317,11 @@ def test_what_a_forecast_adds_up_is_the_whole_attack():
         method = attack(text)
         steps = 2.0 if isinstance(method, Crafted) else 0.0
         took = sum(
-            times * (7 * short.epochs + steps * getattr(short, "steps", 0)) for short, times in trials_of(method)
+            times * (7 * short.epochs + steps * getattr(short, "steps", 0)) for short, times in trials_of(method, 5000)
         )
         whole = 7 * method.epochs + steps * getattr(method, "steps", 0)
         assert whole <= took <= whole + 2 * method.epochs, text
-    assert trials_of(attack("lsp")) == []
+    assert trials_of(attack("lsp"), 5000) == []
 
 
 def test_renamed_pictures_are_other_data(job: Job, run: Run):

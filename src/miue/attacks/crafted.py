@@ -84,7 +84,7 @@ class Crafted(Shaped):
     def aim(self, net: Any, known: Mapping[str, Tensor], classes: int) -> Aim:
         """Loss that delta descends against this trained, frozen network."""
 
-    def trials(self, later: bool = False) -> list[tuple[Crafted, float]]:
+    def trials(self, count: int, later: bool = False) -> list[tuple[Crafted, float]]:
         """Two short versions with factors; the sum of factor x seconds forecasts the seconds of this one.
 
         later: of pictures that are added, for which no surrogate is trained.

@@ -50,6 +50,7 @@ class EM(MinMin):
         "quick": {  # ours: as much work as MI-UE's preset of this name
             "surrogate": "small-resnet:width=4",
             "epochs": 12,
+            "epochs_at": 5000,
             "steps": 3,
             "step_size": 3.0,
             "batch": 32,

@@ -117,7 +117,7 @@ class GUE(BaseAttack):
                 raise UserError(f"gue: {self.generator!r} is no file; give generator=PATH")
             object.__setattr__(self, "content", file_digest(file))
 
-    def trials(self, later: bool = False) -> list[tuple[GUE, float]]:
+    def trials(self, count: int, later: bool = False) -> list[tuple[GUE, float]]:
         """A short version with a factor; factor x seconds forecasts the seconds of this one.
 
         later: of pictures that are added, which one pass of the generator protects.

@@ -48,6 +48,7 @@ def distance_loss(z: Float[Tensor, "b d"], y: Int[Tensor, "b"], per_dimension: b
 
 SMALL: Mapping[str, Any] = {  # common settings of our own presets; docs/log.md has the trials
     "surrogate": "small-resnet:width=8",
+    "epochs_at": 5000,
     "steps": 3,
     "step_size": 3.0,
     "batch": 32,

@@ -11,6 +11,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
+from math import ceil
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -47,11 +48,12 @@ class Alternating(Shaped):
     else a plain shuffle. surrogate_steps: batches of theta in an epoch, at most a pass over the set, which is the
     default; 0: theta is never trained. restarts: how often theta begins anew, at equal distances and with the first
     rate, so that delta meets young surrogates, too; never in the pass of the colour part, and at most every epoch.
-    views: draws of what the surrogate sees whose gradients are summed for one step
-    of delta. start: where delta begins; "anew": uniform, and again in every epoch. stop: no further epoch once the
-    surrogate has this accuracy on the protected pictures; 0: never. noise_momentum: share of the earlier directions
-    that a step of delta keeps (the decay factor of Dong et al., CVPR 2018); 0: the plain signed step. colour_epochs:
-    rounds of the pass that makes the colour part; 0: as many as `epochs`. What `Shaped` adds holds for theta and delta
+    views: draws of what the surrogate sees whose gradients are summed for one step of delta. start: where delta begins;
+    "anew": uniform, and again in every epoch. stop: no further epoch once the surrogate has this accuracy on the
+    protected pictures; 0: never. noise_momentum: share of the earlier directions that a step of delta keeps (the decay
+    factor of Dong et al., CVPR 2018); 0: the plain signed step. colour_epochs: rounds of the pass that makes the colour
+    part; 0: as many as `epochs`. epochs_at: pictures for which `epochs` and `colour_epochs` are stated; n > epochs_at
+    pictures get epochs sqrt(epochs_at / n); 0: every set gets `epochs`. What `Shaped` adds holds for theta and delta
     alike.
     """
 
@@ -75,15 +77,16 @@ class Alternating(Shaped):
     stop: float = 0.0
     noise_momentum: float = 0.0
     colour_epochs: int = 0
+    epochs_at: int = 0
 
     together: ClassVar[bool] = False  # whether the loss of delta compares the pictures of a batch
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "surrogate", nets.named(self.surrogate))
-        at_least(self, epochs=1, steps=1, batch=2, noise_batch=2, cells=0, companions=0, views=1, colour_epochs=0)
+        at_least(self, epochs=1, steps=1, batch=2, noise_batch=2, cells=0, companions=0, views=1)
+        at_least(self, colour_epochs=0, epochs_at=0, weight_decay=0, step_size_end=0, restarts=0)
         check_steps(self.step_size, self.lr, self.momentum)
-        at_least(self, weight_decay=0, step_size_end=0, restarts=0)
         if not 0 <= self.noise_momentum < 1:
             raise UserError(f"noise_momentum={self.noise_momentum:g} is not a share below 1")
         if not 0 <= self.stop <= 1:
@@ -141,16 +144,21 @@ class Alternating(Shaped):
         kept = run.load("surrogate", plan=repr(self), budget=repr(budget), seed=run.seed)  # for any data
         return [(same, others, within) for same, others, within in kept[1].get("generation", ())] if kept else []
 
-    def trials(self, later: bool = False) -> list[tuple[Alternating, float]]:
-        """Short versions with factors; the sum of factor x seconds forecasts the seconds of this one.
+    def rounds(self, count: int) -> tuple[int, int]:
+        """Epochs of a set of so many pictures, and those of the pass that makes its colour part."""
+        share = min((self.epochs_at / max(count, 1)) ** 0.5, 1.0) if self.epochs_at else 1.0
+        return ceil(share * self.epochs), ceil(share * (self.colour_epochs or self.epochs))
 
-        later: of pictures that are added to a set; where deltas start anew, their last round alone is made.
+    def trials(self, count: int, later: bool = False) -> list[tuple[Alternating, float]]:
+        """Short versions with factors; the sum of factor x seconds forecasts the seconds of a set of `count` pictures.
+
+        later: of pictures that are added to it; where deltas start anew, their last round alone is made.
         """
-        short = replace(self, epochs=1, restarts=0)
-        tied, rounds = replace(short, colour=0.0), 1 if later and self.start == "anew" else self.epochs
+        (rounds, coloured), short = self.rounds(count), replace(self, epochs=1, restarts=0)
+        tied, rounds = replace(short, colour=0.0), 1 if later and self.start == "anew" else rounds
         if not self.colour:
             return [(tied, float(rounds))]
-        coloured = min(self.colour_epochs or rounds, rounds)
+        coloured = min(coloured, rounds)
         return [(tied, float(rounds - coloured)), (replace(short, colour_epochs=1), float(coloured))]
 
     def kept_bytes(self, count: int, shape: tuple[int, int, int], classes: int, processes: int) -> int:
@@ -217,11 +225,10 @@ class _Alternation:
         self, plan: Alternating, data: ImageSet, budget: Budget, run: Run, kept: Kept | None = None, tied: Any = None
     ) -> None:
         self.plan, self.data, self.budget, self.run = plan, data, budget, run
-        h, w = data.shape[1:]
         self.mine = run.mine(len(data))
         self.batches = Batches(data, run, self.mine)
         self.form = Shape(plan, data, budget, run, self.mine, tied is not None, kept)
-        self.epochs = (plan.colour_epochs if self.form.colour else 0) or plan.epochs
+        self.epochs = plan.rounds(len(data))[self.form.colour]
         lives = 1 if self.form.colour else plan.restarts + 1
         # epochs at which a surrogate begins, and the last one ends
         self.begins = [-(-life * self.epochs // lives) for life in range(lives + 1)]
@@ -230,8 +237,7 @@ class _Alternation:
         if kept:
             weights, facts = kept.state(f"surrogate{self.form.suffix}")
             self.net.load_state_dict(weights)
-            if plan.stop:  # as many rounds as the first pictures had
-                self.epochs = min(self.epochs, facts["epochs"])
+            self.epochs = facts["epochs"]  # as many as the first pictures had
         self.optimizer = torch.optim.SGD(
             self.net.parameters(), lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay
         )
@@ -240,10 +246,8 @@ class _Alternation:
         if plan.per == "image":
             self.owner[self.mine] = torch.arange(len(self.mine))
         rows = len(data.classes) if plan.per == "class" else len(self.mine)
-        grid = (plan.cells, plan.cells) if plan.cells else (h, w)
-        self.shape = (rows, self.form.count, *grid)
-        passes = self.batches.count(plan.batch)
-        wanted = 0 if kept else plan.surrogate_steps
+        self.shape = (rows, self.form.count, *(plan.cells or side for side in data.shape[1:]))
+        wanted, passes = 0 if kept else plan.surrogate_steps, self.batches.count(plan.batch)
         self.count = passes if wanted is None else min(wanted, passes)
         per_class = plan.noise_batch / run.world / max(len(data.classes), 1)
         self.group = plan.companions or (8 if per_class < 8 else 1)
@@ -257,7 +261,6 @@ class _Alternation:
         self.tied, zeros, saved = tied, run.put(torch.zeros(self.shape)), self.training.tensors
         self.velocity = saved.get("velocity", zeros.clone()) if plan.noise_momentum else None
         self.delta = saved.get("delta", self._with_tied(zeros) if plan.start == "zero" else self._random(0))
-        # results of `traced`, one per epoch
         self.generation: list[tuple[float, float, float]] = self.training.facts.setdefault("generation", [])
 
     def run_all(self) -> None:
@@ -297,7 +300,7 @@ class _Alternation:
             index, x, y = batch
             base, view = plan.base(x, generator), plan.view(generator)
             with torch.no_grad():
-                seen = view(perturb.add(base, self._stretched(self.delta, self.owner[index])))
+                seen = view(self._protected(base, index))
             return plan.learn(self.net, look(self.form.mixture, self.net, seen, y, generator), y, generator)
 
         self.net.train()
@@ -324,10 +327,10 @@ class _Alternation:
                 leaf = self.delta[run.put(rows)].requires_grad_()
                 gradient = torch.zeros_like(leaf)
                 for _ in range(plan.views):
-                    view = plan.view(generator)
                     delta = self._stretched(leaf, inverse)
                     delta = torch.cat([delta, others.delta]) if others else delta
-                    seen = look(self.form.mixture, self.net, view(perturb.add(base, delta)), y, generator)
+                    seen = plan.view(generator)(perturb.add(base, delta))
+                    seen = look(self.form.mixture, self.net, seen, y, generator)
                     value = plan.move(self.net, seen, y, delta, generator)
                     gradient += torch.autograd.grad(value, leaf)[0]
                 self._step(index, rows, gradient, y[: len(index)], step, base[: len(index)])
@@ -342,8 +345,7 @@ class _Alternation:
         right = torch.zeros((), device=self.run.device)
         generator = self.run.rng(*self.form.names("view", "accuracy", epoch), self.run.rank)
         for index, x, y in self.batches.in_order(self.plan.noise_batch):
-            seen = perturb.add(x, self._stretched(self.delta, self.owner[index]))
-            seen = look(self.form.mixture, self.net, seen, y, generator)
+            seen = look(self.form.mixture, self.net, self._protected(x, index), y, generator)
             with torch.no_grad():  # an adversary in the mixture needs gradients
                 right += (self.net(seen).argmax(1) == y).sum()
         return float(self.run.total(right)) / len(self.data)
@@ -355,12 +357,8 @@ class _Alternation:
         """
         if self.run.keep is None or self.run.rank or self.form.colour or self.kept:
             return
-
-        def see(rows: Tensor) -> Tensor:
-            return perturb.add(self.batches.take(rows), self._stretched(self.delta, self.owner[rows]))
-
-        self.net.eval()
-        self.generation.append(traced(self.net, see, self.watched, self.data.labels[self.watched]))
+        rows, see = self.watched, lambda rows: self._protected(self.batches.take(rows), rows)
+        self.generation.append(traced(self.net.eval(), see, rows, self.data.labels[rows]))
 
     def _random(self, epoch: int) -> Tensor:
         """Uniform random deltas; deltas of classes are the same in every process."""
@@ -389,9 +387,11 @@ class _Alternation:
             gradient = plan.noise_momentum * self.velocity[at] + perturb.direction(gradient)
             self.velocity[at] = gradient
         moved = self.form.moved(self.delta[at], gradient, step)
-        # only a pixel-wise delta of one picture can be clipped to the range of that picture
-        single = plan.per == "image" and not plan.cells
+        single = plan.per == "image" and not plan.cells  # no other can be clipped to the range of its picture
         self.delta[at] = self.form.keep_in_range(moved, base) if single else moved
+
+    def _protected(self, x: Tensor, index: Tensor) -> Tensor:
+        return perturb.add(x, self._stretched(self.delta, self.owner[index]))
 
     def _stretched(self, delta: Tensor, rows: Tensor) -> Tensor:
         return stretch(self.form.joined(delta[self.run.put(rows)]), *self.data.shape[1:])

@@ -9,6 +9,7 @@ from typing import Any
 LASTING: Mapping[str, Any] = {
     "surrogate": "small-resnet:width=4",
     "epochs": 36,
+    "epochs_at": 5000,
     "steps": 3,
     "step_size": 2.0,
     "batch": 32,

@@ -94,7 +94,8 @@ def planned_addition(addition: Addition, run: Run) -> PlannedAddition:
     settings, source = addition.record.settings, addition.new.source
     seconds, memory, disk = 0.0, 0, 0
     if source.usable and not addition.again:
-        if trials := trials_of(addition.method, later=True):
+        first = sum(line.part == 0 for line in addition.protected)
+        if trials := trials_of(addition.method, first, later=True):
             kept = addition.kept(run)
             craft = lambda short, few, trial: short.more(few, kept, settings.rest, trial)  # noqa: E731
             seconds = _tried(addition.method, trials, craft, addition.read(), replace(run, seed=settings.seed))
@@ -127,7 +128,7 @@ def forecast(job: Job, source: data.Source, run: Run, settings: Settings | None 
     canvas, budget = settings.canvas, settings.rest
     method, count = job.attack, len(source.usable)
     seconds = 0.0
-    if trials := trials_of(method):
+    if trials := trials_of(method, count):
         craft = lambda short, few, trial: short(few, budget, trial)  # noqa: E731
         seconds = _tried(method, trials, craft, data.read(source, canvas), replace(run, seed=job.seed))
     disk = sum(size for parts in job.disk(source, settings).values() for size in parts.values())
@@ -161,13 +162,13 @@ def _tried(
         warm, rows = True, 2 * rows  # the first trial only warms up, however long it takes
 
 
-def trials_of(method: Any, later: bool = False) -> list[tuple[Any, float]]:
-    """Shorter versions of an attack, with factors: the sum of factor x seconds estimates its own seconds.
+def trials_of(method: Any, count: int, later: bool = False) -> list[tuple[Any, float]]:
+    """Shorter versions of an attack, with factors: the sum of factor x seconds is an estimate for `count` pictures.
 
     Empty for an attack without epochs. An attack with work outside its epochs defines `trials` itself. later: of
-    pictures that are added to a set.
+    pictures that are added to a set of so many.
     """
     if hasattr(method, "trials"):
-        return method.trials(later=True) if later else method.trials()
+        return method.trials(count, later)
     epochs = getattr(method, "epochs", 0)
     return [(replace(method, epochs=1), float(epochs))] if epochs else []
