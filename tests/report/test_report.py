@@ -22,6 +22,7 @@ from miue.evaluation.records import Outcome, Role, VictimRun
 from miue.publish.manifest import FINAL, read_lines, write_lines
 from miue.report import charts, judged, noise, write_report
 from miue.report.evidence import Dated, Evidence
+from miue.workflows.add import add
 from miue.workflows.evaluate import evaluate
 from miue.workflows.protect import Job, carry_out
 from miue.workflows.record import RunRecord
@@ -237,6 +238,15 @@ def test_grey_pictures_and_one_row_a_class(tmp_path: Path, run: Run):
 
 
 # --- what it refuses ---
+
+
+def test_pictures_that_were_added_are_in_it(out: Path, tmp_path: Path, run: Run):
+    before = plain(page(out))
+    add(out, coloured(tmp_path / "new", per_class=2, size=16, seed=3), run=run)
+    after = plain(page(out))
+    assert "12 pictures in 3 classes" in before and "18 pictures in 3 classes" in after
+    strength = r"strength [\d.]+ grey levels"
+    assert re.search(strength, before)[0] == re.search(strength, after)[0]  # type: ignore[index]
 
 
 def test_damaged_records_are_named(proven: Path):

@@ -165,7 +165,8 @@ def quality_in_short(evidence: Evidence) -> Section:
 def structure(perturbation: Perturbation, evidence: Evidence) -> Section:
     """What the noise is like."""
     order = {name: place for place, name in enumerate(evidence.record.source.classes)}
-    it = noise.measured(perturbation, [order[line.class_name] for line in evidence.protected])
+    first = [line for line in evidence.protected if line.part == 0]  # pictures that were added have files of their own
+    it = noise.measured(perturbation, [order[line.class_name] for line in first])
     one = perturbation.labels is not None
     pairs = [
         ("strength", f"{it.level:.2f} grey levels (root mean square)"),
