@@ -1,6 +1,10 @@
-"""One of several processes, without the others."""
+"""One of several processes, without the others; and a run that is interrupted."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from miue.core.run import Run
 
@@ -19,3 +23,17 @@ class Rank(Run):
     @property
     def world(self) -> int:
         return self._size
+
+
+class Stopping(Run):
+    """A run that is interrupted in the middle of the files."""
+
+    @contextmanager
+    def progress(self, text: str, total: int, done: int = 0) -> Iterator[Any]:
+        left = iter([True] * (total // 2))
+
+        def tick() -> None:
+            if not next(left, False):
+                raise KeyboardInterrupt
+
+        yield tick

@@ -24,7 +24,7 @@ from .workflows.analyze import analyze
 from .workflows.evaluate import detect, evaluate
 from .workflows.protect import protect
 from .workflows.record import RunRecord
-from .workflows.rights import read_rights, write_rights, write_server_files
+from .workflows.rights import read_credentials, read_rights, sign_rights, write_rights, write_server_files
 from .workflows.verify import preview, returned, verify
 
 __all__ = [
@@ -70,9 +70,11 @@ __all__ = [
     "preview",
     "protect",
     "publish",
+    "read_credentials",
     "read_rights",
     "recipe",
     "returned",
+    "sign_rights",
     "testing",
     "trace",
     "verify",

@@ -7,7 +7,6 @@ import json
 import shutil
 import subprocess
 import urllib.robotparser
-from collections.abc import Iterator
 from dataclasses import replace
 from email.message import Message
 from pathlib import Path
@@ -32,6 +31,7 @@ from miue.workflows.record import RunRecord
 from miue.workflows.rights import read_rights, write_rights, write_server_files
 from miue.workflows.verify import verify
 from pictures import coloured, hashes, listed
+from processes import Stopping
 
 OURS = VALUES["no-training"]
 
@@ -254,25 +254,6 @@ def test_rights_written_later_give_the_same_bytes(job: Job, run: Run, form: Any)
     write_rights(bare.out, Rights(), run)
     assert hashes(bare.out) == plain and all(f.ok and not f.rights for f in verify(bare.out))
     assert not publish.rights_of(bare.out).exists()
-
-
-class Stopping(Run):
-    """A run that is interrupted in the middle of the files."""
-
-    def progress(self, text: str, total: int, done: int = 0) -> Any:
-        from contextlib import contextmanager
-
-        @contextmanager
-        def shown() -> Iterator[Any]:
-            left = iter([True] * (total // 2))
-
-            def tick() -> None:
-                if not next(left, False):
-                    raise KeyboardInterrupt
-
-            yield tick
-
-        return shown()
 
 
 def test_pictures_that_are_added_say_it_too(job: Job, run: Run, tmp_path: Path):

@@ -25,19 +25,24 @@ class Findings(Record):
     wrong: dict[str, str]
     rights: dict[str, str]
     """What each file says of data mining, as a key of the PLUS vocabulary; empty for nothing."""
+    signed: int = 0
+    """Number of files with content credentials (C2PA)."""
 
 
 def findings(checked: Sequence[publish.Finding], measured: bool, json: bool) -> None:
     """Print what is wrong with an output. measured: whether the budget was measured again."""
     wrong = {finding.path: finding.problem for finding in checked if not finding.ok}
+    signed = sum(finding.signed for finding in checked)
     if json:
         rights = {finding.path: finding.rights for finding in checked}
-        print(Findings(checked=len(checked), wrong=wrong, rights=rights).model_dump_json(indent=1))
+        print(Findings(checked=len(checked), wrong=wrong, rights=rights, signed=signed).model_dump_json(indent=1))
         return
     for path, problem in wrong.items():
         print(f"{path}: {problem}")
     for line in telling.by_key([finding.rights for finding in checked]):
         print(line)
+    if signed:
+        print(f"content credentials (C2PA): {signed} of {len(checked)} files; miue rights show says whose")
     print(f"{len(checked)} checked, {len(wrong)} wrong" + ("" if measured else " (budget as measured when written)"))
 
 
@@ -59,7 +64,7 @@ def returned(back: publish.Comeback, out: Path, clean: str, json: bool) -> None:
         print(f"{each.path}: {_became(each)}")
     if len(wrong) > jobs.MOST:
         print(f"and {len(wrong) - jobs.MOST} more (--json lists all)")
-    for name in ("metadata", "rights"):
+    for name in ("metadata", "rights", "credentials"):
         states = [getattr(each, name) for each in back.files if getattr(each, name)]
         if lost := len(states) - states.count("kept"):
             print(f"{name}: changed or gone in {lost} of {len(states)} files that had them")

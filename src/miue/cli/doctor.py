@@ -102,10 +102,15 @@ def _codecs() -> list[Check]:
     for key, label in (("jpg", "JPEG"), ("zlib", "PNG"), ("webp", "WebP")):
         here = bool(features.check(key))
         checks.append(Check(what=label, found="readable" if here else "missing from this Pillow", ok=here))
-    try:
-        return [*checks, Check(what="HEIC", found=f"readable (pillow-heif {version('pillow-heif')})")]
-    except PackageNotFoundError:
-        return [*checks, Check(what="HEIC", found='not readable; pip install "miue[heif]" adds it')]
+    for what, can, package, extra in (
+        ("HEIC", "readable", "pillow-heif", "heif"),
+        ("content credentials", "usable", "c2pa-python", "c2pa"),
+    ):
+        try:
+            checks.append(Check(what=what, found=f"{can} ({package} {version(package)})"))
+        except PackageNotFoundError:
+            checks.append(Check(what=what, found=f'not {can}; pip install "miue[{extra}]" adds it'))
+    return checks
 
 
 def _space() -> Check:

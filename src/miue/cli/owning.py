@@ -61,7 +61,7 @@ def add(
         raise typer.Exit(FAILED_INPUTS)
 
 
-rights = typer.Typer(no_args_is_help=True, help="What the files say that you reserve: write it, read it back.")
+rights = typer.Typer(no_args_is_help=True, help="What the files say that you reserve: write it, sign it, read it back.")
 
 
 @rights.command()
@@ -80,6 +80,7 @@ def write(
 ) -> None:
     """Write other rights into every file of OUT, and OUT.rights. Pixels stay; no noise is computed.
 
+    Signatures of `sign` are taken out: they were for other bytes. Sign again afterwards.
     Stopped or killed? The same command goes on and ends in the same files.
     """
     import miue
@@ -94,16 +95,41 @@ def write(
     show.record(record, telling.rewritten(out, record), json)
 
 
+@rights.command()
+def sign(
+    out: Out,
+    cert: Annotated[Path, typer.Option(help="Your certificate with its chain (PEM), your own first.")],
+    key: Annotated[Path, typer.Option(help="Its private key (PEM, not encrypted).")],
+    timestamp: Annotated[
+        str, typer.Option(metavar="URL", help="Ask this authority for a time stamp (RFC 3161) for every file.")
+    ] = "",
+    legacy: Annotated[bool, typer.Option("--legacy", help="Say it in the words of C2PA 1.x, too.")] = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Sign every file of OUT with content credentials (C2PA) that say what it reserves. Needs miue[c2pa].
+
+    Pixels stay. No thumbnail and no trace of the original goes in, and without --timestamp there is no network.
+    Stopped or killed? The same command goes on. Signed with another certificate? The signatures are replaced.
+    """
+    import miue
+    from miue.cli import show, telling
+    from miue.core.run import Run
+
+    signing = miue.sign_rights(out, cert, key, timestamp=timestamp, legacy=legacy, run=Run(quiet=quiet or json))
+    show.record(signing, telling.signed(out, signing), json)
+
+
 @rights.command(name="show")
 def show_rights(
     path: Annotated[Path, typer.Argument(help="A picture, or a folder of pictures of anybody.")], json: Json = False
 ) -> None:
-    """Say what each file reserves, by its XMP."""
+    """Say what each file reserves, by its XMP and by its content credentials (C2PA, with miue[c2pa])."""
     import miue
     from miue.cli import show, telling
 
-    keys = miue.read_rights(path)
-    show.record(telling.Reserved(rights=dict(keys)), telling.reserved(keys), json)
+    reserved = telling.Reserved(rights=miue.read_rights(path), credentials=miue.read_credentials(path))
+    show.record(reserved, telling.reserved(reserved), json)
 
 
 @rights.command()

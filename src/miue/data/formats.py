@@ -1,4 +1,4 @@
-"""File formats, recognised by content: format, bits per channel, and whether a file is lossless."""
+"""File formats, recognised by content: format, bits per channel, and whether a file is lossless or signed."""
 
 from __future__ import annotations
 
@@ -110,3 +110,8 @@ def lossless(data: bytes) -> bool:
         chunks.add(data[at : at + 4])
         at += 8 + (int.from_bytes(data[at + 4 : at + 8], "little") + 1) // 2 * 2
     return b"VP8L" in chunks and not chunks & {b"VP8 ", b"ANMF"}
+
+
+def signed(data: bytes) -> bool:
+    """Whether a file has content credentials (C2PA) in it: a JUMBF box of that type, valid or not."""
+    return b"jumdc2pa" in data

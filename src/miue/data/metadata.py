@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from PIL import ExifTags, Image
 
+from miue.data import formats
 from miue.data.rights import reservation
 
 _KEPT = (
@@ -34,7 +35,7 @@ class Metadata:
 def metadata(im: Image.Image, data: bytes) -> Metadata:
     """The allowed metadata of a loaded picture. Unreadable EXIF counts as none."""
     notes = []
-    if b"jumdc2pa" in data:
+    if formats.signed(data):
         notes.append("content credentials (C2PA) removed: any change of the pixels breaks them")
     icc = im.info.get("icc_profile") or None
     own = reservation(xmp if isinstance(xmp := im.info.get("xmp"), bytes) else None)

@@ -2,6 +2,8 @@
 
 from miue.data.folder import NOTICE
 from miue.publish.align import align
+from miue.publish.credentials import Credentials, Signer, sign
+from miue.publish.credentials import shown as shown_credentials
 from miue.publish.known import Known
 from miue.publish.manifest import FINAL as MANIFEST
 from miue.publish.manifest import PART, Line, finished, read_lines
@@ -20,6 +22,7 @@ __all__ = [
     "NOTICE_TEXT",
     "PART",
     "Comeback",
+    "Credentials",
     "Finding",
     "Known",
     "Line",
@@ -27,6 +30,7 @@ __all__ = [
     "Originals",
     "Returned",
     "Shown",
+    "Signer",
     "Written",
     "align",
     "check_folders",
@@ -42,7 +46,9 @@ __all__ = [
     "rights_of",
     "room",
     "shown",
+    "shown_credentials",
     "shown_rights",
+    "sign",
     "verify",
     "write",
     "write_rights",

@@ -49,6 +49,8 @@ class Line(Record):
     """What the file says of data mining, as a key of the PLUS vocabulary."""
     reserved: str = ""
     """What its source says of it."""
+    signed: bool = False
+    """Whether the file has content credentials (C2PA) of its owner. They hold for these very bytes."""
     part: int = 0
     """0 for the first pictures, then counted: the pictures that were added together."""
 

@@ -18,6 +18,7 @@ from miue.core.progress import readable
 from miue.core.run import Run
 from miue.core.types import Perturbation
 from miue.data.folder import NOTICE, begun
+from miue.data.formats import signed
 from miue.data.picture import Picture, Unfit, decode, quiet
 from miue.data.scan import open_store
 from miue.data.source import Payload, ahead
@@ -56,6 +57,8 @@ class Returned(Record):
     """Colour profile and texts of the published file; empty if it had none."""
     rights: Literal["", "kept", "gone"] = ""
     """A reservation of rights in the published file; empty if it had none."""
+    credentials: Literal["", "kept", "gone"] = ""
+    """Content credentials of the published file; they hold for the same bytes alone. Empty if it had none."""
     channel: str = ""
     reason: str = ""
 
@@ -165,6 +168,7 @@ class Look:
             "left": Left(share=1.0, correlation=1.0) if same else self._left(row, published, picture, place),
             "metadata": _metadata(published, picture),
             "rights": _rights(stored, payload),
+            "credentials": _credentials(stored, payload),
         }
         values["channel"] = "" if same else channel_of(payload, place)
         return base.model_copy(update=values)
@@ -224,6 +228,12 @@ def _rights(stored: Payload, payload: Payload) -> Literal["", "kept", "gone"]:
     if before is None:
         return ""
     return "kept" if after is not None and after[1] == before[1] else "gone"
+
+
+def _credentials(stored: Payload, payload: Payload) -> Literal["", "kept", "gone"]:
+    if not isinstance(stored, bytes) or not signed(stored):
+        return ""
+    return "kept" if _equal(stored, payload) else "gone"
 
 
 def _form(payload: Payload) -> str:

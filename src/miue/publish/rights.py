@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from miue.core.errors import UserError
 from miue.core.files import flush_all, write_atomically
 from miue.data.folder import private_of
-from miue.data.picture import ANY_SIZE, Rules, Unfit, decode, encode, quiet
+from miue.data.picture import ANY_SIZE, Picture, Rules, Unfit, decode, encode, quiet
 from miue.data.rights import TOLD, VALUES, Rights, clean, host
 from miue.data.source import sha256
 from miue.publish.manifest import FINAL, Line, finished, write_lines
 from miue.publish.sinks import Form
 
+Content = Callable[[Line, Picture, bytes], tuple[bytes, dict[str, Any]]]
 AS_OF = "2026-11-26"  # state of knowledge of the mechanisms below
 AGENTS = (
     "CCBot", "GPTBot", "ClaudeBot", "Google-Extended", "Applebot-Extended", "Meta-ExternalAgent", "Bytespider",
@@ -155,20 +157,38 @@ def rewrite(out: Path, rights: Rights, form: Form, tick: Callable[[], None]) -> 
     Killed? The same call goes on, with the same bytes as result. Raises UserError if the output is a table, or if a
     file does not show what was written.
     """
+
+    def content(line: Line, picture: Picture, before: bytes) -> tuple[bytes, dict[str, Any]]:
+        return encoded(line, picture, rights, form), {"rights": rights.key(line.reserved), "signed": False}
+
+    mend = "run its protect command once more with --overwrite and other rights: the noise is not computed again"
+    return change_files(out, mend, content, tick)
+
+
+def encoded(line: Line, picture: Picture, rights: Rights, form: Form) -> bytes:
+    """The file of a published picture with these rights, the same bytes as `write` makes. Nothing is signed in it."""
+    meta = picture.meta
+    return encode(picture, form, rights.packet(line.reserved, meta.artist, meta.copyright))
+
+
+def change_files(out: Path, mend: str, content: Content, tick: Callable[[], None]) -> list[Line]:
+    """Write every file of an output anew and return the new lines of the manifest; pixels stay, bit by bit.
+
+    mend: what to do where the output is a table. content: a function from a line, its picture and the bytes of its file
+    to new bytes and what they change in the line. Raises UserError for a table, and for a file that does not show what
+    was written.
+    """
     plan, lines = finished(private_of(out))
     if plan.kind not in ("folder", "named"):
-        raise UserError(
-            f"{out}: is a table; run its protect command once more with --overwrite and other rights: the noise is not "
-            "computed again"
-        )
+        raise UserError(f"{out}: is a table; {mend}")
     with quiet():
-        fresh = [_rewritten(out, line, rights, form, tick) if line.status == "protected" else line for line in lines]
+        fresh = [_changed(out, line, content, tick) if line.status == "protected" else line for line in lines]
     flush_all(out / line.out for line in fresh if line.out)
     write_lines(private_of(out) / FINAL, fresh)
     return fresh
 
 
-def _rewritten(out: Path, line: Line, rights: Rights, form: Form, tick: Callable[[], None]) -> Line:
+def _changed(out: Path, line: Line, content: Content, tick: Callable[[], None]) -> Line:
     path = out / line.out
     try:
         if path.is_symlink():
@@ -179,15 +199,15 @@ def _rewritten(out: Path, line: Line, rights: Rights, form: Form, tick: Callable
         raise UserError(f"{path}: cannot be read ({error}); `miue verify` says what else is wrong") from None
     if picture.digest != line.out_pixels:
         raise UserError(f"{path}: does not show the picture that was written; `miue verify` says what else is wrong")
-    meta = picture.meta
-    after = encode(picture, form, rights.packet(line.reserved, meta.artist, meta.copyright))
+    after, update = content(line, picture, before)
     if decode(after, Rules(ANY_SIZE, "first")).digest != line.out_pixels:
         raise RuntimeError(f"{path}: writing changed its pixels; it was left as it is")
     if after != before:
         write_atomically(path, after, flush=False)
+        if path.read_bytes() != after:
+            raise OSError(f"{path}: what is read back differs from what was written")
     tick()
-    key = rights.key(line.reserved)
-    return line.model_copy(update={"out_bytes": len(after), "out_sha256": sha256(after), "rights": key})
+    return line.model_copy(update={"out_bytes": len(after), "out_sha256": sha256(after), **update})
 
 
 def shown(path: Path) -> str:

@@ -16,14 +16,15 @@ from miue.core.progress import readable
 from miue.core.types import Budget
 from miue.data.arrays import open_npz
 from miue.data.folder import NOTICE, begun, private_of
-from miue.data.formats import bare, followed, lossless
+from miue.data.formats import bare, followed, lossless, signed
 from miue.data.picture import ANY_SIZE, Picture, Rules, Unfit, decode, quiet
 from miue.data.read import clean_picture
-from miue.data.source import Payload, Source
+from miue.data.source import Payload, Source, sha256
 from miue.data.tables import open_parquet
 from miue.publish.manifest import Line, Plan, finished
 from miue.publish.output import files_in
 
+THUMBNAIL = b"c2pa.thumbnail"  # begins the label of a preview in content credentials
 PUBLISHED = Rules(max_pixels=ANY_SIZE, frames="first")
 
 
@@ -36,6 +37,8 @@ class Finding:
     """Empty if the file or row is correct."""
     rights: str = ""
     """What it says of data mining, as a key of the PLUS vocabulary; empty if nothing."""
+    signed: bool = False
+    """Whether it has content credentials (C2PA) in it."""
 
     @property
     def ok(self) -> bool:
@@ -64,7 +67,9 @@ def _pictures(
     for line in lines:
         if line.status == "protected":
             try:
-                yield Finding(line.out, *_problem(get(line.out), line, known, originals))
+                payload = get(line.out)
+                has = isinstance(payload, bytes) and signed(payload)
+                yield Finding(line.out, *_problem(payload, line, known, originals), has)
             except (OSError, IndexError):
                 yield Finding(line.out, "is missing or cannot be read")
 
@@ -96,6 +101,9 @@ def _problem(payload: Payload, line: Line, known: dict[str, str], originals: _Or
         return problem, rights
     if rights != line.rights:
         return f"reservation: {rights or 'missing'} instead of {line.rights or 'none'}", rights
+    if line.signed and sha256(payload) != line.out_sha256:
+        gone = not isinstance(payload, bytes) or not signed(payload)
+        return f"content credentials: {'missing' if gone else 'do not fit, the file was changed since'}", rights
     return "", rights
 
 
@@ -115,6 +123,8 @@ def _wrong(payload: Payload, picture: Picture, line: Line, known: dict[str, str]
 
 
 def _carries_another(payload: bytes) -> bool:
+    if THUMBNAIL in payload:
+        return True
     with Image.open(BytesIO(payload)) as im:
         return bool(im.getexif().get_ifd(ExifTags.IFD.IFD1)) or getattr(im, "n_frames", 1) > 1
 

@@ -1,44 +1,117 @@
-"""The workflow `rights`: what an owner reserves, written into files that are published, and read back."""
+"""The workflow `rights`: what an owner reserves, written into files that are published, signed, and read back."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
+from typing import TypeVar
 
 from miue import data, publish
 from miue.core.errors import UserError
+from miue.core.files import Record
 from miue.core.run import Run
 from miue.data.rights import Rights
+from miue.publish import Credentials, Line, Signer
 from miue.workflows.exclusive import exclusive
 from miue.workflows.protect import fingerprint_with
 from miue.workflows.record import RunRecord
+
+T = TypeVar("T")
+
+
+class Signing(Record):
+    """What `sign_rights` did."""
+
+    files: int
+    before: int
+    """Files that were signed in the same way before, and stayed as they are."""
+    larger: float
+    """Bytes that the credentials add to a file, on average over those that were signed now."""
+    reserved: Mapping[str, int]
+    """Number of files by what they say of data mining, a key of the PLUS vocabulary; empty for nothing."""
+    signer: str
+    """Subject of the certificate."""
+    until: str
+    """Last day of the certificate."""
+    timestamp: str
+    """Address of the time stamp authority; empty if none was asked."""
+    legacy: bool
 
 
 def write_rights(out: str | Path, rights: Rights, run: Run | None = None) -> RunRecord:
     """Write other rights into every file of an output and into OUT.rights. The noise is not computed again.
 
-    The originals are not needed. If a call is killed, the same call resumes it. Raises UserError.
+    The originals are not needed. Content credentials are taken out of the files: they were signed for other bytes. If a
+    call is killed, the same call resumes it. Raises UserError.
     """
     run, out = run or Run(), Path(out)
     record, private = RunRecord.of(out), data.private_of(out)
     record.check_finished(out)
     with exclusive(out, run):
-        count = record.written.counts.get("protected", 0) if record.written else 0
-        with run.progress("rights", count) as tick:
+        signed = sum(line.signed for line in publish.finished(private)[1])
+        with run.progress("rights", _count(record)) as tick:
             lines = publish.rewrite(out, rights, record.settings.format, tick)
         publish.write_rights(out, rights)
-        size = sum(line.out_bytes for line in lines)
-        written = record.written and record.written.model_copy(update={"bytes_out": size})
         settings = record.settings.model_copy(update={"rights": rights})
         update = {
             "settings": settings,
-            "written": written,
+            "written": _measured(record, lines),
             "noise": record.perturbation,
             "fingerprint": fingerprint_with(record.perturbation, rights),
         }
         record = record.model_copy(update=update)
         record.save(private / "run.json")
+    if signed:
+        run.say(f"content credentials of {signed} files are gone, because they were signed for other bytes: sign again")
     return record
+
+
+def sign_rights(
+    out: str | Path,
+    cert: str | Path,
+    key: str | Path,
+    *,
+    timestamp: str = "",
+    legacy: bool = False,
+    run: Run | None = None,
+) -> Signing:
+    """Sign every file of an output with content credentials (C2PA) that say what it reserves. Needs the extra `c2pa`.
+
+    cert: the chain of the owner's certificate (PEM), that certificate first. key: its private key (PEM, not encrypted).
+    timestamp: address of an authority that is asked for a time stamp for every file; without it there is no network.
+    legacy: whether to say it in the words of C2PA 1.x, too. Pixels and metadata stay. So do files that are signed in
+    the same way already; others are signed anew. If a call is killed, the same call resumes it. Raises UserError.
+    """
+    signer, run, out = Signer.of(Path(cert), Path(key), timestamp, legacy), run or Run(), Path(out)
+    record, private = RunRecord.of(out), data.private_of(out)
+    record.check_finished(out)
+    with exclusive(out, run):
+        with run.progress("signing", _count(record)) as tick:
+            lines, added = publish.sign(out, record.settings.rights, record.settings.format, signer, tick)
+        record.model_copy(update={"written": _measured(record, lines)}).save(private / "run.json")
+    own = [line for line in lines if line.status == "protected"]
+    return Signing(
+        files=len(own),
+        before=len(own) - len(added),
+        larger=fmean(added) if added else 0.0,
+        reserved=dict(Counter(line.rights for line in own)),
+        signer=signer.name,
+        until=signer.until,
+        timestamp=timestamp,
+        legacy=legacy,
+    )
+
+
+def _count(record: RunRecord) -> int:
+    return record.written.counts.get("protected", 0) if record.written else 0
+
+
+def _measured(record: RunRecord, lines: Sequence[Line]) -> publish.Written | None:
+    """The summary of what was written, with the size of the files as they are now."""
+    size = sum(line.out_bytes for line in lines)
+    return record.written and record.written.model_copy(update={"bytes_out": size})
 
 
 def write_server_files(out: str | Path) -> Path | None:
@@ -51,10 +124,22 @@ def read_rights(path: str | Path) -> Mapping[str, str]:
 
     Raises UserError if there is no picture.
     """
+    return _read(path, publish.shown_rights)
+
+
+def read_credentials(path: str | Path) -> Mapping[str, Credentials]:
+    """The content credentials (C2PA) of a file, or of every picture of a folder. Nothing is fetched.
+
+    Without the extra `c2pa` they are noticed, but not read. Raises UserError if there is no picture.
+    """
+    return _read(path, publish.shown_credentials)
+
+
+def _read(path: str | Path, shown: Callable[[Path], T]) -> Mapping[str, T]:
     path = Path(path)
     if path.is_file():
-        return {path.name: publish.shown_rights(path)}
-    found = {name: publish.shown_rights(path / name) for name in data.pictures_in(path)} if path.is_dir() else {}
-    if not found:
+        return {path.name: shown(path)}
+    every = {name: shown(path / name) for name in data.pictures_in(path)} if path.is_dir() else {}
+    if not every:
         raise UserError(f"{path}: there are no pictures there")
-    return found
+    return every
