@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -12,20 +13,24 @@ import pytest
 import torch
 
 from browser import CHROMIUM, browser
-from miue import data
+from miue import data, publish
 from miue.core.errors import UserError
+from miue.core.files import digest
 from miue.core.run import Run
 from miue.core.types import Budget, Perturbation
 from miue.data.channel import CHANNELS
+from miue.data.rights import Rights
 from miue.defenses import KNOWN as DEFENSES
-from miue.evaluation.records import Outcome, Role, VictimRun
+from miue.evaluation.records import Outcome, Role, TraceRun, VictimRun
 from miue.publish.manifest import FINAL, read_lines, write_lines
 from miue.report import charts, judged, noise, write_report
 from miue.report.evidence import Dated, Evidence
+from miue.trace import Asked, Secret, Tracing, Verdict
 from miue.workflows.add import add
 from miue.workflows.evaluate import evaluate
 from miue.workflows.protect import Job, carry_out
 from miue.workflows.record import RunRecord
+from miue.workflows.trace import Declaration
 from pictures import coloured
 
 EVIL = "<script>alert(1)</script>"
@@ -122,10 +127,10 @@ def page(out: Path, to: str = "page.html", **options) -> str:
     return write_report(out, out.parent / to, **options).read_text()
 
 
-def plain(html: str) -> str:
+def plain(content: str) -> str:
     """The text of a page, without style and marks."""
-    html = html.replace("<wbr>", "")
-    return " ".join(re.sub(r"<[^>]+>", " ", re.sub(r"(?s)<style>.*?</style>", "", html)).split())
+    content = re.sub(r"(?s)<style>.*?</style>", "", content.replace("<wbr>", ""))
+    return html.unescape(" ".join(re.sub(r"<[^>]+>", " ", content).split()))
 
 
 # --- what it says ---
@@ -143,14 +148,14 @@ def test_the_page_has_the_verdict_its_numbers_and_what_was_not_tested(proven: Pa
 
 
 def test_names_of_others_stay_text_and_nothing_is_asked_of_the_network(proven: Path):
-    html = page(proven)
-    assert "<script" not in html and "&lt;script&gt;alert(1)&lt;/script&gt;" in html
-    assert html.count("&lt;script&gt;") >= 3  # in a caption, a table, a note
-    addresses = set(re.findall(r"https?://[^\s\"'<)]+", html)) - {
+    whole = page(proven)
+    assert "<script" not in whole and "&lt;script&gt;alert(1)&lt;/script&gt;" in whole
+    assert whole.count("&lt;script&gt;") >= 3  # in a caption, a table, a note
+    addresses = set(re.findall(r"https?://[^\s\"'<)]+", whole)) - {
         "http://www.w3.org/2000/svg",
         "http://www.w3.org/1999/xlink",
     }
-    assert not addresses and not re.search(r"(src|href)=\"(?!data:|#)", html)
+    assert not addresses and not re.search(r"(src|href)=\"(?!data:|#)", whole)
     markdown = page(proven, "page.md", format="md")
     assert not re.search(r"(?m)^(?!    ).*(?<!\\)<script", markdown) and r"\<script\>alert(1)\</script\>" in markdown
 
@@ -407,6 +412,121 @@ def test_the_first_look_is_shown(out: Path):
     path.parent.mkdir()
     path.write_text(json.dumps(look))
     assert "Somebody who looks would notice: linear reaches 90.0%" in plain(page(out))
+
+
+# --- the ownership trace ---
+
+
+@pytest.fixture
+def traced(tmp_path: Path) -> Path:
+    """A marked set whose victims were tested, and by whose secret two suspects were judged, one with a hostile name."""
+    publish.export(data.shapes(2, 16), tmp_path / "in")
+    tracing = Tracing(strength=3, keys=2, unmeasured=True)
+    job = Job(source=str(tmp_path / "in"), out=tmp_path / "out", method="noise:cells=4", seed=7351, trace=tracing)
+    carry_out(job, Run(device_name="cpu"))
+    record, private = RunRecord.of(job.out), data.private_of(job.out)
+    runs = victims({"clean": [0.9, 0.9], "noise": [0.9, 0.9], "protected": [0.1, 0.1]})
+    kept_at(job.out, outcome(record, runs, traces=traces([2e-5, 3e-5], [0.4, 0.6])))
+    kept_at(job.out, outcome(record, runs), "29990102-000000")  # later, without looking for the trace
+    asked = Asked(count=400, base="b", declared="2026-01-02T03:04:05Z")
+    judged_on = "2026-01-03T03:04:05Z"
+    declared = Declaration(suspects=3, alpha=1e-3, when=judged_on, judged={EVIL: "x", "theirs": "y"})
+    declared.save(private / "trace" / "declaration.json")
+    for name, p in ((EVIL, 1e-6), ("theirs", 0.31)):
+        facts = {"commitment": record.commitment, "test": "signs", "asked": asked, "kind": "labels", "answers": "x"}
+        numbers = {"statistic": 1.0, "z": 2.0, "p": p, "draws": 99, "alpha": 1e-3, "suspects": 3, "seconds": 1.0}
+        verdict = Verdict(**facts, **numbers, evidence=p < 1e-3, reason="", when=judged_on, miue="0")
+        verdict.save(private / "trace" / "verdicts" / f"{digest(name)}.json")
+    return job.out
+
+
+def traces(protected: list[float], others: list[float]) -> list[TraceRun]:
+    values: dict[Role, list[float]] = {"protected": protected, "clean": others, "noise": others}
+    return [
+        TraceRun(role=role, victim="net", seed=seed, p=p, z=1.0, evidence=p <= 1e-3)
+        for role, every in values.items()
+        for seed, p in enumerate(every)
+    ]
+
+
+def test_the_trace_is_shown_with_its_controls_and_all_suspects(traced: Path):
+    record, texts = RunRecord.of(traced), [plain(page(traced)), page(traced, "page.md", format="md")]
+    for text in texts:
+        assert "Who trained on it: the ownership trace" in text and record.commitment in text
+        assert "the mark was found in 2 of 2" in text and "in 0 of 4. The latter are the controls" in text
+        assert "2e-05, 3e-05" in text and "0.4, 0.6" in text and "3 of 8 grey levels" in text
+        assert "2 of 3 declared suspects were judged. Against 1 of them there is evidence of use" in text
+        assert "theirs" in text and "0.31" in text and "2026-01-03" in text and "signs" in text
+        assert "No evidence never means that the set was not used" in text
+        assert "found in every network of the owner's; 2 suspects judged" in text
+    assert "learn the owner's mark" not in texts[0] and "<script>" not in page(traced)
+    assert r"\<script\>alert(1)\</script\>" in texts[1] and "&lt;script&gt;" in page(traced)
+    command = "--attack noise:cells=4 --trace --trace-strength 3 --trace-keys 2 --trace-unmeasured"
+    assert command in texts[0] and "--clean" in texts[0] and "the mark is the same" in texts[0]
+
+
+def test_a_public_page_tells_neither_the_secret_nor_who_was_judged(traced: Path):
+    secret = Secret.load(data.private_of(traced) / "trace.json")
+    hidden = [secret.master.hex(), *secret.opened.keys.values(), *(key[:16] for key in secret.opened.keys.values())]
+    for form in ("html", "md"):
+        for public in (False, True):
+            text = page(traced, f"{public}.{form}", format=form, public=public)
+            assert not any(each in text for each in hidden), public  # nor does a private one
+        for name in ("theirs", "alert(1)", "3 of 8", "--trace", "7351", "2026-01-03", digest("theirs")):
+            assert name not in text, name
+        assert RunRecord.of(traced).commitment in text and "the mark was found in 2 of 2" in text
+        assert "Against 1 of them there is evidence of use" in text
+
+
+def test_a_trace_is_shown_without_its_secret_and_untested_as_untested(traced: Path):
+    private, before = data.private_of(traced), page(traced)
+    shutil.rmtree(private / "outcomes")
+    shutil.rmtree(private / "trace")
+    text = plain(page(traced))
+    assert "Whether networks learn the mark was not tested. To test it: miue evaluate out" in text
+    assert "whether networks learn the owner's mark" in text and "Nobody was judged yet" in text
+    assert "--trace" not in plain(page(traced, "public.html", public=True))
+    (private / "trace.json").unlink()
+    assert "Who trained on it" in page(traced) and "Who trained on it" in before
+
+
+def test_a_mark_that_is_not_found_and_one_that_is_found_in_controls(traced: Path):
+    private, record = data.private_of(traced), RunRecord.of(traced)
+    shutil.rmtree(private / "outcomes")
+    runs = victims({"clean": [0.9, 0.9], "noise": [0.9, 0.9], "protected": [0.1, 0.1]})
+    kept_at(traced, outcome(record, runs, traces=traces([0.2, 1e-5], [1e-5, 0.4])))
+    text = plain(page(traced))
+    assert "the mark was found in 1 of 2" in text and "in 2 of 4." in text
+    assert "not found in every network of the owner's" in text
+
+
+def test_verdicts_by_another_secret_are_left_out(traced: Path):
+    private = data.private_of(traced)
+    for path in (private / "trace" / "verdicts").glob("*.json"):
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps(content | {"commitment": "0" * 64}))
+    text = plain(page(traced))
+    assert "verdicts on suspects by the secret of another set" in text and "Nobody was judged yet" in text
+    path.write_text("{")
+    with pytest.raises(UserError, match=path.name):
+        page(traced)
+
+
+def test_a_mark_alone_is_told(tmp_path: Path, run: Run):
+    tracing = Tracing(alone=True)
+    carry_out(Job(source=str(coloured(tmp_path / "in", size=16)), out=tmp_path / "out", canvas=16, trace=tracing), run)
+    text = plain(page(tmp_path / "out"))
+    assert text.count("The mark stands alone: there is no attack") == 2 and "a mark without an attack" in text
+    assert "--trace-only --trace-strength" in text and "--attack" not in text
+
+
+def test_a_set_without_a_trace_says_nothing_of_it_and_rights_are_named(out: Path, tmp_path: Path, run: Run):
+    text = plain(page(out))
+    assert "mark" not in text.replace("Markdown", "") and "ownership" not in text and "rights" not in text
+    rights = Rights(value="no-training", creator="A. B.", path="/photos/")
+    carry_out(Job(source=str(tmp_path / "in"), out=tmp_path / "own", method="noise", canvas=16, rights=rights), run)
+    text = plain(page(tmp_path / "own"))
+    assert "rights no-training" in text and "--rights no-training --creator 'A. B.' --rights-path /photos/" in text
 
 
 # --- in a real browser ---

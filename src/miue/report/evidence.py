@@ -16,6 +16,7 @@ from miue.evaluation.records import Outcome
 from miue.publish.manifest import Line, finished
 from miue.workflows.protect import kept_at
 from miue.workflows.record import RunRecord
+from miue.workflows.trace import Standing, standing
 
 R = TypeVar("R", bound=Record)
 AWAY = "move it away, and the report is made without it"
@@ -45,6 +46,10 @@ class Evidence:
     """Of this protection, oldest first; of evaluations that were repeated with the same settings only the last."""
     left_out: Sequence[str]
     """Records that are not used, each with the reason."""
+    traced: Sequence[Dated]
+    """Of these and of earlier ones with the same settings, those that looked for the trace, oldest first."""
+    suspects: Standing | None
+    """Suspects that were judged by the secret of this set."""
     detection: Detection | None
     analysis: Analysis | None
     perturbation: Path | None
@@ -60,17 +65,23 @@ class Evidence:
         reasons = [(each, _foreign(each, record)) for each in every]
         left_out = [f"the evaluation of {each.day} is left out: {reason}" for each, reason in reasons if reason]
         detections, analyses = _dated(private / "detections", Detection), _dated(private / "analyses", Analysis)
-        path = kept_at(private, record)
+        path, own_records = kept_at(private, record), [each for each, reason in reasons if not reason]
         own = [analysis for at, analysis in analyses if at >= record.finished]
         if len(own) < len(analyses):
             left_out.append(f"analyses that are older than the files: {len(analyses) - len(own)}")
+        suspects = standing(out) if record.commitment else None
+        if suspects and any(each.commitment != record.commitment for each in suspects.verdicts.values()):
+            left_out.append("verdicts on suspects by the secret of another set")
+            suspects = None
         looks = [detection for at, detection in detections if at >= record.finished]
         return cls(
             out=out,
             record=record,
             lines=lines,
-            outcomes=_latest([each for each, reason in reasons if not reason]),
+            outcomes=_latest(own_records),
             left_out=left_out,
+            traced=_latest([each for each in own_records if each.outcome.traces]) if record.commitment else [],
+            suspects=suspects,
             detection=looks[-1] if looks else None,
             analysis=own[-1] if own else None,
             perturbation=path if path.exists() else None,

@@ -8,7 +8,9 @@ from dataclasses import fields
 from statistics import fmean, stdev
 from typing import Any
 
+from miue import attacks
 from miue.analysis.records import Analysis
+from miue.core.errors import UserError
 from miue.core.types import Perturbation
 from miue.data.source import some
 from miue.evaluation.records import Outcome, Role
@@ -19,6 +21,8 @@ from miue.report.content import Block, Chart, Code, Facts, Items, Section, Table
 from miue.report.evidence import Evidence
 from miue.report.judged import CONFIDENCE, Kept
 from miue.victims.recipes import RECIPES
+from miue.workflows import marking
+from miue.workflows.record import Settings
 
 MOST = 24  # lines of a table or chart that are shown
 LIMITS = (
@@ -282,14 +286,19 @@ def repeat(evidence: Evidence, outcomes: Sequence[Outcome], public: bool) -> Sec
         for role, value in (outcomes[-1].data if outcomes else {}).items()
     ]
     commands = [_protect(evidence), *(_evaluate(evidence, outcome) for outcome in outcomes)]
-    text = Text("Where pictures for testing were given (--test), give them again; no record says where they lie.", True)
+    remarks = ["Where pictures for testing were given (--test), give them again; no record says where they lie."]
+    remarks = remarks if outcomes else []
+    if record.commitment:
+        remarks.append(
+            "With the secret that lies in the private folder the mark is the same; without it, it is another."
+        )
     code, facts = Code(list(dict.fromkeys(commands))), Facts([pair for pair in pairs if pair[1]])
-    return Section("repeat", "How to repeat it", [code, *([text] if outcomes else []), facts])
+    return Section("repeat", "How to repeat it", [code, *(Text(remark, True) for remark in remarks), facts])
 
 
 def _protect(evidence: Evidence) -> str:
     settings, rules = evidence.record.settings, evidence.record.source.rules
-    words = ["miue", "protect", evidence.record.source.location, evidence.name, "--attack", settings.attack]
+    words = ["miue", "protect", evidence.record.source.location, evidence.name, *_traced(settings)]
     words += [
         "--budget",
         settings.budget.removeprefix("linf:"),
@@ -302,7 +311,28 @@ def _protect(evidence: Evidence) -> str:
     words += ["--format", settings.format] if settings.format != "png" else []
     words += ["--frames", str(rules["frames"])] if rules.get("frames", "refuse") != "refuse" else []
     words += ["--drop-columns", ",".join(rules["drop_columns"])] if rules.get("drop_columns") else []
+    rights = settings.rights
+    given = {"rights": rights.value, "creator": rights.creator, "copyright": rights.copyright}
+    given |= {"rights-url": rights.url, "rights-text": rights.text, "rights-contact": rights.contact}
+    given |= {"rights-path": "" if rights.path == "/" else rights.path}
+    words += [word for name, value in given.items() if value not in ("", "none") for word in (f"--{name}", value)]
+    words += ["--rights-no-search"] if rights.no_search else []
     return shlex.join(words)
+
+
+def _traced(settings: Settings) -> list[str]:
+    """The options of attack and trace."""
+    mark, attack = settings.trace, ["--attack", settings.attack]
+    if mark is None:
+        return attack
+    words = ["--trace-only"] if mark.alone else [*attack, "--trace"]
+    words += ["--trace-strength", str(mark.strength), "--trace-keys", str(mark.keys)]
+    words += ["--beacon", mark.beacon] if mark.beacon else []
+    try:
+        marking.check_offered(attacks.attack(settings.attack), settings.attack)
+    except UserError:
+        words += [] if mark.alone else ["--trace-unmeasured"]
+    return words
 
 
 def _evaluate(evidence: Evidence, outcome: Outcome) -> str:
@@ -318,6 +348,7 @@ def _evaluate(evidence: Evidence, outcome: Outcome) -> str:
     words += ["--seeds", str(len(seeds)), "--threshold", f"{outcome.threshold:g}"]
     words += ["--seed", str(seeds[0])] if seeds[0] else []
     words += ["--channel", outcome.channel] if outcome.channel else []
+    words += ["--trace"] if outcome.traces else []
     return shlex.join(words)
 
 

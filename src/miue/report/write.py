@@ -23,9 +23,10 @@ from miue.grid.bench import standing
 from miue.grid.leaderboard import Board
 from miue.grid.plan import Grid
 from miue.publish.manifest import Line
-from miue.report import charts, judged, sections
+from miue.report import charts, judged, ownership, sections
 from miue.report.content import Block, Chart, Facts, Page, Picture, Pictures, Section, Table
 from miue.report.evidence import Evidence, day
+from miue.workflows.marking import ALONE
 
 Form = Literal["html", "md"]
 MARK = "miue report"  # stands in every report: only such files are replaced
@@ -101,6 +102,7 @@ def _page(evidence: Evidence, public: bool, originals: publish.Originals | None,
         if evidence.perturbation and evidence.protected:
             after.append(sections.structure(Perturbation.load(evidence.perturbation), evidence))
         after += [sections.information(evidence.analysis)]
+    after += [ownership.ownership(evidence, public)]
     after += [sections.detected(evidence), sections.inputs(evidence, public), sections.limits()]
     after.append(sections.repeat(evidence, outcomes, public))
     examples = None if public else _examples(evidence, originals)
@@ -114,7 +116,7 @@ def _page(evidence: Evidence, public: bool, originals: publish.Originals | None,
         remarks=_remarks(evidence, lines),
         figures=_figures(verdict.main),
         chart=_controls(verdict.main),
-        untested=judged.untested(lines, evidence.outcomes),
+        untested=[*judged.untested(lines, evidence.outcomes), *_unseen(evidence)],
         examples=examples,
         examples_note="" if public else WITH if originals else WITHOUT,
         published=_published(evidence, public),
@@ -125,7 +127,8 @@ def _page(evidence: Evidence, public: bool, originals: publish.Originals | None,
 
 
 def _remarks(evidence: Evidence, lines: Sequence[judged.Kept]) -> list[str]:
-    remarks = list(evidence.left_out)
+    mark = evidence.record.settings.trace
+    remarks = [*([ownership.alone()] if mark and mark.alone else []), *evidence.left_out]
     unsure = [line for line in lines if line.verdict == "inconclusive"]
     remarks += [f"Not shown either way, {line.way}: {line.reason}." for line in unsure]
     if not evidence.outcomes:
@@ -135,6 +138,11 @@ def _remarks(evidence: Evidence, lines: Sequence[judged.Kept]) -> list[str]:
             'This report has tables instead of charts: matplotlib is missing; pip install "miue[figures]" adds it.'
         )
     return remarks
+
+
+def _unseen(evidence: Evidence) -> list[str]:
+    """What is not known of the trace, if there is one."""
+    return ["whether networks learn the owner's mark"] if evidence.record.commitment and not evidence.traced else []
 
 
 def _figures(main: judged.Kept | None) -> list[tuple[str, str]]:
@@ -170,11 +178,28 @@ def _published(evidence: Evidence, public: bool) -> Facts:
         ("files", f"{record.settings.format.upper()}, {written.bytes_out / 1e6:.1f} MB"),
         ("evaluated", ", ".join(each.day for each in evidence.outcomes) or "never"),
     ]
+    if record.commitment:
+        pairs.append(("ownership trace", _trace(evidence)))
+    if record.settings.rights.value != "none":
+        pairs.append(("rights", record.settings.rights.value))
+    if signed := sum(line.signed for line in evidence.protected):
+        pairs.append(("content credentials", f"in {signed} of {len(evidence.protected)} files"))
     return Facts(pairs if public else [*pairs, ("seed", str(record.settings.seed))])
+
+
+def _trace(evidence: Evidence) -> str:
+    """In a few words: whether the mark is learnt, and how many were judged."""
+    states = {each.outcome.traced for each in evidence.traced}
+    learnt = "found in every network of the owner's" if states else "not tested on networks"
+    learnt = "not found in every network of the owner's" if False in states else learnt
+    count = len(evidence.suspects.verdicts) if evidence.suspects else 0
+    return f"a secret mark, {learnt}" + (f"; {count} suspects judged" if count else "")
 
 
 def _method(spelling: str, public: bool) -> str:
     """A method for people: by its preset where it has one, without fields in a public report."""
+    if spelling == ALONE:
+        return "a mark without an attack"
     if public:
         return "a method of the owner's" if ".py:" in spelling else spelling.partition(":")[0]
     name, of = spelling.partition(":")[0], attacks.KNOWN.get(spelling.partition(":")[0])

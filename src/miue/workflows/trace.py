@@ -55,6 +55,21 @@ class Judgement(Record):
     """Whether there is evidence against each suspect that was judged, by Holm's method."""
 
 
+@dataclass(frozen=True)
+class Standing:
+    """All suspects of a set that were judged, in order."""
+
+    declared: Declaration
+    verdicts: Mapping[str, Verdict]
+    """By the name of the suspect."""
+
+    @property
+    def evidence(self) -> dict[str, bool]:
+        """Whether there is evidence against each of them, by Holm's method over all that were declared."""
+        values = [verdict.p for verdict in self.verdicts.values()]
+        return dict(zip(self.verdicts, holm(values, self.declared.alpha, self.declared.suspects), strict=True))
+
+
 class Disclosure(Record):
     """What an owner shows so that others can repeat the judgement. Keys that it shows are worthless from then on."""
 
@@ -109,6 +124,13 @@ def place_of(out: Path) -> _Place:
     if not RunRecord.of(out).commitment:
         raise UserError(f"{out}: carries no trace; `miue protect ... --trace` makes a set that can be traced")
     return _Place(data.private_of(out))
+
+
+def standing(out: str | Path) -> Standing | None:
+    """How all suspects of a set stand; None if nobody was judged. The secret is not read. Raises UserError."""
+    place = place_of(Path(out))
+    declared = place.declaration
+    return Standing(declared, place.verdicts) if declared and declared.judged else None
 
 
 def questions(
@@ -296,10 +318,8 @@ def _judged(place: _Place, declared: Declaration, name: str, verdict: Verdict, r
             raise UserError(f"{name!r} was judged by the test {known.test!r} before; a suspect is tested once")
         verdict = known
     verdicts[name] = verdict
-    found = holm([each.p for each in verdicts.values()], declared.alpha, declared.suspects)
-    standing = dict(zip(verdicts, found, strict=True))
     place.keep(declared, name, verdict)
-    return Judgement(suspect=name, verdict=verdict, standing=standing)
+    return Judgement(suspect=name, verdict=verdict, standing=Standing(declared, verdicts).evidence)
 
 
 def reveal(out: str | Path, to: str | Path) -> Disclosure:

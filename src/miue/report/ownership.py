@@ -1,0 +1,102 @@
+"""The section on the ownership trace: what the mark is, whether networks learn it, and who was judged.
+
+Made from records alone; the secret is not read. A page for others names nobody who was judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from miue.evaluation.records import TraceRun
+from miue.report import charts
+from miue.report.content import Block, Facts, Section, Table, Text
+from miue.report.evidence import Evidence
+from miue.workflows.trace import Standing
+
+LEVEL = 1e-3  # at which an evaluation looks for the trace
+LEAD = (
+    "Every picture carries a secret mark of its owner. Whether a classifier was trained on these pictures can be "
+    "tested with it: p is the chance that a model which has nothing to do with the set gives such a result."
+)
+LEAVES_OPEN = (
+    "Evidence says that a model depends on the secret, not who trained it, nor how it came by the pictures. No "
+    "evidence never means that the set was not used."
+)
+
+
+def ownership(evidence: Evidence, public: bool) -> Section | None:
+    """What is known of the trace of a set; None if it carries none."""
+    record, mark = evidence.record, evidence.record.settings.trace
+    if not record.commitment or mark is None:
+        return None
+    pairs = [("commitment", record.commitment), ("it stands in", "PROTECTED.md, beside the pictures")]
+    if not public:
+        limit = record.settings.limit.eps
+        pairs += [("strength", f"{mark.strength} of {limit:g} grey levels"), ("marks a class", str(mark.keys))]
+        pairs += [("public random number", mark.beacon)] if mark.beacon else []
+    blocks: list[Block] = [Text(LEAD), *([Text(alone())] if mark.alone else []), Facts(pairs)]
+    blocks += _own(evidence, public)
+    blocks += _suspects(evidence.suspects, public) if evidence.suspects else [Text("Nobody was judged yet.")]
+    return Section("trace", "Who trained on it: the ownership trace", [*blocks, Text(LEAVES_OPEN, True)])
+
+
+def alone() -> str:
+    """What must be known of a set that carries a mark without an attack."""
+    return (
+        "The mark stands alone: there is no attack, and networks are meant to learn from these pictures about as well "
+        "as from the originals."
+    )
+
+
+def _own(evidence: Evidence, public: bool) -> list[Block]:
+    """Whether networks that the owner trained learn the mark, beside the controls."""
+    runs = [run for each in evidence.traced for run in each.outcome.traces]
+    if not runs:
+        how = "" if public else f" To test it: miue evaluate {evidence.name} --clean ORIGINALS --trace."
+        return [Text(f"Whether networks learn the mark was not tested.{how}", True)]
+    ours, controls = ([run for run in runs if (run.role == "protected") is protected] for protected in (True, False))
+    text = (
+        f"Of networks that the owner trained on the published pictures, the mark was found in {_found(ours)}; of those "
+        f"that were trained on the originals or on plain noise, in {_found(controls)}. The latter are the controls: "
+        "nothing should be found there."
+    )
+    rows = []
+    for each in evidence.traced:
+        for victim in dict.fromkeys(run.victim for run in each.outcome.traces):
+            for role in ("protected", "clean", "noise"):
+                own = [run for run in each.outcome.traces if (run.victim, run.role) == (victim, role)]
+                if own:
+                    values = ", ".join(f"{run.p:.2g}" for run in own)
+                    what = charts.ROLES[role][0]
+                    rows.append([victim, each.outcome.channel or "none", what, values, _found(own)])
+    caption = f"The test on the owner's networks, by labels alone: p, one a seed, and how many are at most {LEVEL:g}"
+    return [Text(text), Table(caption, ("network", "channel", "trained on", "p", "found"), rows)]
+
+
+def _found(runs: Sequence[TraceRun]) -> str:
+    return f"{sum(run.evidence for run in runs)} of {len(runs)}"
+
+
+def _suspects(suspects: Standing, public: bool) -> list[Block]:
+    """Who was judged, and how they stand together."""
+    declared, evidence = suspects.declared, suspects.evidence
+    text = (
+        f"{len(evidence)} of {declared.suspects} declared suspects were judged. Against {sum(evidence.values())} of "
+        f"them there is evidence of use, at a chance of {declared.alpha:g} that anybody is accused wrongly (Holm)."
+    )
+    if public:
+        return [Text(text)]
+    rows = [
+        [
+            name,
+            "evidence of use" if evidence[name] else "no evidence",
+            f"{verdict.p:.2g}",
+            verdict.test,
+            f"{verdict.asked.count} ({verdict.kind})",
+            verdict.when[:10],
+        ]
+        for name, verdict in suspects.verdicts.items()
+    ]
+    head = ("suspect", "result", "p", "test", "questions", "judged on")
+    text += f" Number and chance were fixed by the first judgement, on {declared.when[:10]}."
+    return [Text(text), Table("Suspects", head, rows, (2,))]
