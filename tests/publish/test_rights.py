@@ -26,6 +26,7 @@ from miue.core.run import Run
 from miue.data.picture import Picture, Rules, decode, encode
 from miue.data.rights import DC, PLUS, RDF, RIGHTS, VALUES, VOCABULARY, Reservation, Rights, reservation
 from miue.publish.rights import server_files
+from miue.trace import Tracing
 from miue.workflows.protect import Job, carry_out
 from miue.workflows.record import RunRecord
 from miue.workflows.rights import read_rights, write_rights, write_server_files
@@ -425,3 +426,33 @@ def test_robots_txt_stops_collectors_and_no_search_engine(no_search: bool):
     assert rules == ["Disallow:/photos/"] and theirs == (["Disallow:/photos/"] if no_search else ["Allow:/"])
     assert "Content-Signal: search=no, ai-train=no" in text
     assert "search=yes" in server_files(Rights(value="search-only"))["robots.txt.part"]
+
+
+# --- for people who come upon the pictures ---
+
+
+def test_the_notice_says_what_is_reserved_and_follows_it(job: Job, run: Run):
+    rights = replace(job.rights, contact="mailto:rights@example.org", text="Not for {anything}.")
+    notice = carried(replace(job, rights=rights), run) / publish.NOTICE
+    text = notice.read_text()
+    assert text.startswith(publish.NOTICE_TEXT) and "Owner: A. Photographer" in text
+    assert "reserves the use of these pictures for training any model. Ask rights@example.org" in text
+    assert "More: https://example.org/rights" in text and "Not for {anything}." in text and "C2PA" in text
+    write_rights(job.out, Rights(value="search-only"), run)
+    assert "except for a search index. Ask the owner" in notice.read_text() and "Photographer" not in notice.read_text()
+    miue.add(job.out, coloured(job.out.parent / "new", per_class=1, seed=4), run=run)
+    assert "except for a search index" in notice.read_text()
+    write_rights(job.out, Rights(value="allowed"), run)
+    assert notice.read_text() == publish.NOTICE_TEXT and all(f.ok for f in verify(job.out))
+
+
+def test_the_notice_keeps_the_commitment_of_a_trace(job: Job, run: Run):
+    for alone in (False, True):
+        own = replace(job, out=job.out.with_name(f"out-{alone}"), trace=Tracing(alone=alone, unmeasured=True))
+        record, notice = carry_out(own, run), own.out / publish.NOTICE
+        first = notice.read_text()
+        assert first.startswith("# Marked pictures" if alone else publish.NOTICE_TEXT) and "## Rights" in first
+        write_rights(own.out, Rights(), run)
+        plain = notice.read_text()
+        assert record.commitment in plain and "## Rights" not in plain and first.startswith(plain)
+        assert all(f.ok for f in verify(own.out))

@@ -10,6 +10,7 @@ from miue.publish.manifest import PART, Line, finished, read_lines
 from miue.publish.output import NOTICE_TEXT, check_folders, check_output, clear_output, refuse_existing
 from miue.publish.preview import export, preview
 from miue.publish.returned import Comeback, Look, Returned
+from miue.publish.rights import notice as rights_notice
 from miue.publish.rights import rewrite, rights_of, write_rights
 from miue.publish.rights import shown as shown_rights
 from miue.publish.shown import Originals, Shown, shown
@@ -43,6 +44,7 @@ __all__ = [
     "read_lines",
     "refuse_existing",
     "rewrite",
+    "rights_notice",
     "rights_of",
     "room",
     "shown",

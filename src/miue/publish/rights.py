@@ -110,11 +110,23 @@ def _policy(rights: Rights, uid: str) -> dict[str, object]:
 
 
 def _request(rights: Rights) -> str:
+    return f"# Rights in these pictures\n\n{_words(rights)}"
+
+
+def notice(rights: Rights) -> str:
+    """The part of PROTECTED.md on rights; empty where nothing is reserved."""
+    if not VALUES[rights.value].startswith("DMI-PROHIBITED"):
+        return ""
+    return (
+        f"\n## Rights\n\n{_words(rights)}\nWhere pictures have metadata, those say it, too (XMP `plus:DataMining`). So "
+        "do content credentials (C2PA), where\npictures are signed.\n"
+    )
+
+
+def _words(rights: Rights) -> str:
     contact = rights.contact.removeprefix("mailto:") or "the owner of these pictures"
     owner = clean(rights.creator or rights.copyright)
     lines = [
-        "# Rights in these pictures",
-        "",
         *([f"Owner: {owner}", ""] if owner else []),
         f"{_in_words(rights)} Ask {contact} for permission, and say what the pictures are for.",
         *(["", f"More: {rights.url}"] if rights.url else []),

@@ -16,7 +16,7 @@ from miue.workflows.trace import Standing
 LEVEL = 1e-3  # at which an evaluation looks for the trace
 LEAD = (
     "Every picture carries a secret mark of its owner. Whether a classifier was trained on these pictures can be "
-    "tested with it: p is the chance that a model which has nothing to do with the set gives such a result."
+    "tested with it: p is the chance that a model which has nothing to do with the set gives as clear a result."
 )
 LEAVES_OPEN = (
     "Evidence says that a model depends on the secret, not who trained it, nor how it came by the pictures. No "

@@ -305,7 +305,7 @@ def _add(addition: Addition, run: Run) -> RunRecord:
             addition.out,
             private,
             format=form,
-            notice=marking.notice(secret, alone) if (secret := addition.secret) else publish.NOTICE_TEXT,
+            notice=marking.notice(rights, record.commitment, alone),
             tick=tick,
             part=addition.part,
             rights=rights,

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from miue import publish
 from miue.attacks import attack as parsed
 from miue.core.errors import UserError
 from miue.core.files import digest
+from miue.data.rights import Rights
 from miue.publish.manifest import FINAL, PART
 from miue.publish.output import NOTICE_TEXT
 from miue.trace import Parameters, Secret, Tracing
@@ -28,8 +30,8 @@ Each picture carries a secret mark as well. Whether a classifier was trained on 
 """
 _MARKED = """# Marked pictures
 
-The pictures in this folder carry a small, secret mark (made with miue). Classifiers learn from them about as well
-as from the originals, and learn the mark, too. Whether a classifier was trained on these pictures can be tested with it
+The pictures in this folder carry a small, secret mark (made with miue). There is no other change, so classifiers learn
+from them about as well as from the originals. Whether one was trained on these pictures may be tested with the mark
 (`miue trace`). This commitment to the secret was made before the pictures were published:
 
     {commitment}
@@ -104,7 +106,7 @@ def fingerprint_of(fingerprint: str, private: Path) -> str:
     return digest(fingerprint, secret.commitment, secret.beacon.hex())
 
 
-def notice(secret: Secret, alone: bool) -> str:
-    """The text of PROTECTED.md. alone: whether there is no attack."""
-    text = _MARKED if alone else NOTICE_TEXT + _TRACE
-    return text.format(commitment=secret.commitment)
+def notice(rights: Rights, commitment: str = "", alone: bool = False) -> str:
+    """The text of PROTECTED.md. commitment: to the secret of a trace, if there is one. alone: without an attack."""
+    text = _MARKED if alone else NOTICE_TEXT + (_TRACE if commitment else "")
+    return text.replace("{commitment}", commitment) + publish.rights_notice(rights)

@@ -336,7 +336,8 @@ def _protect(
             record.model_copy(update={"seconds": seconds}).save(path)
     run.say(f"writing {len(source.usable)} pictures to {job.out}")
     with timed(seconds, "write"), run.progress("writing", len(source.usable)) as tick:
-        text = marking.notice(secret, job.trace.alone) if job.trace and secret else publish.NOTICE_TEXT
+        alone = bool(job.trace and job.trace.alone)
+        text = marking.notice(settings.rights, record.commitment, alone)
         written = publish.write(
             source,
             perturbation,

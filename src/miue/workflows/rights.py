@@ -10,10 +10,11 @@ from typing import TypeVar
 
 from miue import data, publish
 from miue.core.errors import UserError
-from miue.core.files import Record
+from miue.core.files import Record, write_atomically
 from miue.core.run import Run
 from miue.data.rights import Rights
 from miue.publish import Credentials, Line, Signer
+from miue.workflows import marking
 from miue.workflows.exclusive import exclusive
 from miue.workflows.protect import fingerprint_with
 from miue.workflows.record import RunRecord
@@ -41,7 +42,7 @@ class Signing(Record):
 
 
 def write_rights(out: str | Path, rights: Rights, run: Run | None = None) -> RunRecord:
-    """Write other rights into every file of an output and into OUT.rights. The noise is not computed again.
+    """Write other rights into every file of an output, its PROTECTED.md and OUT.rights. No noise is computed again.
 
     The originals are not needed. Content credentials are taken out of the files: they were signed for other bytes. If a
     call is killed, the same call resumes it. Raises UserError.
@@ -54,6 +55,9 @@ def write_rights(out: str | Path, rights: Rights, run: Run | None = None) -> Run
         with run.progress("rights", _count(record)) as tick:
             lines = publish.rewrite(out, rights, record.settings.format, tick)
         publish.write_rights(out, rights)
+        mark = record.settings.trace
+        text = marking.notice(rights, record.commitment, bool(mark and mark.alone))
+        write_atomically(out / publish.NOTICE, text.encode())
         settings = record.settings.model_copy(update={"rights": rights})
         update = {
             "settings": settings,
