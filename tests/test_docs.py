@@ -14,6 +14,7 @@ import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -22,6 +23,7 @@ import miue
 ROOT = Path(miue.__file__).parent.parent.parent
 README = ROOT / "README.md"
 PAGES = [p for p in (README, *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("C*.md"))) if p.is_file()]
+SVG = "{http://www.w3.org/2000/svg}"
 BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^>]*?) -->\n\s*)?^```(?P<kind>\w*)\n(?P<body>.*?)^```", re.M | re.S)
 MISSING = (
     [] if README.is_file() else [pytest.param(None, marks=pytest.mark.skip(reason="README.md is not written yet"))]
@@ -120,18 +122,44 @@ def commands(page: Path) -> list[list[str]]:
 
 @pytest.mark.parametrize("page", [*MISSING, *(pytest.param(p, id=p.name) for p in PAGES)])
 def test_commands_use_options_that_there_are(page: Path):
+    for command in commands(page):
+        check_command(command, page)
+
+
+def check_command(command: list[str], page: Path) -> None:
     from typer.main import get_command
 
     from miue.cli.main import app
 
     verbs = get_command(app).commands  # type: ignore[attr-defined]
-    for command in commands(page):
-        assert command[1] in verbs, " ".join(command)
-        verb = verbs[command[1]]
-        verb = getattr(verb, "commands", {}).get(" ".join(command[2:3]), verb)  # of a group, as `miue rights write`
-        allowed = {option for p in verb.params for option in (*p.opts, *p.secondary_opts)} | {"--help"}
-        given = {word.split("=")[0] for word in command[2:] if re.match(r"--?[a-z]", word)}
-        assert given <= allowed, f"{page.name}: {' '.join(command)}: {given - allowed}"
+    assert command[1] in verbs, " ".join(command)
+    verb = verbs[command[1]]
+    verb = getattr(verb, "commands", {}).get(" ".join(command[2:3]), verb)  # of a group, as `miue rights write`
+    allowed = {option for p in verb.params for option in (*p.opts, *p.secondary_opts)} | {"--help"}
+    given = {word.split("=")[0] for word in command[2:] if re.match(r"--?[a-z]", word)}
+    assert given <= allowed, f"{page.name}: {' '.join(command)}: {given - allowed}"
+
+
+def test_the_drawing_of_the_way_stands_alone_and_is_told_in_words():
+    """Its commands and options are there, it asks for nothing, and who does not see it reads the same steps."""
+    path = ROOT / "docs" / "way.svg"
+    root = ElementTree.parse(path).getroot()
+    drawn = {
+        name: [e.text or "" for e in root.iter(f"{SVG}text") if e.get("class") == name] for name in ("code", "name")
+    }
+    for command in drawn["code"]:
+        check_command(command.split(), path)
+    text = " ".join(each.text or "" for each in root.iter(f"{SVG}text"))
+    from typer.main import get_command
+
+    from miue.cli.main import app
+
+    options = {o for verb in get_command(app).commands.values() for p in verb.params for o in p.opts}  # type: ignore[attr-defined]
+    assert set(re.findall(r"--[a-z-]+", text)) <= options and len(drawn["code"]) == 5
+    assert not re.search(r"href|url\(|@import|<script", path.read_text())
+    (alt,) = re.findall(r"!\[([^]]+)\]\(docs/way\.svg\)", README.read_text())
+    for told in (alt.lower(), (root.findtext(f"{SVG}desc") or "").lower()):
+        assert all(step.lower() in told for step in drawn["name"]), told
 
 
 @pytest.mark.parametrize("page", [*MISSING, *(pytest.param(p, id=p.name) for p in PAGES)])
