@@ -431,6 +431,7 @@ def test_the_doctor(miue: Miue):
     ended = miue("doctor", "--json")
     checks = {c["what"]: c for c in json.loads(ended.out)["checks"]}
     assert checks["torch"]["ok"] and "PNG" in checks and "device cpu" in checks
+    assert re.match("usable|not usable; pip install", checks["content credentials"]["found"])
     assert ended.code == (0 if all(c["ok"] for c in checks.values()) else 3)
     assert "torch and torchvision: " in miue("doctor").out
 
