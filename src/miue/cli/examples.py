@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from miue.cli.listing import FAILED_CHECKS
+from miue.cli.codes import FAILED_CHECKS
 from miue.cli.options import Device, Json, Quiet, Seed
 from miue.core.progress import readable
 

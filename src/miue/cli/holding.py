@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from miue.cli.listing import FAILED_CHECKS
+from miue.cli.codes import FAILED_CHECKS
 from miue.cli.options import AsPublished, CleanTwins, Json, Out, PlanOf, Public, ReportFile, ReportForm, Shown, Split
 from miue.core.errors import UserError
 

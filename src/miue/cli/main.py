@@ -17,6 +17,7 @@ import typer
 
 import miue
 from miue.cli import examples, holding, listing, looking, owning, streams, tracing
+from miue.cli.codes import FAILED_CHECKS, FAILED_INPUTS, INTERRUPTED, USAGE
 from miue.cli.options import (
     Attack,
     Beacon,
@@ -62,8 +63,6 @@ from miue.cli.options import (
 from miue.core.errors import ToldElsewhere, UserError
 from miue.core.launcher import started
 from miue.core.progress import readable
-
-FAILED_INPUTS, USAGE, FAILED_CHECKS, INTERRUPTED = 1, 2, listing.FAILED_CHECKS, 130
 
 
 def _print_version(wanted: bool) -> bool:

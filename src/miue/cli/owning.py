@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from miue.cli.codes import FAILED_INPUTS
 from miue.cli.options import (
     Copyright,
     Creator,
@@ -24,8 +25,6 @@ from miue.cli.options import (
     RightsValue,
     Split,
 )
-
-FAILED_INPUTS = 1
 
 
 def add(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from miue.cli.codes import FAILED_CHECKS
 from miue.cli.options import Device, Json, Out, Split
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from miue.workflows.protect import Job
 
 LATER = "later"
-DIFFERENT = 3
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -181,4 +181,4 @@ def check(
 
     checked = check_disclosure(file, answers, notice=notice)
     checks.checked(checked, json)
-    raise typer.Exit(0 if checked.same else DIFFERENT)
+    raise typer.Exit(0 if checked.same else FAILED_CHECKS)
