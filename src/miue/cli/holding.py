@@ -68,7 +68,8 @@ def report(
 
     if format not in ("html", "md"):
         raise UserError(f"format {format!r} is unknown; allowed: html, md")
-    show.path(write_report(out, to, format=format, public=public, clean=clean, split=split, grid=grid))  # type: ignore[arg-type]
+    page = write_report(out, to, format=format, public=public, clean=clean, split=split, grid=grid)  # type: ignore[arg-type]
+    show.lines(str(page))
 
 
 VERBS = (verify, report)

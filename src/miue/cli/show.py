@@ -31,10 +31,15 @@ console = Console()
 HOLDS = Evaluation.threshold  # largest share of what clean pictures teach that counts as protected
 
 
-def record(record: Record, lines: Iterable[str], json: bool) -> None:
+def lines(*texts: str) -> None:
+    """Print lines as they are."""
+    for text in texts:
+        print(data.readable(text))
+
+
+def record(record: Record, texts: Iterable[str], json: bool) -> None:
     """Print a record, as JSON or in these lines."""
-    for line in [record.model_dump_json(indent=1)] if json else lines:
-        print(line)
+    lines(*([record.model_dump_json(indent=1)] if json else texts))
 
 
 def plan(planned: Planned | PlannedAddition, json: bool) -> None:
@@ -193,11 +198,6 @@ def _traces(outcome: Outcome) -> None:
     print(f"Trace: {found} at 1e-3. p-values of clean and noisy victims are controls and may be anything.")
 
 
-def path(path: Path) -> None:
-    """Print the path of a file that was written."""
-    print(data.readable(str(path)))
-
-
 def detection(detection: Detection, json: bool) -> None:
     """Print accuracies of simple networks on the protected and on the clean pictures."""
     if json:
@@ -354,9 +354,3 @@ def _statements(analysis: Analysis) -> None:
 
 def _nats(values: list[float]) -> str:
     return f"{fmean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
-
-
-def lines(*texts: str) -> None:
-    """Print lines as they are."""
-    for text in texts:
-        print(data.readable(text))
