@@ -25,7 +25,7 @@ from miue.analysis.ranks import spearman
 from miue.analysis.records import Analysis, Measured
 from miue.attacks import MIUE
 from miue.cli import catalogue
-from miue.cli.show import HOLDS
+from miue.cli.telling import HOLDS
 from miue.core.run import Run
 from miue.core.spelling import split
 from miue.data.quality import Size

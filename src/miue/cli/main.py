@@ -133,7 +133,7 @@ def protect(
     Stopped or killed? The same command goes on where it was and ends in the same files.
     Exit code 1 where something of SOURCE is not in OUT, a text file for instance: each is told with its reason.
     """
-    from miue.cli import show
+    from miue.cli import show, telling
     from miue.core.run import Run
     from miue.workflows import protect as jobs
     from miue.workflows.forecast import planned
@@ -174,7 +174,7 @@ def protect(
         return
     record = jobs.carry_out(job, run)
     if place is None or place.rank == 0:
-        show.written(job, record, json, quiet)
+        show.record(record, telling.protected(job, record, quiet), json)
     if record.unprotected:
         raise typer.Exit(FAILED_INPUTS)
 

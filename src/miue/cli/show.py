@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from shlex import quote
 from statistics import fmean, stdev
@@ -13,22 +13,17 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from miue import data, publish
+from miue import data
 from miue.analysis.records import Analysis
-from miue.cli import catalogue, telling
 from miue.core.files import Record
-from miue.core.types import Budget
 from miue.evaluation.detect import Detection
-from miue.evaluation.evaluation import Evaluation
 from miue.evaluation.records import Outcome, Verdict
 from miue.grid.leaderboard import Board
 from miue.grid.records import CellState
 from miue.workflows import protect as jobs
 from miue.workflows.forecast import Planned, PlannedAddition
-from miue.workflows.record import RunRecord
 
 console = Console()
-HOLDS = Evaluation.threshold  # largest share of what clean pictures teach that counts as protected
 
 
 def lines(*texts: str) -> None:
@@ -60,75 +55,6 @@ def plan(planned: Planned | PlannedAddition, json: bool) -> None:
 def _brief(value: object) -> object:
     """A value; of several, those that are set."""
     return ", ".join(f"{k} {v}" for k, v in value.items() if v) if isinstance(value, dict) else value
-
-
-def written(job: jobs.Job, record: RunRecord, json: bool, quiet: bool = False) -> None:
-    """Print what `protect` did. quiet: without notes on the pictures."""
-    if json:
-        print(record.model_dump_json(indent=1))
-        return
-    written = record.written
-    assert written is not None  # of a finished protection
-    protected = written.counts.get("protected", 0)
-    out, private, source = (data.readable(str(path)) for path in (job.out, job.private, job.source))
-    print(f"{protected} pictures protected in {out}, largest change {written.worst} grey levels (read back)")
-    if written.psnr and written.ssim:
-        print(f"PSNR at least {written.psnr.least:.1f} dB, SSIM at least {written.ssim.least:.3f}")
-    if record.profile:
-        print(f"Noise: {record.profile}")
-    growth = written.bytes_out / max(written.bytes_in, 1)
-    print(f"{written.bytes_out / 1e6:.1f} MB written, {growth:.1f} times the size of the source")
-    for reason, count in record.source.counts.items():
-        if reason != "ok":
-            names = data.some([*record.source.examples[reason], *[""] * (count - 5)])
-            print(f"NOT protected, not in the output: {count} {reason} ({names})")
-    if len(record.source.counts) > 1:
-        print(f"All of them are listed in {private}/{publish.MANIFEST}")
-    if written.unchanged:
-        print(f"NOT changed, as clean in the output as before: {written.unchanged} pictures")
-    for note in () if quiet else (*record.source.notes, *written.notes):
-        print(f"note: {note}")
-    for line in telling.about_rights(job.out, record.settings.rights, record.source.kind):
-        print(line)
-    print(f"Keep {private} private: with it anybody can undo the protection. Keep the originals safe.")
-    if not (record.settings.trace and record.settings.trace.alone):
-        print("This raises the cost of training on them; it does not prevent it (docs/limits.md: what breaks it).")
-    for line in _measured(record.settings.attack, record.settings.limit) if not record.settings.trace else ():
-        print(line)
-    for line in _traced(record):
-        print(line)
-    split = f" --split {quote(job.split)}" if job.split else ""
-    print(f"Next: miue evaluate {quote(out)} --clean {quote(source)}{split}")
-
-
-def _traced(record: RunRecord) -> Iterator[str]:
-    """Lines on the trace: its cost, and what to do before publishing."""
-    if not (mark := record.settings.trace):
-        return
-    share = mark.strength / record.settings.limit.eps
-    if not mark.alone:
-        yield f"{share:.0%} of the budget carries the mark; the protection is a little weaker for it."
-        if figures := catalogue.traced(record.settings.attack):
-            yield (
-                f"Measured on {figures['set']}: a victim has {figures['accuracy']:.1%} with the mark and "
-                f"{figures['without']:.1%} without; its trace p = {figures['p']:.1g} by 1,000 labels."
-            )
-    yield f"commitment: {record.commitment}"
-    yield "Before you publish: leave it where its date can be proved (docs/trace.md). Next: miue trace questions."
-
-
-def _measured(attack: str, budget: Budget) -> Iterator[str]:
-    """Lines on what trainers keep of an attack by a benchmark; none where it was not measured with this budget."""
-    if budget != Budget() or not (measured := catalogue.measured(attack)):
-        return
-    shares = sorted(measured["kept"].items(), key=lambda item: item[1])
-    holds = [name for name, share in shares if share <= HOLDS]
-    breaks = [f"{name} ({share:.0%})" for name, share in reversed(shares) if share > HOLDS]
-    taught = f"of what clean pictures teach on {measured['set']}"
-    if holds:
-        yield f"Trainers kept at most {HOLDS:.0%} {taught} with: {', '.join(holds)}."
-    if breaks:
-        yield f"Trainers kept more {taught} with: {', '.join(breaks)}. Your pictures may differ: evaluate them."
 
 
 def outcome(outcome: Outcome, json: bool) -> None:
