@@ -34,6 +34,7 @@ from miue.grid.leaderboard import CONTROLS, Board
 from miue.nets import adapter, facts, list_networks
 from miue.victims.recipe import Recipe
 from miue.victims.recipes import RECIPES
+from miue.workflows import marking
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -944,7 +945,7 @@ def filled(text: str) -> str:
 def written() -> dict[Path, str]:
     """Every file that is generated, whole or in part, and what it should hold."""
     pages = {path: filled(path.read_text()) for path in (ROOT / page for page in PAGES)}
-    return pages | {catalogue.PLACE: catalogue.current(), catalogue.MEASURED: measured(), catalogue.TRACED: traced()}
+    return pages | {catalogue.PLACE: catalogue.current(), catalogue.MEASURED: measured(), marking.TABLE: traced()}
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from miue.core.files import Record
 from miue.core.types import Budget
 from miue.data.rights import GENERATIVE, TOLD, VALUES, Rights
 from miue.evaluation.evaluation import Evaluation
+from miue.workflows import marking
 from miue.workflows.add import Addition
 from miue.workflows.protect import Job
 from miue.workflows.record import RunRecord
@@ -61,7 +62,7 @@ def _traced(record: RunRecord) -> Iterator[str]:
     share = mark.strength / record.settings.limit.eps
     if not mark.alone:
         yield f"{share:.0%} of the budget carries the mark; the protection is a little weaker for it."
-        if figures := catalogue.traced(record.settings.attack):
+        if figures := marking.offered().get(record.settings.attack):
             yield (
                 f"Measured on {figures['set']}: a victim has {figures['accuracy']:.1%} with the mark and "
                 f"{figures['without']:.1%} without; its trace p = {figures['p']:.1g} by 1,000 labels."

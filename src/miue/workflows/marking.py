@@ -37,7 +37,10 @@ as from the originals, and learn the mark, too. Whether a classifier was trained
 
 
 def offered() -> dict[str, dict[str, Any]]:
-    """What was measured of traces beside an attack, by its spelling; `make docs` writes the file from the records."""
+    """Figures of a trace beside an attack, by its spelling: accuracies with and without it, and its p.
+
+    `make docs` writes the file from the records of benchmarks.
+    """
     return json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.exists() else {}
 
 
