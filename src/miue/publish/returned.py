@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +32,6 @@ Status = Literal["identical", "recoded", "resized", "cropped", "not found", "no 
 WHOLE = 0.9  # share of the noise from which a picture counts as protected as it was published
 CLEAN = 0.25  # share of the noise below which a picture counts as a clean copy
 TRIALS = 12  # pictures whose channel is found by trying
-RIGHTS = re.compile(rb"http://ns\.useplus\.org/ldf/vocab/(DMI-[A-Z-]+)")
 
 
 class Returned(Record):
@@ -157,14 +155,13 @@ class Look:
         assert published is not None  # it was compared before
         same = picture.digest == line.out_pixels
         status = "cropped" if not place.whole else "resized" if place.scale != 1 else "recoded"
-        stored = self.known.get(line.out)
         values = {
-            "status": "identical" if same and _equal(stored, payload) else status,
+            "status": "identical" if same and _equal(self.known.get(line.out), payload) else status,
             "original": line.out,
             "by": by,
             "left": Left(share=1.0, correlation=1.0) if same else self._left(row, published, picture, place),
             "metadata": _metadata(published, picture),
-            "rights": _rights(stored, payload),
+            "rights": _rights(published, picture),
         }
         values["channel"] = "" if same else channel_of(payload, place)
         return base.model_copy(update=values)
@@ -219,11 +216,10 @@ def _metadata(published: Picture, picture: Picture) -> Literal["", "kept", "chan
     return "changed" if after.icc or after.exif else "gone"
 
 
-def _rights(stored: Payload, payload: Payload) -> Literal["", "kept", "gone"]:
-    before, after = (RIGHTS.search(part) if isinstance(part, bytes) else None for part in (stored, payload))
-    if before is None:
+def _rights(published: Picture, picture: Picture) -> Literal["", "kept", "gone"]:
+    if not published.meta.reserved:
         return ""
-    return "kept" if after is not None and after[1] == before[1] else "gone"
+    return "kept" if picture.meta.reserved == published.meta.reserved else "gone"
 
 
 def _form(payload: Payload) -> str:

@@ -9,11 +9,12 @@ from pathlib import Path
 from miue.core.errors import UserError
 from miue.core.files import flush_all, write_atomically
 from miue.data.folder import private_of
-from miue.data.picture import ANY_SIZE, Rules, Unfit, decode, encode, quiet
+from miue.data.picture import Unfit, decode, encode, quiet
 from miue.data.rights import TOLD, VALUES, Rights, clean, host
 from miue.data.source import sha256
 from miue.publish.manifest import FINAL, Line, finished, write_lines
 from miue.publish.sinks import Form
+from miue.publish.verify import PUBLISHED
 
 AS_OF = "2026-11-26"  # state of knowledge of the mechanisms below
 AGENTS = (
@@ -174,14 +175,14 @@ def _rewritten(out: Path, line: Line, rights: Rights, form: Form, tick: Callable
         if path.is_symlink():
             raise UserError(f"{path}: is a link, and nothing is written through links")
         before = path.read_bytes()
-        picture = decode(before, Rules(ANY_SIZE, "first"))
+        picture = decode(before, PUBLISHED)
     except (OSError, Unfit) as error:
         raise UserError(f"{path}: cannot be read ({error}); `miue verify` says what else is wrong") from None
     if picture.digest != line.out_pixels:
         raise UserError(f"{path}: does not show the picture that was written; `miue verify` says what else is wrong")
     meta = picture.meta
     after = encode(picture, form, rights.packet(line.reserved, meta.artist, meta.copyright))
-    if decode(after, Rules(ANY_SIZE, "first")).digest != line.out_pixels:
+    if decode(after, PUBLISHED).digest != line.out_pixels:
         raise RuntimeError(f"{path}: writing changed its pixels; it was left as it is")
     if after != before:
         write_atomically(path, after, flush=False)
@@ -193,6 +194,6 @@ def _rewritten(out: Path, line: Line, rights: Rights, form: Form, tick: Callable
 def shown(path: Path) -> str:
     """What one file says of data mining, as a key of the PLUS vocabulary. Raises UserError if it is no picture."""
     try:
-        return decode(path.read_bytes(), Rules(ANY_SIZE, "first")).meta.reserved
+        return decode(path.read_bytes(), PUBLISHED).meta.reserved
     except (OSError, Unfit) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
