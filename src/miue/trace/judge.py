@@ -140,10 +140,15 @@ def _verdict(
         further=further,
         used=used,
         seconds=time.monotonic() - start,
-        when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        when=now(),
         miue=installed(),
     )
     return decided(verdict, alpha / suspects)
+
+
+def now() -> str:
+    """The time in UTC, as the records of a trace state it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def decided(verdict: Verdict, level: float) -> Verdict:

@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from miue import publish
 from miue.attacks import attack as parsed
 from miue.core.errors import UserError
 from miue.core.files import digest
-from miue.publish.manifest import FINAL, PART
-from miue.publish.output import NOTICE_TEXT
 from miue.trace import Parameters, Secret, Tracing
 
 TABLE = Path(__file__).parent.parent / "traced.json"
@@ -72,7 +71,7 @@ def secret_of(tracing: Tracing, parameters: Parameters, private: Path, fingerpri
     path = secret_file(private)
     known = Secret.load(path) if path.exists() else None
     if known is None or known.fingerprint != fingerprint:
-        if (private / PART).exists() or (private / FINAL).exists():
+        if (private / publish.PART).exists() or (private / publish.MANIFEST).exists():
             raise UserError(
                 f"{path}: the secret of what was written is missing; bring it back from a copy, or protect anew with "
                 "--overwrite"
@@ -109,5 +108,5 @@ def fingerprint_of(fingerprint: str, private: Path) -> str:
 
 def notice(secret: Secret, alone: bool) -> str:
     """The text of PROTECTED.md. alone: whether there is no attack."""
-    text = _MARKED if alone else NOTICE_TEXT + _TRACE
+    text = _MARKED if alone else publish.NOTICE_TEXT + _TRACE
     return text.format(commitment=secret.commitment)

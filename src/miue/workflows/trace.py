@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,10 +15,9 @@ from miue.core.errors import Damaged, UserError
 from miue.core.files import Record, digest, write_atomically
 from miue.core.run import Run
 from miue.core.types import ImageSet
-from miue.publish.manifest import finished
 from miue.trace import Asked, Opened, Questions, Secret, Verdict
 from miue.trace.answers import Answers, ask, hardened, read
-from miue.trace.judge import How, check, decided, direct_test, gradient_test, weigh
+from miue.trace.judge import How, check, decided, direct_test, gradient_test, now, weigh
 from miue.trace.questions import BATCH, chosen
 from miue.trace.secret import COINS
 from miue.trace.tests import holm, two_stages
@@ -133,7 +131,7 @@ def questions(
     publish.refuse_existing(to, "another folder")
     pictures = _base(out, base, size or record.settings.canvas, count, seed, split)
     made = Questions.of(place.secret.parameters, pictures, count, amplitude, seed)
-    asked = made.asked.model_copy(update={"declared": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
+    asked = made.asked.model_copy(update={"declared": now()})
     width = len(str(count - 1))  # two folders, because a set of one class is refused when it is read
     names = tuple(f"{PARTS[2 * i // count]}/{i:0{width}d}.png" for i in range(count))
     labels, shown = torch.tensor([2 * i // count for i in range(count)]), torch.cat(list(made.batches()))
@@ -155,7 +153,7 @@ def _base(out: Path, base: str | Path, side: int, count: int, seed: int, split: 
     """Clean pictures for questions, no more than are needed. Raises UserError if one was published."""
     data.check_canvas(side)
     source = data.scan(str(base), split=split, drop_columns=["*"])
-    _, lines = finished(data.private_of(out))
+    _, lines = publish.finished(data.private_of(out))
     published = {pixels for line in lines for pixels in (line.pixels, line.out_pixels) if pixels}
     if taken := [entry.path for entry in source.usable if entry.pixels in published]:
         raise UserError(
@@ -273,9 +271,9 @@ def _declared(place: _Place, name: str, suspects: int, alpha: float, rehearsal: 
     """What was declared, or is now. Raises UserError if it differs, or if this suspect is one too many."""
     check(alpha, suspects)
     known = place.declaration
-    now = Declaration(suspects=suspects, alpha=alpha, when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    new = Declaration(suspects=suspects, alpha=alpha, when=now())
     if known is None or rehearsal:
-        return now
+        return new
     stated = f"{known.suspects} suspects at {known.alpha:g} were declared at the first judgement ({known.when})"
     if (known.suspects, known.alpha) != (suspects, alpha):
         raise UserError(f"{stated}, and this says {suspects} at {alpha:g}; what was declared cannot change later")
