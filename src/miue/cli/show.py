@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from shlex import quote
 from statistics import fmean, stdev
 
 from rich import box
@@ -91,16 +89,6 @@ def outcome(outcome: Outcome, json: bool) -> None:
     others = ["defend themselves in other ways" if tried else usual]
     others += [what for name, what in more.items() if name not in tried]
     print(f"Not tested: trainers who {'; who '.join(others)} (docs/limits.md).")
-
-
-def demo_breaks(folder: Path, recipe: str, defense: str) -> None:
-    """Print what undoes the preset of the demo, and the command that shows it."""
-    train, test, out = (
-        quote(data.readable(str(folder / part))) for part in ("shapes/train", "shapes/test", "protected")
-    )
-    print("Plain training is what was tried here. Turning all pictures grey undoes this preset, which is for drawings:")
-    print(f"  miue evaluate {out} --clean {train} --test {test} --recipe {recipe} --seeds 1 --defense {defense}")
-    print("For photographs leave --attack out of `miue protect`: the default stands more (docs/limits.md).")
 
 
 def _verdict(outcome: Outcome) -> str:

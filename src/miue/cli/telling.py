@@ -1,4 +1,4 @@
-"""Lines about what was written: protections, additions and rights, for `show` to print."""
+"""Lines about what was written: protections, the demo, additions and rights, for `show` to print."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from miue.core.files import Record
 from miue.core.types import Budget
 from miue.data.rights import GENERATIVE, TOLD, VALUES, Rights
 from miue.evaluation.evaluation import Evaluation
-from miue.workflows import marking
+from miue.workflows import demo, marking
 from miue.workflows.add import Addition
 from miue.workflows.protect import Job
 from miue.workflows.record import RunRecord
@@ -83,6 +83,16 @@ def _measured(attack: str, budget: Budget) -> Iterator[str]:
         yield f"Trainers kept at most {HOLDS:.0%} {taught} with: {', '.join(holds)}."
     if breaks:
         yield f"Trainers kept more {taught} with: {', '.join(breaks)}. Your pictures may differ: evaluate them."
+
+
+def demo_breaks(folder: Path) -> Iterator[str]:
+    """Say what undoes the preset of the demo, and the command that shows it."""
+    train, test, out = (quote(data.readable(str(folder / part))) for part in (demo.TRAIN, demo.TEST, demo.OUT))
+    yield "Plain training is what was tried here. Turning all pictures grey undoes this preset, which is for drawings:"
+    yield (
+        f"  miue evaluate {out} --clean {train} --test {test} --recipe {demo.RECIPE} --seeds 1 --defense {demo.BREAKS}"
+    )
+    yield "For photographs leave --attack out of `miue protect`: the default stands more (docs/limits.md)."
 
 
 def added(addition: Addition, record: RunRecord) -> Iterator[str]:
