@@ -9,7 +9,6 @@ from typing import TypeVar
 
 from miue import data, publish
 from miue.analysis.records import Analysis
-from miue.core.errors import UserError
 from miue.core.files import Record
 from miue.evaluation.detect import Detection
 from miue.evaluation.records import Outcome
@@ -52,8 +51,7 @@ class Evidence:
     def of(cls, out: Path) -> Evidence:
         """Read the records beside an output. Raises UserError if it is not finished, or if a record is damaged."""
         record, private = RunRecord.of(out), data.private_of(out)
-        if record.status != "finished" or record.written is None:
-            raise UserError(f"{out}: its protection was interrupted; finish it with the same protect command")
+        record.check_protected(out)
         _, lines = publish.finished(private)
         every = [Dated(outcome, at) for at, outcome in _dated(private / "outcomes", Outcome)]
         reasons = [(each, _foreign(each, record)) for each in every]

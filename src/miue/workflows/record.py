@@ -139,10 +139,14 @@ class RunRecord(Record):
         done = [part.digest for part in self.added if part.status == "finished"]
         return done[-1] if done else self.source.digest
 
-    def check_finished(self, out: Path) -> None:
-        """Raise UserError if a command that wrote the output did not end."""
+    def check_protected(self, out: Path) -> None:
+        """Raise UserError if the protection did not end."""
         if self.status != "finished":
             raise UserError(f"{out}: its protection was interrupted; finish it with the same protect command")
+
+    def check_finished(self, out: Path) -> None:
+        """Raise UserError if a command that wrote the output did not end, be it the protection or an addition."""
+        self.check_protected(out)
         if running := [part for part in self.added if part.status != "finished"]:
             where = running[0].source.location
             raise UserError(f"{out}: adding {where} was interrupted; finish it first: miue add {out} {where}")
