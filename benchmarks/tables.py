@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from common import outdated
@@ -30,6 +30,7 @@ from miue.core.run import Run
 from miue.core.spelling import split
 from miue.data.quality import Size
 from miue.evaluation.adaptive import victim_of
+from miue.evaluation.records import spread
 from miue.grid.leaderboard import CONTROLS, Board
 from miue.nets import adapter, facts, list_networks
 from miue.victims.recipe import Recipe
@@ -57,11 +58,6 @@ def every(names: str) -> list[dict[str, Any]]:
 def grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation in per cent."""
-    return f"{fmean(values):.1%}" + (f" ± {stdev(values):.1%}" if len(values) > 1 else "")
 
 
 def accuracies(record: dict[str, Any], role: str, channel: str = "png", which: str = "last") -> list[float]:
@@ -668,7 +664,7 @@ def read_analysis(facts: dict[str, Any], machine: dict[str, str]) -> Analysis:
 
 def plain(values: Sequence[float], digits: int = 2) -> str:
     """Mean and standard deviation as they are."""
-    return f"{fmean(values):.{digits}f}" + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 else "")
+    return spread(values, f".{digits}f")
 
 
 def analysis() -> str:

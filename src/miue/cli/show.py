@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from statistics import fmean, stdev
+from statistics import fmean
 
 from rich import box
 from rich.console import Console
@@ -15,7 +15,7 @@ from miue import data
 from miue.analysis.records import Analysis
 from miue.core.files import Record
 from miue.evaluation.detect import Detection
-from miue.evaluation.records import Outcome, Verdict
+from miue.evaluation.records import Outcome, Verdict, spread
 from miue.grid.leaderboard import Board
 from miue.grid.records import CellState
 from miue.workflows import protect as jobs
@@ -65,7 +65,7 @@ def outcome(outcome: Outcome, json: bool) -> None:
     accuracies.add_column("victim", overflow="fold")
     for victim in dict.fromkeys(r.victim for r in outcome.runs):
         for role in ("clean", "noise", "protected"):
-            last, early, train = (_spread(outcome.accuracies(role, victim, w)) for w in ("last", "early", "train"))
+            last, early, train = (spread(outcome.accuracies(role, victim, w)) for w in ("last", "early", "train"))
             chosen = dict.fromkeys(r.chosen for r in outcome.runs if (r.role, r.victim) == (role, victim) and r.chosen)
             name = f"{victim}: {', '.join(chosen)}" if chosen else victim
             share = outcome.kept(victim) if role == "protected" else None
@@ -167,10 +167,6 @@ def cells(states: Sequence[CellState], json: bool) -> None:
     print(f"{len(states)} cells, {missing} to measure; nothing was done (--dry-run)")
 
 
-def _spread(values: list[float]) -> str:
-    return f"{fmean(values):.1%}" + (f" ± {stdev(values):.1%}" if len(values) > 1 else "")
-
-
 def analysis(analysis: Analysis, json: bool) -> None:
     """Print mutual information and covariance by depth, with their controls and calibration."""
     if json:
@@ -184,15 +180,15 @@ def analysis(analysis: Analysis, json: bool) -> None:
     top = Table("victim of", "accuracy", *analysis.estimators, "cosine", "trace", "log det", "distance", box=box.SIMPLE)
     top.title = f"the deepest features ({deepest}); covariance of protected features within classes, length 1"
     for name in analysis.names:
-        cells = [_nats([m.nats for m in analysis.found(name, e, deepest)]) for e in analysis.estimators]
+        cells = [spread([m.nats for m in analysis.found(name, e, deepest)], ".3f") for e in analysis.estimators]
         parts = analysis.covariances(name, deepest)
         shape = [f"{fmean(getattr(p, key) for p in parts):.3f}" for key in ("cosine", "trace", "log_det", "distance")]
-        top.add_row(Text(name), _spread(analysis.accuracies(name)), *cells, *shape)
+        top.add_row(Text(name), spread(analysis.accuracies(name)), *cells, *shape)
     console.print(top)
     for estimator in analysis.estimators:
         depths = Table("victim of", *analysis.stages, box=box.SIMPLE, title=f"by depth, {estimator}, shallow to deep")
         for name in analysis.names:
-            estimates = [_nats([m.nats for m in analysis.found(name, estimator, s)]) for s in analysis.stages]
+            estimates = [spread([m.nats for m in analysis.found(name, estimator, s)], ".3f") for s in analysis.stages]
             depths.add_row(Text(name), *estimates)
         controls = (
             ("spread", "standard error"),
@@ -212,7 +208,8 @@ def analysis(analysis: Analysis, json: bool) -> None:
         "victim of", *analysis.stages, box=box.SIMPLE, title="by depth, trace of the covariance within classes"
     )
     for name in analysis.names:
-        traces.add_row(Text(name), *(_nats([c.trace for c in analysis.covariances(name, s)]) for s in analysis.stages))
+        inner = [[c.trace for c in analysis.covariances(name, stage)] for stage in analysis.stages]
+        traces.add_row(Text(name), *(spread(values, ".3f") for values in inner))
     console.print(traces)
     _calibration(analysis)
     _correlations(analysis)
@@ -264,7 +261,3 @@ def _statements(analysis: Analysis) -> None:
             print(
                 f"  {'holds' if s.holds else 'DOES NOT HOLD'}: {s.text}: bound {s.bound:.3f}, measured {s.measured:.3f}"
             )
-
-
-def _nats(values: list[float]) -> str:
-    return f"{fmean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
 from typing import Any, Literal
 
 from pydantic import Field
@@ -13,6 +14,11 @@ from miue.data.quality import Size
 Role = Literal["clean", "noise", "protected"]
 Verdict = Literal["protected", "not protected", "inconclusive"]
 PLAIN = "plain training"  # name of a trainer without a defense
+
+
+def spread(values: Sequence[float], form: str = ".1%") -> str:
+    """Text for values over seeds, "20.5% ± 1.1%": mean and standard deviation, or the one value. form: of a number."""
+    return f"{fmean(values):{form}}" + (f" ± {stdev(values):{form}}" if len(values) > 1 else "")
 
 
 class VictimRun(Record):

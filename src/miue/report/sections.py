@@ -5,13 +5,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import fields
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from miue.analysis.records import Analysis
 from miue.core.types import Perturbation
 from miue.data.source import some
-from miue.evaluation.records import Outcome, Role
+from miue.evaluation.records import Outcome, Role, spread
 from miue.grid.leaderboard import Board
 from miue.publish.manifest import Line
 from miue.report import charts, noise
@@ -46,7 +46,7 @@ def accuracy(outcomes: Sequence[Outcome]) -> Section:
     roles: tuple[Role, ...] = ("clean", "noise", "protected")
     rows = [
         [victim, outcome.channel or "none", charts.ROLES[role][0]]
-        + [_spread(outcome.accuracies(role, victim, which)) for which in ("last", "best", "train")]
+        + [spread(outcome.accuracies(role, victim, which)) for which in ("last", "best", "train")]
         + [str(len(outcome.accuracies(role, victim)))]
         for outcome in outcomes
         for victim in dict.fromkeys(run.victim for run in outcome.runs)
@@ -74,7 +74,7 @@ def _curves(name: str, outcome: Outcome, victim: str) -> list[Block]:
     for role, (text, _) in charts.ROLES.items():
         curves = [run.epochs for run in own if run.role == role]
         shared = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
-        rows += [[text, str(epoch), _spread([curve[epoch] for curve in curves])] for epoch in shared]
+        rows += [[text, str(epoch), spread([curve[epoch] for curve in curves])] for epoch in shared]
     where = f" on pictures that went through {outcome.channel}" if outcome.channel else ""
     title = f"{victim}{where}, by epoch"
     alt = f"Accuracy of {victim} on clean pictures by epoch{where}; the numbers are in the table below."
@@ -154,11 +154,10 @@ def quality(lines: Sequence[Line], worst: Sequence[Block]) -> Section:
 def quality_in_short(evidence: Evidence) -> Section:
     """The same from the summary alone, for a page that names no picture."""
     written, pairs = evidence.record.written, []
-    for name, spread, digits in (("PSNR, dB", written and written.psnr, 1), ("SSIM", written and written.ssim, 3)):
-        if spread:
-            parts = ("least", spread.least), ("5 % lie below", spread.low), ("mean", spread.mean)
-            values = ", ".join(f"{text} {value:.{digits}f}" for text, value in parts)
-            pairs.append((name, values))
+    for name, values, digits in (("PSNR, dB", written and written.psnr, 1), ("SSIM", written and written.ssim, 3)):
+        if values:
+            parts = ("least", values.least), ("5 % lie below", values.low), ("mean", values.mean)
+            pairs.append((name, ", ".join(f"{text} {value:.{digits}f}" for text, value in parts)))
     return Section("quality", "How the pictures look", [Facts(pairs)])
 
 
@@ -231,7 +230,7 @@ def information(analysis: Analysis | None) -> Section | None:
         return None
     estimator = analysis.estimators[0]
     rows = [
-        [name, stage, *(_plain([m.nats for m in analysis.found(name, each, stage)]) for each in analysis.estimators)]
+        [name, stage, *(spread([m.nats for m in analysis.found(name, e, stage)], ".2f") for e in analysis.estimators)]
         for name in analysis.names
         for stage in analysis.stages
     ]
@@ -341,14 +340,6 @@ def _spelling(described: dict[str, Any]) -> str:
 
 def _list(notes: Sequence[str]) -> list[Block]:
     return [Items(notes)] if notes else []
-
-
-def _spread(values: Sequence[float]) -> str:
-    return f"{fmean(values):.1%}" + (f" ± {stdev(values):.1%}" if len(values) > 1 else "")
-
-
-def _plain(values: Sequence[float]) -> str:
-    return f"{fmean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
 
 
 def _share(share: float | None) -> str:
