@@ -33,9 +33,10 @@ class Noise:
 
 
 def measured(perturbation: Perturbation, labels: Sequence[int]) -> Noise:
-    """Measure the noise on its own grid. labels: the class of every picture, in row order.
+    """Measure the noise on its own grid, all of it, where `evaluation.profile` looks at what some pictures show of it.
 
-    With one row for each class the share of class means is 1 by construction.
+    labels: the class of every picture, in row order. With one row for each class the share of class means is 1 by
+    construction.
     """
     delta = perturbation.delta
     energy = sum(float(part.float().square().sum()) for part in delta.split(1024)) or 1.0
