@@ -31,11 +31,11 @@ class Shaped(BaseAttack):
     channels: "luma" gives red, green and blue the same change l, so that grey pictures carry all of it. colour: grey
     levels, within the budget, of a second part c without luma, for trainers who look at colour alone: the change is
     l + c - luma(c), cut off at the budget. A second pass makes c, with a surrogate of its own, which sees chroma alone;
-    l stays. class_gradient: weight of the mean direction of its class in a batch beside a
-    picture's own; 0: its own alone, large: nearly class-wise. groups: sub-groups of a class that have such a direction
-    each; the pixels of a picture choose its group, so that pictures which are added later fit. balanced: the mean delta
-    of a class is kept below one grey level, so that no pattern is common to it. see: what the surrogate and the steps
-    on delta look through (`training.mixture.parts`).
+    l stays. class_gradient: weight of the mean direction of its class in a batch beside a picture's own; 0: its own
+    alone, large: nearly class-wise. groups: sub-groups of a class that have such a direction each; the pixels of a
+    picture choose its group, so that pictures which are added later fit. balanced: the mean delta of a class is kept
+    below one grey level, so that no pattern is common to it. see: what the surrogate and the steps on delta look
+    through (`training.mixture.parts`).
     """
 
     channels: Literal["rgb", "luma"] = "rgb"
