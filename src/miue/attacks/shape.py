@@ -67,12 +67,12 @@ class Shaped(BaseAttack):
         return 1 if self.channels == "luma" else channels
 
     def coloured(self, channels: int) -> bool:
-        """Whether there is a second pass: for a colour part, of pictures that have colour."""
+        """True if there is a second pass: for a colour part, of pictures that have colour."""
         return self.colour > 0 and channels > 1
 
     @property
     def keeps_means(self) -> bool:
-        """Whether pictures that are added later need the mean deltas of classes or sub-groups."""
+        """True if pictures that are added later need the mean deltas of classes or sub-groups."""
         return getattr(self, "per", "image") == "image" and (self.class_gradient > 0 or self.balanced)
 
     def means_bytes(self, planes: int, classes: int, values: int) -> int:

@@ -24,7 +24,7 @@ class Findings(Record):
     checked: int
     wrong: dict[str, str]
     rights: dict[str, str]
-    """What each file says of data mining, as a key of the PLUS vocabulary; empty for nothing."""
+    """The statement of each file on data mining, as a key of the PLUS vocabulary; empty for nothing."""
 
 
 def findings(checked: Sequence[publish.Finding], measured: bool, json: bool) -> None:

@@ -113,7 +113,7 @@ def added(addition: Addition, record: RunRecord) -> Iterator[str]:
 
 
 class Reserved(Record):
-    """What files say of data mining, by path."""
+    """The statements of files on data mining, by path."""
 
     rights: dict[str, str]
 

@@ -26,7 +26,7 @@ class Metadata:
     orientation: int = 1
     notes: tuple[str, ...] = ()
     reserved: str = ""
-    """What the picture says of data mining, as a key of the PLUS vocabulary (`data.rights`)."""
+    """Its statement on data mining, as a key of the PLUS vocabulary (`data.rights`)."""
     artist: str = ""
     copyright: str = ""
 

@@ -42,7 +42,7 @@ class Item:
     skip: str = ""
     """Reason why it is not opened; empty if it is."""
     expected: bool = True
-    """Whether it claims to be a picture."""
+    """True if it claims to be a picture."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What a protection is worth: the same victims on clean, noisy and protected pictures, and a verdict with doubts."""
+"""The worth of a protection: the same victims on clean, noisy and protected pictures, and a verdict with doubts."""
 
 from __future__ import annotations
 

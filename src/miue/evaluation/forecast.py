@@ -1,4 +1,4 @@
-"""How long the victims of an evaluation will take, told before they are trained."""
+"""The time that the victims of an evaluation will take, told before they are trained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the noise of a protection is: how its energy is spread, and how far it tells the class."""
+"""The noise of a protection in figures: the spread of its energy, and how far it tells the class."""
 
 from __future__ import annotations
 

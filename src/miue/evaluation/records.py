@@ -40,7 +40,7 @@ class VictimRun(Record):
     200), measured on the other test pictures. None where a class has one picture, or in records of earlier versions."""
     stopped_epoch: int = 0
     chosen: str = ""
-    """What an adaptive trainer chose of all that it tried ("gray+jpeg:quality=50"); empty for others."""
+    """The choice of an adaptive trainer among all that it tried ("gray+jpeg:quality=50"); empty for others."""
     tried: Mapping[str, float] = {}
     """Accuracies on the clean pictures that an adaptive trainer chose by; `last` and `best` are on others."""
     epochs: Mapping[int, float] = {}
@@ -65,7 +65,7 @@ class Judgement(Record):
     trainer: str
     """Spelling of the defense, or "plain training"."""
     early: bool
-    """Whether the training stops at the epoch that is best on a few clean pictures; else it goes on to the last."""
+    """True if the training stops at the epoch that is best on a few clean pictures; else it goes on to the last."""
     verdict: Verdict
     kept: float | None
     """Mean share of the clean victim's gain over chance that is left, at least 0; None where it learned nothing."""
@@ -81,7 +81,7 @@ class TraceRun(Record):
     p: float
     z: float
     evidence: bool
-    """Whether p is at most 1e-3."""
+    """True if p is at most 1e-3."""
 
 
 class Outcome(Record):
@@ -135,7 +135,7 @@ class Outcome(Record):
 
     @property
     def traced(self) -> bool | None:
-        """Whether the trace was found in every protected victim; None if it was not looked for."""
+        """True if the trace was found in every protected victim; None if it was not looked for."""
         return all(t.evidence for t in self.traces if t.role == "protected") if self.traces else None
 
     def accuracies(

@@ -29,7 +29,7 @@ def least_learnt(chance: float, tested: int) -> float:
 
 
 def fitted(train: float, chance: float) -> bool:
-    """Whether a victim has learnt enough of its own training set. chance: share of its largest class."""
+    """True if a victim has learnt enough of its own training set. chance: share of its largest class."""
     return train - chance >= FITTED * (1 - chance)
 
 

@@ -46,9 +46,9 @@ class Line(Record):
     """In dB; None if nothing changed."""
     ssim: float | None = None
     rights: str = ""
-    """What the file says of data mining, as a key of the PLUS vocabulary."""
+    """Its statement on data mining, as a key of the PLUS vocabulary."""
     reserved: str = ""
-    """What its source says of it."""
+    """The statement of its source."""
     part: int = 0
     """0 for the first pictures, then counted: the pictures that were added together."""
 

@@ -85,7 +85,7 @@ def check_folders(source: Source, out: Path) -> None:
 
 
 def _is_merged(at: Path, names: Sequence[str]) -> bool:
-    """Whether two of these names would be one folder below `at`. Tries it in a temporary folder."""
+    """True if two of these names would be one folder below `at`. Tries it in a temporary folder."""
     with TemporaryDirectory(prefix=".miue-", dir=at) as probe:
         try:
             for name in names:

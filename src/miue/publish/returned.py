@@ -1,4 +1,4 @@
-"""What came back from a web site, a browser or a hub: every file found again, and what is left of its protection."""
+"""A look at files from a web site, a browser or a hub: every file found again, and what is left of its protection."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ class Returned(Record):
     original: str = ""
     """Path of the published picture that it is."""
     by: Literal["", "name", "picture"] = ""
-    """How it was found."""
+    """The way in which it was found."""
     width: int = 0
     height: int = 0
     form: str = ""
     left: Left | None = None
-    """What is left of the noise; None where that cannot be told."""
+    """The rest of the noise; None where that cannot be told."""
     exact: bool = False
-    """Whether its pixels are those of a picture as it was before the protection."""
+    """True if its pixels are those of a picture as it was before the protection."""
     metadata: Literal["", "kept", "changed", "gone"] = ""
     """Colour profile and texts of the published file; empty if it had none."""
     rights: Literal["", "kept", "gone"] = ""
@@ -64,12 +64,12 @@ class Returned(Record):
 
     @property
     def clean(self) -> bool:
-        """Whether it shows a picture of the set (nearly) without its noise."""
+        """True if it shows a picture of the set (nearly) without its noise."""
         return self.exact or (self.share is not None and self.share < CLEAN)
 
     @property
     def ok(self) -> bool:
-        """Whether it is as protected as it was published, or no picture at all."""
+        """True if it is as protected as it was published, or no picture at all."""
         return self.status == "no picture" or (self.share is not None and self.share >= WHOLE and not self.exact)
 
 
@@ -185,7 +185,7 @@ class Look:
 
 
 def _unexplained(each: Returned) -> bool:
-    """Whether a file was found at its size, has other pixels than were published, and does not say why."""
+    """True if a file was found at its size, has other pixels than were published, and does not say why."""
     return each.status == "recoded" and not each.exact and each.share != 1 and not each.channel
 
 

@@ -192,7 +192,7 @@ def _rewritten(out: Path, line: Line, rights: Rights, form: Form, tick: Callable
 
 
 def shown(path: Path) -> str:
-    """What one file says of data mining, as a key of the PLUS vocabulary. Raises UserError if it is no picture."""
+    """The statement of a file on data mining, a key of the PLUS vocabulary. Raises UserError if it is no picture."""
     try:
         return decode(path.read_bytes(), PUBLISHED).meta.reserved
     except (OSError, Unfit) as error:

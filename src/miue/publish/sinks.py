@@ -51,7 +51,7 @@ class Sink(ABC):
         return encode(picture, self.form, self.rights.packet(meta.reserved, meta.artist, meta.copyright))
 
     def key(self, picture: Picture) -> str:
-        """What is said of data mining in the file of a picture."""
+        """The statement on data mining in the file of a picture, as a key."""
         return self.rights.key(picture.meta.reserved)
 
     @abstractmethod

@@ -35,7 +35,7 @@ class Finding:
     problem: str = ""
     """Empty if the file or row is correct."""
     rights: str = ""
-    """What it says of data mining, as a key of the PLUS vocabulary; empty if nothing."""
+    """Its statement on data mining, as a key of the PLUS vocabulary; empty if nothing."""
 
     @property
     def ok(self) -> bool:

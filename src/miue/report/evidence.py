@@ -1,4 +1,4 @@
-"""What is known of a protected set: the records in its private folder, read and checked, nothing computed anew."""
+"""All that is known of a protected set: the records in its private folder, read and checked, nothing computed anew."""
 
 from __future__ import annotations
 

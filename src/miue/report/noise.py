@@ -1,4 +1,4 @@
-"""What the noise is like, by its file: brightness, class means, frequencies."""
+"""The form of the noise, by its file: brightness, class means, frequencies."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Noise:
     classes: float
     """Share of the means of classes."""
     chance: float
-    """What that share would be if the noise of every picture were drawn by itself."""
+    """The same share if the noise of every picture were drawn by itself."""
     octaves: Sequence[tuple[str, float]]
     """Share by frequency, in cycles a side: the mean, 1 to 2, 2 to 4 and so on."""
 

@@ -85,7 +85,7 @@ def _curves(name: str, outcome: Outcome, victim: str) -> list[Block]:
 
 
 def defenses(lines: Sequence[Kept], board: Board | None) -> Section:
-    """What is kept in each way that was tested, with its interval."""
+    """The section on the share that is kept in each way that was tested, with its interval."""
     head = ("what was done", "network", "originals", "protected", "kept", f"{CONFIDENCE:.0%} interval", "shown")
     rows = []
     for line in lines:
@@ -120,7 +120,7 @@ def _grid(board: Board | None) -> list[Block]:
 
 
 def quality(lines: Sequence[Line], worst: Sequence[Block]) -> Section:
-    """How far the published pictures are from the originals. worst: pictures, or nothing."""
+    """The section on the distance of the published pictures from the originals. worst: pictures, or nothing."""
     psnr = [line.psnr for line in lines if line.psnr is not None]
     ssim = [line.ssim for line in lines if line.ssim is not None]
     blocks: list[Block] = [
@@ -162,7 +162,7 @@ def quality_in_short(evidence: Evidence) -> Section:
 
 
 def structure(perturbation: Perturbation, evidence: Evidence) -> Section:
-    """What the noise is like."""
+    """The section on the form of the noise."""
     order = {name: place for place, name in enumerate(evidence.record.source.classes)}
     it = noise.measured(perturbation, [order[line.class_name] for line in evidence.protected])
     one = perturbation.labels is not None
@@ -187,7 +187,7 @@ def structure(perturbation: Perturbation, evidence: Evidence) -> Section:
 
 
 def inputs(evidence: Evidence, public: bool) -> Section:
-    """What was not protected, with reasons, and remarks about the pictures."""
+    """The section on inputs that were not protected, with reasons, and remarks about the pictures."""
     source, written = evidence.record.source, evidence.record.written
     rows = []
     for reason, count in source.counts.items():
@@ -209,7 +209,7 @@ def inputs(evidence: Evidence, public: bool) -> Section:
 
 
 def detected(evidence: Evidence) -> Section | None:
-    """Whether a first look gives the protection away."""
+    """The section on a first look, which may give the protection away; None if there was none."""
     look = evidence.detection
     if look is None:
         return None

@@ -35,7 +35,7 @@ class Answers:
     outputs: tuple[str, ...]
     kind: Kind
     known: bool = True
-    """Whether outputs are named like classes."""
+    """True if outputs are named like classes."""
 
     @property
     def digest(self) -> str:

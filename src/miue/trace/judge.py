@@ -36,7 +36,7 @@ class Verdict(Record):
     asked: Asked
     """The questions."""
     kind: Literal["scores", "labels"]
-    """What the suspect answered."""
+    """The form of the suspect's answers."""
     answers: str
     """Digest of the answers."""
     statistic: float
@@ -46,7 +46,7 @@ class Verdict(Record):
     draws: int
     """Counterfactual keys; 0 where the test needs none."""
     bound: bool = False
-    """Whether p is the closed bound exp(-z^2 / 2)."""
+    """True if p is the closed bound exp(-z^2 / 2)."""
     alpha: float
     """Chance of a false accusation among all suspects together, declared before."""
     suspects: int

@@ -36,7 +36,7 @@ class Test:
     draws: int
     """Counterfactual keys that it was compared with; 0 for a test without any."""
     bound: bool = False
-    """Whether p is the closed bound exp(-z^2 / 2), below what the draws can show."""
+    """True if p is the closed bound exp(-z^2 / 2), below what the draws can show."""
 
     __test__ = False  # no class of tests for pytest
 

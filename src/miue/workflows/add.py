@@ -44,7 +44,7 @@ class Addition:
 
     @property
     def again(self) -> bool:
-        """Whether the same pictures were added before, to the end."""
+        """True if the same pictures were added before, to the end."""
         before = self.record.added[self.part - 1 :][:1]
         return any(part.fingerprint == self.fingerprint and part.status == "finished" for part in before)
 
@@ -96,7 +96,7 @@ class Addition:
         return Perturbation.load(kept_at(self.private, self.record))
 
     def kept(self, run: Run) -> Kept:
-        """What the first pictures left. Raises UserError if it does not belong to them."""
+        """The state that the protection of the first pictures left. Raises UserError if it does not belong to them."""
         settings, perturbation = self.record.settings, self.first
         index = {name: i for i, name in enumerate(self.record.source.classes)}
         lines = [line for line in self.protected if not line.part]

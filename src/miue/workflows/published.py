@@ -54,7 +54,7 @@ class Sets:
     protected: Mapping[str, ImageSet]
     records: Mapping[str, RunRecord]
     resized: bool
-    """Whether some published pictures have another size than the sets."""
+    """True if some published pictures have another size than the sets."""
 
     @property
     def budgets(self) -> dict[str, Budget]:

@@ -30,7 +30,7 @@ class Mark(Record):
     keys: int = 1
     cells: int = 4
     alone: bool = False
-    """Whether there is no attack."""
+    """True if there is no attack."""
     beacon: str = ""
 
 
@@ -51,7 +51,7 @@ class Settings(Record):
     cells: int = 0
     """Side of the noise grid; 0: as fine as the canvas."""
     rights: Rights = Rights()
-    """What is said in every file of its use; no part of the noise."""
+    """The reservation in every file; no part of the noise."""
     trace: Mark | None = None
 
     @property
@@ -114,7 +114,7 @@ class RunRecord(Record):
     commitment: str = ""
     """To the secret of the trace, hexadecimal; empty if there is no trace."""
     profile: Profile | None = None
-    """What the noise is, on the canvas; None until the attack is finished, and in records of earlier versions."""
+    """The noise in figures, on the canvas; None until the attack is finished, and in records of earlier versions."""
     written: Written | None = None
     """Of all pictures, also those that were added; None until the protection is finished."""
     added: Sequence[Added] = ()

@@ -47,7 +47,7 @@ def write_server_files(out: str | Path) -> Path | None:
 
 
 def read_rights(path: str | Path) -> Mapping[str, str]:
-    """What a file, or every picture of a folder, says of data mining: keys of the PLUS vocabulary, empty for nothing.
+    """The statements of a file, or of all pictures of a folder, on data mining: keys of the PLUS vocabulary, or empty.
 
     Raises UserError if there is no picture.
     """

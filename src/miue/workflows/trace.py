@@ -35,7 +35,7 @@ class Mismatch(UserError):
 
 
 class Declaration(Record):
-    """What an owner fixed before the first judgement, and who was judged since."""
+    """The number of suspects and the level that an owner fixed before the first judgement, and who was judged since."""
 
     suspects: int
     alpha: float
@@ -50,11 +50,11 @@ class Judgement(Record):
     suspect: str
     verdict: Verdict
     standing: Mapping[str, bool]
-    """Whether there is evidence against each suspect that was judged, by Holm's method."""
+    """True by suspect if there is evidence against it, by Holm's method."""
 
 
 class Disclosure(Record):
-    """What an owner shows so that others can repeat the judgement. Keys that it shows are worthless from then on."""
+    """The part of a secret by which others can repeat the judgement. Keys that it shows are worthless from then on."""
 
     commitment: str
     opened: Opened
@@ -145,7 +145,7 @@ def questions(
 
 
 def _key(asked: Asked) -> str:
-    """What tells one list from another; not the time."""
+    """Digest of a list of questions; the time is no part of it."""
     return digest(sorted(asked.model_dump(exclude={"declared"}).items()))
 
 
@@ -268,7 +268,7 @@ def judge_weights(
 
 
 def _declared(place: _Place, name: str, suspects: int, alpha: float, rehearsal: bool) -> Declaration:
-    """What was declared, or is now. Raises UserError if it differs, or if this suspect is one too many."""
+    """The declaration of earlier, or a new one. Raises UserError if it differs, or if this suspect is one too many."""
     check(alpha, suspects)
     known = place.declaration
     new = Declaration(suspects=suspects, alpha=alpha, when=now())
@@ -325,9 +325,9 @@ class Checked(Record):
     verdict: Verdict
     """As it came out here."""
     same: bool
-    """Whether it is the one that was disclosed."""
+    """True if it is the one that was disclosed."""
     published: bool
-    """Whether the commitment was compared with a published one."""
+    """True if the commitment was compared with a published one."""
 
 
 def check_disclosure(file: str | Path, answers: str | Path, *, notice: str | Path | None = None) -> Checked:
