@@ -138,8 +138,8 @@ class Alternating(Shaped):
 
         Read from the state that `run` keeps for its seed; empty if there is none for this attack and budget.
         """
-        kept = run.load("surrogate", plan=repr(self), budget=repr(budget), seed=run.seed)  # for any data
-        return [(same, others, within) for same, others, within in kept[1].get("generation", ())] if kept else []
+        saved = run.load("surrogate", plan=repr(self), budget=repr(budget), seed=run.seed)  # for any data
+        return [(same, others, within) for same, others, within in saved[1].get("generation", ())] if saved else []
 
     def trials(self, later: bool = False) -> list[tuple[Alternating, float]]:
         """Short versions with factors; the sum of factor x seconds forecasts the seconds of this one.

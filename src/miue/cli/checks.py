@@ -112,8 +112,8 @@ def judgement(judgement: Judgement, json: bool) -> None:
     for test, p in verdict.further.items():
         print(f"further, decides nothing: {test}: p = {p:.2g}")
     if len(judgement.standing) > 1:
-        found = [data.readable(each) for each, evidence in judgement.standing.items() if evidence]
-        print(f"of {len(judgement.standing)} suspects judged, evidence against: {', '.join(found) or 'nobody'} (Holm)")
+        names = [data.readable(each) for each, evidence in judgement.standing.items() if evidence]
+        print(f"of {len(judgement.standing)} suspects judged, evidence against: {', '.join(names) or 'nobody'} (Holm)")
     print(f"commitment: {verdict.commitment}")
     if judgement.standing[judgement.suspect]:
         print("It says that the model depends on this secret, not how it came by it (docs/trace.md: what is proved).")

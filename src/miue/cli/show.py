@@ -69,9 +69,9 @@ def outcome(outcome: Outcome, json: bool) -> None:
             chosen = dict.fromkeys(r.chosen for r in outcome.runs if (r.role, r.victim) == (role, victim) and r.chosen)
             name = f"{victim}: {', '.join(chosen)}" if chosen else victim
             share = outcome.kept(victim) if role == "protected" else None
-            kept = "" if share is None else f"{share:.0%}"
+            part = "" if share is None else f"{share:.0%}"
             seeds = str(len(outcome.accuracies(role, victim)))
-            accuracies.add_row(role, last, early, kept, train, seeds, Text(name))
+            accuracies.add_row(role, last, early, part, train, seeds, Text(name))
     console.print(accuracies)
     if outcome.channel:
         print(f"All training pictures, the clean ones too, went through {outcome.channel}.")
@@ -108,8 +108,8 @@ def _traces(outcome: Outcome) -> None:
         for role in ("protected", "clean", "noise"):
             values = ", ".join(f"{t.p:.2g}" for t in outcome.traces if (t.role, t.victim) == (role, victim))
             print(f"trace, {victim}, trained on {role} pictures: p = {values} (1,000 labels, one a seed)")
-    found = "FOUND in every protected victim" if outcome.traced else "NOT found in every protected victim"
-    print(f"Trace: {found} at 1e-3. p-values of clean and noisy victims are controls and may be anything.")
+    result = "FOUND in every protected victim" if outcome.traced else "NOT found in every protected victim"
+    print(f"Trace: {result} at 1e-3. p-values of clean and noisy victims are controls and may be anything.")
 
 
 def detection(detection: Detection, json: bool) -> None:

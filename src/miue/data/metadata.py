@@ -54,8 +54,8 @@ def metadata(im: Image.Image, data: bytes) -> Metadata:
         for tag in _KEPT:
             if isinstance(text := old.get(tag), str) and text.strip("\0 "):
                 # keep the original bytes: Pillow reads them as Latin-1, and would write "?" for all but ASCII
-                new[tag] = kept = text.strip("\0 ")[:_LONGEST].encode("latin-1", "replace")
-                texts[tag] = _real(kept)
+                new[tag] = content = text.strip("\0 ")[:_LONGEST].encode("latin-1", "replace")
+                texts[tag] = _real(content)
         date = old.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal)
         if isinstance(date, str):
             new.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = date[:_LONGEST]

@@ -116,11 +116,11 @@ class Look:
                 files[at] = files[at].model_copy(update={"channel": self._tried(files[at], items[at][1])})
         if not files:
             raise UserError(f"{folder}: holds no files")
-        found = {each.original for each in files if each.original}
+        originals = {each.original for each in files if each.original}
         channels = Counter(each.channel for each in files if each.channel)
         return Comeback(
             files=files,
-            missing=sum(line.out not in found for line in self.known.lines),
+            missing=sum(line.out not in originals for line in self.known.lines),
             channel=channels.most_common(1)[0][0] if channels else "",
         )
 

@@ -132,12 +132,12 @@ class _Writer:
 
     def write(self, tick: Callable[[], None], stop: Callable[[], bool]) -> Written:
         """Write the missing files of every process, in row order, and then the manifest."""
-        kept = together(self.run, self._kept)
-        todo = [at for at in self._share if not self.sink.groups[at] or self.sink.groups[at].start not in kept]
+        earlier = together(self.run, self._kept)
+        todo = [at for at in self._share if not self.sink.groups[at] or self.sink.groups[at].start not in earlier]
         first(self.run, lambda: self._prepare([row for at in todo for row in self.sink.groups[at]]))
-        for _ in kept:
+        for _ in earlier:
             tick()
-        lines = together(self.run, lambda: self._written(todo, kept, tick, stop))
+        lines = together(self.run, lambda: self._written(todo, earlier, tick, stop))
         self.unprofiled[:] = [path for paths in self.run.gathered(list(self.unprofiled)) for path in paths]
         first(self.run, lambda: self._merge(lines))
         return self._summary(read_lines(self.private / FINAL)[0])

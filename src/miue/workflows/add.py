@@ -270,14 +270,14 @@ def notes_of(addition: Addition) -> list[str]:
 def _add(addition: Addition, run: Run) -> RunRecord:
     source, private, at = addition.new.source, addition.private, addition.part - 1
     record = addition.record
-    found = looked(source, record.source.rules)
+    scanned = looked(source, record.source.rules)
     again = at < len(record.added) and record.added[at].fingerprint == addition.fingerprint
     seconds = dict(record.added[at].seconds) if again else {}
     part = record.added[at] if again else Added(
         fingerprint=addition.fingerprint,
         status="running",
         miue=installed(),
-        source=found.model_copy(update={"counts": counted(addition), "notes": notes_of(addition)}),
+        source=scanned.model_copy(update={"counts": counted(addition), "notes": notes_of(addition)}),
         protected=len(source.usable),
         machine=run.machine,
     )  # fmt: skip

@@ -95,8 +95,8 @@ def planned_addition(addition: Addition, run: Run) -> PlannedAddition:
     seconds, memory, disk = 0.0, 0, 0
     if source.usable and not addition.again:
         if trials := trials_of(addition.method, later=True):
-            kept = addition.kept(run)
-            craft = lambda short, few, trial: short.more(few, kept, settings.rest, trial)  # noqa: E731
+            state = addition.kept(run)
+            craft = lambda short, few, trial: short.more(few, state, settings.rest, trial)  # noqa: E731
             seconds = _tried(addition.method, trials, craft, addition.read(), replace(run, seed=settings.seed))
         memory = _memory(len(source.usable), settings)
         disk = sum(size for parts in addition.disk().values() for size in parts.values())

@@ -153,8 +153,8 @@ class Job:
 
     def disk(self, source: data.Source, settings: Settings) -> room.Parts:
         """Bytes that the run still needs on disk, by folder and part."""
-        made = self.made(self.noise(source, settings))
-        return room.needed(source, self.attack, settings, self.out, self.private, made, self.overwrite)
+        path = self.made(self.noise(source, settings))
+        return room.needed(source, self.attack, settings, self.out, self.private, path, self.overwrite)
 
 
 def fingerprint_with(noise: str, rights: Rights) -> str:

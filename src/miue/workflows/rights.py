@@ -54,7 +54,7 @@ def read_rights(path: str | Path) -> Mapping[str, str]:
     path = Path(path)
     if path.is_file():
         return {path.name: publish.shown_rights(path)}
-    found = {name: publish.shown_rights(path / name) for name in data.pictures_in(path)} if path.is_dir() else {}
-    if not found:
+    keys = {name: publish.shown_rights(path / name) for name in data.pictures_in(path)} if path.is_dir() else {}
+    if not keys:
         raise UserError(f"{path}: there are no pictures there")
-    return found
+    return keys

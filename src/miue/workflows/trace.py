@@ -130,11 +130,11 @@ def questions(
     place, record = place_of(out), RunRecord.of(out)
     publish.refuse_existing(to, "another folder")
     pictures = _base(out, base, size or record.settings.canvas, count, seed, split)
-    made = Questions.of(place.secret.parameters, pictures, count, amplitude, seed)
-    asked = made.asked.model_copy(update={"declared": now()})
+    content = Questions.of(place.secret.parameters, pictures, count, amplitude, seed)
+    asked = content.asked.model_copy(update={"declared": now()})
     width = len(str(count - 1))  # two folders, because a set of one class is refused when it is read
     names = tuple(f"{PARTS[2 * i // count]}/{i:0{width}d}.png" for i in range(count))
-    labels, shown = torch.tensor([2 * i // count for i in range(count)]), torch.cat(list(made.batches()))
+    labels, shown = torch.tensor([2 * i // count for i in range(count)]), torch.cat(list(content.batches()))
     whole = ImageSet(shown, labels, PARTS, "questions", names)
     publish.export(whole, to)
     lines = ["question,file", *(f"{i},{name}" for i, name in enumerate(names))]
@@ -160,8 +160,8 @@ def _base(out: Path, base: str | Path, side: int, count: int, seed: int, split: 
             f"{base}: {len(taken)} of its pictures are among the published ones, such as {taken[0]}; give pictures "
             "that were never published"
         )
-    kept = {source.rows[i] for i in chosen([entry.pixels for entry in source.usable], 2 * count, seed)}
-    entries = (e if i in kept else replace(e, status="skipped") for i, e in enumerate(source.entries))
+    rows = {source.rows[i] for i in chosen([entry.pixels for entry in source.usable], 2 * count, seed)}
+    entries = (e if i in rows else replace(e, status="skipped") for i, e in enumerate(source.entries))
     return data.read(replace(source, entries=tuple(entries)), side, grey=False)
 
 
@@ -294,8 +294,8 @@ def _judged(place: _Place, declared: Declaration, name: str, verdict: Verdict, r
             raise UserError(f"{name!r} was judged by the test {known.test!r} before; a suspect is tested once")
         verdict = known
     verdicts[name] = verdict
-    found = holm([each.p for each in verdicts.values()], declared.alpha, declared.suspects)
-    standing = dict(zip(verdicts, found, strict=True))
+    evidence = holm([each.p for each in verdicts.values()], declared.alpha, declared.suspects)
+    standing = dict(zip(verdicts, evidence, strict=True))
     place.keep(declared, name, verdict)
     return Judgement(suspect=name, verdict=verdict, standing=standing)
 
