@@ -11,7 +11,7 @@ from miue.core.files import flush_all, write_atomically
 from miue.data.folder import private_of
 from miue.data.picture import Unfit, decode, encode, quiet
 from miue.data.rights import TOLD, VALUES, Rights, clean, host
-from miue.data.source import sha256
+from miue.data.source import FILES, sha256
 from miue.publish.manifest import FINAL, Line, finished, write_lines
 from miue.publish.sinks import Form
 from miue.publish.verify import PUBLISHED
@@ -157,7 +157,7 @@ def rewrite(out: Path, rights: Rights, form: Form, tick: Callable[[], None]) -> 
     file does not show what was written.
     """
     plan, lines = finished(private_of(out))
-    if plan.kind not in ("folder", "named"):
+    if plan.kind not in FILES:
         raise UserError(
             f"{out}: is a table; run its protect command once more with --overwrite and other rights: the noise is not "
             "computed again"

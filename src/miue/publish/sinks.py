@@ -18,7 +18,7 @@ from miue.core.files import flush_all, write_atomically
 from miue.data.arrays import ArrayStore, load_npz
 from miue.data.picture import Picture, encode
 from miue.data.rights import Rights
-from miue.data.source import Payload, Source
+from miue.data.source import FILES, Payload, Source
 from miue.data.tables import ParquetStore
 
 Form = Literal["png", "webp"]
@@ -73,7 +73,7 @@ def sink_for(source: Source, out: Path, form: Form, rights: Rights = NONE) -> Si
 
 def out_name(out: str, kind: str, form: Form) -> str:
     """Path of a picture in the output, from `out` of its entry."""
-    return f"{out.removesuffix('.png')}.{form}" if kind in ("folder", "named") else out
+    return f"{out.removesuffix('.png')}.{form}" if kind in FILES else out
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from miue.data.picture import Rules, decode, kept_profile, quiet
 from miue.data.quality import Change, Size, Spread, size, ssim
 from miue.data.read import clean_picture
 from miue.data.rights import Rights
-from miue.data.source import Entry, Payload, Source, ahead, sha256
+from miue.data.source import FILES, Entry, Payload, Source, ahead, sha256
 from miue.publish.manifest import FINAL, PLAN, Line, Plan, as_text, part_name, parts_of, read_lines, write_lines
 from miue.publish.output import NOTICE, NOTICE_TEXT, check_folders
 from miue.publish.sinks import NONE, Form, Sink, out_name, sink_for
@@ -214,7 +214,7 @@ class _Writer:
             raise UserError(f"{out}: at least {need:,} bytes are needed there, {free:,} are free; make room")
         self._plan(len(self.others) if self.others else len(self.source.entries)).save(self.private / PLAN)
         write_atomically(out / NOTICE, self.notice.encode())
-        if self.source.kind in ("folder", "named"):  # an empty class keeps its folder, so that labels stay the same
+        if self.source.kind in FILES:  # an empty class keeps its folder, so that labels stay the same
             for name in self.source.classes:
                 (out / name).mkdir(exist_ok=True)
 

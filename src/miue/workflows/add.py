@@ -18,14 +18,13 @@ from miue.core.files import digest, installed, write_atomically
 from miue.core.method import Kept, check_more
 from miue.core.run import Run
 from miue.core.types import ImageSet, Perturbation
+from miue.data.source import FILES
 from miue.trace import Nothing, Secret, rows_of, traced
 from miue.trace.marks import mark_of
 from miue.workflows import marking, room
 from miue.workflows.exclusive import exclusive
 from miue.workflows.protect import MOST, VERSION, class_sizes, kept_at, looked, perturbation_of
 from miue.workflows.record import Added, RunRecord, timed
-
-FILES = ("folder", "named")  # kinds of source whose output is a folder of files
 
 
 @dataclass(frozen=True, kw_only=True)
