@@ -23,8 +23,8 @@ from miue.trace import Nothing, Secret, rows_of, traced
 from miue.trace.marks import mark_of
 from miue.workflows import marking, room
 from miue.workflows.exclusive import exclusive
-from miue.workflows.protect import MOST, VERSION, class_sizes, kept_at, looked, perturbation_of
-from miue.workflows.record import Added, RunRecord, timed
+from miue.workflows.protect import MOST, VERSION, class_sizes, kept_at, perturbation_of
+from miue.workflows.record import Added, Looked, RunRecord, timed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,7 +269,7 @@ def notes_of(addition: Addition) -> list[str]:
 def _add(addition: Addition, run: Run) -> RunRecord:
     source, private, at = addition.new.source, addition.private, addition.part - 1
     record = addition.record
-    scanned = looked(source, record.source.rules)
+    scanned = Looked.of(source, record.source.rules)
     again = at < len(record.added) and record.added[at].fingerprint == addition.fingerprint
     seconds = dict(record.added[at].seconds) if again else {}
     part = record.added[at] if again else Added(

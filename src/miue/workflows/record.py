@@ -12,7 +12,7 @@ from pydantic import Field
 
 from miue import data
 from miue.core.errors import UserError
-from miue.core.files import Record
+from miue.core.files import Record, digest
 from miue.core.types import Budget
 from miue.data.rights import Rights
 from miue.evaluation.profile import Profile
@@ -79,6 +79,21 @@ class Looked(Record):
     rules: Mapping[str, Any]
     """Rules of the scan, as arguments of `data.scan`."""
     notes: Sequence[str]
+
+    @classmethod
+    def of(cls, source: data.Source, rules: Mapping[str, Any]) -> Looked:
+        """The facts about a source that was scanned by these rules."""
+        path = Path(source.location)
+        return cls(
+            location=data.readable(str(path.resolve()) if path.exists() else source.location),
+            kind=source.kind,
+            digest=source.digest,
+            classes=list(source.classes),
+            counts=source.summary(),
+            examples=source.examples(),
+            rules=rules,
+            notes=list(source.notes),
+        )
 
 
 class Added(Record):
@@ -157,6 +172,11 @@ class RunRecord(Record):
         return (
             sum(count for status, count in self.written.counts.items() if status != "protected") if self.written else 0
         )
+
+
+def fingerprint_with(noise: str, rights: Rights) -> str:
+    """The fingerprint of an output from the digest of its noise and what is embedded in its files."""
+    return noise if rights.value == "none" else digest(noise, *rights.embedded)
 
 
 @contextmanager

@@ -10,8 +10,7 @@ from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.data.rights import Rights
 from miue.workflows.exclusive import exclusive
-from miue.workflows.protect import fingerprint_with
-from miue.workflows.record import RunRecord
+from miue.workflows.record import RunRecord, fingerprint_with
 
 
 def write_rights(out: str | Path, rights: Rights, run: Run | None = None) -> RunRecord:
