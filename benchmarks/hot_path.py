@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=128, help="pictures in an epoch, a multiple of 128")
     parser.add_argument("--times", type=int, default=3)
     options = parser.parse_args()
-    run = miue.Run(0)
+    run = miue.Run(0, quiet=True)
     y = torch.arange(512, device=run.device) % 10
     z = torch.rand(512, 512, generator=run.rng("z")).to(run.device).requires_grad_()
 
@@ -151,10 +151,11 @@ def main() -> None:
     method = miue.attack(f"mi-ue:paper,epochs=1,augment=none,batch=128,noise_batch=128,steps={STEPS}")
     assert isinstance(method, miue.attacks.MinMin)
     ours, plain = _Alternation(method, data, miue.Budget(), run), Plain(data, run)
-    tick: Callable[..., None] = lambda *_: None  # noqa: E731
-
-    works = [lambda: ours._train_surrogate(0, tick), lambda: ours._move_deltas(0, tick), plain.train, plain.noise]
+    works = [lambda: ours._train_surrogate(0), lambda: ours._move_deltas(0), plain.train, plain.noise]
+    epochs = ours.training.epochs(1, ours.count, lambda _: method.lr)
+    next(epochs)  # a training takes its steps inside an epoch: the same one is repeated until its end
     rounds = paired(works, run, options.times)
+    epochs.close()
     whole = compared([(r[0] + r[1], r[2] + r[3]) for r in rounds])
     noise = compared([(r[1], r[3]) for r in rounds])
     rate, flops = matrix_rate(run), 2 * 2 * RESNET18_MACS * options.pictures * STEPS

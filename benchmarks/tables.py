@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from common import outdated
@@ -25,15 +25,17 @@ from miue.analysis.ranks import spearman
 from miue.analysis.records import Analysis, Measured
 from miue.attacks import MIUE
 from miue.cli import catalogue
-from miue.cli.show import HOLDS
+from miue.cli.telling import HOLDS
 from miue.core.run import Run
 from miue.core.spelling import split
 from miue.data.quality import Size
 from miue.evaluation.adaptive import victim_of
+from miue.evaluation.records import spread
 from miue.grid.leaderboard import CONTROLS, Board
 from miue.nets import adapter, facts, list_networks
 from miue.victims.recipe import Recipe
 from miue.victims.recipes import RECIPES
+from miue.workflows import marking
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -56,11 +58,6 @@ def every(names: str) -> list[dict[str, Any]]:
 def grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation in per cent."""
-    return f"{fmean(values):.1%}" + (f" ± {stdev(values):.1%}" if len(values) > 1 else "")
 
 
 def accuracies(record: dict[str, Any], role: str, channel: str = "png", which: str = "last") -> list[float]:
@@ -667,7 +664,7 @@ def read_analysis(facts: dict[str, Any], machine: dict[str, str]) -> Analysis:
 
 def plain(values: Sequence[float], digits: int = 2) -> str:
     """Mean and standard deviation as they are."""
-    return f"{fmean(values):.{digits}f}" + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 else "")
+    return spread(values, f".{digits}f")
 
 
 def analysis() -> str:
@@ -944,7 +941,7 @@ def filled(text: str) -> str:
 def written() -> dict[Path, str]:
     """Every file that is generated, whole or in part, and what it should hold."""
     pages = {path: filled(path.read_text()) for path in (ROOT / page for page in PAGES)}
-    return pages | {catalogue.PLACE: catalogue.current(), catalogue.MEASURED: measured(), catalogue.TRACED: traced()}
+    return pages | {catalogue.PLACE: catalogue.current(), catalogue.MEASURED: measured(), marking.TABLE: traced()}
 
 
 def main() -> None:

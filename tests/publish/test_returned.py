@@ -6,18 +6,20 @@ import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from skimage import data as photographs
 
 from miue import data
 from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.data.channel import check_channel, recoded
+from miue.data.rights import Rights
 from miue.publish.channels import jpeg_quality
 from miue.publish.returned import Comeback
 from miue.workflows.protect import Job, carry_out
@@ -172,6 +174,21 @@ def test_metadata_that_are_lost_on_the_way_are_told(tmp_path: Path, run: Run):
     assert {each.metadata for each in returned(tmp_path / "same", tmp_path / "out").files} == {"kept"}
     bare = sent(tmp_path, tmp_path / "bare", lambda im: Image.fromarray(np.asarray(im)))
     assert {each.metadata for each in returned(bare, tmp_path / "out").files} == {"gone"}
+
+
+@pytest.mark.parametrize("form", ["png", "jpg", "webp"])
+def test_a_reservation_that_came_back_is_told_from_one_that_is_gone(tmp_path: Path, form: str):
+    source = str(photos(tmp_path / "in"))
+    carry_out(Job(source=source, out=tmp_path / "out", method="noise", rights=Rights(value="no-training")), Run())
+
+    for name, key, state in (("same", "no-training", "kept"), ("other", "allowed", "gone"), ("none", "", "gone")):
+        xmp = Rights(value=key).packet("") if key else None
+        options: dict[str, Any] = {"xmp": xmp or b""}
+        if form == "png":  # Pillow's `xmp` does nothing for PNG
+            options = {"pnginfo": PngImagePlugin.PngInfo()}
+            options["pnginfo"].add_itxt("XML:com.adobe.xmp", (xmp or b"").decode())
+        back = returned(sent(tmp_path, tmp_path / name, as_it_is, form, **options), tmp_path / "out")
+        assert {each.rights for each in back.files} == {state}
 
 
 @pytest.mark.parametrize("quality", [30, 75, 92])

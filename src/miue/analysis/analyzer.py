@@ -238,7 +238,7 @@ class _Job:
 
 
 def _takes_all(estimator: mi.Estimator) -> bool:
-    """Whether an estimator gets all features: z-scores of leading components would be as large in every direction."""
+    """True if an estimator gets all features: z-scores of leading components would be as large in every direction."""
     return getattr(estimator, "any_width", False)
 
 

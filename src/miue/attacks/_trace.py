@@ -1,4 +1,4 @@
-"""How a surrogate's features of the protected pictures change while an attack makes them: three numbers an epoch."""
+"""The change of a surrogate's features of the protected pictures while an attack makes them: three numbers an epoch."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class Crafted(Shaped):
         """The surrogate with random weights."""
 
     def known(self, net: Any, batches: Batches, run: Run) -> dict[str, Tensor]:
-        """What the aim needs to know of the clean pictures; it is kept. batches: pictures as `net` knows them."""
+        """The facts of the clean pictures that the aim needs, to be kept. batches: pictures as `net` knows them."""
         return {}
 
     @abstractmethod

@@ -22,11 +22,12 @@ from torch import Tensor
 from miue import nets
 from miue.attacks._trace import traced, watched
 from miue.attacks.beside import Beside
+from miue.attacks.deltas import Deltas
 from miue.attacks.shape import Shape, Shaped
 from miue.core.errors import UserError
 from miue.core.method import Kept, at_least
 from miue.core.run import Run
-from miue.core.types import Budget, ImageSet, stretch
+from miue.core.types import Budget, ImageSet
 from miue.nets.base import Net
 from miue.training import perturb
 from miue.training.batches import Batch, Batches, prepare
@@ -132,17 +133,17 @@ class Alternating(Shaped):
         turns = _Alternation(self, data, budget, run, kept)
         turns.run_all()
         if self.coloured(data.shape[0]):
-            turns = _Alternation(self, data, budget, run, kept, turns.delta)
+            turns = _Alternation(self, data, budget, run, kept, turns.deltas.planes)
             turns.run_all()
-        return turns.finished()
+        return turns.deltas.finished()
 
     def trace(self, budget: Budget, run: Run) -> list[tuple[float, float, float]]:
         """The three numbers of `_trace.traced` after every epoch: how the surrogate's features changed.
 
         Read from the state that `run` keeps for its seed; empty if there is none for this attack and budget.
         """
-        kept = run.load("surrogate", plan=repr(self), budget=repr(budget), seed=run.seed)  # for any data
-        return [(same, others, within) for same, others, within in kept[1].get("generation", ())] if kept else []
+        saved = run.load("surrogate", plan=repr(self), budget=repr(budget), seed=run.seed)  # for any data
+        return [(same, others, within) for same, others, within in saved[1].get("generation", ())] if saved else []
 
     def rounds(self, count: int) -> tuple[int, int]:
         """Epochs of a set of so many pictures, and those of the pass that makes its colour part."""
@@ -215,19 +216,25 @@ class MinMin(Classifying):
 
 
 class _Alternation:
-    """State of one pass of the driver: the surrogate, the deltas of this process, and the progress.
+    """State of one pass of the driver: the surrogate, the deltas, and the progress.
 
     kept: state of an earlier set that these pictures are added to; its surrogate stays as it is. tied: deltas of a
     first pass that stay, while this one makes the colour part.
     """
 
     def __init__(
-        self, plan: Alternating, data: ImageSet, budget: Budget, run: Run, kept: Kept | None = None, tied: Any = None
+        self,
+        plan: Alternating,
+        data: ImageSet,
+        budget: Budget,
+        run: Run,
+        kept: Kept | None = None,
+        tied: Tensor | None = None,
     ) -> None:
         self.plan, self.data, self.budget, self.run = plan, data, budget, run
-        self.mine = run.mine(len(data))
-        self.batches = Batches(data, run, self.mine)
-        self.form = Shape(plan, data, budget, run, self.mine, tied is not None, kept)
+        mine = run.mine(len(data))
+        self.batches = Batches(data, run, mine)
+        self.form = Shape(plan, data, budget, run, mine, tied is not None, kept)
         self.epochs = plan.rounds(len(data))[self.form.colour]
         lives = 1 if self.form.colour else plan.restarts + 1
         # epochs at which a surrogate begins, and the last one ends
@@ -241,26 +248,18 @@ class _Alternation:
         self.optimizer = torch.optim.SGD(
             self.net.parameters(), lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay
         )
-        # row of delta that belongs to picture i: itself among ours, or its class
-        self.owner = data.labels if plan.per == "class" else torch.zeros(len(data), dtype=torch.long)
-        if plan.per == "image":
-            self.owner[self.mine] = torch.arange(len(self.mine))
-        rows = len(data.classes) if plan.per == "class" else len(self.mine)
-        self.shape = (rows, self.form.count, *(plan.cells or side for side in data.shape[1:]))
         wanted, passes = 0 if kept else plan.surrogate_steps, self.batches.count(plan.batch)
         self.count = passes if wanted is None else min(wanted, passes)
         per_class = plan.noise_batch / run.world / max(len(data.classes), 1)
         self.group = plan.companions or (8 if per_class < 8 else 1)
-        self.watched = watched(data, self.mine, run)
+        self.watched = watched(data, mine, run)
         self.identity = plan.identity(data, budget, run)
         text = f"{type(plan).__name__} on {data.name}{', colour' * self.form.colour}"
         slot = f"checkpoint{self.form.suffix}"
         self.training = Training(self.net, self.optimizer, run, text, slot, self.identity, own=True)
         if kept and plan.start == "anew":  # the last round alone counts
             self.training.done = max(self.training.done, self.epochs - 1)
-        self.tied, zeros, saved = tied, run.put(torch.zeros(self.shape)), self.training.tensors
-        self.velocity = saved.get("velocity", zeros.clone()) if plan.noise_momentum else None
-        self.delta = saved.get("delta", self._with_tied(zeros) if plan.start == "zero" else self._random(0))
+        self.deltas = Deltas(plan, data, self.form, run, tied, self.training.tensors)
         self.generation: list[tuple[float, float, float]] = self.training.facts.setdefault("generation", [])
 
     def run_all(self) -> None:
@@ -276,13 +275,12 @@ class _Alternation:
                 self._train_surrogate(epoch)
             self._move_deltas(epoch)
             self._trace()
-            moving = {} if self.velocity is None else {"velocity": self.velocity}
-            self.training.tensors = {"delta": self.delta, **moving}
+            self.training.tensors = self.deltas.tensors
         if not self.kept:
             facts = {**self.identity, "generation": self.generation, "epochs": self.training.done}
             if run.rank == 0:  # the same in every process
                 run.save(f"surrogate{self.form.suffix}", self.net.state_dict(), facts)
-            self.form.save_means(self.delta, self.identity)
+            self.form.save_means(self.deltas.planes, self.identity)
 
     def _fresh(self, *names: object) -> Any:
         """A surrogate that has learned nothing."""
@@ -300,7 +298,7 @@ class _Alternation:
             index, x, y = batch
             base, view = plan.base(x, generator), plan.view(generator)
             with torch.no_grad():
-                seen = view(self._protected(base, index))
+                seen = view(perturb.add(base, self.deltas.of(index)))
             return plan.learn(self.net, look(self.form.mixture, self.net, seen, y, generator), y, generator)
 
         self.net.train()
@@ -313,30 +311,27 @@ class _Alternation:
         share = epoch / max(self.epochs, 1)
         step = (plan.step_size + share * ((plan.step_size_end or plan.step_size) - plan.step_size)) / 255
         generator = run.rng(*self.form.names("view", "noise", epoch), run.rank)
-        if plan.start == "anew":
-            self.delta = self._random(epoch + 1)
-            self.velocity = None if self.velocity is None else torch.zeros_like(self.delta)
+        self.deltas.begin(epoch)
         self.net.eval().requires_grad_(False)
         for index, x, y in self.batches.shuffled(plan.noise_batch, *self.form.names("noise", epoch), group=self.group):
-            rows, inverse = self._rows(index)
+            rows, inverse = self.deltas.rows(index)
             others = self.beside and self.beside.draw(y, generator)
             if others:
                 x, y = torch.cat([x, others.x]), torch.cat([y, others.y])
             base = plan.base(x, generator)
             for _ in range(plan.steps):
-                leaf = self.delta[run.put(rows)].requires_grad_()
+                leaf = self.deltas.planes[run.put(rows)].requires_grad_()
                 gradient = torch.zeros_like(leaf)
                 for _ in range(plan.views):
-                    delta = self._stretched(leaf, inverse)
+                    delta = self.deltas.stretched(leaf, inverse)
                     delta = torch.cat([delta, others.delta]) if others else delta
                     seen = plan.view(generator)(perturb.add(base, delta))
                     seen = look(self.form.mixture, self.net, seen, y, generator)
                     value = plan.move(self.net, seen, y, delta, generator)
                     gradient += torch.autograd.grad(value, leaf)[0]
-                self._step(index, rows, gradient, y[: len(index)], step, base[: len(index)])
+                self.deltas.move(index, rows, gradient, y[: len(index)], step, base[: len(index)])
             self.training.tick()
-        if plan.balanced:
-            self.delta = self.form.balance(self.delta)
+        self.deltas.balance()
         self.net.requires_grad_(True)
 
     def _accuracy(self, epoch: int) -> float:
@@ -345,7 +340,7 @@ class _Alternation:
         right = torch.zeros((), device=self.run.device)
         generator = self.run.rng(*self.form.names("view", "accuracy", epoch), self.run.rank)
         for index, x, y in self.batches.in_order(self.plan.noise_batch):
-            seen = look(self.form.mixture, self.net, self._protected(x, index), y, generator)
+            seen = look(self.form.mixture, self.net, perturb.add(x, self.deltas.of(index)), y, generator)
             with torch.no_grad():  # an adversary in the mixture needs gradients
                 right += (self.net(seen).argmax(1) == y).sum()
         return float(self.run.total(right)) / len(self.data)
@@ -357,50 +352,5 @@ class _Alternation:
         """
         if self.run.keep is None or self.run.rank or self.form.colour or self.kept:
             return
-        rows, see = self.watched, lambda rows: self._protected(self.batches.take(rows), rows)
+        rows, see = self.watched, lambda rows: perturb.add(self.batches.take(rows), self.deltas.of(rows))
         self.generation.append(traced(self.net.eval(), see, rows, self.data.labels[rows]))
-
-    def _random(self, epoch: int) -> Tensor:
-        """Uniform random deltas; deltas of classes are the same in every process."""
-        rank = self.run.rank if self.plan.per == "image" else "all"
-        return self._with_tied(self.form.random_start(self.shape, self.run.rng(*self.form.names("start", epoch), rank)))
-
-    def _with_tied(self, planes: Tensor) -> Tensor:
-        """Planes whose first is the tied part of an earlier pass, if there was one."""
-        if self.tied is not None:
-            planes[:, :1] = self.tied
-        return planes
-
-    def _rows(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the rows of delta that a batch moves, and for each of its pictures the index of its row among them."""
-        rows = self.owner[index]
-        return rows.unique(return_inverse=True) if self.plan.per == "class" else (rows, torch.arange(len(rows)))
-
-    def _step(self, index: Tensor, rows: Tensor, gradient: Tensor, y: Tensor, step: float, base: Tensor) -> None:
-        plan, at = self.plan, self.run.put(rows)
-        if plan.per == "class":  # a class is shared by processes: its gradient is summed over them
-            whole = torch.zeros_like(self.delta).index_add_(0, at, gradient)
-            at, gradient = self.run.put(torch.arange(len(self.delta))), self.run.total(whole)
-        elif plan.class_gradient:
-            gradient = self.form.shared(index, gradient, y)
-        if self.velocity is not None:
-            gradient = plan.noise_momentum * self.velocity[at] + perturb.direction(gradient)
-            self.velocity[at] = gradient
-        moved = self.form.moved(self.delta[at], gradient, step)
-        single = plan.per == "image" and not plan.cells  # no other can be clipped to the range of its picture
-        self.delta[at] = self.form.keep_in_range(moved, base) if single else moved
-
-    def _protected(self, x: Tensor, index: Tensor) -> Tensor:
-        return perturb.add(x, self._stretched(self.delta, self.owner[index]))
-
-    def _stretched(self, delta: Tensor, rows: Tensor) -> Tensor:
-        return stretch(self.form.joined(delta[self.run.put(rows)]), *self.data.shape[1:])
-
-    def finished(self) -> Float[Tensor, "k c g g2"]:
-        """All deltas, in data-set order."""
-        delta = self.form.joined(self.delta)
-        if self.plan.per == "class":
-            return delta
-        whole = torch.zeros(len(self.data), *delta.shape[1:], device=delta.device)
-        whole[self.run.put(self.mine)] = delta
-        return self.run.total(whole)

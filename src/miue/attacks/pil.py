@@ -42,7 +42,7 @@ def linearity_loss(
 
 @dataclass(frozen=True, kw_only=True)
 class PIL(Crafted):
-    """What is taken from a picture is its class to a linear network h, and what is left tells h nothing.
+    """Noise that takes its class, as a linear network h sees it, out of a picture; the rest tells h nothing.
 
     L = (1 - share) CE(h(-delta), y) + share KL(uniform || softmax h(x + delta)). The paper writes d = -delta and
     releases x - d. Minutes on a processor. Source: the paper and its released settings. Unlike the released code:

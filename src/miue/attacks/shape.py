@@ -31,11 +31,11 @@ class Shaped(BaseAttack):
     channels: "luma" gives red, green and blue the same change l, so that grey pictures carry all of it. colour: grey
     levels, within the budget, of a second part c without luma, for trainers who look at colour alone: the change is
     l + c - luma(c), cut off at the budget. A second pass makes c, with a surrogate of its own, which sees chroma alone;
-    l stays. class_gradient: weight of the mean direction of its class in a batch beside a
-    picture's own; 0: its own alone, large: nearly class-wise. groups: sub-groups of a class that have such a direction
-    each; the pixels of a picture choose its group, so that pictures which are added later fit. balanced: the mean delta
-    of a class is kept below one grey level, so that no pattern is common to it. see: what the surrogate and the steps
-    on delta look through (`training.mixture.parts`).
+    l stays. class_gradient: weight of the mean direction of its class in a batch beside a picture's own; 0: its own
+    alone, large: nearly class-wise. groups: sub-groups of a class that have such a direction each; the pixels of a
+    picture choose its group, so that pictures which are added later fit. balanced: the mean delta of a class is kept
+    below one grey level, so that no pattern is common to it. see: what the surrogate and the steps on delta look
+    through (`training.mixture.parts`).
     """
 
     channels: Literal["rgb", "luma"] = "rgb"
@@ -67,12 +67,12 @@ class Shaped(BaseAttack):
         return 1 if self.channels == "luma" else channels
 
     def coloured(self, channels: int) -> bool:
-        """Whether there is a second pass: for a colour part, of pictures that have colour."""
+        """True if there is a second pass: for a colour part, of pictures that have colour."""
         return self.colour > 0 and channels > 1
 
     @property
     def keeps_means(self) -> bool:
-        """Whether pictures that are added later need the mean deltas of classes or sub-groups."""
+        """True if pictures that are added later need the mean deltas of classes or sub-groups."""
         return getattr(self, "per", "image") == "image" and (self.class_gradient > 0 or self.balanced)
 
     def means_bytes(self, planes: int, classes: int, values: int) -> int:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 PLACE = Path(__file__).parent.parent / "catalogue.json"
-TRACED = Path(__file__).parent.parent / "traced.json"
 MEASURED = Path(__file__).parent.parent / "measured.json"
 
 
@@ -26,11 +25,6 @@ def measured(attack: str) -> dict[str, Any] | None:
     `make docs` writes the file from the records of benchmarks. None: nothing was measured of this spelling.
     """
     return json.loads(MEASURED.read_text(encoding="utf-8")).get(attack) if MEASURED.exists() else None
-
-
-def traced(attack: str) -> dict[str, Any] | None:
-    """Figures of a trace beside an attack: accuracies with and without it, and its p. None: not measured."""
-    return json.loads(TRACED.read_text(encoding="utf-8")).get(attack) if TRACED.exists() else None
 
 
 def current() -> str:

@@ -24,7 +24,7 @@ class Findings(Record):
     checked: int
     wrong: dict[str, str]
     rights: dict[str, str]
-    """What each file says of data mining, as a key of the PLUS vocabulary; empty for nothing."""
+    """The statement of each file on data mining, as a key of the PLUS vocabulary; empty for nothing."""
     signed: int = 0
     """Number of files with content credentials (C2PA)."""
 
@@ -117,8 +117,8 @@ def judgement(judgement: Judgement, json: bool) -> None:
     for test, p in verdict.further.items():
         print(f"further, decides nothing: {test}: p = {p:.2g}")
     if len(judgement.standing) > 1:
-        found = [data.readable(each) for each, evidence in judgement.standing.items() if evidence]
-        print(f"of {len(judgement.standing)} suspects judged, evidence against: {', '.join(found) or 'nobody'} (Holm)")
+        names = [data.readable(each) for each, evidence in judgement.standing.items() if evidence]
+        print(f"of {len(judgement.standing)} suspects judged, evidence against: {', '.join(names) or 'nobody'} (Holm)")
     print(f"commitment: {verdict.commitment}")
     if judgement.standing[judgement.suspect]:
         print("It says that the model depends on this secret, not how it came by it (docs/trace.md: what is proved).")

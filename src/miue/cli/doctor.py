@@ -60,13 +60,13 @@ def _fails(module: str) -> str:
 
 
 def _torchvision() -> Check:
-    """Whether torchvision fits torch: a +cpu torch beside a CUDA torchvision fails where it registers its operators."""
+    """Check that torchvision fits torch: a CUDA torchvision beside a +cpu torch fails where it registers operators."""
     mend = "install both from one index: pip install --force-reinstall torch torchvision"
     return _imported("torch and torchvision", "torchvision", "fit together", "do not fit together", mend)
 
 
 def _fabric() -> Check:
-    """Whether Lightning Fabric works, which starts several processes."""
+    """Check that Lightning Fabric works, which starts several processes."""
     mend = "pip install --force-reinstall lightning-fabric"
     return _imported("several processes", "lightning_fabric", "can be started", "cannot be started", mend)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from miue.cli.listing import FAILED_CHECKS
+from miue.cli.codes import FAILED_CHECKS
 from miue.cli.options import Device, Json, Quiet, Seed
 from miue.core.progress import readable
 
@@ -34,7 +34,7 @@ def demo(
     json: Json = False,
 ) -> None:
     """Show the whole way in minutes: draw pictures, protect them, train victims, print the verdict. No download."""
-    from miue.cli import show
+    from miue.cli import show, telling
     from miue.core.run import Run
     from miue.report import write_report
     from miue.workflows import demo as example
@@ -43,7 +43,7 @@ def demo(
     outcome = example.demo(folder, run)
     show.outcome(outcome, json)
     if not json:
-        show.demo_breaks(folder, example.RECIPE, example.BREAKS)
+        show.lines(*telling.demo_breaks(folder))
     page = f"All of it on one page: {readable(str(write_report(folder / example.OUT)))}"
     run.say(page) if json else print(page)
     raise typer.Exit(0 if outcome.verdict == "protected" else FAILED_CHECKS)

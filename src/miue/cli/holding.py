@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from miue.cli.listing import FAILED_CHECKS
+from miue.cli.codes import FAILED_CHECKS
 from miue.cli.options import AsPublished, CleanTwins, Json, Out, PlanOf, Public, ReportFile, ReportForm, Shown, Split
 from miue.core.errors import UserError
 
@@ -68,7 +68,8 @@ def report(
 
     if format not in ("html", "md"):
         raise UserError(f"format {format!r} is unknown; allowed: html, md")
-    show.path(write_report(out, to, format=format, public=public, clean=clean, split=split, grid=grid))  # type: ignore[arg-type]
+    page = write_report(out, to, format=format, public=public, clean=clean, split=split, grid=grid)  # type: ignore[arg-type]
+    show.lines(str(page))
 
 
 VERBS = (verify, report)

@@ -8,9 +8,8 @@ import typer
 from rich.console import Console
 
 from miue.cli import catalogue
+from miue.cli.codes import FAILED_CHECKS
 from miue.cli.options import Json
-
-FAILED_CHECKS = 3
 
 
 def attacks(json: Json = False) -> None:

@@ -17,53 +17,31 @@ import typer
 
 import miue
 from miue.cli import examples, holding, listing, looking, owning, streams, tracing
+from miue.cli.codes import FAILED_CHECKS, FAILED_INPUTS, INTERRUPTED, USAGE
 from miue.cli.options import (
-    Attack,
-    Beacon,
-    Canvas,
     Channel,
     Config,
-    Copyright,
-    Creator,
     Defenses,
     Device,
-    Download,
-    DropColumns,
-    DryRun,
     FindTrace,
     Json,
     KeepVictims,
     Originals,
     Out,
-    Overwrite,
     Quiet,
     RecipeName,
-    RightsContact,
-    RightsNoSearch,
-    RightsPath,
-    RightsText,
-    RightsUrl,
-    RightsValue,
     SameCanvas,
     Seed,
-    Size,
     Split,
     Test,
     TestSplit,
     Threshold,
-    Trace,
-    TraceKeys,
-    TraceOnly,
-    TraceStrength,
-    TraceUnmeasured,
     Victims,
     Workers,
 )  # fmt: skip
 from miue.core.errors import ToldElsewhere, UserError
 from miue.core.launcher import started
 from miue.core.progress import readable
-
-FAILED_INPUTS, USAGE, FAILED_CHECKS, INTERRUPTED = 1, 2, listing.FAILED_CHECKS, 130
 
 
 def _print_version(wanted: bool) -> bool:
@@ -92,92 +70,7 @@ def _root(
 ) -> None: ...
 
 
-@app.command()
-def protect(
-    source: Annotated[str, typer.Argument(help="A folder of class folders, parquet, .npz, or a set such as `shapes`.")],
-    out: Out,
-    attack: Attack = "em:lasting",
-    budget: Size = None,
-    canvas: Canvas = None,
-    split: Split = None,
-    format: Annotated[str, typer.Option(help="File format of the output, lossless: png or webp.")] = "png",
-    seed: Seed = 0,
-    device: Device = "auto",
-    processes: Annotated[int, typer.Option(help="Processes to share the work, one GPU each.")] = 1,
-    max_pixels: Annotated[int, typer.Option(help="Larger pictures are skipped.")] = 50_000_000,
-    frames: Annotated[str, typer.Option(help="Pictures with several frames: refuse, or first (of them).")] = "refuse",
-    drop_columns: DropColumns = None,
-    rights: RightsValue = "none",
-    creator: Creator = "",
-    copyright: Copyright = "",
-    rights_url: RightsUrl = "",
-    rights_text: RightsText = "",
-    rights_contact: RightsContact = "",
-    rights_path: RightsPath = "/",
-    rights_no_search: RightsNoSearch = False,
-    trace: Trace = False,
-    trace_only: TraceOnly = False,
-    trace_strength: TraceStrength = 4,
-    trace_keys: TraceKeys = 1,
-    trace_unmeasured: TraceUnmeasured = False,
-    beacon: Beacon = None,
-    download: Download = False,
-    overwrite: Overwrite = False,
-    dry_run: DryRun = False,
-    config: Config = None,
-    quiet: Quiet = False,
-    json: Json = False,
-) -> None:
-    """Write a protected copy of a set of pictures.
-
-    Same tree, same names, lossless files; labels and order stay. Nothing of the source is changed.
-    Stopped or killed? The same command goes on where it was and ends in the same files.
-    Exit code 1 where something of SOURCE is not in OUT, a text file for instance: each is told with its reason.
-    """
-    from miue.cli import show
-    from miue.core.run import Run
-    from miue.workflows import protect as jobs
-    from miue.workflows.forecast import planned
-
-    if format not in ("png", "webp"):
-        raise UserError(f"format {format!r} is not lossless here; allowed: png, webp")
-    if frames not in ("refuse", "first"):
-        raise UserError(f"frames {frames!r} is unknown; allowed: refuse, first")
-    run = Run(seed, device, quiet=quiet or json)
-    job = jobs.Job(
-        source=source,
-        out=out,
-        method=attack,
-        budget=budget,
-        canvas=canvas,
-        seed=seed,
-        split=split,
-        format=format,  # type: ignore[arg-type]
-        processes=processes,
-        overwrite=overwrite,
-        download=download,
-        max_pixels=max_pixels,
-        frames=frames,  # type: ignore[arg-type]
-        drop_columns=tuple(name.strip() for name in (drop_columns or "").split(",") if name.strip()),
-        rights=miue.Rights(
-            value=rights, creator=creator, copyright=copyright, url=rights_url, text=rights_text,
-            contact=rights_contact, path=rights_path, no_search=rights_no_search,
-        ),
-        trace=tracing.settings(trace, trace_only, trace_strength, trace_keys, beacon, trace_unmeasured),
-    )  # fmt: skip
-    place = started()
-    if dry_run:
-        if place is None or place.rank == 0:
-            show.plan(planned(job.shared_by(place.world if place else 1), run), json)
-        return
-    if beacon == tracing.LATER:
-        tracing.committed(job)
-        return
-    record = jobs.carry_out(job, run)
-    if place is None or place.rank == 0:
-        show.written(job, record, json, quiet)
-    if record.unprotected:
-        raise typer.Exit(FAILED_INPUTS)
+app.command()(owning.protect)
 
 
 @app.command()

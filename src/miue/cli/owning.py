@@ -1,4 +1,4 @@
-"""The verbs for somebody who owns what was published: pictures that come later, and rights."""
+"""The verbs for somebody who owns what is published: its protection, pictures that come later, and rights."""
 
 from __future__ import annotations
 
@@ -7,14 +7,22 @@ from typing import Annotated
 
 import typer
 
+from miue.cli import tracing
+from miue.cli.codes import FAILED_INPUTS
 from miue.cli.options import (
+    Attack,
+    Beacon,
+    Canvas,
+    Config,
     Copyright,
     Creator,
     Device,
     Download,
+    DropColumns,
     DryRun,
     Json,
     Out,
+    Overwrite,
     Quiet,
     RightsContact,
     RightsNoSearch,
@@ -22,10 +30,106 @@ from miue.cli.options import (
     RightsText,
     RightsUrl,
     RightsValue,
+    Seed,
+    Size,
     Split,
+    Trace,
+    TraceKeys,
+    TraceOnly,
+    TraceStrength,
+    TraceUnmeasured,
 )
+from miue.core.errors import UserError
+from miue.core.launcher import started
 
-FAILED_INPUTS = 1
+
+def protect(
+    source: Annotated[str, typer.Argument(help="A folder of class folders, parquet, .npz, or a set such as `shapes`.")],
+    out: Out,
+    attack: Attack = "em:lasting",
+    budget: Size = None,
+    canvas: Canvas = None,
+    split: Split = None,
+    format: Annotated[str, typer.Option(help="File format of the output, lossless: png or webp.")] = "png",
+    seed: Seed = 0,
+    device: Device = "auto",
+    processes: Annotated[int, typer.Option(help="Processes to share the work, one GPU each.")] = 1,
+    max_pixels: Annotated[int, typer.Option(help="Larger pictures are skipped.")] = 50_000_000,
+    frames: Annotated[str, typer.Option(help="Pictures with several frames: refuse, or first (of them).")] = "refuse",
+    drop_columns: DropColumns = None,
+    rights: RightsValue = "none",
+    creator: Creator = "",
+    copyright: Copyright = "",
+    rights_url: RightsUrl = "",
+    rights_text: RightsText = "",
+    rights_contact: RightsContact = "",
+    rights_path: RightsPath = "/",
+    rights_no_search: RightsNoSearch = False,
+    trace: Trace = False,
+    trace_only: TraceOnly = False,
+    trace_strength: TraceStrength = 4,
+    trace_keys: TraceKeys = 1,
+    trace_unmeasured: TraceUnmeasured = False,
+    beacon: Beacon = None,
+    download: Download = False,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    config: Config = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Write a protected copy of a set of pictures.
+
+    Same tree, same names, lossless files; labels and order stay. Nothing of the source is changed.
+    Stopped or killed? The same command goes on where it was and ends in the same files.
+    Exit code 1 where something of SOURCE is not in OUT, a text file for instance: each is told with its reason.
+    """
+    import miue
+    from miue.cli import show, telling
+    from miue.core.run import Run
+    from miue.workflows import protect as jobs
+    from miue.workflows.forecast import planned
+
+    if format not in ("png", "webp"):
+        raise UserError(f"format {format!r} is not lossless here; allowed: png, webp")
+    if frames not in ("refuse", "first"):
+        raise UserError(f"frames {frames!r} is unknown; allowed: refuse, first")
+    run = Run(seed, device, quiet=quiet or json)
+    job = jobs.Job(
+        source=source,
+        out=out,
+        method=attack,
+        budget=budget,
+        canvas=canvas,
+        seed=seed,
+        split=split,
+        format=format,  # type: ignore[arg-type]
+        processes=processes,
+        overwrite=overwrite,
+        download=download,
+        max_pixels=max_pixels,
+        frames=frames,  # type: ignore[arg-type]
+        drop_columns=tuple(name.strip() for name in (drop_columns or "").split(",") if name.strip()),
+        rights=miue.Rights(
+            value=rights, creator=creator, copyright=copyright, url=rights_url, text=rights_text,
+            contact=rights_contact, path=rights_path, no_search=rights_no_search,
+        ),
+        trace=tracing.settings(trace, trace_only, trace_strength, trace_keys, beacon, trace_unmeasured),
+    )  # fmt: skip
+    place = started()
+    leads = place is None or place.rank == 0
+    if dry_run:
+        if leads:
+            show.plan(planned(job.shared_by(place.world if place else 1), run), json)
+        return
+    if beacon == tracing.LATER:
+        tracing.committed(job)
+        return
+    record = jobs.carry_out(job, run)
+    if leads:
+        show.record(record, telling.protected(job, record, quiet), json)
+    if record.unprotected:
+        raise typer.Exit(FAILED_INPUTS)
 
 
 def add(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from shlex import quote
-from statistics import fmean, stdev
+from collections.abc import Iterable, Sequence
+from statistics import fmean
 
 from rich import box
 from rich.console import Console
@@ -13,28 +11,28 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from miue import data, publish
+from miue import data
 from miue.analysis.records import Analysis
-from miue.cli import catalogue, telling
 from miue.core.files import Record
-from miue.core.types import Budget
 from miue.evaluation.detect import Detection
-from miue.evaluation.evaluation import Evaluation
-from miue.evaluation.records import Outcome, Verdict
+from miue.evaluation.records import Outcome, Verdict, spread
 from miue.grid.leaderboard import Board
 from miue.grid.records import CellState
 from miue.workflows import protect as jobs
 from miue.workflows.forecast import Planned, PlannedAddition
-from miue.workflows.record import RunRecord
 
 console = Console()
-HOLDS = Evaluation.threshold  # largest share of what clean pictures teach that counts as protected
 
 
-def record(record: Record, lines: Iterable[str], json: bool) -> None:
+def lines(*texts: str) -> None:
+    """Print lines as they are."""
+    for text in texts:
+        print(data.readable(text))
+
+
+def record(record: Record, texts: Iterable[str], json: bool) -> None:
     """Print a record, as JSON or in these lines."""
-    for line in [record.model_dump_json(indent=1)] if json else lines:
-        print(line)
+    lines(*([record.model_dump_json(indent=1)] if json else texts))
 
 
 def plan(planned: Planned | PlannedAddition, json: bool) -> None:
@@ -57,75 +55,6 @@ def _brief(value: object) -> object:
     return ", ".join(f"{k} {v}" for k, v in value.items() if v) if isinstance(value, dict) else value
 
 
-def written(job: jobs.Job, record: RunRecord, json: bool, quiet: bool = False) -> None:
-    """Print what `protect` did. quiet: without notes on the pictures."""
-    if json:
-        print(record.model_dump_json(indent=1))
-        return
-    written = record.written
-    assert written is not None  # of a finished protection
-    protected = written.counts.get("protected", 0)
-    out, private, source = (data.readable(str(path)) for path in (job.out, job.private, job.source))
-    print(f"{protected} pictures protected in {out}, largest change {written.worst} grey levels (read back)")
-    if written.psnr and written.ssim:
-        print(f"PSNR at least {written.psnr.least:.1f} dB, SSIM at least {written.ssim.least:.3f}")
-    if record.profile:
-        print(f"Noise: {record.profile}")
-    growth = written.bytes_out / max(written.bytes_in, 1)
-    print(f"{written.bytes_out / 1e6:.1f} MB written, {growth:.1f} times the size of the source")
-    for reason, count in record.source.counts.items():
-        if reason != "ok":
-            names = data.some([*record.source.examples[reason], *[""] * (count - 5)])
-            print(f"NOT protected, not in the output: {count} {reason} ({names})")
-    if len(record.source.counts) > 1:
-        print(f"All of them are listed in {private}/{publish.MANIFEST}")
-    if written.unchanged:
-        print(f"NOT changed, as clean in the output as before: {written.unchanged} pictures")
-    for note in () if quiet else (*record.source.notes, *written.notes):
-        print(f"note: {note}")
-    for line in telling.about_rights(job.out, record.settings.rights, record.source.kind):
-        print(line)
-    print(f"Keep {private} private: with it anybody can undo the protection. Keep the originals safe.")
-    if not (record.settings.trace and record.settings.trace.alone):
-        print("This raises the cost of training on them; it does not prevent it (docs/limits.md: what breaks it).")
-    for line in _measured(record.settings.attack, record.settings.limit) if not record.settings.trace else ():
-        print(line)
-    for line in _traced(record):
-        print(line)
-    split = f" --split {quote(job.split)}" if job.split else ""
-    print(f"Next: miue evaluate {quote(out)} --clean {quote(source)}{split}")
-
-
-def _traced(record: RunRecord) -> Iterator[str]:
-    """Lines on the trace: its cost, and what to do before publishing."""
-    if not (mark := record.settings.trace):
-        return
-    share = mark.strength / record.settings.limit.eps
-    if not mark.alone:
-        yield f"{share:.0%} of the budget carries the mark; the protection is a little weaker for it."
-        if figures := catalogue.traced(record.settings.attack):
-            yield (
-                f"Measured on {figures['set']}: a victim has {figures['accuracy']:.1%} with the mark and "
-                f"{figures['without']:.1%} without; its trace p = {figures['p']:.1g} by 1,000 labels."
-            )
-    yield f"commitment: {record.commitment}"
-    yield "Before you publish: leave it where its date can be proved (docs/trace.md). Next: miue trace questions."
-
-
-def _measured(attack: str, budget: Budget) -> Iterator[str]:
-    """Lines on what trainers keep of an attack by a benchmark; none where it was not measured with this budget."""
-    if budget != Budget() or not (measured := catalogue.measured(attack)):
-        return
-    shares = sorted(measured["kept"].items(), key=lambda item: item[1])
-    holds = [name for name, share in shares if share <= HOLDS]
-    breaks = [f"{name} ({share:.0%})" for name, share in reversed(shares) if share > HOLDS]
-    taught = f"of what clean pictures teach on {measured['set']}"
-    if holds:
-        yield f"Trainers kept at most {HOLDS:.0%} {taught} with: {', '.join(holds)}."
-    if breaks:
-        yield f"Trainers kept more {taught} with: {', '.join(breaks)}. Your pictures may differ: evaluate them."
-
-
 def outcome(outcome: Outcome, json: bool) -> None:
     """Print accuracies, verdict, and what was not tested."""
     if json:
@@ -136,13 +65,13 @@ def outcome(outcome: Outcome, json: bool) -> None:
     accuracies.add_column("victim", overflow="fold")
     for victim in dict.fromkeys(r.victim for r in outcome.runs):
         for role in ("clean", "noise", "protected"):
-            last, early, train = (_spread(outcome.accuracies(role, victim, w)) for w in ("last", "early", "train"))
+            last, early, train = (spread(outcome.accuracies(role, victim, w)) for w in ("last", "early", "train"))
             chosen = dict.fromkeys(r.chosen for r in outcome.runs if (r.role, r.victim) == (role, victim) and r.chosen)
             name = f"{victim}: {', '.join(chosen)}" if chosen else victim
             share = outcome.kept(victim) if role == "protected" else None
-            kept = "" if share is None else f"{share:.0%}"
+            part = "" if share is None else f"{share:.0%}"
             seeds = str(len(outcome.accuracies(role, victim)))
-            accuracies.add_row(role, last, early, kept, train, seeds, Text(name))
+            accuracies.add_row(role, last, early, part, train, seeds, Text(name))
     console.print(accuracies)
     if outcome.channel:
         print(f"All training pictures, the clean ones too, went through {outcome.channel}.")
@@ -162,16 +91,6 @@ def outcome(outcome: Outcome, json: bool) -> None:
     print(f"Not tested: trainers who {'; who '.join(others)} (docs/limits.md).")
 
 
-def demo_breaks(folder: Path, recipe: str, defense: str) -> None:
-    """Print what undoes the preset of the demo, and the command that shows it."""
-    train, test, out = (
-        quote(data.readable(str(folder / part))) for part in ("shapes/train", "shapes/test", "protected")
-    )
-    print("Plain training is what was tried here. Turning all pictures grey undoes this preset, which is for drawings:")
-    print(f"  miue evaluate {out} --clean {train} --test {test} --recipe {recipe} --seeds 1 --defense {defense}")
-    print("For photographs leave --attack out of `miue protect`: the default stands more (docs/limits.md).")
-
-
 def _verdict(outcome: Outcome) -> str:
     """The verdict, and against whom: "NOT PROTECTED against gray; protected against plain training."."""
     verdicts: tuple[Verdict, ...] = ("protected", "inconclusive", "not protected")
@@ -189,13 +108,8 @@ def _traces(outcome: Outcome) -> None:
         for role in ("protected", "clean", "noise"):
             values = ", ".join(f"{t.p:.2g}" for t in outcome.traces if (t.role, t.victim) == (role, victim))
             print(f"trace, {victim}, trained on {role} pictures: p = {values} (1,000 labels, one a seed)")
-    found = "FOUND in every protected victim" if outcome.traced else "NOT found in every protected victim"
-    print(f"Trace: {found} at 1e-3. p-values of clean and noisy victims are controls and may be anything.")
-
-
-def path(path: Path) -> None:
-    """Print the path of a file that was written."""
-    print(data.readable(str(path)))
+    result = "FOUND in every protected victim" if outcome.traced else "NOT found in every protected victim"
+    print(f"Trace: {result} at 1e-3. p-values of clean and noisy victims are controls and may be anything.")
 
 
 def detection(detection: Detection, json: bool) -> None:
@@ -253,10 +167,6 @@ def cells(states: Sequence[CellState], json: bool) -> None:
     print(f"{len(states)} cells, {missing} to measure; nothing was done (--dry-run)")
 
 
-def _spread(values: list[float]) -> str:
-    return f"{fmean(values):.1%}" + (f" ± {stdev(values):.1%}" if len(values) > 1 else "")
-
-
 def analysis(analysis: Analysis, json: bool) -> None:
     """Print mutual information and covariance by depth, with their controls and calibration."""
     if json:
@@ -270,15 +180,15 @@ def analysis(analysis: Analysis, json: bool) -> None:
     top = Table("victim of", "accuracy", *analysis.estimators, "cosine", "trace", "log det", "distance", box=box.SIMPLE)
     top.title = f"the deepest features ({deepest}); covariance of protected features within classes, length 1"
     for name in analysis.names:
-        cells = [_nats([m.nats for m in analysis.found(name, e, deepest)]) for e in analysis.estimators]
+        cells = [spread([m.nats for m in analysis.found(name, e, deepest)], ".3f") for e in analysis.estimators]
         parts = analysis.covariances(name, deepest)
         shape = [f"{fmean(getattr(p, key) for p in parts):.3f}" for key in ("cosine", "trace", "log_det", "distance")]
-        top.add_row(Text(name), _spread(analysis.accuracies(name)), *cells, *shape)
+        top.add_row(Text(name), spread(analysis.accuracies(name)), *cells, *shape)
     console.print(top)
     for estimator in analysis.estimators:
         depths = Table("victim of", *analysis.stages, box=box.SIMPLE, title=f"by depth, {estimator}, shallow to deep")
         for name in analysis.names:
-            estimates = [_nats([m.nats for m in analysis.found(name, estimator, s)]) for s in analysis.stages]
+            estimates = [spread([m.nats for m in analysis.found(name, estimator, s)], ".3f") for s in analysis.stages]
             depths.add_row(Text(name), *estimates)
         controls = (
             ("spread", "standard error"),
@@ -298,7 +208,8 @@ def analysis(analysis: Analysis, json: bool) -> None:
         "victim of", *analysis.stages, box=box.SIMPLE, title="by depth, trace of the covariance within classes"
     )
     for name in analysis.names:
-        traces.add_row(Text(name), *(_nats([c.trace for c in analysis.covariances(name, s)]) for s in analysis.stages))
+        inner = [[c.trace for c in analysis.covariances(name, stage)] for stage in analysis.stages]
+        traces.add_row(Text(name), *(spread(values, ".3f") for values in inner))
     console.print(traces)
     _calibration(analysis)
     _correlations(analysis)
@@ -350,13 +261,3 @@ def _statements(analysis: Analysis) -> None:
             print(
                 f"  {'holds' if s.holds else 'DOES NOT HOLD'}: {s.text}: bound {s.bound:.3f}, measured {s.measured:.3f}"
             )
-
-
-def _nats(values: list[float]) -> str:
-    return f"{fmean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
-
-
-def lines(*texts: str) -> None:
-    """Print lines as they are."""
-    for text in texts:
-        print(data.readable(text))

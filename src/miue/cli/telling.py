@@ -1,18 +1,100 @@
-"""Lines about additions, rights and signatures, for `show` to print."""
+"""Lines about what was written: protections, the demo, additions, rights and signatures, for `show` to print."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 
 from miue import data, publish
+from miue.cli import catalogue
 from miue.core.files import Record
+from miue.core.types import Budget
 from miue.data.rights import GENERATIVE, TOLD, VALUES, Rights
+from miue.evaluation.evaluation import Evaluation
 from miue.publish import Credentials
+from miue.workflows import demo, marking
 from miue.workflows.add import Addition
+from miue.workflows.protect import Job
 from miue.workflows.record import RunRecord
 from miue.workflows.rights import Signing
+
+HOLDS = Evaluation.threshold  # largest share of what clean pictures teach that counts as protected
+
+
+def protected(job: Job, record: RunRecord, quiet: bool = False) -> Iterator[str]:
+    """Say what `protect` did. quiet: without notes on the pictures."""
+    written = record.written
+    assert written is not None  # of a finished protection
+    count = written.counts.get("protected", 0)
+    out, private, source = (data.readable(str(path)) for path in (job.out, job.private, job.source))
+    yield f"{count} pictures protected in {out}, largest change {written.worst} grey levels (read back)"
+    if written.psnr and written.ssim:
+        yield f"PSNR at least {written.psnr.least:.1f} dB, SSIM at least {written.ssim.least:.3f}"
+    if record.profile:
+        yield f"Noise: {record.profile}"
+    growth = written.bytes_out / max(written.bytes_in, 1)
+    yield f"{written.bytes_out / 1e6:.1f} MB written, {growth:.1f} times the size of the source"
+    for reason, n in record.source.counts.items():
+        if reason != "ok":
+            names = data.some([*record.source.examples[reason], *[""] * (n - 5)])
+            yield f"NOT protected, not in the output: {n} {reason} ({names})"
+    if len(record.source.counts) > 1:
+        yield f"All of them are listed in {private}/{publish.MANIFEST}"
+    if written.unchanged:
+        yield f"NOT changed, as clean in the output as before: {written.unchanged} pictures"
+    for note in () if quiet else (*record.source.notes, *written.notes):
+        yield f"note: {note}"
+    yield from about_rights(job.out, record.settings.rights, record.source.kind)
+    yield f"Keep {private} private: with it anybody can undo the protection. Keep the originals safe."
+    if not (record.settings.trace and record.settings.trace.alone):
+        yield "This raises the cost of training on them; it does not prevent it (docs/limits.md: what breaks it)."
+    if not record.settings.trace:
+        yield from _measured(record.settings.attack, record.settings.limit)
+    yield from _traced(record)
+    split = f" --split {quote(job.split)}" if job.split else ""
+    yield f"Next: miue evaluate {quote(out)} --clean {quote(source)}{split}"
+
+
+def _traced(record: RunRecord) -> Iterator[str]:
+    """Lines on the trace: its cost, and what to do before publishing."""
+    if not (mark := record.settings.trace):
+        return
+    share = mark.strength / record.settings.limit.eps
+    if not mark.alone:
+        yield f"{share:.0%} of the budget carries the mark; the protection is a little weaker for it."
+        if figures := marking.offered().get(record.settings.attack):
+            yield (
+                f"Measured on {figures['set']}: a victim has {figures['accuracy']:.1%} with the mark and "
+                f"{figures['without']:.1%} without; its trace p = {figures['p']:.1g} by 1,000 labels."
+            )
+    yield f"commitment: {record.commitment}"
+    yield "Before you publish: leave it where its date can be proved (docs/trace.md). Next: miue trace questions."
+
+
+def _measured(attack: str, budget: Budget) -> Iterator[str]:
+    """Lines on what trainers keep of an attack by a benchmark; none where it was not measured with this budget."""
+    if budget != Budget() or not (measured := catalogue.measured(attack)):
+        return
+    shares = sorted(measured["kept"].items(), key=lambda item: item[1])
+    holds = [name for name, share in shares if share <= HOLDS]
+    breaks = [f"{name} ({share:.0%})" for name, share in reversed(shares) if share > HOLDS]
+    taught = f"of what clean pictures teach on {measured['set']}"
+    if holds:
+        yield f"Trainers kept at most {HOLDS:.0%} {taught} with: {', '.join(holds)}."
+    if breaks:
+        yield f"Trainers kept more {taught} with: {', '.join(breaks)}. Your pictures may differ: evaluate them."
+
+
+def demo_breaks(folder: Path) -> Iterator[str]:
+    """Say what undoes the preset of the demo, and the command that shows it."""
+    train, test, out = (quote(data.readable(str(folder / part))) for part in (demo.TRAIN, demo.TEST, demo.OUT))
+    yield "Plain training is what was tried here. Turning all pictures grey undoes this preset, which is for drawings:"
+    yield (
+        f"  miue evaluate {out} --clean {train} --test {test} --recipe {demo.RECIPE} --seeds 1 --defense {demo.BREAKS}"
+    )
+    yield "For photographs leave --attack out of `miue protect`: the default stands more (docs/limits.md)."
 
 
 def added(addition: Addition, record: RunRecord) -> Iterator[str]:
@@ -35,7 +117,7 @@ def added(addition: Addition, record: RunRecord) -> Iterator[str]:
 
 
 class Reserved(Record):
-    """What files say of data mining, and their content credentials, by path."""
+    """The statements of files on data mining, and their content credentials, by path."""
 
     rights: Mapping[str, str]
     credentials: Mapping[str, Credentials]

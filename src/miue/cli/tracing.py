@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from miue.cli.codes import FAILED_CHECKS
 from miue.cli.options import Device, Json, Out, Split
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from miue.workflows.protect import Job
 
 LATER = "later"
-DIFFERENT = 3
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -69,15 +69,13 @@ def questions(
     from miue.workflows.trace import questions as make
 
     asked = make(out, folder, base, count=count, size=size, amplitude=amplitude, seed=seed, split=split)
-    if json:
-        show.lines(asked.model_dump_json(indent=1))
-        return
-    show.lines(
+    texts = (
         f"{asked.count} questions of {asked.size} x {asked.size} pixels in {folder}; they contain no secret",
         f"Ask the suspect about each picture ({folder}/{TABLE} lists them). Write its answers to a table with a column",
         "`question`, and either a column `label` with class names or one column of scores for every class.",
         f"Next: miue trace judge {out} --answers answers.csv",
     )
+    show.record(asked, texts, json)
 
 
 @app.command()
@@ -157,15 +155,13 @@ def reveal(
     from miue.workflows.trace import reveal as disclose
 
     shown = disclose(out, file)
-    kept = len(shown.opened.parameters.names) - len(shown.opened.keys)
-    if json:
-        show.lines(shown.model_dump_json(indent=1))
-        return
-    show.lines(
-        f"{len(shown.opened.keys)} keys are shown in {file}, {kept} stay secret",
+    secret = len(shown.opened.parameters.names) - len(shown.opened.keys)
+    texts = (
+        f"{len(shown.opened.keys)} keys are shown in {file}, {secret} stay secret",
         "Whoever reads it can remove those marks, or teach them to another model.",
         f"Next: miue trace check {file} --answers answers.csv --notice {out}/PROTECTED.md",
     )
+    show.record(shown, texts, json)
 
 
 @app.command()
@@ -181,4 +177,4 @@ def check(
 
     checked = check_disclosure(file, answers, notice=notice)
     checks.checked(checked, json)
-    raise typer.Exit(0 if checked.same else DIFFERENT)
+    raise typer.Exit(0 if checked.same else FAILED_CHECKS)

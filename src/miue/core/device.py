@@ -61,7 +61,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def accelerated(device: torch.device) -> bool:
-    """Whether a device is an accelerator, that is, not the CPU."""
+    """True if a device is an accelerator, that is, not the CPU."""
     return device.type != "cpu"
 
 
@@ -149,5 +149,5 @@ def _processor() -> str:
 
 
 def connection_lost(error: RuntimeError) -> bool:
-    """Whether processes that share the work cannot reach each other any more: the libraries have no common type."""
+    """True if processes that share the work cannot reach each other any more: the libraries have no common type."""
     return isinstance(error, torch.distributed.DistError) or any(name in str(error) for name in ("gloo", "NCCL"))

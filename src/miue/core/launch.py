@@ -72,7 +72,12 @@ def together(run: Run, action: Callable[[], T]) -> T:
         return result  # pyright: ignore[reportReturnType]
     if len({why for _, why in pairs}) > 1:
         problem = "; ".join(dict.fromkeys(f"on {host}: {why}" for host, why in pairs if why))
-    raise (ToldElsewhere if run.rank else UserError)(problem)
+    raise _shared(run, problem)
+
+
+def _shared(run: Run, problem: str) -> UserError:
+    """The error of this process for a problem that all of them have: the first one prints it."""
+    return (ToldElsewhere if run.rank else UserError)(problem)
 
 
 def first(run: Run, action: Callable[[], T]) -> T | None:
@@ -83,13 +88,10 @@ def first(run: Run, action: Callable[[], T]) -> T | None:
 def same(run: Run, what: str, value: str) -> None:
     """Raise UserError, in all processes, unless they have the same value."""
     pairs = run.gathered((platform.node(), value))
-
-    def compare() -> None:
-        if len({seen for _, seen in pairs}) > 1:
-            each = ", ".join(dict.fromkeys(f"{seen} on {host}" for host, seen in pairs))
-            raise UserError(f"the machines do not see the same {what} ({each}); give all of them the same folders")
-
-    together(run, compare)
+    if len({seen for _, seen in pairs}) > 1:
+        each = ", ".join(dict.fromkeys(f"{seen} on {host}" for host, seen in pairs))
+        text = f"the machines do not see the same {what} ({each}); give all of them the same folders"
+        raise _shared(run, text)
 
 
 def _fabric(device: str, processes: int, machines: int | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""What torchrun or SLURM tells a process that it started. This module imports nothing heavy."""
+"""The facts that torchrun or SLURM tells a process that it started. This module imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Started:
-    """What torchrun or SLURM tells a process that it started."""
+    """The facts that torchrun or SLURM tells a process that it started."""
 
     rank: int
     """Number of the process over all machines."""
@@ -20,7 +20,7 @@ class Started:
 
 
 def started() -> Started | None:
-    """What the launcher of this process tells about the others; None if the process is the only one."""
+    """The facts about the other processes, from the launcher of this one; None if the process is the only one."""
     get = os.environ.get
     if get("TORCHELASTIC_RUN_ID") and int(get("WORLD_SIZE", "1")) > 1:
         rank, local, world = (int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))

@@ -73,7 +73,7 @@ class Attack(Protocol):
 
 @dataclass(frozen=True)
 class Kept:
-    """What the protection of a set left, for pictures that are added to it later."""
+    """The state that the protection of a set left, for pictures that are added to it later."""
 
     perturbation: Perturbation
     """That of the first pictures."""
@@ -146,7 +146,7 @@ class BaseAttack(ABC):
 
     @property
     def takes_more(self) -> bool:
-        """Whether pictures can be added to a set that this attack has protected."""
+        """True if pictures can be added to a set that this attack has protected."""
         return self._by_class or type(self).craft_more is not BaseAttack.craft_more
 
     def identity(self, data: ImageSet, budget: Budget, run: Run) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Run:
     keep: Path | None = None
     """Folder for checkpoints; None saves nothing."""
     quiet: bool = True
-    """Whether to show neither progress nor notes."""
+    """True to show neither progress nor notes."""
     fabric: Any = field(default=None, repr=False)
     """Lightning's Fabric if `launch` started several processes; None for one process."""
     workers: int = 1
@@ -81,7 +81,7 @@ class Run:
 
     @property
     def accelerated(self) -> bool:
-        """Whether the device is an accelerator, that is, not the CPU."""
+        """True if the device is an accelerator, that is, not the CPU."""
         return accelerated(self.device)
 
     @cached_property

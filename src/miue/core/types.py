@@ -195,7 +195,7 @@ class Budget:
         return delta.to(torch.int16).abs().flatten(1).amax(1).float()
 
     def allows(self, delta: Int[Tensor, "n c h w"]) -> bool:
-        """Whether every perturbation is within the budget. No tolerance, except 1e-6 for "l2" (float32 norm)."""
+        """True if every perturbation is within the budget. No tolerance, except 1e-6 for "l2" (float32 norm)."""
         if self.norm == "none" or not len(delta):
             return True
         limit = self.eps * (1 + 1e-6) if self.norm == "l2" else self.eps

@@ -36,7 +36,7 @@ def features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
 
 
 def is_image(column: pa.Field) -> bool:
-    """Whether a column can hold encoded pictures: binary, or a struct with binary `bytes`."""
+    """True if a column can hold encoded pictures: binary, or a struct with binary `bytes`."""
     kind = column.type
     if pa.types.is_struct(kind):
         at = kind.get_field_index("bytes")
@@ -90,7 +90,7 @@ def _is_short(value: Any) -> bool:
 
 
 def check_paths(shards: Sequence[Path], image: pa.Field) -> tuple[bool, list[str]]:
-    """Whether the paths beside the pictures are published (only short texts are), and notes on them."""
+    """(True if the paths beside the pictures are published, as only short texts are; notes on them)."""
     kind, name = image.type, f"{image.name}.path"
     at = kind.get_field_index("path") if pa.types.is_struct(kind) else -1
     if at < 0 or not (_is_text(kind.field(at).type) or pa.types.is_string_view(kind.field(at).type)):

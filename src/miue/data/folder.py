@@ -137,7 +137,7 @@ def _refuse_twins(root: Path, classes: list[str], paths: list[str]) -> None:
 
 
 def _system(name: str) -> bool:
-    """Whether a folder belongs to the system and not to the set, such as a recycle bin or a cache."""
+    """True if a folder belongs to the system and not to the set, such as a recycle bin or a cache."""
     return bool(_SYSTEM.fullmatch(name))
 
 

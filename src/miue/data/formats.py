@@ -31,7 +31,7 @@ def readers(data: bytes) -> tuple[str, ...]:
 
 
 def may_be_picture(start: bytes) -> bool:
-    """Whether content with this start may be a picture that can be opened."""
+    """True if content with this start may be a picture that can be opened."""
     return bool(heif(start) or reader(start))
 
 
@@ -84,7 +84,7 @@ def bits(data: bytes, form: str) -> int:
 
 
 def bare(data: bytes) -> bool:
-    """Whether a file is a PNG with only pixels and a colour profile, so that it cannot contain another picture."""
+    """True if a file is a PNG with only pixels and a colour profile, so that it cannot contain another picture."""
     at, names = 8, set()
     while data.startswith(b"\x89PNG") and at + 8 <= len(data):
         names.add(data[at + 4 : at + 8])
@@ -93,14 +93,14 @@ def bare(data: bytes) -> bool:
 
 
 def followed(data: bytes) -> bool:
-    """Whether a PNG or WebP file has data after its end."""
+    """True if a PNG or WebP file has data after its end."""
     if data.startswith(b"\x89PNG"):
         return not data.endswith(b"\x00\x00\x00\x00IEND\xaeB`\x82")
     return len(data) > 8 + (int.from_bytes(data[4:8], "little") + 1) // 2 * 2
 
 
 def lossless(data: bytes) -> bool:
-    """Whether a file is lossless as the writer makes it: PNG, or WebP without a lossy frame."""
+    """True if a file is lossless as the writer makes it: PNG, or WebP without a lossy frame."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return True
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP":

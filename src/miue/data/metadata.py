@@ -27,7 +27,7 @@ class Metadata:
     orientation: int = 1
     notes: tuple[str, ...] = ()
     reserved: str = ""
-    """What the picture says of data mining, as a key of the PLUS vocabulary (`data.rights`)."""
+    """Its statement on data mining, as a key of the PLUS vocabulary (`data.rights`)."""
     artist: str = ""
     copyright: str = ""
 
@@ -55,8 +55,8 @@ def metadata(im: Image.Image, data: bytes) -> Metadata:
         for tag in _KEPT:
             if isinstance(text := old.get(tag), str) and text.strip("\0 "):
                 # keep the original bytes: Pillow reads them as Latin-1, and would write "?" for all but ASCII
-                new[tag] = kept = text.strip("\0 ")[:_LONGEST].encode("latin-1", "replace")
-                texts[tag] = _real(kept)
+                new[tag] = content = text.strip("\0 ")[:_LONGEST].encode("latin-1", "replace")
+                texts[tag] = _real(content)
         date = old.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal)
         if isinstance(date, str):
             new.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = date[:_LONGEST]

@@ -25,7 +25,7 @@ NAMES = tuple(_OPTIONS)
 
 
 def is_named(source: str) -> bool:
-    """Whether a text names a data set; "./shapes" is a path."""
+    """True if a text names a data set; "./shapes" is a path."""
     return source.partition(":")[0] in NAMES
 
 

@@ -95,7 +95,7 @@ class Picture:
         return replace(self, pixels=np.clip(total, 0, 255, out=total).astype(np.uint8))
 
     def same_alpha(self, other: Picture) -> bool:
-        """Whether both have equal alpha. No alpha equals full alpha, because WebP drops full alpha."""
+        """True if both have equal alpha. No alpha equals full alpha, because WebP drops full alpha."""
         mine, yours = (np.full(1, 255) if p.alpha is None else p.alpha for p in (self, other))
         return bool((mine == yours).all())
 

@@ -1,4 +1,4 @@
-"""What an owner reserves, as XMP in every file: the IPTC/PLUS property `plus:DataMining` and the texts beside it.
+"""The reservation of an owner, as XMP in every file: the IPTC/PLUS property `plus:DataMining` and the texts beside it.
 
 Sources: IPTC Photo Metadata Standard 2023.1, PLUS LDF 2.0.1, ISO 16684-1 (XMP).
 """
@@ -28,7 +28,7 @@ VALUES: Mapping[str, str] = MappingProxyType(
         "no-mining": "DMI-PROHIBITED",
     }
 )
-"""What can be asked for, the mildest first, with its key in the vocabulary."""
+"""The reservations that there are, the mildest first, each with its key in the vocabulary."""
 TOLD = (
     "A reservation is a statement, not a lock. Today the picture's own HTTP header (`noai`) and robots.txt are the ones"
     " that some collectors read; embedded metadata are read by few and removed by many sites. Keep evidence that it "
@@ -43,7 +43,7 @@ _CONTROL = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 @dataclass(frozen=True, kw_only=True)
 class Rights:
-    """What an owner reserves, one of VALUES, and the texts beside it.
+    """The reservation of an owner, one of VALUES, and the texts beside it.
 
     creator, copyright: instead of those in the EXIF of a picture. url: a page about the rights. text: terms in words.
     contact: a mailto: address for permissions. path: place of the pictures on the server. no_search: with "no-mining",
@@ -82,7 +82,7 @@ class Rights:
 
     @property
     def embedded(self) -> tuple[str, ...]:
-        """What decides the bytes in the pictures."""
+        """The values that decide the bytes in the pictures."""
         return self.value, self.creator, self.copyright, self.url, self.text
 
     def key(self, reserved: str) -> str:

@@ -121,7 +121,7 @@ def _opened(source: str | Path, split: str | None, download: bool, drop: Sequenc
 
 
 def _are_metadata(folder: Path, tables: Sequence[Path]) -> bool:
-    """Whether no table has a column of pictures and folders beside them have pictures, which then are the set."""
+    """True if no table has a column of pictures and folders beside them have pictures, which then are the set."""
     inside = (path for path in every_file(folder) if path.parent != folder) if folder.is_dir() else ()
     return any(path.suffix.lower() in EXTENSIONS for path in inside) and not any(map(has_images, tables))
 

@@ -91,7 +91,7 @@ def _mask(name: str, size: int, rng: np.random.Generator) -> Grid:
 
 
 def _inside(name: str, u: Grid, v: Grid) -> Bool[np.ndarray, "s s"]:
-    """Whether points lie in the shape of circumradius 1 around the origin."""
+    """True where points lie in the shape of circumradius 1 around the origin."""
     r = np.hypot(u, v)
     match name:
         case "disc":

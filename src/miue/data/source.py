@@ -20,6 +20,7 @@ import numpy as np
 from miue.data.picture import Rules
 
 Kind = Literal["folder", "parquet", "npz", "named"]
+FILES: tuple[Kind, ...] = ("folder", "named")  # kinds whose output is a folder of files, not a table
 Status = Literal["ok", "skipped", "failed"]
 Payload = bytes | np.ndarray
 """One picture as it is stored: an encoded file, or a uint8 array [h w] or [h w c]."""
@@ -42,7 +43,7 @@ class Item:
     skip: str = ""
     """Reason why it is not opened; empty if it is."""
     expected: bool = True
-    """Whether it claims to be a picture."""
+    """True if it claims to be a picture."""
 
 
 @dataclass(frozen=True, kw_only=True)

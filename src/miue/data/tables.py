@@ -117,7 +117,7 @@ def _split(shard: Path) -> str:
 
 
 def has_images(shard: Path) -> bool:
-    """Whether a table may have a column of pictures. True if it cannot be read, so that the error is reported later."""
+    """True if a table may have a column of pictures, or cannot be read, so that the error is reported later."""
     try:
         return any(columns.is_image(column) for column in pq.read_schema(shard))
     except (pa.ArrowException, OSError):

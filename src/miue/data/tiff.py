@@ -81,7 +81,7 @@ def _values(tags: ImageFileDirectory_v2, tag: int) -> Sequence[Any]:
 
 
 def _raw(tags: ImageFileDirectory_v2) -> bool:
-    """Whether a directory belongs to a DNG file or holds sensor data."""
+    """True if a directory belongs to a DNG file or holds sensor data."""
     return Tag.DNGVersion in tags or tags.get(Tag.PhotometricInterpretation) in (_SENSOR, _LINEAR)
 
 

@@ -151,6 +151,6 @@ def _is_text(start: bytes) -> bool:
 
 
 def _is_targa(data: bytes) -> bool:
-    """Whether content has a TGA header. TGA has no signature, so this checks palette kind, picture kind and depth."""
+    """True if content has a TGA header. TGA has no signature, so this checks palette kind, picture kind and depth."""
     kinds = {(0, 2, 24), (0, 2, 32), (0, 10, 24), (0, 10, 32), (0, 3, 8), (0, 11, 8), (1, 1, 8), (1, 9, 8)}
     return len(data) > 18 and (data[1], data[2], data[16]) in kinds and any(data[12:14]) and any(data[14:16])

@@ -1,1 +1,1 @@
-"""What a protection is worth: victims, controls and a verdict."""
+"""The worth of a protection: victims, controls and a verdict."""

@@ -1,4 +1,4 @@
-"""What a protection is worth: the same victims on clean, noisy and protected pictures, and a verdict with doubts."""
+"""The worth of a protection: the same victims on clean, noisy and protected pictures, and a verdict with doubts."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Evaluation:
         weights = not too_large if self.keep_victims is None else self.keep_victims
         size = measure(clean, protected)
         control = _matched(budget, size)
-        sets = self.roles(clean, protected, budget, run, channel)
+        sets = self._roles(clean, protected, control, run, channel)
         if channel:
             size = measure(sets["clean"], sets["protected"])
         jobs = {
@@ -117,7 +117,11 @@ class Evaluation:
         self, clean: ImageSet, protected: ImageSet, budget: Budget, run: Run, channel: str | None = None
     ) -> dict[Role, ImageSet]:
         """The training sets by role, as victims get them."""
-        control = _matched(budget, measure(clean, protected))
+        return self._roles(clean, protected, _matched(budget, measure(clean, protected)), run, channel)
+
+    def _roles(
+        self, clean: ImageSet, protected: ImageSet, control: Budget, run: Run, channel: str | None
+    ) -> dict[Role, ImageSet]:
         noisy = self.noise(clean, control, run.reseeded(0)).apply(clean)
         sets: dict[Role, ImageSet] = {"clean": clean, "noise": noisy, "protected": protected}
         return {role: through(data, channel) for role, data in sets.items()} if channel else sets

@@ -1,10 +1,12 @@
-"""How long the victims of an evaluation will take, told before they are trained."""
+"""The time that the victims of an evaluation will take, told before they are trained."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+
+import torch
 
 from miue.core.run import Run
 from miue.core.types import ImageSet
@@ -14,7 +16,7 @@ from miue.evaluation.victim import record_path
 from miue.victims.fit import fit
 from miue.victims.recipe import Recipe
 
-SMALLEST, MOST, TRIAL = 128, 5, 1.0  # pictures of the first trial; number of trials; seconds of one that is long enough
+SMALLEST, MOST, TRIAL = 128, 5, 1.0  # pictures of the first trial; sizes of trials; seconds of one that is long enough
 
 
 def told_cost(sets: Mapping[str, ImageSet], jobs: Mapping[str, Job], run: Run) -> str:
@@ -61,14 +63,36 @@ def _core(recipe: Recipe) -> Recipe:
 
 
 def _epoch(recipe: Recipe, data: ImageSet, run: Run) -> float:
-    """Seconds of an epoch on the whole set, scaled from trials that grow until one takes long enough."""
-    trial, spent, few = Run(run.seed, run.device_name, quiet=True), 0.0, data
-    for rows in (SMALLEST, *(SMALLEST * 2**i for i in range(MOST))):  # the first trial only warms up
-        few = data.first_per_class(max(rows // len(data.classes), 1))
-        start = time.monotonic()
+    """Seconds of an epoch on the whole set."""
+    trial = Run(run.seed, run.device_name, quiet=True)
+
+    def epoch(few: ImageSet) -> None:
         with trial.threads_side_by_side():
             fit(few, recipe, trial)
-        warm, spent = spent > 0, time.monotonic() - start
-        if warm and (spent > TRIAL or len(few) == len(data)):
+
+    return scaled([(epoch, 1.0)], data, [SMALLEST, *(SMALLEST * 2**i for i in range(MOST))], TRIAL)
+
+
+def scaled(
+    works: Sequence[tuple[Callable[[ImageSet], object], float]], data: ImageSet, sizes: Iterable[int], enough: float
+) -> float:
+    """Seconds of work on a whole set, scaled from trials on a few pictures that grow until they take long enough.
+
+    works: parts of the work, each with the factor of its seconds. sizes: pictures of one trial after the other, at
+    least two; the first only warms up, however long it takes. enough: seconds of a trial that is long enough.
+    """
+    seconds = 0.0
+    for number, rows in enumerate(sizes):
+        few = data.first_per_class(max(rows // len(data.classes), 1))
+        few = few.select(torch.arange(0, len(few), max(len(few) // rows, 1)))  # where classes outnumber rows
+        spent = [_seconds(work, few) for work, _ in works]
+        seconds = sum(taken * factor for taken, (_, factor) in zip(spent, works, strict=True)) * len(data) / len(few)
+        if number and (sum(spent) > enough or len(few) == len(data)):
             break
-    return spent * len(data) / len(few)
+    return seconds
+
+
+def _seconds(work: Callable[[ImageSet], object], few: ImageSet) -> float:
+    start = time.monotonic()
+    work(few)
+    return time.monotonic() - start

@@ -1,4 +1,4 @@
-"""What the noise of a protection is: how its energy is spread, and how far it tells the class."""
+"""The noise of a protection in figures: the spread of its energy, and how far it tells the class."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Profile(Record):
     def __str__(self) -> str:
         """Text for people."""
         parts = " / ".join(f"{share:.0%}" for share in self.bands)
-        told = "" if self.separable is None else f"; it tells a linear classifier the class in {self.separable:.0%}"
+        guess = "" if self.separable is None else f"; it tells a linear classifier the class in {self.separable:.0%}"
         return (
             f"{self.of_class:.0%} of its energy is common to a class and {self.common:.0%} to all pictures; "
-            f"{self.luminance:.0%} is luminance; by period, over 16 / 8 to 16 / 4 to 8 / below 4 pixels: {parts}{told}"
+            f"{self.luminance:.0%} is luminance; by period, over 16 / 8 to 16 / 4 to 8 / below 4 pixels: {parts}{guess}"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
 from typing import Any, Literal
 
 from pydantic import Field
@@ -13,6 +14,11 @@ from miue.data.quality import Size
 Role = Literal["clean", "noise", "protected"]
 Verdict = Literal["protected", "not protected", "inconclusive"]
 PLAIN = "plain training"  # name of a trainer without a defense
+
+
+def spread(values: Sequence[float], form: str = ".1%") -> str:
+    """Text for values over seeds, "20.5% ± 1.1%": mean and standard deviation, or the one value. form: of a number."""
+    return f"{fmean(values):{form}}" + (f" ± {stdev(values):{form}}" if len(values) > 1 else "")
 
 
 class VictimRun(Record):
@@ -34,7 +40,7 @@ class VictimRun(Record):
     200), measured on the other test pictures. None where a class has one picture, or in records of earlier versions."""
     stopped_epoch: int = 0
     chosen: str = ""
-    """What an adaptive trainer chose of all that it tried ("gray+jpeg:quality=50"); empty for others."""
+    """The choice of an adaptive trainer among all that it tried ("gray+jpeg:quality=50"); empty for others."""
     tried: Mapping[str, float] = {}
     """Accuracies on the clean pictures that an adaptive trainer chose by; `last` and `best` are on others."""
     epochs: Mapping[int, float] = {}
@@ -59,7 +65,7 @@ class Judgement(Record):
     trainer: str
     """Spelling of the defense, or "plain training"."""
     early: bool
-    """Whether the training stops at the epoch that is best on a few clean pictures; else it goes on to the last."""
+    """True if the training stops at the epoch that is best on a few clean pictures; else it goes on to the last."""
     verdict: Verdict
     kept: float | None
     """Mean share of the clean victim's gain over chance that is left, at least 0; None where it learned nothing."""
@@ -75,7 +81,7 @@ class TraceRun(Record):
     p: float
     z: float
     evidence: bool
-    """Whether p is at most 1e-3."""
+    """True if p is at most 1e-3."""
 
 
 class Outcome(Record):
@@ -129,7 +135,7 @@ class Outcome(Record):
 
     @property
     def traced(self) -> bool | None:
-        """Whether the trace was found in every protected victim; None if it was not looked for."""
+        """True if the trace was found in every protected victim; None if it was not looked for."""
         return all(t.evidence for t in self.traces if t.role == "protected") if self.traces else None
 
     def accuracies(

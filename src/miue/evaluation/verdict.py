@@ -29,7 +29,7 @@ def least_learnt(chance: float, tested: int) -> float:
 
 
 def fitted(train: float, chance: float) -> bool:
-    """Whether a victim has learnt enough of its own training set. chance: share of its largest class."""
+    """True if a victim has learnt enough of its own training set. chance: share of its largest class."""
     return train - chance >= FITTED * (1 - chance)
 
 
@@ -95,10 +95,10 @@ def _judged(
             "inconclusive",
             f"reaches only {min(clean):.1%} on clean pictures, chance is {chance:.1%}, {least:.1%} would be enough",
         )
-    kept = _shares(left, clean, chance)
-    share, ends = max(fmean(kept), 0.0), f"({fmean(left):.1%} instead of {fmean(clean):.1%})"
+    shares = _shares(left, clean, chance)
+    share, ends = max(fmean(shares), 0.0), f"({fmean(left):.1%} instead of {fmean(clean):.1%})"
     text = f"keeps {share:.0%} of what clean pictures teach {ends}"
-    if min(kept) > threshold:
+    if min(shares) > threshold:
         return judgement("not protected", text, share)
     if (noise_keeps := fmean(_shares(noise, clean, chance))) < HARMLESS:
         return judgement(
@@ -112,7 +112,7 @@ def _judged(
         return judgement(
             "inconclusive", f"did not even fit the protected pictures ({train:.1%}): trained too little", share
         )
-    if max(kept) > threshold:
+    if max(shares) > threshold:
         return judgement(
             "inconclusive", f"{text}, and its seeds lie on both sides of the threshold of {threshold:.0%}", share
         )

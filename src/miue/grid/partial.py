@@ -36,7 +36,7 @@ class Partial:
 
     @property
     def whole(self) -> bool:
-        """Whether every picture is protected and none has leaked."""
+        """True if every picture is protected and none has leaked."""
         return self.share == 1 and self.leaked == 0
 
     def protected(self, data: ImageSet, run: Run) -> Bool[Tensor, "n"]:

@@ -120,8 +120,8 @@ class Grid(Record):
             if folder.is_dir() and self.out.resolve().is_relative_to(folder.resolve()):
                 raise UserError(f"out = {self.out}: lies among the pictures of {folder}; give a folder outside of it")
         clean = data.read(data.scan(source, split=self.split), self.canvas)
-        test, kept = read_test(clean, source, named, self.test_split, run)
-        clean = clean if kept is None else clean.select(kept)
+        test, rows = read_test(clean, source, named, self.test_split, run)
+        clean = clean if rows is None else clean.select(rows)
         parts = (clean, self.per_class), (test, self.test_per_class)
         clean, test = (part.first_per_class(count) if count else part for part, count in parts)
         return clean, test

@@ -41,11 +41,11 @@ class Craft(Size):
     passes: float
     """Forward passes with gradients, per picture, counted with the seconds."""
     noise: Profile | None = None
-    """What the noise is; None if there is none, and in records of earlier versions."""
+    """The noise in figures; None if there is none, and in records of earlier versions."""
 
 
 class CellState(Record):
-    """Whether a cell has been measured."""
+    """The state of a cell: measured, failed or missing."""
 
     cell: str
     key: str

@@ -57,7 +57,7 @@ class Classifier(nn.Module):
 
     @property
     def prepares(self) -> bool:
-        """Whether the trunk takes something from the training pictures before its first step."""
+        """True if the trunk takes something from the training pictures before its first step."""
         return callable(getattr(self.trunk, "prepare", None))
 
     def prepare(self, x: Float[Tensor, "n c h w"]) -> None:

@@ -25,7 +25,7 @@ class NetFacts:
     warmup: float = 0.0
     """Smallest share of all steps with a rising rate, with AdamW."""
     normalised: bool = True
-    """Whether it has layers that normalise features (batch norm, layer norm). Without them a rate of 0.1 diverges."""
+    """True if it has layers that normalise features (batch norm, layer norm). Without them a rate of 0.1 diverges."""
     reference: str = ""
     """Where the numbers come from."""
 

@@ -50,8 +50,8 @@ class Whitening(nn.Module):
             moments += patches @ patches.T
         moments /= moments[-1, -1].clone()
         values, vectors = torch.linalg.eigh(moments[:-1, :-1] - torch.outer(moments[-1, :-1], moments[-1, :-1]))
-        kept = len(self.weight) // 2
-        directions = (vectors / (values.clamp_min(0) + LEAST).sqrt())[:, -kept:].flip(1).T
+        half = len(self.weight) // 2
+        directions = (vectors / (values.clamp_min(0) + LEAST).sqrt())[:, -half:].flip(1).T
         self.weight.copy_(self._both(directions, x.shape[1]))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b e g g"]:

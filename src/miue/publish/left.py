@@ -1,4 +1,4 @@
-"""How much of the noise is left in a picture that came back."""
+"""The noise that is left in a picture that came back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BAND = 0.8  # share of the noise's energy that its band holds at least
 
 
 class Left(Record):
-    """What is left of the noise of one picture, in the band where it lives."""
+    """The rest of the noise of one picture, in the band where it lives."""
 
     share: float
     """Strength of the noise that is left, as a share of what was published: 1 is all of it, 0 none."""

@@ -46,11 +46,11 @@ class Line(Record):
     """In dB; None if nothing changed."""
     ssim: float | None = None
     rights: str = ""
-    """What the file says of data mining, as a key of the PLUS vocabulary."""
+    """Its statement on data mining, as a key of the PLUS vocabulary."""
     reserved: str = ""
-    """What its source says of it."""
+    """The statement of its source."""
     signed: bool = False
-    """Whether the file has content credentials (C2PA) of its owner. They hold for these very bytes."""
+    """True if the file has content credentials (C2PA) of its owner. They hold for these very bytes."""
     part: int = 0
     """0 for the first pictures, then counted: the pictures that were added together."""
 

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from miue.core.errors import UserError, refuse_folder
 from miue.core.progress import readable
 from miue.data.folder import NOTICE, folders_of, twins
-from miue.data.source import Source
+from miue.data.source import FILES, Source
 from miue.publish.manifest import FINAL, PLAN, Plan, parts_of
 
 NOTICE_TEXT = """# Protected pictures
@@ -73,7 +73,7 @@ def check_output(source_location: str | Path, out: Path, private: Path, overwrit
 
 def check_folders(source: Source, out: Path) -> None:
     """Raise UserError if two folders of a set would be one folder on the file system of `out`, and mix."""
-    if source.kind not in ("folder", "named"):
+    if source.kind not in FILES:
         return
     at = next(path for path in (out, *out.resolve().parents) if path.is_dir())
     for group in twins(folders_of(e.out for e in source.usable) | set(source.classes)):
@@ -85,7 +85,7 @@ def check_folders(source: Source, out: Path) -> None:
 
 
 def _is_merged(at: Path, names: Sequence[str]) -> bool:
-    """Whether two of these names would be one folder below `at`. Tries it in a temporary folder."""
+    """True if two of these names would be one folder below `at`. Tries it in a temporary folder."""
     with TemporaryDirectory(prefix=".miue-", dir=at) as probe:
         try:
             for name in names:

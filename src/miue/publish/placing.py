@@ -94,7 +94,7 @@ def _part(mine: np.ndarray, theirs: np.ndarray) -> Place | None:
     (height, width), (h, w) = mine.shape, theirs.shape
     least = max(h / height, w / width)
     steps = {least * (1 / least) ** (i / (SCALES - 1)) for i in range(SCALES)} if least < 1 else {least}
-    best, found = -1.0, None
+    best, place = -1.0, None
     for scale in sorted(steps):
         shrink = min(COARSE / max(height, width), 1.0)
         small = _scaled(mine, shrink, shrink)
@@ -107,8 +107,8 @@ def _part(mine: np.ndarray, theirs: np.ndarray) -> Place | None:
         match = match_template(small, template)
         y, x = np.unravel_index(int(match.argmax()), match.shape)
         if match[y, x] > best:
-            best, found = float(match[y, x]), (scale, x / shrink, y / shrink, 1 / shrink)
-    return _refined(mine, theirs, *found) if found else None
+            best, place = float(match[y, x]), (scale, x / shrink, y / shrink, 1 / shrink)
+    return _refined(mine, theirs, *place) if place else None
 
 
 def _refined(mine: np.ndarray, theirs: np.ndarray, scale: float, x: float, y: float, reach: float) -> Place:

@@ -1,8 +1,7 @@
-"""What came back from a web site, a browser or a hub: every file found again, and what is left of its protection."""
+"""A look at files from a web site, a browser or a hub: every file found again, and what is left of its protection."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +33,6 @@ Status = Literal["identical", "recoded", "resized", "cropped", "not found", "no 
 WHOLE = 0.9  # share of the noise from which a picture counts as protected as it was published
 CLEAN = 0.25  # share of the noise below which a picture counts as a clean copy
 TRIALS = 12  # pictures whose channel is found by trying
-RIGHTS = re.compile(rb"http://ns\.useplus\.org/ldf/vocab/(DMI-[A-Z-]+)")
 
 
 class Returned(Record):
@@ -45,14 +43,14 @@ class Returned(Record):
     original: str = ""
     """Path of the published picture that it is."""
     by: Literal["", "name", "picture"] = ""
-    """How it was found."""
+    """The way in which it was found."""
     width: int = 0
     height: int = 0
     form: str = ""
     left: Left | None = None
-    """What is left of the noise; None where that cannot be told."""
+    """The rest of the noise; None where that cannot be told."""
     exact: bool = False
-    """Whether its pixels are those of a picture as it was before the protection."""
+    """True if its pixels are those of a picture as it was before the protection."""
     metadata: Literal["", "kept", "changed", "gone"] = ""
     """Colour profile and texts of the published file; empty if it had none."""
     rights: Literal["", "kept", "gone"] = ""
@@ -69,12 +67,12 @@ class Returned(Record):
 
     @property
     def clean(self) -> bool:
-        """Whether it shows a picture of the set (nearly) without its noise."""
+        """True if it shows a picture of the set (nearly) without its noise."""
         return self.exact or (self.share is not None and self.share < CLEAN)
 
     @property
     def ok(self) -> bool:
-        """Whether it is as protected as it was published, or no picture at all."""
+        """True if it is as protected as it was published, or no picture at all."""
         return self.status == "no picture" or (self.share is not None and self.share >= WHOLE and not self.exact)
 
 
@@ -121,11 +119,11 @@ class Look:
                 files[at] = files[at].model_copy(update={"channel": self._tried(files[at], items[at][1])})
         if not files:
             raise UserError(f"{folder}: holds no files")
-        found = {each.original for each in files if each.original}
+        originals = {each.original for each in files if each.original}
         channels = Counter(each.channel for each in files if each.channel)
         return Comeback(
             files=files,
-            missing=sum(line.out not in found for line in self.known.lines),
+            missing=sum(line.out not in originals for line in self.known.lines),
             channel=channels.most_common(1)[0][0] if channels else "",
         )
 
@@ -158,16 +156,15 @@ class Look:
     ) -> Returned:
         line, published = self.known.lines[row], self.known.picture(row)
         assert published is not None  # it was compared before
-        same = picture.digest == line.out_pixels
+        stored, same = self.known.get(line.out), picture.digest == line.out_pixels
         status = "cropped" if not place.whole else "resized" if place.scale != 1 else "recoded"
-        stored = self.known.get(line.out)
         values = {
             "status": "identical" if same and _equal(stored, payload) else status,
             "original": line.out,
             "by": by,
             "left": Left(share=1.0, correlation=1.0) if same else self._left(row, published, picture, place),
             "metadata": _metadata(published, picture),
-            "rights": _rights(stored, payload),
+            "rights": _rights(published, picture),
             "credentials": _credentials(stored, payload),
         }
         values["channel"] = "" if same else channel_of(payload, place)
@@ -192,7 +189,7 @@ class Look:
 
 
 def _unexplained(each: Returned) -> bool:
-    """Whether a file was found at its size, has other pixels than were published, and does not say why."""
+    """True if a file was found at its size, has other pixels than were published, and does not say why."""
     return each.status == "recoded" and not each.exact and each.share != 1 and not each.channel
 
 
@@ -223,11 +220,10 @@ def _metadata(published: Picture, picture: Picture) -> Literal["", "kept", "chan
     return "changed" if after.icc or after.exif else "gone"
 
 
-def _rights(stored: Payload, payload: Payload) -> Literal["", "kept", "gone"]:
-    before, after = (RIGHTS.search(part) if isinstance(part, bytes) else None for part in (stored, payload))
-    if before is None:
+def _rights(published: Picture, picture: Picture) -> Literal["", "kept", "gone"]:
+    if not published.meta.reserved:
         return ""
-    return "kept" if after is not None and after[1] == before[1] else "gone"
+    return "kept" if picture.meta.reserved == published.meta.reserved else "gone"
 
 
 def _credentials(stored: Payload, payload: Payload) -> Literal["", "kept", "gone"]:

@@ -10,11 +10,12 @@ from typing import Any
 from miue.core.errors import UserError
 from miue.core.files import flush_all, write_atomically
 from miue.data.folder import private_of
-from miue.data.picture import ANY_SIZE, Picture, Rules, Unfit, decode, encode, quiet
+from miue.data.picture import Picture, Unfit, decode, encode, quiet
 from miue.data.rights import TOLD, VALUES, Rights, clean, host
-from miue.data.source import sha256
+from miue.data.source import FILES, sha256
 from miue.publish.manifest import FINAL, Line, finished, write_lines
 from miue.publish.sinks import Form
+from miue.publish.verify import PUBLISHED
 
 Content = Callable[[Line, Picture, bytes], tuple[bytes, dict[str, Any]]]
 AS_OF = "2026-11-26"  # state of knowledge of the mechanisms below
@@ -191,7 +192,7 @@ def change_files(out: Path, mend: str, content: Content, tick: Callable[[], None
     was written.
     """
     plan, lines = finished(private_of(out))
-    if plan.kind not in ("folder", "named"):
+    if plan.kind not in FILES:
         raise UserError(f"{out}: is a table; {mend}")
     with quiet():
         fresh = [_changed(out, line, content, tick) if line.status == "protected" else line for line in lines]
@@ -206,13 +207,13 @@ def _changed(out: Path, line: Line, content: Content, tick: Callable[[], None]) 
         if path.is_symlink():
             raise UserError(f"{path}: is a link, and nothing is written through links")
         before = path.read_bytes()
-        picture = decode(before, Rules(ANY_SIZE, "first"))
+        picture = decode(before, PUBLISHED)
     except (OSError, Unfit) as error:
         raise UserError(f"{path}: cannot be read ({error}); `miue verify` says what else is wrong") from None
     if picture.digest != line.out_pixels:
         raise UserError(f"{path}: does not show the picture that was written; `miue verify` says what else is wrong")
     after, update = content(line, picture, before)
-    if decode(after, Rules(ANY_SIZE, "first")).digest != line.out_pixels:
+    if decode(after, PUBLISHED).digest != line.out_pixels:
         raise RuntimeError(f"{path}: writing changed its pixels; it was left as it is")
     if after != before:
         write_atomically(path, after, flush=False)
@@ -223,8 +224,8 @@ def _changed(out: Path, line: Line, content: Content, tick: Callable[[], None]) 
 
 
 def shown(path: Path) -> str:
-    """What one file says of data mining, as a key of the PLUS vocabulary. Raises UserError if it is no picture."""
+    """The statement of a file on data mining, a key of the PLUS vocabulary. Raises UserError if it is no picture."""
     try:
-        return decode(path.read_bytes(), Rules(ANY_SIZE, "first")).meta.reserved
+        return decode(path.read_bytes(), PUBLISHED).meta.reserved
     except (OSError, Unfit) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None

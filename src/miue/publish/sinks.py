@@ -18,7 +18,7 @@ from miue.core.files import flush_all, write_atomically
 from miue.data.arrays import ArrayStore, load_npz
 from miue.data.picture import Picture, encode
 from miue.data.rights import Rights
-from miue.data.source import Payload, Source
+from miue.data.source import FILES, Payload, Source
 from miue.data.tables import ParquetStore
 
 Form = Literal["png", "webp"]
@@ -51,7 +51,7 @@ class Sink(ABC):
         return encode(picture, self.form, self.rights.packet(meta.reserved, meta.artist, meta.copyright))
 
     def key(self, picture: Picture) -> str:
-        """What is said of data mining in the file of a picture."""
+        """The statement on data mining in the file of a picture, as a key."""
         return self.rights.key(picture.meta.reserved)
 
     @abstractmethod
@@ -73,7 +73,7 @@ def sink_for(source: Source, out: Path, form: Form, rights: Rights = NONE) -> Si
 
 def out_name(out: str, kind: str, form: Form) -> str:
     """Path of a picture in the output, from `out` of its entry."""
-    return f"{out.removesuffix('.png')}.{form}" if kind in ("folder", "named") else out
+    return f"{out.removesuffix('.png')}.{form}" if kind in FILES else out
 
 
 @dataclass(frozen=True)

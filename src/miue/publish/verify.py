@@ -19,7 +19,7 @@ from miue.data.folder import NOTICE, begun, private_of
 from miue.data.formats import bare, followed, lossless, signed
 from miue.data.picture import ANY_SIZE, Picture, Rules, Unfit, decode, quiet
 from miue.data.read import clean_picture
-from miue.data.source import Payload, Source, sha256
+from miue.data.source import FILES, Payload, Source, sha256
 from miue.data.tables import open_parquet
 from miue.publish.manifest import Line, Plan, finished
 from miue.publish.output import files_in
@@ -36,9 +36,9 @@ class Finding:
     problem: str = ""
     """Empty if the file or row is correct."""
     rights: str = ""
-    """What it says of data mining, as a key of the PLUS vocabulary; empty if nothing."""
+    """Its statement on data mining, as a key of the PLUS vocabulary; empty if nothing."""
     signed: bool = False
-    """Whether it has content credentials (C2PA) in it."""
+    """True if it has content credentials (C2PA) in it."""
 
     @property
     def ok(self) -> bool:
@@ -76,7 +76,7 @@ def _pictures(
 
 def reader(out: Path, plan: Plan) -> Callable[[str], Payload]:
     """A function from `out` of a line to its payload. It raises OSError or IndexError if there is none."""
-    if plan.kind in ("folder", "named"):
+    if plan.kind in FILES:
         return lambda name: (out / name).read_bytes()
     files = tuple(out / name for name in plan.files if name != NOTICE)
     try:
@@ -156,7 +156,7 @@ class _Originals:
 
 
 def _others(out: Path, plan: Plan, lines: list[Line], known: dict[str, str]) -> Iterator[Finding]:
-    in_files = plan.kind not in ("folder", "named")
+    in_files = plan.kind not in FILES
     ours = {NOTICE, *(plan.files if in_files else (line.out for line in lines))}
     for path in files_in(out):
         name = path.relative_to(out).as_posix()

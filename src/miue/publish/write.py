@@ -25,7 +25,7 @@ from miue.data.picture import Rules, decode, kept_profile, quiet
 from miue.data.quality import Change, Size, Spread, size, ssim
 from miue.data.read import clean_picture
 from miue.data.rights import Rights
-from miue.data.source import Entry, Payload, Source, ahead, sha256
+from miue.data.source import FILES, Entry, Payload, Source, ahead, sha256
 from miue.publish.manifest import FINAL, PLAN, Line, Plan, as_text, part_name, parts_of, read_lines, write_lines
 from miue.publish.output import NOTICE, NOTICE_TEXT, check_folders
 from miue.publish.sinks import NONE, Form, Sink, out_name, sink_for
@@ -132,12 +132,12 @@ class _Writer:
 
     def write(self, tick: Callable[[], None], stop: Callable[[], bool]) -> Written:
         """Write the missing files of every process, in row order, and then the manifest."""
-        kept = together(self.run, self._kept)
-        todo = [at for at in self._share if not self.sink.groups[at] or self.sink.groups[at].start not in kept]
+        earlier = together(self.run, self._kept)
+        todo = [at for at in self._share if not self.sink.groups[at] or self.sink.groups[at].start not in earlier]
         first(self.run, lambda: self._prepare([row for at in todo for row in self.sink.groups[at]]))
-        for _ in kept:
+        for _ in earlier:
             tick()
-        lines = together(self.run, lambda: self._written(todo, kept, tick, stop))
+        lines = together(self.run, lambda: self._written(todo, earlier, tick, stop))
         self.unprofiled[:] = [path for paths in self.run.gathered(list(self.unprofiled)) for path in paths]
         first(self.run, lambda: self._merge(lines))
         return self._summary(read_lines(self.private / FINAL)[0])
@@ -214,7 +214,7 @@ class _Writer:
             raise UserError(f"{out}: at least {need:,} bytes are needed there, {free:,} are free; make room")
         self._plan(len(self.others) if self.others else len(self.source.entries)).save(self.private / PLAN)
         write_atomically(out / NOTICE, self.notice.encode())
-        if self.source.kind in ("folder", "named"):  # an empty class keeps its folder, so that labels stay the same
+        if self.source.kind in FILES:  # an empty class keeps its folder, so that labels stay the same
             for name in self.source.classes:
                 (out / name).mkdir(exist_ok=True)
 

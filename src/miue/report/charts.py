@@ -52,7 +52,7 @@ _STYLE: dict[str, Any] = {
 
 
 def ready() -> bool:
-    """Whether charts can be drawn."""
+    """True if charts can be drawn."""
     return find_spec("matplotlib") is not None
 
 
@@ -149,7 +149,7 @@ def epochs(name: str, outcome: Outcome, victim: str, alt: str) -> str:
 
 
 def shares(kept: Sequence[Kept], alt: str) -> str:
-    """What is kept in every way that was tested: a dot, its interval, and the threshold."""
+    """A drawing of the share that is kept in every way that was tested: a dot, its interval, and the threshold."""
 
     def draw(panel: Any) -> None:
         for row, line in enumerate(reversed(kept)):
@@ -175,7 +175,7 @@ def shares(kept: Sequence[Kept], alt: str) -> str:
 
 
 def histogram(name: str, values: Sequence[float], label: str, alt: str, digits: int) -> str:
-    """How many pictures have which quality, with the least and the mean written at their places."""
+    """A histogram of the quality of pictures, with the least and the mean written at their places."""
 
     def draw(panel: Any) -> None:
         low, mean = min(values), fmean(values)

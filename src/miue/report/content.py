@@ -1,4 +1,4 @@
-"""What a page says, free of its form: HTML and Markdown are made from the same content.
+"""The content of a page, free of its form: HTML and Markdown are made from the same content.
 
 All texts here are plain and may hold names of files and classes: the templates escape them.
 """
@@ -44,7 +44,7 @@ class Table:
     rows: Sequence[Sequence[str]]
     numbers: Sequence[int] = ()
     folded: bool = False
-    """Whether a page on a screen shows it only when it is opened."""
+    """True if a page on a screen shows it only when it is opened."""
     kind: Literal["table"] = "table"
 
 
@@ -58,7 +58,7 @@ class Chart:
     svg: str = ""
     """Empty where it cannot be drawn: then the table stands in its place."""
     listed: bool = False
-    """Whether the table stands below the drawing, too."""
+    """True if the table stands below the drawing, too."""
     kind: Literal["chart"] = "chart"
 
 
@@ -70,7 +70,7 @@ class Picture:
     alt: str
     caption: str
     small: bool = False
-    """Whether it has so few pixels that they are shown as squares."""
+    """True if it has so few pixels that they are shown as squares."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Page:
     sentence: str
     """The verdict in one sentence, with its numbers."""
     remarks: Sequence[str]
-    """What must be read with the verdict."""
+    """Sentences that must be read with the verdict."""
     figures: Sequence[tuple[str, str]]
     """A few numbers in large type, each with what it is."""
     chart: Chart | None

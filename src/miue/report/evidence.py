@@ -1,4 +1,4 @@
-"""What is known of a protected set: the records in its private folder, read and checked, nothing computed anew."""
+"""All that is known of a protected set: the records in its private folder, read and checked, nothing computed anew."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from miue import data
+from miue import data, publish
 from miue.analysis.records import Analysis
-from miue.core.errors import UserError
 from miue.core.files import Record
 from miue.evaluation.detect import Detection
 from miue.evaluation.records import Outcome
-from miue.publish.manifest import Line, finished
 from miue.workflows.protect import kept_at
 from miue.workflows.record import RunRecord
 from miue.workflows.trace import Standing, standing
@@ -40,7 +38,7 @@ class Evidence:
 
     out: Path
     record: RunRecord
-    lines: Sequence[Line]
+    lines: Sequence[publish.Line]
     """One for each input."""
     outcomes: Sequence[Dated]
     """Of this protection, oldest first; of evaluations that were repeated with the same settings only the last."""
@@ -58,9 +56,8 @@ class Evidence:
     def of(cls, out: Path) -> Evidence:
         """Read the records beside an output. Raises UserError if it is not finished, or if a record is damaged."""
         record, private = RunRecord.of(out), data.private_of(out)
-        if record.status != "finished" or record.written is None:
-            raise UserError(f"{out}: its protection was interrupted; finish it with the same protect command")
-        _, lines = finished(private)
+        record.check_protected(out)
+        _, lines = publish.finished(private)
         every = [Dated(outcome, at) for at, outcome in _dated(private / "outcomes", Outcome)]
         reasons = [(each, _foreign(each, record)) for each in every]
         left_out = [f"the evaluation of {each.day} is left out: {reason}" for each, reason in reasons if reason]
@@ -88,7 +85,7 @@ class Evidence:
         )
 
     @property
-    def protected(self) -> list[Line]:
+    def protected(self) -> list[publish.Line]:
         """The lines of pictures that were published."""
         return [line for line in self.lines if line.status == "protected"]
 

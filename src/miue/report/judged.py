@@ -1,4 +1,4 @@
-"""What evaluations say together: the share that every victim keeps, one verdict, and what was not tested."""
+"""The evaluations taken together: the share that every victim keeps, one verdict, and what was not tested."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ WAYS: Mapping[str, tuple[str, ...]] = {
     "learning without the labels first": ("simclr",),
     "clean copies of some of the pictures": ("tune", "inverse"),
 }
-"""What somebody may do, and the defenses and channels that try it."""
+"""Ways around a protection, each with the defenses and channels that try it."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What one victim learns from protected pictures, against what it learns from clean ones over guessing."""
+    """One victim's accuracies by what it was trained on, and the share of the gain over guessing that it keeps."""
 
     victim: str
     net: str
@@ -47,7 +47,7 @@ class Kept:
     verdict: Verdict
     reason: str
     chosen: Sequence[str] = ()
-    """What an adaptive trainer chose, if it is one."""
+    """The choices of an adaptive trainer, if it is one."""
 
     @property
     def shares(self) -> list[float]:
@@ -73,7 +73,7 @@ class Kept:
 
     @property
     def way(self) -> str:
-        """What was done to the pictures or in the training, for people."""
+        """Text for what was done to the pictures or in the training."""
         parts = [f"with {self.defense}"] if self.defense else ["plain training"]
         return ", ".join([*parts, *([f"after {self.channel}"] if self.channel else [])])
 
@@ -166,7 +166,7 @@ def _told(line: Kept) -> str:
 
 
 def untested(lines: Sequence[Kept], outcomes: Sequence[Dated]) -> list[str]:
-    """What the evidence says nothing about: ways of training that no evaluation tried, and other gaps."""
+    """The gaps of the evidence, in words: ways of training that no evaluation tried, and other gaps."""
     if not lines:
         return ["everything: no network was trained on these pictures yet"]
     words = {word for line in lines for word in _names(f"{line.defense}+{line.channel}")}

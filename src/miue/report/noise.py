@@ -1,4 +1,4 @@
-"""What the noise is like, by its file: brightness, class means, frequencies."""
+"""The form of the noise, by its file: brightness, class means, frequencies."""
 
 from __future__ import annotations
 
@@ -27,15 +27,16 @@ class Noise:
     classes: float
     """Share of the means of classes."""
     chance: float
-    """What that share would be if the noise of every picture were drawn by itself."""
+    """The same share if the noise of every picture were drawn by itself."""
     octaves: Sequence[tuple[str, float]]
     """Share by frequency, in cycles a side: the mean, 1 to 2, 2 to 4 and so on."""
 
 
 def measured(perturbation: Perturbation, labels: Sequence[int]) -> Noise:
-    """Measure the noise on its own grid. labels: the class of every picture, in row order.
+    """Measure the noise on its own grid, all of it, where `evaluation.profile` looks at what some pictures show of it.
 
-    With one row for each class the share of class means is 1 by construction.
+    labels: the class of every picture, in row order. With one row for each class the share of class means is 1 by
+    construction.
     """
     delta = perturbation.delta
     energy = sum(float(part.float().square().sum()) for part in delta.split(1024)) or 1.0

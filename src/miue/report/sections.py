@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import fields
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from miue import attacks
@@ -13,7 +13,7 @@ from miue.analysis.records import Analysis
 from miue.core.errors import UserError
 from miue.core.types import Perturbation
 from miue.data.source import some
-from miue.evaluation.records import Outcome, Role
+from miue.evaluation.records import Outcome, Role, spread
 from miue.grid.leaderboard import Board
 from miue.publish.manifest import Line
 from miue.report import charts, noise
@@ -50,7 +50,7 @@ def accuracy(outcomes: Sequence[Outcome]) -> Section:
     roles: tuple[Role, ...] = ("clean", "noise", "protected")
     rows = [
         [victim, outcome.channel or "none", charts.ROLES[role][0]]
-        + [_spread(outcome.accuracies(role, victim, which)) for which in ("last", "best", "train")]
+        + [spread(outcome.accuracies(role, victim, which)) for which in ("last", "best", "train")]
         + [str(len(outcome.accuracies(role, victim)))]
         for outcome in outcomes
         for victim in dict.fromkeys(run.victim for run in outcome.runs)
@@ -78,7 +78,7 @@ def _curves(name: str, outcome: Outcome, victim: str) -> list[Block]:
     for role, (text, _) in charts.ROLES.items():
         curves = [run.epochs for run in own if run.role == role]
         shared = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
-        rows += [[text, str(epoch), _spread([curve[epoch] for curve in curves])] for epoch in shared]
+        rows += [[text, str(epoch), spread([curve[epoch] for curve in curves])] for epoch in shared]
     where = f" on pictures that went through {outcome.channel}" if outcome.channel else ""
     title = f"{victim}{where}, by epoch"
     alt = f"Accuracy of {victim} on clean pictures by epoch{where}; the numbers are in the table below."
@@ -89,7 +89,7 @@ def _curves(name: str, outcome: Outcome, victim: str) -> list[Block]:
 
 
 def defenses(lines: Sequence[Kept], board: Board | None) -> Section:
-    """What is kept in each way that was tested, with its interval."""
+    """The section on the share that is kept in each way that was tested, with its interval."""
     head = ("what was done", "network", "originals", "protected", "kept", f"{CONFIDENCE:.0%} interval", "shown")
     rows = []
     for line in lines:
@@ -124,7 +124,7 @@ def _grid(board: Board | None) -> list[Block]:
 
 
 def quality(lines: Sequence[Line], worst: Sequence[Block]) -> Section:
-    """How far the published pictures are from the originals. worst: pictures, or nothing."""
+    """The section on the distance of the published pictures from the originals. worst: pictures, or nothing."""
     psnr = [line.psnr for line in lines if line.psnr is not None]
     ssim = [line.ssim for line in lines if line.ssim is not None]
     blocks: list[Block] = [
@@ -158,16 +158,15 @@ def quality(lines: Sequence[Line], worst: Sequence[Block]) -> Section:
 def quality_in_short(evidence: Evidence) -> Section:
     """The same from the summary alone, for a page that names no picture."""
     written, pairs = evidence.record.written, []
-    for name, spread, digits in (("PSNR, dB", written and written.psnr, 1), ("SSIM", written and written.ssim, 3)):
-        if spread:
-            parts = ("least", spread.least), ("5 % lie below", spread.low), ("mean", spread.mean)
-            values = ", ".join(f"{text} {value:.{digits}f}" for text, value in parts)
-            pairs.append((name, values))
+    for name, values, digits in (("PSNR, dB", written and written.psnr, 1), ("SSIM", written and written.ssim, 3)):
+        if values:
+            parts = ("least", values.least), ("5 % lie below", values.low), ("mean", values.mean)
+            pairs.append((name, ", ".join(f"{text} {value:.{digits}f}" for text, value in parts)))
     return Section("quality", "How the pictures look", [Facts(pairs)])
 
 
 def structure(perturbation: Perturbation, evidence: Evidence) -> Section:
-    """What the noise is like."""
+    """The section on the form of the noise."""
     order = {name: place for place, name in enumerate(evidence.record.source.classes)}
     first = [line for line in evidence.protected if line.part == 0]  # pictures that were added have files of their own
     it = noise.measured(perturbation, [order[line.class_name] for line in first])
@@ -193,7 +192,7 @@ def structure(perturbation: Perturbation, evidence: Evidence) -> Section:
 
 
 def inputs(evidence: Evidence, public: bool) -> Section:
-    """What was not protected, with reasons, and remarks about the pictures."""
+    """The section on inputs that were not protected, with reasons, and remarks about the pictures."""
     source, written = evidence.record.source, evidence.record.written
     rows = []
     for reason, count in source.counts.items():
@@ -215,7 +214,7 @@ def inputs(evidence: Evidence, public: bool) -> Section:
 
 
 def detected(evidence: Evidence) -> Section | None:
-    """Whether a first look gives the protection away."""
+    """The section on a first look, which may give the protection away; None if there was none."""
     look = evidence.detection
     if look is None:
         return None
@@ -236,7 +235,7 @@ def information(analysis: Analysis | None) -> Section | None:
         return None
     estimator = analysis.estimators[0]
     rows = [
-        [name, stage, *(_plain([m.nats for m in analysis.found(name, each, stage)]) for each in analysis.estimators)]
+        [name, stage, *(spread([m.nats for m in analysis.found(name, e, stage)], ".2f") for e in analysis.estimators)]
         for name in analysis.names
         for stage in analysis.stages
     ]
@@ -373,14 +372,6 @@ def _spelling(described: dict[str, Any]) -> str:
 
 def _list(notes: Sequence[str]) -> list[Block]:
     return [Items(notes)] if notes else []
-
-
-def _spread(values: Sequence[float]) -> str:
-    return f"{fmean(values):.1%}" + (f" ± {stdev(values):.1%}" if len(values) > 1 else "")
-
-
-def _plain(values: Sequence[float]) -> str:
-    return f"{fmean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
 
 
 def _share(share: float | None) -> str:

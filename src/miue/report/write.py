@@ -18,7 +18,6 @@ from miue.core.files import write_atomically
 from miue.core.run import Run
 from miue.core.spelling import spell
 from miue.core.types import Budget, Perturbation
-from miue.data.picture import Rules
 from miue.grid.bench import standing
 from miue.grid.leaderboard import Board
 from miue.grid.plan import Grid
@@ -27,6 +26,7 @@ from miue.report import charts, judged, ownership, sections
 from miue.report.content import Block, Chart, Facts, Page, Picture, Pictures, Section, Table
 from miue.report.evidence import Evidence, day
 from miue.workflows.marking import ALONE
+from miue.workflows.originals import opened
 
 Form = Literal["html", "md"]
 MARK = "miue report"  # stands in every report: only such files are replaced
@@ -62,11 +62,7 @@ def write_report(
     evidence, path = Evidence.of(out), _target(out, to, format, public)
     plan = Grid.from_file(Path(grid)) if grid is not None else None
     board = standing(plan, Run()) if plan else None
-    originals = None
-    if clean is not None:
-        rules = evidence.record.source.rules
-        kept = Rules(rules["max_pixels"], rules["frames"])
-        originals = publish.Originals.of(clean, split or evidence.record.settings.split, kept)
+    originals = None if clean is None else opened(evidence.record, clean, split)
     page = _page(evidence, public, originals, board)
     write_atomically(path, _rendered(page, format).encode())
     return path

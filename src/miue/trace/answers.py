@@ -35,7 +35,7 @@ class Answers:
     outputs: tuple[str, ...]
     kind: Kind
     known: bool = True
-    """Whether outputs are named like classes."""
+    """True if outputs are named like classes."""
 
     @property
     def digest(self) -> str:
@@ -47,8 +47,8 @@ class Answers:
         """The output that belongs to each key; zeros for a class that the suspect does not know."""
         empty = torch.zeros(len(self.values), dtype=torch.float64)
         place = {name: column for column, name in enumerate(self.outputs)}
-        found = [self.values[:, place[name]] if name in place else empty for name in (classes[o] for o in owners)]
-        return torch.stack(found, 1)
+        columns = [self.values[:, place[name]] if name in place else empty for name in (classes[o] for o in owners)]
+        return torch.stack(columns, 1)
 
 
 def of_scores(scores: Float64[Tensor, "q l"], outputs: Sequence[str], known: bool = True) -> Answers:

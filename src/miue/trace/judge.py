@@ -36,7 +36,7 @@ class Verdict(Record):
     asked: Asked
     """The questions."""
     kind: Literal["scores", "labels"]
-    """What the suspect answered."""
+    """The form of the suspect's answers."""
     answers: str
     """Digest of the answers."""
     statistic: float
@@ -46,7 +46,7 @@ class Verdict(Record):
     draws: int
     """Counterfactual keys; 0 where the test needs none."""
     bound: bool = False
-    """Whether p is the closed bound exp(-z^2 / 2)."""
+    """True if p is the closed bound exp(-z^2 / 2)."""
     alpha: float
     """Chance of a false accusation among all suspects together, declared before."""
     suspects: int
@@ -140,10 +140,15 @@ def _verdict(
         further=further,
         used=used,
         seconds=time.monotonic() - start,
-        when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        when=now(),
         miue=installed(),
     )
     return decided(verdict, alpha / suspects)
+
+
+def now() -> str:
+    """The time in UTC, as the records of a trace state it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def decided(verdict: Verdict, level: float) -> Verdict:

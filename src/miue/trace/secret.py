@@ -45,7 +45,7 @@ def signs(domain: str, secret: bytes, shape: tuple[int, ...]) -> Int8[Tensor, "*
 
 
 class Parameters(Record):
-    """What is public about a mark. All of it is part of the commitment."""
+    """The public part of a mark. All of it is part of the commitment."""
 
     classes: tuple[str, ...]
     """In the order of the labels."""

@@ -36,7 +36,7 @@ class Test:
     draws: int
     """Counterfactual keys that it was compared with; 0 for a test without any."""
     bound: bool = False
-    """Whether p is the closed bound exp(-z^2 / 2), below what the draws can show."""
+    """True if p is the closed bound exp(-z^2 / 2), below what the draws can show."""
 
     __test__ = False  # no class of tests for pytest
 
@@ -245,9 +245,9 @@ def two_stages(first: float, second: float) -> float:
 
 def holm(p: Sequence[float], alpha: float, declared: int) -> list[bool]:
     """Which suspects are found, of `declared` ones of which these were judged (Holm's step-down)."""
-    found, order = [False] * len(p), sorted(range(len(p)), key=lambda i: p[i])
+    evidence, order = [False] * len(p), sorted(range(len(p)), key=lambda i: p[i])
     for rank, i in enumerate(order):
         if p[i] > alpha / (declared - rank):
             break
-        found[i] = True
-    return found
+        evidence[i] = True
+    return evidence

@@ -138,7 +138,7 @@ def accuracy(net: Any, pictures: ImageSet | Batches, run: Run, size: int = 512, 
 def correct(
     net: Any, pictures: ImageSet | Batches, run: Run, size: int = 512, crops: bool = False
 ) -> Bool[Tensor, "n"]:
-    """Whether the network classifies each picture correctly; arguments of `accuracy`."""
+    """True for each picture that the network classifies correctly; arguments of `accuracy`."""
     batches = pictures if isinstance(pictures, Batches) else Batches(pictures, run)
     net.eval()
     right = []
@@ -175,7 +175,7 @@ def check_steps(step: float | int, lr: float | int, momentum: float | int) -> No
 
 
 def diverged(net: nn.Module) -> bool:
-    """Whether weights are NaN or huge, so that results with this network would be meaningless."""
+    """True if weights are NaN or huge, so that results with this network would be meaningless."""
     return not all((p.abs() < HUGE).all() for p in net.parameters())
 
 
@@ -206,7 +206,7 @@ class Training:
     identity: Mapping[str, Any]
     """Data and settings that saved state must match."""
     own: bool = False
-    """Whether every process has its own state. Else all have the same, and process 0 saves it."""
+    """True if every process has its own state. Else all have the same, and process 0 saves it."""
     slow: int = 0
     """Steps between pulls of `Lookahead`; 0: none."""
     tensors: dict[str, Tensor] = field(init=False, default_factory=dict)

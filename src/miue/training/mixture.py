@@ -1,4 +1,4 @@
-"""What a surrogate looks through: a mixture of views that a trainer may take, drawn for every picture of a batch."""
+"""A mixture of views before a surrogate: those that a trainer may take, drawn for every picture of a batch."""
 
 from __future__ import annotations
 

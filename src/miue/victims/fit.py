@@ -120,14 +120,14 @@ def watched_fit(
             start(net, batches, run)
     net.trunk.requires_grad_(not probe)
     count, course = batches.count(recipe.batch), triangle if recipe.schedule == "triangle" else cosine
-    first = torch.rand(len(data), generator=run.rng("mirror")) < 0.5
+    first = torch.rand(len(data), generator=run.rng("mirror")) < 0.5 if recipe.alternate else None
     for epoch in training.epochs(recipe.epochs, count, course(recipe.lr, recipe.epochs * count, recipe.warmup)):
         if recipe.patience and epoch - best.epoch >= recipe.patience:
             break
         net.train(not probe)
         loss = partial(_loss, net, recipe, len(data.classes), run.rng("augment", epoch), epoch / recipe.epochs)
         stream = batches.shuffled(recipe.batch, "victim", epoch)
-        if recipe.alternate:
+        if first is not None:
             stream = _alternating(stream, first ^ bool(epoch % 2))
         training.learn(loss, stream, "layers", epoch)
         if watch and (value := watch(epoch + 1, net)) is not None:
@@ -186,8 +186,8 @@ def _optimizer(net: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 def _groups(net: torch.nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """All weights in one group, or those that are no biases in the first one and biases in the second."""
-    named, factor = list(net.named_parameters()), recipe.bias_lr
-    biases = [p for name, p in named if name.rpartition(".")[2] == "bias" and factor != 1]
-    rest = [p for _, p in named if not any(p is bias for bias in biases)]
+    factor, rest, biases = recipe.bias_lr, list[Tensor](), list[Tensor]()
+    for name, weights in net.named_parameters():
+        (biases if factor != 1 and name.rpartition(".")[2] == "bias" else rest).append(weights)
     faster = {"params": biases, "weight_decay": recipe.weight_decay / factor, "factor": factor}
     return [{"params": rest}, *([faster] if biases else [])]

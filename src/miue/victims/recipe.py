@@ -99,9 +99,9 @@ class Recipe:
     slow: int = 0
     """Steps after which weights are pulled back to an average of them (`training.loop.Lookahead`); 0: never."""
     alternate: bool = False
-    """Whether every picture is mirrored in every other epoch, which ones first is drawn."""
+    """True if every picture is mirrored in every other epoch, which ones first is drawn."""
     crops: bool = False
-    """Whether tests take the mean over six views of a picture."""
+    """True if tests take the mean over six views of a picture."""
     hold_out: float = 0.0
     """Share of the training set that is held out. The victim gets the weights of the epoch that is best on it; with 0,
     those of the last epoch. The held-out part of a protected set is protected too, so it says little about clean

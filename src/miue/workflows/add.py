@@ -18,14 +18,13 @@ from miue.core.files import digest, installed, write_atomically
 from miue.core.method import Kept, check_more
 from miue.core.run import Run
 from miue.core.types import ImageSet, Perturbation
+from miue.data.source import FILES
 from miue.trace import Nothing, Secret, rows_of, traced
 from miue.trace.marks import mark_of
 from miue.workflows import marking, room
 from miue.workflows.exclusive import exclusive
-from miue.workflows.protect import MOST, VERSION, class_sizes, kept_at, looked, perturbation_of
-from miue.workflows.record import Added, RunRecord, timed
-
-FILES = ("folder", "named")  # kinds of source whose output is a folder of files
+from miue.workflows.protect import MOST, VERSION, class_sizes, kept_at, perturbation_of
+from miue.workflows.record import Added, Looked, RunRecord, timed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +43,7 @@ class Addition:
 
     @property
     def again(self) -> bool:
-        """Whether the same pictures were added before, to the end."""
+        """True if the same pictures were added before, to the end."""
         before = self.record.added[self.part - 1 :][:1]
         return any(part.fingerprint == self.fingerprint and part.status == "finished" for part in before)
 
@@ -96,7 +95,7 @@ class Addition:
         return Perturbation.load(kept_at(self.private, self.record))
 
     def kept(self, run: Run) -> Kept:
-        """What the first pictures left. Raises UserError if it does not belong to them."""
+        """The state that the protection of the first pictures left. Raises UserError if it does not belong to them."""
         settings, perturbation = self.record.settings, self.first
         index = {name: i for i, name in enumerate(self.record.source.classes)}
         lines = [line for line in self.protected if not line.part]
@@ -270,14 +269,14 @@ def notes_of(addition: Addition) -> list[str]:
 def _add(addition: Addition, run: Run) -> RunRecord:
     source, private, at = addition.new.source, addition.private, addition.part - 1
     record = addition.record
-    found = looked(source, record.source.rules)
+    scanned = Looked.of(source, record.source.rules)
     again = at < len(record.added) and record.added[at].fingerprint == addition.fingerprint
     seconds = dict(record.added[at].seconds) if again else {}
     part = record.added[at] if again else Added(
         fingerprint=addition.fingerprint,
         status="running",
         miue=installed(),
-        source=found.model_copy(update={"counts": counted(addition), "notes": notes_of(addition)}),
+        source=scanned.model_copy(update={"counts": counted(addition), "notes": notes_of(addition)}),
         protected=len(source.usable),
         machine=run.machine,
     )  # fmt: skip

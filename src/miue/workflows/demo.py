@@ -11,14 +11,14 @@ from miue.workflows.evaluate import evaluate
 from miue.workflows.protect import protect
 
 PER_CLASS, TEST_PER_CLASS = 300, 100
-OUT = "protected"
+TRAIN, TEST, OUT = "shapes/train", "shapes/test", "protected"
 # the demo shows what holds, and names what does not
 ATTACK, RECIPE, BREAKS = "mi-ue:drawings", "quick:epochs=14", "gray"
 
 
 def demo(folder: Path, run: Run) -> Outcome:
     """Write shapes/train and shapes/test, protect the first, train victims, draw a preview. Repeat to resume."""
-    train, test, out = folder / "shapes" / "train", folder / "shapes" / "test", folder / OUT
+    train, test, out = folder / TRAIN, folder / TEST, folder / OUT
     picture = folder / "preview.png"
     if not data.private_of(out).exists():  # otherwise the picture comes from an earlier run of the demo
         publish.refuse_existing(picture, "another folder")

@@ -72,11 +72,11 @@ def evaluate(
     also = "; --defense none: plain training alone" if defenses is CHEAP else ""
     run.say(f"training {names} on clean, noisy and protected pictures, {seeds} seed(s) each{also}")
     evaluation = replace(evaluation, noise=replace(evaluation.noise, cells=cells_of(record, protected)))
-    kept, method = replace(run, keep=private), record.settings.attack
-    outcome = evaluation(sets.clean, tests, protected, sets.budgets[name], kept, method, channel)
+    keeping, method = replace(run, keep=private), record.settings.attack
+    outcome = evaluation(sets.clean, tests, protected, sets.budgets[name], keeping, method, channel)
     if trace:
-        roles = evaluation.roles(sets.clean, protected, sets.budgets[name], kept, channel)
-        outcome = outcome.model_copy(update={"traces": traced.judged(out, roles, tests, victims, seeds, kept)})
+        roles = evaluation.roles(sets.clean, protected, sets.budgets[name], keeping, channel)
+        outcome = outcome.model_copy(update={"traces": traced.judged(out, roles, tests, victims, seeds, keeping)})
     if channel and sets.resized:
         side = protected.shape[1]
         note = f"pictures went through {channel} at {side} x {side} pixels, not at the size that was published"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-
-import torch
 
 from miue import data
 from miue.core.files import Record
 from miue.core.run import Run
 from miue.core.types import ImageSet
+from miue.evaluation.forecast import scaled
 from miue.workflows.add import Addition, counted, notes_of
 from miue.workflows.protect import Job, class_sizes
 from miue.workflows.record import Settings
@@ -96,8 +94,8 @@ def planned_addition(addition: Addition, run: Run) -> PlannedAddition:
     if source.usable and not addition.again:
         first = sum(line.part == 0 for line in addition.protected)
         if trials := trials_of(addition.method, first, later=True):
-            kept = addition.kept(run)
-            craft = lambda short, few, trial: short.more(few, kept, settings.rest, trial)  # noqa: E731
+            state = addition.kept(run)
+            craft = lambda short, few, trial: short.more(few, state, settings.rest, trial)  # noqa: E731
             seconds = _tried(addition.method, trials, craft, addition.read(), replace(run, seed=settings.seed))
         memory = _memory(len(source.usable), settings)
         disk = sum(size for parts in addition.disk().values() for size in parts.values())
@@ -142,24 +140,16 @@ def _tried(
     images: ImageSet,
     run: Run,
 ) -> float:
-    """Seconds of an attack, scaled from short trials that grow until one takes long enough."""
-    count, rows, warm = len(images), SMALLEST, False
+    """Seconds of an attack, by short versions of it. Trials have at most twice as many pictures as a batch, or all."""
     largest = 2 * max(getattr(method, "noise_batch", 0), getattr(method, "batch", 0), SMALLEST)
-    while True:
-        few = images.first_per_class(max(rows // len(images.classes), 1))
-        few = few.select(
-            torch.arange(0, len(few), max(len(few) // rows, 1))
-        )  # if classes outnumber rows: evenly spaced ones
-        taken, seconds = 0.0, 0.0
-        for short, times in trials:
-            start = time.monotonic()
-            craft(short, few, Run(run.seed, run.device_name, None, True, run.fabric))
-            spent = time.monotonic() - start
-            taken += spent
-            seconds += spent * times * count / len(few)
-        if warm and (taken > TRIAL or rows >= min(count, largest)):
-            return max(seconds, 0.0)
-        warm, rows = True, 2 * rows  # the first trial only warms up, however long it takes
+    sizes = [SMALLEST, 2 * SMALLEST]
+    while sizes[-1] < min(len(images), largest):
+        sizes.append(2 * sizes[-1])
+
+    def work(short: Any) -> Callable[[ImageSet], object]:
+        return lambda few: craft(short, few, Run(run.seed, run.device_name, None, True, run.fabric))
+
+    return max(scaled([(work(short), factor) for short, factor in trials], images, sizes, TRIAL), 0.0)
 
 
 def trials_of(method: Any, count: int, later: bool = False) -> list[tuple[Any, float]]:

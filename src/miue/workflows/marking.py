@@ -11,8 +11,6 @@ from miue.attacks import attack as parsed
 from miue.core.errors import UserError
 from miue.core.files import digest
 from miue.data.rights import Rights
-from miue.publish.manifest import FINAL, PART
-from miue.publish.output import NOTICE_TEXT
 from miue.trace import Parameters, Secret, Tracing
 
 TABLE = Path(__file__).parent.parent / "traced.json"
@@ -39,7 +37,10 @@ from them about as well as from the originals. Whether one was trained on these 
 
 
 def offered() -> dict[str, dict[str, Any]]:
-    """What was measured of traces beside an attack, by its spelling; `make docs` writes the file from the records."""
+    """Figures of a trace beside an attack, by its spelling: accuracies with and without it, and its p.
+
+    `make docs` writes the file from the records of benchmarks.
+    """
     return json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.exists() else {}
 
 
@@ -71,7 +72,7 @@ def secret_of(tracing: Tracing, parameters: Parameters, private: Path, fingerpri
     path = secret_file(private)
     known = Secret.load(path) if path.exists() else None
     if known is None or known.fingerprint != fingerprint:
-        if (private / PART).exists() or (private / FINAL).exists():
+        if (private / publish.PART).exists() or (private / publish.MANIFEST).exists():
             raise UserError(
                 f"{path}: the secret of what was written is missing; bring it back from a copy, or protect anew with "
                 "--overwrite"
@@ -108,5 +109,5 @@ def fingerprint_of(fingerprint: str, private: Path) -> str:
 
 def notice(rights: Rights, commitment: str = "", alone: bool = False) -> str:
     """The text of PROTECTED.md. commitment: to the secret of a trace, if there is one. alone: without an attack."""
-    text = _MARKED if alone else NOTICE_TEXT + (_TRACE if commitment else "")
+    text = _MARKED if alone else publish.NOTICE_TEXT + (_TRACE if commitment else "")
     return text.replace("{commitment}", commitment) + publish.rights_notice(rights)

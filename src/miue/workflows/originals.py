@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from miue import data, publish
 from miue.core.errors import UserError
+from miue.data.picture import Rules
 from miue.workflows.record import RunRecord
 
 
@@ -32,6 +33,12 @@ def originals(out: Path, clean: str, split: str | None) -> data.Source:
             continue
     named = [(line.sha256, line.class_name, line.path, _plain(line.out)) for line in lines]
     return data.originals_of(named, sources, tuple(record.source.classes), str(out))
+
+
+def opened(record: RunRecord, clean: str | Path, split: str | None) -> publish.Originals:
+    """The clean pictures of an output, each opened when it is asked for, by the rules that it was made with."""
+    rules = Rules(record.source.rules["max_pixels"], record.source.rules["frames"])
+    return publish.Originals.of(clean, split or record.settings.split, rules)
 
 
 def _plain(out: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from miue.evaluation.profile import Profile, profile, sample
 from miue.trace import Nothing, Secret, Tracing, rows_of, traced
 from miue.workflows import marking, room
 from miue.workflows.exclusive import exclusive
-from miue.workflows.record import DATED, Looked, Mark, RunRecord, Settings, timed
+from miue.workflows.record import DATED, Looked, Mark, RunRecord, Settings, fingerprint_with, timed
 
 VERSION = 1
 NONE = Rights()
@@ -153,13 +153,8 @@ class Job:
 
     def disk(self, source: data.Source, settings: Settings) -> room.Parts:
         """Bytes that the run still needs on disk, by folder and part."""
-        made = self.made(self.noise(source, settings))
-        return room.needed(source, self.attack, settings, self.out, self.private, made, self.overwrite)
-
-
-def fingerprint_with(noise: str, rights: Rights) -> str:
-    """The fingerprint of an output from the digest of its noise and what is embedded in its files."""
-    return noise if rights.value == "none" else digest(noise, *rights.embedded)
+        path = self.made(self.noise(source, settings))
+        return room.needed(source, self.attack, settings, self.out, self.private, path, self.overwrite)
 
 
 def perturbation_of(private: Path, noise: str) -> Path:
@@ -177,21 +172,6 @@ def class_sizes(source: data.Source) -> dict[str, int]:
     """Number of pictures of every class that are protected."""
     counts = Counter(entry.label for entry in source.usable)
     return {name: counts[i] for i, name in enumerate(source.classes)}
-
-
-def looked(source: data.Source, rules: Mapping[str, Any]) -> Looked:
-    """Return what a scan found. rules: arguments of `data.scan`."""
-    path = Path(source.location)
-    return Looked(
-        location=data.readable(str(path.resolve()) if path.exists() else source.location),
-        kind=source.kind,
-        digest=source.digest,
-        classes=list(source.classes),
-        counts=source.summary(),
-        examples=source.examples(),
-        rules=rules,
-        notes=list(source.notes),
-    )
 
 
 def protect(
@@ -313,7 +293,7 @@ def _protect(
         status="running",
         miue=installed(),
         settings=settings,
-        source=looked(source, job.rules),
+        source=Looked.of(source, job.rules),
         machine=run.machine,
         finished=before.finished if before else "",
         seconds=seconds,

@@ -54,7 +54,7 @@ class Sets:
     protected: Mapping[str, ImageSet]
     records: Mapping[str, RunRecord]
     resized: bool
-    """Whether some published pictures have another size than the sets."""
+    """True if some published pictures have another size than the sets."""
 
     @property
     def budgets(self) -> dict[str, Budget]:
@@ -108,14 +108,14 @@ def _published(out: Path, record: RunRecord, clean: str, source: data.Source) ->
 def tested(inputs: Inputs, sets: Sets, run: Run) -> tuple[Sets, ImageSet]:
     """Return the training sets of victims, and their test set."""
     rules = next(iter(sets.records.values())).source.rules
-    test, kept = read_test(sets.clean, inputs.clean, inputs.test, inputs.test_split, run, rules)
-    if kept is None:
+    test, rows = read_test(sets.clean, inputs.clean, inputs.test, inputs.test_split, run, rules)
+    if rows is None:
         return sets, test
     run.say(
         f"no --test: {len(test)} of {len(sets.clean)} clean pictures are held out, no victim trains on them in any form"
     )
-    protected = {name: part.select(kept) for name, part in sets.protected.items()}
-    return replace(sets, clean=sets.clean.select(kept), protected=protected), test
+    protected = {name: part.select(rows) for name, part in sets.protected.items()}
+    return replace(sets, clean=sets.clean.select(rows), protected=protected), test
 
 
 def write_dated(folder: Path, record: Record) -> None:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from miue import data
 from miue.core.errors import UserError
-from miue.core.files import Record
+from miue.core.files import Record, digest
 from miue.core.types import Budget
 from miue.data.rights import Rights
 from miue.evaluation.profile import Profile
@@ -30,7 +30,7 @@ class Mark(Record):
     keys: int = 1
     cells: int = 4
     alone: bool = False
-    """Whether there is no attack."""
+    """True if there is no attack."""
     beacon: str = ""
 
 
@@ -51,7 +51,7 @@ class Settings(Record):
     cells: int = 0
     """Side of the noise grid; 0: as fine as the canvas."""
     rights: Rights = Rights()
-    """What is said in every file of its use; no part of the noise."""
+    """The reservation in every file; no part of the noise."""
     trace: Mark | None = None
 
     @property
@@ -79,6 +79,21 @@ class Looked(Record):
     rules: Mapping[str, Any]
     """Rules of the scan, as arguments of `data.scan`."""
     notes: Sequence[str]
+
+    @classmethod
+    def of(cls, source: data.Source, rules: Mapping[str, Any]) -> Looked:
+        """The facts about a source that was scanned by these rules."""
+        path = Path(source.location)
+        return cls(
+            location=data.readable(str(path.resolve()) if path.exists() else source.location),
+            kind=source.kind,
+            digest=source.digest,
+            classes=list(source.classes),
+            counts=source.summary(),
+            examples=source.examples(),
+            rules=rules,
+            notes=list(source.notes),
+        )
 
 
 class Added(Record):
@@ -114,7 +129,7 @@ class RunRecord(Record):
     commitment: str = ""
     """To the secret of the trace, hexadecimal; empty if there is no trace."""
     profile: Profile | None = None
-    """What the noise is, on the canvas; None until the attack is finished, and in records of earlier versions."""
+    """The noise in figures, on the canvas; None until the attack is finished, and in records of earlier versions."""
     written: Written | None = None
     """Of all pictures, also those that were added; None until the protection is finished."""
     added: Sequence[Added] = ()
@@ -139,10 +154,14 @@ class RunRecord(Record):
         done = [part.digest for part in self.added if part.status == "finished"]
         return done[-1] if done else self.source.digest
 
-    def check_finished(self, out: Path) -> None:
-        """Raise UserError if a command that wrote the output did not end."""
+    def check_protected(self, out: Path) -> None:
+        """Raise UserError if the protection did not end."""
         if self.status != "finished":
             raise UserError(f"{out}: its protection was interrupted; finish it with the same protect command")
+
+    def check_finished(self, out: Path) -> None:
+        """Raise UserError if a command that wrote the output did not end, be it the protection or an addition."""
+        self.check_protected(out)
         if running := [part for part in self.added if part.status != "finished"]:
             where = running[0].source.location
             raise UserError(f"{out}: adding {where} was interrupted; finish it first: miue add {out} {where}")
@@ -153,6 +172,11 @@ class RunRecord(Record):
         return (
             sum(count for status, count in self.written.counts.items() if status != "protected") if self.written else 0
         )
+
+
+def fingerprint_with(noise: str, rights: Rights) -> str:
+    """The fingerprint of an output from the digest of its noise and what is embedded in its files."""
+    return noise if rights.value == "none" else digest(noise, *rights.embedded)
 
 
 @contextmanager

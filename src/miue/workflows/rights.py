@@ -16,8 +16,7 @@ from miue.data.rights import Rights
 from miue.publish import Credentials, Line, Signer
 from miue.workflows import marking
 from miue.workflows.exclusive import exclusive
-from miue.workflows.protect import fingerprint_with
-from miue.workflows.record import RunRecord
+from miue.workflows.record import RunRecord, fingerprint_with
 
 T = TypeVar("T")
 
@@ -124,7 +123,7 @@ def write_server_files(out: str | Path) -> Path | None:
 
 
 def read_rights(path: str | Path) -> Mapping[str, str]:
-    """What a file, or every picture of a folder, says of data mining: keys of the PLUS vocabulary, empty for nothing.
+    """The statements of a file, or of all pictures of a folder, on data mining: keys of the PLUS vocabulary, or empty.
 
     Raises UserError if there is no picture.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,10 +15,9 @@ from miue.core.errors import Damaged, UserError
 from miue.core.files import Record, digest, write_atomically
 from miue.core.run import Run
 from miue.core.types import ImageSet
-from miue.publish.manifest import finished
 from miue.trace import Asked, Opened, Questions, Secret, Verdict
 from miue.trace.answers import Answers, ask, hardened, read
-from miue.trace.judge import How, check, decided, direct_test, gradient_test, weigh
+from miue.trace.judge import How, check, decided, direct_test, gradient_test, now, weigh
 from miue.trace.questions import BATCH, chosen
 from miue.trace.secret import COINS
 from miue.trace.tests import holm, two_stages
@@ -37,7 +35,7 @@ class Mismatch(UserError):
 
 
 class Declaration(Record):
-    """What an owner fixed before the first judgement, and who was judged since."""
+    """The number of suspects and the level that an owner fixed before the first judgement, and who was judged since."""
 
     suspects: int
     alpha: float
@@ -52,7 +50,7 @@ class Judgement(Record):
     suspect: str
     verdict: Verdict
     standing: Mapping[str, bool]
-    """Whether there is evidence against each suspect that was judged, by Holm's method."""
+    """True by suspect if there is evidence against it, by Holm's method."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class Standing:
 
 
 class Disclosure(Record):
-    """What an owner shows so that others can repeat the judgement. Keys that it shows are worthless from then on."""
+    """The part of a secret by which others can repeat the judgement. Keys that it shows are worthless from then on."""
 
     commitment: str
     opened: Opened
@@ -154,11 +152,11 @@ def questions(
     place, record = place_of(out), RunRecord.of(out)
     publish.refuse_existing(to, "another folder")
     pictures = _base(out, base, size or record.settings.canvas, count, seed, split)
-    made = Questions.of(place.secret.parameters, pictures, count, amplitude, seed)
-    asked = made.asked.model_copy(update={"declared": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
+    content = Questions.of(place.secret.parameters, pictures, count, amplitude, seed)
+    asked = content.asked.model_copy(update={"declared": now()})
     width = len(str(count - 1))  # two folders, because a set of one class is refused when it is read
     names = tuple(f"{PARTS[2 * i // count]}/{i:0{width}d}.png" for i in range(count))
-    labels, shown = torch.tensor([2 * i // count for i in range(count)]), torch.cat(list(made.batches()))
+    labels, shown = torch.tensor([2 * i // count for i in range(count)]), torch.cat(list(content.batches()))
     whole = ImageSet(shown, labels, PARTS, "questions", names)
     publish.export(whole, to)
     lines = ["question,file", *(f"{i},{name}" for i, name in enumerate(names))]
@@ -169,7 +167,7 @@ def questions(
 
 
 def _key(asked: Asked) -> str:
-    """What tells one list from another; not the time."""
+    """Digest of a list of questions; the time is no part of it."""
     return digest(sorted(asked.model_dump(exclude={"declared"}).items()))
 
 
@@ -177,15 +175,15 @@ def _base(out: Path, base: str | Path, side: int, count: int, seed: int, split: 
     """Clean pictures for questions, no more than are needed. Raises UserError if one was published."""
     data.check_canvas(side)
     source = data.scan(str(base), split=split, drop_columns=["*"])
-    _, lines = finished(data.private_of(out))
+    _, lines = publish.finished(data.private_of(out))
     published = {pixels for line in lines for pixels in (line.pixels, line.out_pixels) if pixels}
     if taken := [entry.path for entry in source.usable if entry.pixels in published]:
         raise UserError(
             f"{base}: {len(taken)} of its pictures are among the published ones, such as {taken[0]}; give pictures "
             "that were never published"
         )
-    kept = {source.rows[i] for i in chosen([entry.pixels for entry in source.usable], 2 * count, seed)}
-    entries = (e if i in kept else replace(e, status="skipped") for i, e in enumerate(source.entries))
+    rows = {source.rows[i] for i in chosen([entry.pixels for entry in source.usable], 2 * count, seed)}
+    entries = (e if i in rows else replace(e, status="skipped") for i, e in enumerate(source.entries))
     return data.read(replace(source, entries=tuple(entries)), side, grey=False)
 
 
@@ -292,12 +290,12 @@ def judge_weights(
 
 
 def _declared(place: _Place, name: str, suspects: int, alpha: float, rehearsal: bool) -> Declaration:
-    """What was declared, or is now. Raises UserError if it differs, or if this suspect is one too many."""
+    """The declaration of earlier, or a new one. Raises UserError if it differs, or if this suspect is one too many."""
     check(alpha, suspects)
     known = place.declaration
-    now = Declaration(suspects=suspects, alpha=alpha, when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    new = Declaration(suspects=suspects, alpha=alpha, when=now())
     if known is None or rehearsal:
-        return now
+        return new
     stated = f"{known.suspects} suspects at {known.alpha:g} were declared at the first judgement ({known.when})"
     if (known.suspects, known.alpha) != (suspects, alpha):
         raise UserError(f"{stated}, and this says {suspects} at {alpha:g}; what was declared cannot change later")
@@ -347,9 +345,9 @@ class Checked(Record):
     verdict: Verdict
     """As it came out here."""
     same: bool
-    """Whether it is the one that was disclosed."""
+    """True if it is the one that was disclosed."""
     published: bool
-    """Whether the commitment was compared with a published one."""
+    """True if the commitment was compared with a published one."""
 
 
 def check_disclosure(file: str | Path, answers: str | Path, *, notice: str | Path | None = None) -> Checked:

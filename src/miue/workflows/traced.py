@@ -49,7 +49,7 @@ def judged(
                         net = fit(images, recipe, Run(seed, run.device_name))
                     keep_victim(net, images, recipe, own)
                 suspect = trace.suspect_of(net.eval(), own)
-                found = trace.judge(suspect, secret, test, count=QUESTIONS, labels_only=True, run=own)
+                verdict = trace.judge(suspect, secret, test, count=QUESTIONS, labels_only=True, run=own)
                 facts = {"role": role, "victim": recipe.victim, "seed": seed}
-                runs.append(TraceRun(**facts, p=found.p, z=found.z, evidence=found.evidence))
+                runs.append(TraceRun(**facts, p=verdict.p, z=verdict.z, evidence=verdict.evidence))
     return runs

@@ -9,11 +9,10 @@ from miue import data, publish
 from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.core.types import Perturbation
-from miue.data.picture import Rules
 from miue.publish import Comeback, Finding
 from miue.trace import Secret
 from miue.workflows.marking import secret_file
-from miue.workflows.originals import originals
+from miue.workflows.originals import opened, originals
 from miue.workflows.protect import kept_at
 from miue.workflows.record import RunRecord
 
@@ -67,12 +66,9 @@ def returned(
     path = kept_at(data.private_of(out), record)
     if clean is None and not path.exists():
         raise UserError(f"{path}: is missing; without it, give the originals with --clean")
-    originals = None
-    if clean is not None:
-        rules = Rules(record.source.rules["max_pixels"], record.source.rules["frames"])
-        originals = publish.Originals.of(clean, split or record.settings.split, rules)
-    perturbation = Perturbation.load(path) if originals is None else None
-    return publish.Look(known, perturbation, originals, by_name=not twins).at(folder, run or Run())
+    sources = None if clean is None else opened(record, clean, split)
+    perturbation = Perturbation.load(path) if sources is None else None
+    return publish.Look(known, perturbation, sources, by_name=not twins).at(folder, run or Run())
 
 
 def preview(

@@ -102,12 +102,12 @@ class DiffPure:
 
         for folder in (Path(self.model), Path(self.model) / "scheduler") if self.model else ():
             if (folder / "scheduler_config.json").is_file():
-                made: Any = DDPMScheduler.from_pretrained(folder)
-                if made.config.num_train_timesteps < self.time:
+                scheduler: Any = DDPMScheduler.from_pretrained(folder)
+                if scheduler.config.num_train_timesteps < self.time:
                     raise UserError(
-                        f"diffpure: time={self.time} is beyond the {made.config.num_train_timesteps} of {folder}"
+                        f"diffpure: time={self.time} is beyond the {scheduler.config.num_train_timesteps} of {folder}"
                     )
-                return made
+                return scheduler
         return DDPMScheduler(num_train_timesteps=TIMES, beta_schedule="linear")
 
     def read(self, channels: int, run: Run) -> Denoiser:
@@ -167,7 +167,7 @@ class DiffPure:
     @torch.no_grad()
     def drawn(self, net: nn.Module, schedule: Any, x: Float[Tensor, "n c h w"], run: Run) -> Float[Tensor, "n c h w"]:
         """Purified pictures, in main memory: noise is added and removed again."""
-        made, parts = torch.empty_like(x), torch.arange(len(x)).split(PART)
+        purified, parts = torch.empty_like(x), torch.arange(len(x)).split(PART)
         times = [self.time - 1 - i * (self.time - 1) // max(self.steps - 1, 1) for i in range(self.steps)]
         schedule.set_timesteps(timesteps=times)
         back = schedule.step
@@ -180,8 +180,8 @@ class DiffPure:
                     guess = net(z, torch.full((len(rows),), time, device=z.device))
                     z = back(guess, time, z, generator=generator).prev_sample
                     tick()
-                made[rows] = ((z + 1) / 2).clamp(0, 1).to(x.device)
-        return made
+                purified[rows] = ((z + 1) / 2).clamp(0, 1).to(x.device)
+        return purified
 
 
 def _config(folder: Path) -> Path | None:
