@@ -421,7 +421,11 @@ def measured() -> str:
 
 
 def traced() -> str:
-    """Beside which attacks a trace is offered: the file in the package. Works: found by 1,000 labels in every seed."""
+    """Beside which attacks a trace is offered: the file in the package.
+
+    Works: found in every seed by the two stages of `judge --direct`, 1,000 blind questions and 100 direct ones, with
+    labels alone.
+    """
     if not (RESULTS / "trace.json").exists():
         return "{}\n"
     r, content = load("trace"), {}
@@ -430,7 +434,7 @@ def traced() -> str:
         if method == "clean" or method.startswith(("without ", "trace-only")):
             continue
         own = [row for row in rows if row["method"] == method]
-        p = [row["p"]["1000 labels"] for row in own]
+        p = [min(1.0, 2 * min(row["p"]["1000 labels"], row["p"]["100 direct labels"])) for row in own]
         bare = [row["accuracy"] for row in rows if row["method"] == f"without {method}"]
         content[method] = {
             "set": f"{r['data']}, {len(own)} seed{'s' * (len(own) > 1)}",
@@ -448,7 +452,7 @@ def trace() -> str:
     cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in r["rows"]:
         cells.setdefault((row["method"], row["trainer"]), []).append(row)
-    kinds = ("300 labels", "1000 labels", "1000 scores", "500 direct scores", "gradient")
+    kinds = ("300 labels", "1000 labels", "1000 scores", "100 direct labels", "500 direct scores", "gradient")
     lines = [
         (
             f"`{method}`",

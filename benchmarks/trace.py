@@ -112,8 +112,13 @@ def cell(
             row["p"][f"{count} {answers.kind}"], row["z"][f"{count} {answers.kind}"] = verdict.p, verdict.z
             row["judge_s"] = time.process_time() - clock
         row["null"] = null(hardened(scores), questions.asked, secret, run)
-    for name, labels_only in (("500 direct scores", False), ("500 direct labels", True)):
-        options = {"pictures": 50, "labels_only": labels_only}
+    # 10 pictures with each of ten keys is what `judge --direct` asks
+    for name, pictures, labels_only in (
+        ("100 direct labels", 10, True),
+        ("500 direct scores", 50, False),
+        ("500 direct labels", 50, True),
+    ):
+        options = {"pictures": pictures, "labels_only": labels_only}
         row["p"][name] = trace.direct_test(trace.suspect_of(net, run), secret.opened, questions.base, run, **options).p
     row["p"]["gradient"] = trace.gradient_test(net, secret.opened, questions.base, run).p
     return row

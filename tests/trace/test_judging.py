@@ -10,7 +10,18 @@ import torch
 from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.core.types import ImageSet, stretch
-from miue.trace import Answers, Parameters, Questions, Secret, direct_test, gradient_test, judge, picture_test, weigh
+from miue.trace import (
+    Answers,
+    Asked,
+    Parameters,
+    Questions,
+    Secret,
+    direct_test,
+    gradient_test,
+    judge,
+    picture_test,
+    weigh,
+)
 from miue.trace.answers import ask, hardened, of_labels, of_scores, read
 from miue.trace.questions import Direct
 from miue.trace.tests import response
@@ -158,13 +169,28 @@ def test_a_class_that_the_suspect_does_not_know_counts_nothing(tmp_path: Path, q
 def test_questions_hold_a_field_and_nothing_of_a_key():
     questions = Questions.of(SECRET.parameters, pictures(), count=100, amplitude=16)
     index = torch.tensor([3, 99])
-    shown = questions.pictures(index).to(torch.int16) - questions.base[index % len(questions.base)]
+    shown = questions.pictures(index).to(torch.int16) - questions.base[index // 2]
     expected = stretch(questions.asked.signs[index].float(), 16, 16) * 16
     assert (shown - expected).abs().max() <= 0.5
     assert Questions.of(OTHER.parameters, pictures(), count=100).asked == questions.asked
     assert Questions.of(SECRET.parameters, pictures(), count=100, seed=1).asked.base != questions.asked.base
     signs = questions.asked.signs.flatten(1).double()
     assert (signs @ SECRET.signs.flatten(1).double().T / 48).mean().abs() < 0.05
+
+
+def test_what_a_picture_says_by_itself_cancels():
+    """Two questions in turn show one picture with opposite signs; who ignores the fields responds to none."""
+    questions = Questions.of(SECRET.parameters, pictures(), 200)
+    assert torch.equal(questions.asked.signs[::2], -questions.asked.signs[1::2])
+    first, second = questions.pictures(torch.tensor([6, 7])).int()
+    assert (first + second - 2 * questions.base[3].int()).abs().max() == 0 and not torch.equal(first, second)
+    fixed = torch.rand(100, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).repeat_interleave(2, 0)
+    assert response(fixed, questions.asked.signs).abs().max() < 1e-12
+
+
+def test_lists_of_earlier_versions_are_read_as_they_were():
+    earlier = Asked(base="", count=101)
+    assert earlier.signs.shape[0] == 101 and not torch.equal(earlier.signs[::2][:50], -earlier.signs[1::2])
 
 
 def test_questions_do_not_depend_on_the_order_of_pictures():

@@ -1,7 +1,8 @@
 """Questions: clean pictures, each with a field of random signs that has nothing to do with any key.
 
-question q = clamp(base_q + round(amplitude * field(R_q))), R_q from a public seed. The list contains no secret: anybody
-may ask it and publish it, and the key stays usable.
+question q = clamp(base_q + round(amplitude * field(R_q))), R_q from a public seed. Two questions in turn show the same
+picture with opposite signs, so that what the picture itself says cancels. The list contains no secret: anybody may ask
+it and publish it, and the key stays usable.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ class Asked(Record):
     """Side of the questions in pixels."""
     base: str
     """Digest of the clean pictures that the questions are made of."""
+    pairs: bool = False
+    """True if questions 2i and 2i + 1 show the same picture with opposite signs; lists of earlier versions do not."""
     declared: str = ""
     """When the list was made."""
 
@@ -48,7 +51,10 @@ class Asked(Record):
     @cached_property
     def signs(self) -> Int8[Tensor, "count channels cells cells"]:
         """The signs of all questions."""
-        return signs("questions", str(self.seed).encode(), (self.count, self.channels, self.cells, self.cells))
+        each = 2 if self.pairs else 1
+        shape = (-(-self.count // each), self.channels, self.cells, self.cells)
+        drawn = signs("questions", str(self.seed).encode(), shape)
+        return torch.stack([drawn, -drawn], 1).flatten(0, 1)[: self.count] if self.pairs else drawn
 
 
 def digest_of(picture: UInt8[Tensor, "c h w"]) -> str:
@@ -82,7 +88,7 @@ class Questions:
             raise UserError(f"questions are square pictures, and these are {width} x {height}")
         if channels != parameters.channels:
             raise UserError("questions need pictures in colour, and these are grey")
-        rows = _spread(base, seed, count)
+        rows = _spread(base, seed, max(count // 2, LEAST_BASE))
         if len(rows) < LEAST_BASE:
             raise UserError(
                 f"{base.name}: {len(rows)} different pictures for questions; at least {LEAST_BASE} that were never "
@@ -98,6 +104,7 @@ class Questions:
             channels=channels,
             size=height,
             base=hashlib.sha256(digests.encode()).hexdigest(),
+            pairs=True,
         )
         return cls(asked, pictures)
 
@@ -109,7 +116,7 @@ class Questions:
         amplitude = self.asked.amplitude
         field = self.asked.field_of(index) * amplitude / 255
         delta = Perturbation.rounded(field, Budget(amplitude), "questions").delta
-        base = self.base[index % len(self.base)]
+        base = self.base[(index // 2 if self.asked.pairs else index) % len(self.base)]
         return (base.to(torch.int16) + delta).clamp_(0, 255).to(torch.uint8)
 
     def batches(self, size: int = BATCH) -> Iterator[UInt8[Tensor, "b c h w"]]:
