@@ -67,7 +67,7 @@ def _traced(record: RunRecord) -> Iterator[str]:
         if figures := marking.offered().get(record.settings.attack):
             yield (
                 f"Measured on {figures['set']}: a victim has {figures['accuracy']:.1%} with the mark and "
-                f"{figures['without']:.1%} without; its trace p = {figures['p']:.1g} by labels, two stages, the worst seed."
+                f"{figures['without']:.1%} without; its trace p = {figures['p']:.1g} by labels (worst seed)."
             )
     yield f"commitment: {record.commitment}"
     yield "Before you publish: leave it where its date can be proved (docs/trace.md). Next: miue trace questions."
