@@ -29,7 +29,7 @@ from miue.grid import bench as grid
 from miue.grid.bench import Bench, standing
 from miue.grid.leaderboard import board
 from miue.grid.plan import Grid
-from miue.grid.records import CellRecord, Sets
+from miue.grid.records import CellRecord, Craft, Sets
 from miue.grid.workers import in_turn, parse_shard, work
 from pictures import coloured
 
@@ -226,6 +226,14 @@ def test_a_record_says_what_was_measured(place: Path, run: Run, counted: list):
     assert ops.victim and ops.victim.role == "protected" and records["noise"].victim.role == "noise"  # type: ignore[union-attr]
     assert {p.stem for p in Path("out/cells").iterdir()} == {r.key for r in records.values()}
     assert len({data for _, data in counted}) == 4
+
+
+def test_a_record_says_what_the_attack_reached_on_its_surrogate(place: Path, run: Run, counted: list):
+    bench = Bench.of(planned(attacks=["pil:epochs=2,steps=2,batch=8"]), run)
+    (craft,) = (record.craft for record in work(bench) if record.attack.startswith("pil"))
+    assert craft and craft.success and craft.success.pictures == 18 and craft.success.reached is not None
+    old = craft.model_dump(exclude={"success"})
+    assert Craft.model_validate(old).success is None  # of an earlier version
 
 
 def test_tables_say_how_far_an_attack_leaves_the_ball(

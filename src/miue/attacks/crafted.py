@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from miue import nets
@@ -28,7 +28,7 @@ from miue.training import perturb
 from miue.training.batches import Batch, Batches, prepare
 from miue.training.colour import chroma
 from miue.training.loop import Training, check_steps
-from miue.training.mixture import look
+from miue.training.mixture import Part, look
 from miue.training.perturb import worst
 from miue.training.views import Augment, augmented
 
@@ -72,6 +72,10 @@ class Crafted(Shaped):
         if not 1 <= self.checkpoints <= self.epochs:
             raise UserError(f"checkpoints={self.checkpoints} is not between 1 and the {self.epochs} epochs of training")
 
+    @property
+    def against(self) -> float:
+        return self.adversary
+
     @abstractmethod
     def network(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """The surrogate with random weights."""
@@ -83,6 +87,15 @@ class Crafted(Shaped):
     @abstractmethod
     def aim(self, net: Any, known: Mapping[str, Tensor], classes: int) -> Aim:
         """Loss that delta descends against this trained, frozen network."""
+
+    def reached(
+        self, net: Any, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"], delta: Float[Tensor, "b c h w"]
+    ) -> tuple[str, Bool[Tensor, "b"]] | None:
+        """What protected pictures x should do to a surrogate, as "are taken for ...", and which ones do it.
+
+        None for a method that aims at no class.
+        """
+        return None
 
     def trials(self, later: bool = False) -> list[tuple[Crafted, float]]:
         """Two short versions with factors; the sum of factor x seconds forecasts the seconds of this one.
@@ -130,7 +143,7 @@ class Crafted(Shaped):
         identity = self.identity(data, form.budget, run)
         parts = list(enumerate(batches.rows.split(max(self.noise_batch // run.world, 1))))
         whole = torch.zeros(len(data), form.count, *data.shape[1:])
-        trained = _again(self, data, form, kept) if kept else _trained(self, batches, form, identity)
+        trained = again(self, data, form, kept.state) if kept else _trained(self, batches, form, identity)
         aims = [(net, self.aim(net, known, len(data.classes))) for net, known in trained]
         shown = run.progress(f"{type(self).__name__} on {data.name}, noise{suffix}", len(parts))
         with run.threads_for(*(net for net, _ in aims)), shown as tick:
@@ -183,12 +196,12 @@ Trained = list[tuple[Any, dict[str, Tensor]]]
 """Frozen networks in evaluation mode, each with what its aim needs to know."""
 
 
-def _again(plan: Crafted, data: ImageSet, form: Shape, kept: Kept) -> Trained:
-    """The kept checkpoints of the training on an earlier set."""
+def again(plan: Crafted, data: ImageSet, form: Shape, state: Callable[[str], tuple[dict[str, Tensor], Any]]) -> Trained:
+    """The checkpoints of an earlier training. state: tensors and facts that it saved under a name."""
     trained = []
     for end in _ends(plan):
-        net = _frozen(_fresh(plan, data, form), kept.state(f"surrogate{form.suffix}-{end}")[0])
-        known = kept.state(f"known{form.suffix}-{end}")[0]
+        net = _frozen(_fresh(plan, data, form), state(f"surrogate{form.suffix}-{end}")[0])
+        known = state(f"known{form.suffix}-{end}")[0]
         trained.append((net, {name: form.run.put(table) for name, table in known.items()}))
     return trained
 
@@ -289,6 +302,21 @@ def _start(how: str, shape: tuple[int, ...], form: Shape, generator: torch.Gener
     return form.run.put(torch.zeros(shape))
 
 
+def loss_of(
+    plan: Crafted,
+    net: Any,
+    aim: Aim,
+    mixture: tuple[Part, ...],
+    x: Float[Tensor, "b c h w"],
+    y: Int[Tensor, "b"],
+    change: Float[Tensor, "b c h w"],
+    generator: torch.Generator,
+) -> Float[Tensor, ""]:
+    """Loss that delta descends against one surrogate, through one view of x + change."""
+    seen = augmented(plan.augment, perturb.add(x, change), generator)
+    return aim(look(mixture, net, seen, y, generator), y, change)
+
+
 def _direction(
     plan: Crafted,
     aims: Sequence[tuple[Any, Aim]],
@@ -310,10 +338,8 @@ def _direction(
         net, aim = against
         generator.set_state(view)
         leaf = at.detach().requires_grad_()
-        change = form.joined(leaf)
-        seen = augmented(plan.augment, perturb.add(x, change), generator)
-        seen = look(form.mixture, net, seen, y, generator)
-        return torch.autograd.grad(aim(seen, y, change), leaf)[0]
+        value = loss_of(plan, net, aim, form.mixture, x, y, form.joined(leaf), generator)
+        return torch.autograd.grad(value, leaf)[0]
 
     each = [gradient(against, delta) for against in aims]
     if len(each) == 1:

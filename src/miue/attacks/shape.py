@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -45,6 +45,8 @@ class Shaped(BaseAttack):
     balanced: bool = False
     see: str = ""
 
+    classifies: ClassVar[bool] = True  # whether the surrogate learns the classes
+
     def __post_init__(self) -> None:
         at_least(self, groups=1)
         if not self.class_gradient >= 0:
@@ -69,6 +71,11 @@ class Shaped(BaseAttack):
     def coloured(self, channels: int) -> bool:
         """Whether there is a second pass: for a colour part, of pictures that have colour."""
         return self.colour > 0 and channels > 1
+
+    @property
+    def against(self) -> float:
+        """Grey levels of the adversary that the surrogate is trained against; 0: none."""
+        return 0.0
 
     @property
     def keeps_means(self) -> bool:

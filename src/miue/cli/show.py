@@ -71,6 +71,8 @@ def written(job: jobs.Job, record: RunRecord, json: bool, quiet: bool = False) -
         print(f"PSNR at least {written.psnr.least:.1f} dB, SSIM at least {written.ssim.least:.3f}")
     if record.profile:
         print(f"Noise: {record.profile}")
+    if record.success:
+        print(f"On its own surrogate: {record.success}. A victim is another network: evaluate it.")
     growth = written.bytes_out / max(written.bytes_in, 1)
     print(f"{written.bytes_out / 1e6:.1f} MB written, {growth:.1f} times the size of the source")
     for reason, count in record.source.counts.items():
