@@ -8,7 +8,7 @@ from dataclasses import fields
 from statistics import fmean, stdev
 from typing import Any
 
-from miue.analysis.records import Analysis
+from miue.analysis.records import LEGEND, Analysis, Measured, flags
 from miue.core.types import Perturbation
 from miue.data.source import some
 from miue.evaluation.records import Outcome, Role
@@ -231,7 +231,7 @@ def information(analysis: Analysis | None) -> Section | None:
         return None
     estimator = analysis.estimators[0]
     rows = [
-        [name, stage, *(_plain([m.nats for m in analysis.found(name, each, stage)]) for each in analysis.estimators)]
+        [name, stage, *(_flagged(analysis.found(name, each, stage)) for each in analysis.estimators)]
         for name in analysis.names
         for stage in analysis.stages
     ]
@@ -241,8 +241,8 @@ def information(analysis: Analysis | None) -> Section | None:
     )
     alt = f"Mutual information by depth ({estimator}); at the deepest place: {ends} nats."
     table = Table(
-        "Mutual information in nats (± standard deviation over seeds)",
-        ("trained on", "depth", *analysis.estimators),
+        f"Mutual information in nats (± standard deviation over seeds). {LEGEND}",
+        ("trained on", "depth", *analysis.headings),
         rows,
         tuple(range(2, 2 + len(analysis.estimators))),
         folded=True,
@@ -255,6 +255,11 @@ def information(analysis: Analysis | None) -> Section | None:
     return Section(
         "information", "Why it works: mutual information by depth", [lead, chart, *_list(list(analysis.notes))]
     )
+
+
+def _flagged(measured: Sequence[Measured]) -> str:
+    """Mean and spread, with what the estimator warned of."""
+    return _plain([m.nats for m in measured]) + flags(measured)
 
 
 def limits() -> Section:
