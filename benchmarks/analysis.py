@@ -27,7 +27,7 @@ from miue.data.quality import Size
 
 ATTACKS = ("em:quick", "lsp", "tue:contrastive,quick", "tap:quick", "ar", "mi-ue:quick")
 DEPTHS = {
-    "plain": ("linear", "mlp2", "mlp3", "lenet5"),
+    "the paper's": ("linear", "mlp2", "mlp3", "lenet5", "vgg11", "resnet18"),
     "wide residual": tuple(f"wrn:depth={depth},width=1" for depth in (10, 16, 22, 28)),
 }
 SPEED = ("quick:net=small-resnet,epochs=1", "vit:net=small-vit,epochs=1")

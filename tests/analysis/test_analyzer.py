@@ -215,6 +215,15 @@ def test_a_depth_comes_once(run: Run, net: str, names: list[str]):
     assert all(x.shape == y.shape == (12, x.shape[1]) for _, x, y in depths)
 
 
+@pytest.mark.parametrize(
+    ("net", "widths"), [("vgg11", [64, 128, 256, 512, 512, 512]), ("resnet18", [64, 64, 128, 256, 512])]
+)
+def test_the_deep_victims_of_the_paper_have_depths(run: Run, net: str, widths: list[int]):
+    data = tiny(per_class=2, size=32)
+    depths = paired_stages(run.place(build(net, data.shape, len(data.classes))), data, data, run)
+    assert [x.shape[1] for _, x, _ in depths] == widths
+
+
 def test_wide_stages_become_their_leading_components(run: Run, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("miue.analysis.features.WIDEST", 16)
     monkeypatch.setattr("miue.analysis.features.NARROWED", 8)
