@@ -21,7 +21,7 @@ from torch import Tensor
 from miue import nets
 from miue.attacks._trace import traced, watched
 from miue.attacks.beside import Beside
-from miue.attacks.shape import Shape, Shaped
+from miue.attacks.shape import Shape, Shaped, check_momentum
 from miue.core.errors import UserError
 from miue.core.method import Kept, at_least
 from miue.core.run import Run
@@ -84,8 +84,7 @@ class Alternating(Shaped):
         at_least(self, epochs=1, steps=1, batch=2, noise_batch=2, cells=0, companions=0, views=1, colour_epochs=0)
         check_steps(self.step_size, self.lr, self.momentum)
         at_least(self, weight_decay=0, step_size_end=0, restarts=0)
-        if not 0 <= self.noise_momentum < 1:
-            raise UserError(f"noise_momentum={self.noise_momentum:g} is not a share below 1")
+        check_momentum(self.noise_momentum)
         if not 0 <= self.stop <= 1:
             raise UserError(f"stop={self.stop:g} is no accuracy between 0 (never) and 1")
         if self.surrogate_steps is not None and self.surrogate_steps < 0:

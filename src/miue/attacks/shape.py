@@ -24,6 +24,12 @@ LEVEL = 1 / 255
 CHROMA = "1chroma"  # what the surrogate of the colour part looks through
 
 
+def check_momentum(noise_momentum: float) -> None:
+    """Raise UserError if the share of earlier directions that a step of delta keeps is out of range."""
+    if not 0 <= noise_momentum < 1:
+        raise UserError(f"noise_momentum={noise_momentum:g} is not a share from 0 to below 1")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Shaped(BaseAttack):
     """Options of all attacks with one of the two drivers: those with a surrogate, except GUE.
