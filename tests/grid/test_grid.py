@@ -12,6 +12,7 @@ from functools import partialmethod
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ import torch
 from filelock import FileLock
 
 from easy import easy
+from miue.attacks import Alternating, attack
 from miue.cli import main as cli
 from miue.cli import show
 from miue.core.errors import UserError
@@ -192,6 +194,51 @@ def test_the_benchmark_is_a_plan():
     plan = Grid.from_file(BENCHMARK)
     assert len(plan.cells(SETS)) == (6 + 2) * 9 * 2
     assert plan.data.startswith("$") and plan.test and plan.test.startswith("$") and not plan.out.is_absolute()
+
+
+def test_the_ablation_compares_losses_at_the_same_work():
+    """Each loss with the same variants; rows of every loss have one surrogate, one number of passes, one step."""
+    plan = Grid.from_file(BENCHMARK.with_name("ablation.toml"))
+    assert (plan.skip_per_class, plan.per_class, plan.test_skip_per_class, plan.test_per_class) == (500, 500, 1000, 200)
+    assert plan.test == plan.data and plan.noise and len(plan.cells(SETS)) == (30 + 2) * 3 * 2
+    tricks = ("class_gradient", "noise_momentum", "cells", "channels")
+    variants: dict[str, set[tuple]] = {}
+    for text in plan.attacks:
+        method: Any = attack(text)
+        variants.setdefault(text.partition(":")[0], set()).add(tuple(getattr(method, name) for name in tricks))
+        shared = (method.surrogate, method.batch, method.noise_batch, method.step_size, method.lr, method.weight_decay)
+        assert shared == ("small-resnet:width=8", 32, 512, 3.0, 0.1, 5e-4)
+        assert getattr(method, "augment", "flip-crop") == "flip-crop"  # AUE has its own
+        if isinstance(method, Alternating):
+            assert method.surrogate_steps is None and not method.stop and not method.restarts
+            assert method.epochs == 12 and method.epochs * (1 + method.steps * method.views) == 48
+        else:
+            assert method.epochs == 12 and method.epochs + method.steps * method.checkpoints == 48
+            assert method.adversary == 0
+    plain = (0.0, 0.0, 0, "rgb")
+    both = {
+        (10.0, 0.0, 0, "rgb"),
+        (0.0, 0.9, 0, "rgb"),
+        (10.0, 0.9, 0, "rgb"),
+        (0.0, 0.0, 8, "rgb"),
+        (0.0, 0.0, 0, "luma"),
+    }
+    assert list(variants) == ["mi-ue", "em", "aue", "tap", "hypo"]
+    assert all(of == {plain} | both for of in variants.values())
+
+
+def test_the_first_pictures_of_every_class_can_be_left_out(place: Path, run: Run):
+    plan = planned(test="train.npz", per_class=2, skip_per_class=1, test_per_class=2, test_skip_per_class=3)
+    whole = planned(test="train.npz").read(run)[0]
+    clean, test = plan.read(run)
+    first = [(whole.labels == label).nonzero().flatten() for label in range(3)]
+    for part, start in ((clean, 1), (test, 3)):
+        rows = torch.cat([of[start : start + 2] for of in first]).sort().values
+        assert torch.equal(part.images, whole.images[rows]) and "rows" in part.name
+    assert len(planned(test="train.npz", skip_per_class=4).read(run)[0]) == 6  # all that are left
+    assert plan.source != planned(test="train.npz", per_class=2, test_per_class=2).source
+    with pytest.raises(UserError, match=r"skip_per_class = 6: class '.*' has 6 pictures, so none is left"):
+        planned(test="train.npz", skip_per_class=6).read(run)
 
 
 # --- running ---
