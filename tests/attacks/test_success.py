@@ -101,7 +101,7 @@ def test_min_min_surrogates_know_the_protected_pictures(keeping: Run):
         (f"sep:{FEW},checkpoints=2,steps=2", "go to"),
         (f"entf:{FEW},adversary=1,steps=2", "are not taken for their class"),
         (f"entf:pull,{FEW},adversary=1,steps=2", "are taken for the next class"),
-        ("pil:epochs=4,batch=8,lr=0.02", "taken away"),
+        ("pil:epochs=4,batch=8,lr=0.02", "in the noise alone"),
         (f"mi-ue:{FEW},steps=2,step_size=2,channels=luma,colour=3", ""),
         (f"aue:{FEW},steps=2", ""),
         (f"gue:{FEW},width=4", ""),

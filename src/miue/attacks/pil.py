@@ -87,4 +87,4 @@ class PIL(Crafted):
     def reached(
         self, net: Any, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"], delta: Float[Tensor, "b c h w"]
     ) -> tuple[str, Bool[Tensor, "b"]]:
-        return "are told their class by what was taken away", net(-delta).argmax(1) == y
+        return "show their class in the noise alone", net(-delta).argmax(1) == y

@@ -176,6 +176,8 @@ def structure(perturbation: Perturbation, evidence: Evidence) -> Section:
         pairs.insert(
             2, ("brightness", f"{it.brightness:.0%} of its energy is equal in red, green and blue; the rest is colour")
         )
+    if evidence.record.success:
+        pairs.append(("on the attack's own surrogate", str(evidence.record.success)))
     rows = [[name, f"{share:.1%}"] for name, share in it.octaves]
     alt = "The noise's energy by waves across a side: " + ", ".join(f"{name} {share}" for name, share in rows) + "."
     table = Table("Energy of the noise by frequency", ("waves across a side", "share"), rows, (1,), folded=True)
@@ -252,9 +254,25 @@ def information(analysis: Analysis | None) -> Section | None:
         f"{analysis.victim}. Noise keeps most of it; a protection that works takes it away in the deep layers."
     )
     chart = Chart(f"By depth, estimator {estimator}", alt, table, charts.depths(analysis, estimator, alt))
+    notes = _list(list(analysis.notes))
     return Section(
-        "information", "Why it works: mutual information by depth", [lead, chart, *_list(list(analysis.notes))]
+        "information", "Why it works: mutual information by depth", [lead, chart, *_crossed(analysis), *notes]
     )
+
+
+def _crossed(analysis: Analysis) -> list[Block]:
+    """Victims looked at on what they were not trained on."""
+    rows = [
+        [name, shown, *(_flagged(analysis.across(name, shown, each)) for each in analysis.estimators)]
+        for name, shown in analysis.crosses
+    ]
+    text = (
+        "A network that keeps much on noise and little on its own set answers the perturbation: its features of "
+        "original pictures are not empty."
+    )
+    head, columns = ("trained on", "originals beside", *analysis.headings), range(2, 2 + len(analysis.estimators))
+    caption = f"Deepest features, nats: networks on pictures that they were not trained on. {LEGEND}"
+    return [Text(text), Table(caption, head, rows, tuple(columns), folded=True)] if rows else []
 
 
 def _flagged(measured: Sequence[Measured]) -> str:
