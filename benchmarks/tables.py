@@ -866,8 +866,8 @@ def depths() -> str:
         below = [[a - b for a, b in zip(*pair, strict=True)] for pair in nats]
         white.append([whitened(measured) for _, measured in of])
         marks = [" †" if wrong else "" for wrong in white[-1] * 2]
-        told = [flags(attacked) for _, attacked in of] + [flags([*noisy, *attacked]) for noisy, attacked in of]
-        marks = [mark + flag for mark, flag in zip(marks, told, strict=True)]
+        warned = [flags(attacked) for _, attacked in of] + [flags([*noisy, *attacked]) for noisy, attacked in of]
+        marks = [mark + flag for mark, flag in zip(marks, warned, strict=True)]
         values = [plain(v) + m for v, m in zip((*(attacked for _, attacked in nats), *below), marks, strict=True)]
         rows.append((family, f"`{net}`", spread(clean), spread(left), spread(keeps), *values))
         figures.append([fmean(keeps), *(fmean(attacked) for _, attacked in nats), *map(fmean, below)])

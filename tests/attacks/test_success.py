@@ -40,7 +40,7 @@ def floats(data: ImageSet) -> torch.Tensor:
     return data.images.float().div(255)
 
 
-def kept(method: Any, data: ImageSet, run: Run, name: str) -> Any:
+def network(method: Any, data: ImageSet, run: Run, name: str) -> Any:
     state = run.load(name)
     assert state
     net = run.place(nets.build(method.surrogate, data.shape, len(data.classes)))
@@ -54,7 +54,7 @@ def test_targeted_success_is_the_share_that_reaches_the_next_class(keeping: Run)
         f"tap:{NET},epochs=12,batch=8,augment=none,steps=40,step_size=2", data, keeping, 48
     )
     assert strong is not None and strong.pictures == 48
-    net = kept(method, data, keeping, "surrogate-12")
+    net = network(method, data, keeping, "surrogate-12")
     seen = net(floats(protected)).argmax(1)
     assert (
         strong.reached == pytest.approx(float((seen == (data.labels + 1) % 3).float().mean())) and strong.reached > 0.9
@@ -88,7 +88,7 @@ def test_min_min_surrogates_know_the_protected_pictures(keeping: Run):
     data = colours()
     said, protected, method = asked(f"em:{FEW},epochs=6,steps=4,step_size=2,surrogate_steps=None,stop=0", data, keeping)
     assert said is not None and said.reached is None and said.goal == ""
-    net = kept(method, data, keeping, "surrogate")
+    net = network(method, data, keeping, "surrogate")
     x = floats(protected)
     assert said.loss == pytest.approx(F.cross_entropy(net(x), data.labels).item(), rel=1e-3)
     assert said.protected == pytest.approx(float((net(x).argmax(1) == data.labels).float().mean()))

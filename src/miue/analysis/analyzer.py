@@ -146,7 +146,7 @@ class Analyzer:
         keep = run.keep / "analysis" / victim if run.keep else None
         own, plan = replace(run, seed=run.seed + seed, keep=keep), replace(self, seeds=1)
 
-        def kept(kind: type[R], parts: Sequence[object], make: Callable[[], R]) -> R:
+        def recorded(kind: type[R], parts: Sequence[object], make: Callable[[], R]) -> R:
             path = keep / f"{digest(VERSION, plan, *parts, run.seed, seed)}.json" if keep else None
             if path and path.exists():
                 return kind.load(path)
@@ -161,11 +161,11 @@ class Analyzer:
             limits.enter_context(run.threads_side_by_side())
             net = cache(lambda: self._victim(trained, own, run))
             digests = tuple(part.digest for part in sets)
-            result = kept(Examined, [digests], lambda: self._examined(name, role, net, sets, rows, own, run))
+            result = recorded(Examined, [digests], lambda: self._examined(name, role, net, sets, rows, own, run))
             crossed = []
             for shown, pictures in others.items():
                 parts = ["crossed", clean.digest, trained.digest, pictures.digest]
-                cell = kept(Crossed, parts, lambda: self._crossed(shown, net(), clean, pictures, rows, run))  # noqa: B023 - called at once
+                cell = recorded(Crossed, parts, lambda: self._crossed(shown, net(), clean, pictures, rows, run))  # noqa: B023 - called at once
                 crossed.append(cell.model_copy(update={"shown": shown}))
             return result.model_copy(update={"crossed": crossed})
 
@@ -213,8 +213,8 @@ class Analyzer:
         """The deepest features of a victim, of clean pictures and of others that it was not trained on."""
         depth = paired_stages(net, clean.select(rows), pictures.select(rows), run)[-1]
         measuring = run.reseeded(run.seed)
-        found = self._measured(depth[1:], narrowed(*depth[1:]), clean.labels[rows], measuring)
-        return Crossed(shown=shown, stage=depth[0], mi=found)
+        measurements = self._measured(depth[1:], narrowed(*depth[1:]), clean.labels[rows], measuring)
+        return Crossed(shown=shown, stage=depth[0], mi=measurements)
 
     def _victim(self, data: ImageSet, own: Run, run: Run) -> Classifier:
         """Return the trained victim. own: run of its checkpoints; run: the analysis, which keeps trained victims."""

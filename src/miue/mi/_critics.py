@@ -71,7 +71,7 @@ def _trained(
 
     optimizer, weights = torch.optim.AdamW(nets.parameters(), weight_decay=DECAY), list(nets.parameters())
     with torch.no_grad():
-        best, kept, waited = bounds(stop), [value.clone() for value in weights], 0
+        best, best_weights, waited = bounds(stop), [value.clone() for value in weights], 0
     for step, _ in enumerate(descend(lambda rows: -bounds(rows).sum(), stream(), optimizer, lambda _: RATE, run), 1):
         if step % EVERY:
             continue
@@ -79,11 +79,11 @@ def _trained(
             values, waited = bounds(stop), waited + 1
             if (better := values > best).any():
                 best, waited = torch.where(better, values, best), 0
-                for old, new in zip(kept, weights, strict=True):
+                for old, new in zip(best_weights, weights, strict=True):
                     old[better] = new[better]
         if waited == PATIENCE:
             break
     with torch.no_grad():
-        for old, new in zip(kept, weights, strict=True):
+        for old, new in zip(best_weights, weights, strict=True):
             new.copy_(old)
         return bounds(held).double().tolist()
