@@ -1,4 +1,4 @@
-"""What an attack reached on its own surrogate: asked once at its end, of the pictures as they are published."""
+"""What an attack reached on its own surrogate: asked once at its end, of the protected pictures."""
 
 from __future__ import annotations
 
