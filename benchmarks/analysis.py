@@ -1,8 +1,9 @@
 """Mutual information and covariance of attacks on CIFAR-10: the first pictures of every class, quick presets, 3 seeds.
 
-python benchmarks/analysis.py [--attacks lsp mi-ue:quick] [--seeds 3] [--only SEED]      -> results/analysis.json
-python benchmarks/analysis.py --depths [--only SEED]                                     -> results/analysis_depths.json
-python benchmarks/analysis.py --speed [--per-class 1000]                                 -> results/analysis_speed.json
+python benchmarks/analysis.py [--attacks lsp mi-ue:quick] [--seeds 3] [--only SEED]   -> results/analysis.json
+python benchmarks/analysis.py --depths [--only SEED]   -> results/analysis_depths.json
+python benchmarks/analysis.py --crossed [--only SEED]   -> results/analysis_crossed.json
+python benchmarks/analysis.py --speed [--per-class 1000]   -> results/analysis_speed.json
 Killed? The same command goes on (its state lies in --work). --only works on one seed and writes no record.
 """
 
@@ -26,10 +27,12 @@ from miue.data.quality import Size
 
 ATTACKS = ("em:quick", "lsp", "tue:contrastive,quick", "tap:quick", "ar", "mi-ue:quick")
 DEPTHS = {
-    "plain": ("linear", "mlp2", "mlp3", "lenet5"),
+    "the paper's": ("linear", "mlp2", "mlp3", "lenet5", "vgg11", "resnet18"),
     "wide residual": tuple(f"wrn:depth={depth},width=1" for depth in (10, 16, 22, 28)),
 }
 SPEED = ("quick:net=small-resnet,epochs=1", "vit:net=small-vit,epochs=1")
+CROSSED = ("mi-ue:quick", "em:quick")
+CROSSED_RECIPE = "quick:net=small-resnet:width=8,epochs=10"
 ESTIMATORS = ("ksg", "sliced", "sliced:directions=shared", "class-conditional", "agreement")
 
 
@@ -92,8 +95,9 @@ def main() -> None:
     parser.add_argument(
         "--depths", action="store_true", help="several depths of two architectures instead of one victim"
     )
+    parser.add_argument("--crossed", action="store_true", help="few attacks, for the crossed control alone")
     parser.add_argument("--speed", action="store_true", help="how long it takes, of all --per-class pictures")
-    parser.add_argument("--recipe", default="quick")
+    parser.add_argument("--recipe")
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--per-class", type=int, default=500)
     parser.add_argument("--data", default="cifar10", choices=["cifar10", "shapes"])
@@ -106,14 +110,15 @@ def main() -> None:
     if options.speed:
         print(record("analysis_speed", miue.Run(), cells=[speed(text, *sets) for text in SPEED]))
         return
-    attacks = options.attacks or (["mi-ue:quick"] if options.depths else list(ATTACKS))
-    base = miue.recipe(options.recipe)
+    usual = ["mi-ue:quick"] if options.depths else list(CROSSED if options.crossed else ATTACKS)
+    attacks = options.attacks or usual
+    base = miue.recipe(options.recipe or (CROSSED_RECIPE if options.crossed else "quick"))
     nets = {net: family for family, several in DEPTHS.items() for net in several} if options.depths else {base.net: ""}
     estimators = ("ksg", "class-conditional") if options.depths else ESTIMATORS
     found: dict[str, list[miue.Analysis]] = {net: [] for net in nets}
     for seed in range(options.seeds) if options.only is None else [options.only]:
         for net in nets:
-            recipe = miue.recipe(options.recipe, net) if options.depths else base
+            recipe = miue.recipe(options.recipe or "quick", net) if options.depths else base
             analyzer = Analyzer(recipe=recipe, seeds=1, estimators=estimators, rows=options.rows)
             analysis = seed_of(seed, attacks, analyzer, sets, options.work)
             found[net].append(analysis)
@@ -133,7 +138,8 @@ def main() -> None:
         cells = [{"family": nets[net], "net": net} | merged(analyses, run) for net, analyses in found.items()]
         print(record("analysis_depths", run, **facts, cells=cells))
     else:
-        print(record("analysis", run, **facts, analysis=merged(found[base.net], run)))
+        name = "analysis_crossed" if options.crossed else "analysis"
+        print(record(name, run, **facts, analysis=merged(found[base.net], run)))
 
 
 if __name__ == "__main__":

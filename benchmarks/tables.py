@@ -22,8 +22,9 @@ from common import outdated
 
 from miue.analysis.analyzer import CLEAN, NOISE
 from miue.analysis.ranks import spearman
-from miue.analysis.records import Analysis, Measured
+from miue.analysis.records import LEGEND, Analysis, Measured, flags
 from miue.attacks import MIUE
+from miue.attacks.success import Success
 from miue.cli import catalogue
 from miue.cli.telling import HOLDS
 from miue.core.run import Run
@@ -629,6 +630,23 @@ def noise() -> str:
     )
 
 
+def reached() -> str:
+    """What attacks reached on their own surrogate."""
+    r, rows = load("success"), []
+    for name, row in r["rows"].items():
+        s = Success.model_validate(row["success"])
+        shares = ("" if v is None else f"{v:.1%}" for v in (s.clean, s.protected, s.clean_robust, s.protected_robust))
+        loss = f"{s.loss:.3g}" if s.loss_before is None else f"{s.loss_before:.3g} → {s.loss:.3g}"
+        aim = "" if s.reached is None else f"{s.reached:.1%} {s.goal}"
+        rows.append((f"`{name}`", row["budget"], loss, *shares, f"{s.radius:g}" if s.radius else "", aim))
+    header = ("attack", "budget", "loss", "clean", "protected", "clean, PGD", "protected, PGD", "radius", "aim")
+    return (
+        f"{grid(header, rows)}\n\nLoss: the attack's own, on clean pictures and on protected ones. Then the accuracy "
+        "of its surrogate, plainly and under PGD with 10 steps of the radius of its training, in grey levels; last, "
+        f"the share of protected pictures that reach the aim. {r['data']}, at most 1,000 asked, one seed. {where(r)}."
+    )
+
+
 def attacks() -> str:
     """What every attack says of itself."""
     lines = [line | {"name": f"`{line['name']}`"} for line in catalogue.attack_lines()]
@@ -685,7 +703,7 @@ def analysis() -> str:
         shapes, of_label = found.covariances(name, deepest), _through_label(measured)
         cells = (spread(found.accuracies(name)), *nats, of_label, plain([s.trace for s in shapes], 3))
         rows.append((f"{name}{dagger(name, r)}", *cells))
-    names = (f"`{_renamed(e)}`" for e in found.estimators)
+    names = (headed(e, found.rows) for e in found.estimators)
     table = grid(("victim of", "accuracy", *names, "class, of the worse side", "trace of the covariance"), rows)
     told = [
         f"| {c.of[0]}, {c.of[1]} | `{_renamed(c.estimator)}` | {c.rho:+.2f} | {c.p:.3f} | {c.interval} | "
@@ -700,22 +718,12 @@ def analysis() -> str:
     table += f"\n\n{left}" if (left := leaving(found.sizes)) else ""
     ksg = found.found(found.names[0], "ksg", deepest)[0]
     return (
-        f"{table}\n\n{FLAGS} KSG with n = {found.rows}: at most {ksg.ceiling:.2f}. `agreement`: of two decoders, right "
-        "or wrong; class, of the worse side: min(I(decoded Z; Y), I(decoded Z'; Y)). "
+        f"{table}\n\n{LEGEND} KSG with n = {found.rows}: at most {ksg.ceiling:.2f}. `agreement`: of two decoders, "
+        "right or wrong; class, of the worse side: min(I(decoded Z; Y), I(decoded Z'; Y)). "
         f"{r['data']}, features of {found.rows} training pictures at `{deepest}`, nats; "
         f"mean ± standard deviation over {seeds} seeds (attack and victim). Victim {found.victim}, "
         f"{r['recipe']['epochs']} epochs, tested on {r['test']}. {BEFORE} {where(r)}."
     )
-
-
-FLAGS = "s: saturated, close to the ceiling; h: half of the rows give another value."
-
-
-def flags(measured: Sequence[Measured]) -> str:
-    """Marks behind a value for what its estimator warned of with any seed."""
-    notes = {note.partition(":")[0] for m in measured for note in m.notes}
-    marks = "".join(mark for note, mark in (("saturated", "s"), ("not converged", "h")) if note in notes)
-    return f" ({marks})" if marks else ""
 
 
 def whitened(measured: Sequence[Measured]) -> bool:
@@ -727,6 +735,11 @@ def whitened(measured: Sequence[Measured]) -> bool:
 
 
 WHITE = 0.03  # share of the variance in 8 of 512 components, at most
+
+
+def headed(estimator: str, rows: int) -> str:
+    """The head of a column of an estimator; KSG with its number of rows, by which its bias goes."""
+    return f"`{_renamed(estimator)}`" + (f", n = {rows}" if estimator.partition(":")[0] == "ksg" else "")
 
 
 def _renamed(estimator: str) -> str:
@@ -752,6 +765,9 @@ def why() -> str:
     def nats(estimator: str) -> Callable[[str], list[float]]:
         return lambda name: [m.nats for m in found.found(name, estimator, deepest)]
 
+    def marks(estimator: str, name: str) -> str:
+        return flags([m for of in (CLEAN, name) for m in found.found(of, estimator, deepest)])
+
     rows = []
     for name in found.names[1:]:
         theirs = PAPER.get(name, PAPER.get(name.partition(":")[0]))
@@ -759,17 +775,41 @@ def why() -> str:
             (
                 f"{name}{dagger(name, r)}",
                 gap(lambda n: [100 * a for a in found.accuracies(n)], name, 1),
-                *(gap(nats(e), name, 3 if e == "sliced" else 2) for e in estimators),
+                *(gap(nats(e), name, 3 if e == "sliced" else 2) + marks(e, name) for e in estimators),
                 "" if theirs is None else f"{PAPER[CLEAN] - theirs:.3f}",
                 plain([c.trace for c in found.covariances(name, deepest)], 3),
             )
         )
-    gaps = (f"MI gap, `{e}`" for e in estimators)
+    gaps = (f"MI gap, {headed(e, found.rows)}" for e in estimators)
     header = ("victim of", "accuracy gap, points", *gaps, "MI gap, the paper's", "trace of the covariance")
     clean = plain([c.trace for c in found.covariances(CLEAN, deepest)], 3)
     return (
         f"{grid(header, rows)}\n\nGaps are those to the victim of clean pictures with the same seed, nats; its trace "
-        f"is {clean}. {r['data']}, {len(found.accuracies(CLEAN))} seeds, victim {found.victim}. {BEFORE} {where(r)}."
+        f"is {clean}. Marks are those of either side. {LEGEND} "
+        f"{r['data']}, {len(found.accuracies(CLEAN))} seeds, victim {found.victim}. {BEFORE} {where(r)}."
+    )
+
+
+def crossed() -> str:
+    """What victims keep on pictures that they were not trained on."""
+    r = load("analysis_crossed")
+    found = read_analysis(r["analysis"], r["machine"])
+    estimators, rows = found.estimators, []
+    for name, shown in found.crosses:
+        cells = [found.across(name, shown, e) for e in estimators]
+        values = [
+            plain([m.nats for m in of], 3 if e.startswith("sliced") else 2) + flags(of)
+            for e, of in zip(estimators, cells, strict=True)
+        ]
+        rows.append((name, spread(found.accuracies(name)), shown, *values))
+    taken = ((name, [plain(found.interaction(name, e)) for e in estimators]) for name in found.attacks)
+    rows += [(f"interaction, {name}", "", "", *values) for name, values in taken]
+    heads = (headed(e, found.rows) for e in estimators)
+    n = len(found.accuracies(CLEAN))
+    return (
+        f"{grid(('victim of', 'accuracy', 'clean pictures beside', *heads), rows)}\n\n{LEGEND} {r['data']}, nats, the "
+        f"deepest features; {n} seed{'s' * (n > 1)} (attack and victim). Victim {found.victim}, "
+        f"{r['recipe']['epochs']} epochs, tested on {r['test']}. {where(r)}."
     )
 
 
@@ -827,10 +867,13 @@ def depths() -> str:
         below = [[a - b for a, b in zip(*pair, strict=True)] for pair in nats]
         white.append([whitened(measured) for _, measured in of])
         marks = [" †" if wrong else "" for wrong in white[-1] * 2]
+        warned = [flags(attacked) for _, attacked in of] + [flags([*noisy, *attacked]) for noisy, attacked in of]
+        marks = [mark + flag for mark, flag in zip(marks, warned, strict=True)]
         values = [plain(v) + m for v, m in zip((*(attacked for _, attacked in nats), *below), marks, strict=True)]
         rows.append((family, f"`{net}`", spread(clean), spread(left), spread(keeps), *values))
         figures.append([fmean(keeps), *(fmean(attacked) for _, attacked in nats), *map(fmean, below)])
-    seen = ("keeps", *(f"`{e}`" for e in estimators), *(f"noise less attack, `{e}`" for e in estimators))
+    heads = [headed(e, cells[0][2].rows) for e in estimators]
+    seen = ("keeps", *heads, *(f"noise less attack, {head}" for head in heads))
     groups = {f: [i for i, (of, _, _) in enumerate(cells) if of == f] for f in dict.fromkeys(c[0] for c in cells)}
     groups["both kinds"] = list(range(len(cells)))
     bad = [{i for i, wrong in enumerate(white) if k and wrong[(k - 1) % len(estimators)]} for k in range(len(seen))]
@@ -846,7 +889,8 @@ def depths() -> str:
     )
     return (
         f"{grid(('kind', 'victim', 'clean', 'protected', *seen), rows)}\n\nAttack `{attack}`. Keeps: share of what "
-        f"clean pictures teach above chance. Mutual information of the deepest features, nats.{note} {r['data']}, "
+        f"clean pictures teach above chance. Mutual information of the deepest features, nats. {LEGEND}"
+        f"{note} {r['data']}, "
         f"{len(cells[0][2].accuracies(CLEAN))} seeds of attack and victim, mean ± standard deviation; "
         f"{r['recipe']['epochs']} epochs. {where(r)}.\n\nSpearman's correlation with the depth, and its p by "
         f"permutation:\n\n{grid(('', *seen), trend)}"
@@ -911,9 +955,11 @@ TABLES: dict[str, Callable[[], str]] = {
         attacks,
         methods,
         noise,
+        reached,
         longer,
         analysis,
         why,
+        crossed,
         paper_order,
         analysis_speed,
         added,

@@ -117,6 +117,49 @@ def test_calibration_is_of_the_same_size_and_knows_the_truth(analysed: tuple[Ana
     assert abs(ksg[truths[0]]) < 0.3 and ksg[truths[0]] < ksg[truths[1]] < ksg[truths[2]]
 
 
+# --- victims looked at on what they were not trained on ---
+
+
+def test_the_crossed_control_is_what_the_same_victim_shows(analysed: tuple[Analysis, Run]):
+    """The attack that changes nothing has the victim of clean pictures, looked at on clean ones."""
+    found, _ = analysed
+    assert found.crosses == [
+        (CLEAN, NOISE), (CLEAN, "nothing"), ("nothing", NOISE), ("nothing", "nothing"),
+        (CLEAN, "rolled"), ("rolled", NOISE), ("rolled", "rolled"),
+    ]  # fmt: skip
+    for text in found.estimators:
+        assert found.across(CLEAN, "nothing", text) == found.found("nothing", text, "embed")
+        assert (
+            found.across("nothing", NOISE, text)
+            == found.across(CLEAN, NOISE, text)
+            == found.found(CLEAN, text, "embed")
+        )
+        assert found.interaction("nothing", text) == [0.0]
+        assert found.across("rolled", NOISE, text) != found.found("rolled", text, "embed")
+    assert found.across(NOISE, NOISE, "ksg") == found.found(NOISE, "ksg", "embed")
+
+
+def test_a_victim_of_colours_alone_keeps_what_it_tells_between_clean_pictures(run: Run):
+    """It cannot tell pictures of one class apart on its own set, and can on slightly noisy clean ones."""
+    clean = easy(30)
+    shades = torch.tensor([40, 120, 200], dtype=torch.uint8)[clean.labels].reshape(-1, 1, 1, 1).expand_as(clean.images)
+    found = PLAN(clean, easy(10, seed=1), {"flat": clean.with_images(shades.contiguous())}, run)
+    (own,), (noisy,) = (found.across("flat", shown, "ksg") for shown in ("flat", NOISE))
+    assert noisy.nats > own.nats + 1
+    (first,), (second,) = found.across(CLEAN, "flat", "ksg"), found.across(CLEAN, NOISE, "ksg")
+    assert found.interaction("flat", "ksg") == [(own.nats - noisy.nats) - (first.nats - second.nats)]
+
+
+def test_records_without_the_crossed_control_come_back(analysed: tuple[Analysis, Run]):
+    found, _ = analysed
+    old = found.model_dump(mode="json")
+    for examined in old["runs"]:
+        del examined["crossed"]
+    before = Analysis.model_validate(old)
+    assert before.crosses == [] and before.across(CLEAN, "nothing", "ksg") == [] == before.interaction("nothing", "ksg")
+    assert figures.crossed(before) is None
+
+
 # --- the same for all ---
 
 
@@ -170,6 +213,15 @@ def test_a_depth_comes_once(run: Run, net: str, names: list[str]):
     depths = paired_stages(run.place(build(net, (3, 8, 8), 3)), easy(4), easy(4, seed=1), run)
     assert [name for name, _, _ in depths] == names
     assert all(x.shape == y.shape == (12, x.shape[1]) for _, x, y in depths)
+
+
+@pytest.mark.parametrize(
+    ("net", "widths"), [("vgg11", [64, 128, 256, 512, 512, 512]), ("resnet18", [64, 64, 128, 256, 512])]
+)
+def test_the_deep_victims_of_the_paper_have_depths(run: Run, net: str, widths: list[int]):
+    data = tiny(per_class=2, size=32)
+    depths = paired_stages(run.place(build(net, data.shape, len(data.classes))), data, data, run)
+    assert [x.shape[1] for _, x, _ in depths] == widths
 
 
 def test_wide_stages_become_their_leading_components(run: Run, monkeypatch: pytest.MonkeyPatch):
@@ -428,15 +480,19 @@ def test_figures_are_svg_with_the_names_of_attacks(analysed: tuple[Analysis, Run
     found, _ = analysed
     odd = "a <b> & $x_1$"
     runs = [r.model_copy(update={"name": odd}) if r.name == "rolled" else r for r in found.runs]
+    crossed = [c.model_copy(update={"shown": odd}) if c.shown == "rolled" else c for c in runs[0].crossed]
+    runs[0] = runs[0].model_copy(update={"crossed": crossed})
     trace = Generation(name=odd, cosine=(0.1, 0.9), between=(0.1, 0.2), within=(0.9, 0.3))
     found = found.model_copy(update={"runs": runs, "generation": (trace,)})
     paths = figures.draw(found, tmp_path / "one")
-    assert [p.name for p in paths] == ["accuracy.svg", "depth.svg", "generation.svg", "plane.svg"]
+    assert [p.name for p in paths] == ["accuracy.svg", "depth.svg", "crossed.svg", "generation.svg", "plane.svg"]
     for path in paths:
         root = ElementTree.fromstring(path.read_bytes())
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
         texts = " ".join("".join(e.itertext()) for e in root.iter("{http://www.w3.org/2000/svg}text"))
-        wanted = [odd] if path.name == "generation.svg" else [CLEAN, NOISE, "nothing", odd]
+        wanted = {"generation.svg": [odd], "crossed.svg": ["nothing", odd, f"clean, on {odd}"]}.get(
+            path.name, [CLEAN, NOISE, "nothing", odd]
+        )
         assert all(name in texts for name in wanted), (path.name, texts)
         assert "nats" in texts or path.name in ("plane.svg", "generation.svg")
     again = figures.draw(found, tmp_path / "two")
@@ -448,7 +504,7 @@ def test_figures_are_svg_with_the_names_of_attacks(analysed: tuple[Analysis, Run
 
 
 def test_without_notes_there_is_no_figure_of_the_generation(analysed: tuple[Analysis, Run], tmp_path: Path):
-    assert [p.stem for p in figures.draw(analysed[0], tmp_path)] == ["accuracy", "depth", "plane"]
+    assert [p.stem for p in figures.draw(analysed[0], tmp_path)] == ["accuracy", "depth", "crossed", "plane"]
 
 
 def test_where_figures_are_not_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ from probes import Stopping
 from torch import Tensor
 
 from miue import nets
-from miue.attacks import HYPO, PIL, SEP, TAP, EntF, attack, crafted
+from miue.attacks import HYPO, KNOWN, PIL, SEP, TAP, EntF, attack, crafted
 from miue.attacks.crafted import Crafted, _direction, _start, centres
 from miue.attacks.pil import Linear, linearity_loss
-from miue.attacks.shape import Shape
+from miue.attacks.shape import Shape, Shaped
 from miue.core.errors import UserError
 from miue.core.launch import launch
 from miue.core.run import Run
@@ -305,3 +305,58 @@ def test_two_processes_share_the_work(tmp_path: Path):
     made = launch(partial(method, data, Budget(8)), run, 2)
     assert made.delta.shape == (21, 3, 8, 8) and all(row.any() for row in made.delta)
     assert torch.equal(launch(partial(method, data, Budget(8)), run, 2).delta, made.delta)
+
+
+# --- grid and momentum ---
+
+GRIDS = [
+    TAP(**FEW, cells=4, noise_momentum=0.9),
+    SEP(**FEW, checkpoints=2, cells=3, noise_momentum=0.5, class_gradient=10.0),
+    PIL(epochs=2, steps=2, batch=8, cells=4, channels="luma", colour=3.0, balanced=True),
+]
+
+
+@pytest.mark.parametrize("method", GRIDS, ids=["tap", "sep", "pil"])
+def test_a_coarse_grid_and_momentum_keep_the_contract(method: Crafted):
+    check_attack(method)
+
+
+def test_a_grid_is_stretched_to_the_picture(run: Run):
+    data = tiny(per_class=4)
+    delta = TAP(**FEW, cells=4)(data, Budget(8), run).delta
+    assert delta.shape == (len(data), 3, 4, 4) and 0 < delta.abs().max() <= 8
+    with pytest.raises(UserError, match="cells=9 is not between 0"):
+        TAP(**FEW, cells=9)(data, Budget(8), run)
+    for wrong in ({"cells": -1}, {"noise_momentum": 1.0}, {"noise_momentum": -0.1}):
+        with pytest.raises(UserError, match=next(iter(wrong))):
+            TAP(**FEW | wrong)
+
+
+def test_a_grid_descends_the_loss_through_the_stretched_change(keeping: Run):
+    data, method = colours(), HYPO(**LEARNS | {"epochs": 3, "steps": 10}, cells=2)
+    protected = method(data, Budget(8), keeping).apply(data)
+    net = surrogate(method, data, keeping)
+    before, after = (F.cross_entropy(net(floats(d)), data.labels).item() for d in (data, protected))
+    assert after < 0.9 * before
+
+
+@pytest.mark.parametrize(("mu", "steps"), [(0.9, -3), (0.0, -1)])
+def test_momentum_keeps_the_earlier_directions(run: Run, monkeypatch: pytest.MonkeyPatch, mu: float, steps: int):
+    """Gradients of +, + and -: v is 1, 1 + mu and mu (1 + mu) - 1, whatever their sizes."""
+    gradients = iter([2.0, 0.5, -9.0] * 100)
+    data = tiny(per_class=2)
+    flat = data.with_images(torch.full_like(data.images, 128))
+    monkeypatch.setattr(crafted, "_direction", lambda plan, aims, x, *_: torch.full_like(x, next(gradients)))
+    method = TAP(**FEW | {"steps": 3, "step_size": 2.0}, start="zero", noise_momentum=mu)
+    assert method(flat, Budget(8), run).delta.unique().tolist() == [2 * steps]
+
+
+def test_every_attack_of_the_family_has_the_options_of_a_fair_comparison():
+    """GUE makes its noise by a network, and PIL's surrogate is a linear network by its nature."""
+    for name, method in KNOWN.items():
+        options = {field.name for field in fields(method)}
+        if issubclass(method, Shaped):
+            assert options >= {"class_gradient", "noise_momentum", "cells", "channels"}, name
+            assert "surrogate" in options or name == "pil", name
+        else:
+            assert method.facts.needs == "nothing" or name == "gue", name

@@ -780,7 +780,7 @@ def test_an_analysis(miue: Miue, two: Path, monkeypatch: pytest.MonkeyPatch):
     assert found.runs[2].method == ATTACK and found.estimators == ["ksg", "sliced:slices=4"] and found.rows == 54
     assert [trace.name for trace in found.generation] == ["made"] and len(found.generation[0].cosine) == 2
     assert sorted(p.name for p in Path("drawn").iterdir()) == [
-        f"{name}.svg" for name in ("accuracy", "depth", "generation", "plane")
+        f"{name}.svg" for name in ("accuracy", "crossed", "depth", "generation", "plane")
     ]
     assert "made" in Path("drawn/depth.svg").read_text() and "not in generation.svg: flat" in ended.err
     assert hashes(two / "made") | hashes(two / "flat") == before
@@ -791,7 +791,10 @@ def test_an_analysis(miue: Miue, two: Path, monkeypatch: pytest.MonkeyPatch):
         "made",
         "flat",
         "random noise",
-        "by depth, ksg",
+        "by depth, ksg, n = 54",
+        "crossed control",
+        "interaction",
+        "s: saturated",
         "shuffled in class",
         "standard error",
         "ceiling",

@@ -12,6 +12,7 @@ from functools import partialmethod
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ import torch
 from filelock import FileLock
 
 from easy import easy
+from miue.attacks import Alternating, attack
 from miue.cli import main as cli
 from miue.cli import show
 from miue.core.errors import UserError
@@ -29,7 +31,7 @@ from miue.grid import bench as grid
 from miue.grid.bench import Bench, standing
 from miue.grid.leaderboard import board
 from miue.grid.plan import Grid
-from miue.grid.records import CellRecord, Sets
+from miue.grid.records import CellRecord, Craft, Sets
 from miue.grid.workers import in_turn, parse_shard, work
 from pictures import coloured
 
@@ -194,6 +196,51 @@ def test_the_benchmark_is_a_plan():
     assert plan.data.startswith("$") and plan.test and plan.test.startswith("$") and not plan.out.is_absolute()
 
 
+def test_the_ablation_compares_losses_at_the_same_work():
+    """Each loss with the same variants; rows of every loss have one surrogate, one number of passes, one step."""
+    plan = Grid.from_file(BENCHMARK.with_name("ablation.toml"))
+    assert (plan.skip_per_class, plan.per_class, plan.test_skip_per_class, plan.test_per_class) == (500, 500, 1000, 200)
+    assert plan.test == plan.data and plan.noise and len(plan.cells(SETS)) == (30 + 2) * 3 * 2
+    tricks = ("class_gradient", "noise_momentum", "cells", "channels")
+    variants: dict[str, set[tuple]] = {}
+    for text in plan.attacks:
+        method: Any = attack(text)
+        variants.setdefault(text.partition(":")[0], set()).add(tuple(getattr(method, name) for name in tricks))
+        shared = (method.surrogate, method.batch, method.noise_batch, method.step_size, method.lr, method.weight_decay)
+        assert shared == ("small-resnet:width=8", 32, 512, 3.0, 0.1, 5e-4)
+        assert getattr(method, "augment", "flip-crop") == "flip-crop"  # AUE has its own
+        if isinstance(method, Alternating):
+            assert method.surrogate_steps is None and not method.stop and not method.restarts
+            assert method.epochs == 12 and method.epochs * (1 + method.steps * method.views) == 48
+        else:
+            assert method.epochs == 12 and method.epochs + method.steps * method.checkpoints == 48
+            assert method.adversary == 0
+    plain = (0.0, 0.0, 0, "rgb")
+    both = {
+        (10.0, 0.0, 0, "rgb"),
+        (0.0, 0.9, 0, "rgb"),
+        (10.0, 0.9, 0, "rgb"),
+        (0.0, 0.0, 8, "rgb"),
+        (0.0, 0.0, 0, "luma"),
+    }
+    assert list(variants) == ["mi-ue", "em", "aue", "tap", "hypo"]
+    assert all(of == {plain} | both for of in variants.values())
+
+
+def test_the_first_pictures_of_every_class_can_be_left_out(place: Path, run: Run):
+    plan = planned(test="train.npz", per_class=2, skip_per_class=1, test_per_class=2, test_skip_per_class=3)
+    whole = planned(test="train.npz").read(run)[0]
+    clean, test = plan.read(run)
+    first = [(whole.labels == label).nonzero().flatten() for label in range(3)]
+    for part, start in ((clean, 1), (test, 3)):
+        rows = torch.cat([of[start : start + 2] for of in first]).sort().values
+        assert torch.equal(part.images, whole.images[rows]) and "rows" in part.name
+    assert len(planned(test="train.npz", skip_per_class=4).read(run)[0]) == 6  # all that are left
+    assert plan.source != planned(test="train.npz", per_class=2, test_per_class=2).source
+    with pytest.raises(UserError, match=r"skip_per_class = 6: class '.*' has 6 pictures, so none is left"):
+        planned(test="train.npz", skip_per_class=6).read(run)
+
+
 # --- running ---
 
 
@@ -226,6 +273,14 @@ def test_a_record_says_what_was_measured(place: Path, run: Run, counted: list):
     assert ops.victim and ops.victim.role == "protected" and records["noise"].victim.role == "noise"  # type: ignore[union-attr]
     assert {p.stem for p in Path("out/cells").iterdir()} == {r.key for r in records.values()}
     assert len({data for _, data in counted}) == 4
+
+
+def test_a_record_says_what_the_attack_reached_on_its_surrogate(place: Path, run: Run, counted: list):
+    bench = Bench.of(planned(attacks=["pil:epochs=2,steps=2,batch=8"]), run)
+    (craft,) = (record.craft for record in work(bench) if record.attack.startswith("pil"))
+    assert craft and craft.success and craft.success.pictures == 18 and craft.success.reached is not None
+    old = craft.model_dump(exclude={"success"})
+    assert Craft.model_validate(old).success is None  # of an earlier version
 
 
 def test_tables_say_how_far_an_attack_leaves_the_ball(

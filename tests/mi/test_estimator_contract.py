@@ -44,13 +44,16 @@ def test_every_estimator_has_its_facts(name: str):
     assert len(summary(KNOWN[name])) > 20 and spell(estimator(name)) == name
 
 
-@pytest.mark.parametrize("text", ["ksg:rank=None,k=3", "class-conditional:noise=0", "sliced:correct=false"])
+@pytest.mark.parametrize(
+    "text", ["ksg:rank=None,k=3", "class-conditional:noise=0", "sliced:correct=false", "sliced:bins_of=widths"]
+)
 def test_configurations(text: str):
     check_estimator(quick(text), cases())
 
 
-@pytest.mark.parametrize("text", ["sliced:per=gaussian", "sliced:per=kde", "sliced:per=ksg"])
-def test_slices(text: str):
+@pytest.mark.parametrize("text", ["sliced:per=gaussian", "sliced:per=kde", "sliced:per=ksg", "sliced:per=mine"])
+def test_slices(text: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("miue.mi._critics.STEPS", 100)
     check_estimator(replace(quick(text), slices=4), cases())
 
 
@@ -60,8 +63,8 @@ def test_slices(text: str):
         ("ksg:k=0", "k=0"),
         ("ksg:rank=0", "rank=0"),
         ("knn", "allowed: agreement, class-conditional, infonce, ksg, mine, sliced, smile"),
-        ("sliced:dims=2", "needs ksg or gaussian"),
-        ("sliced:per=parzen", "histogram, kde, ksg, gaussian"),
+        ("sliced:dims=2", "needs ksg, gaussian or mine"),
+        ("sliced:per=parzen", "histogram, kde, ksg, gaussian, mine"),
         ("sliced:slices=1", "slices=1"),
         ("class-conditional:noise=-1", "noise=-1"),
         ("infonce:steps=0", "steps=0"),

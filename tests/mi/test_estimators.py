@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from sklearn.feature_selection import mutual_info_regression
@@ -11,6 +12,7 @@ from sklearn.feature_selection import mutual_info_regression
 from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.mi import KSG, MINE, Sliced, estimator, gaussian, gaussian_copula, known
+from miue.mi._critics import mine_nats
 from miue.mi._slices import histogram_nats
 from miue.mi._tables import counts, plug_in
 from miue.mi.estimate import KnownPairs
@@ -161,6 +163,51 @@ def test_bins_alone_make_information(run: Run):
     raw, corrected = (histogram_nats(p.x, p.y, 20, correct)[0] for correct in (False, True))
     assert raw > 0.15 and abs(corrected) < raw / 3
     assert "bins alone" in Sliced(slices=2, correct=False)(p.x, p.y, run).notes[0]
+
+
+def test_raw_slices_are_the_histogram_of_numpy(run: Run):
+    """Bins of one width from the least to the largest value, nothing subtracted, in nats."""
+    p = pairs(run, 0.5, n=700)
+    raw = estimator("sliced:raw,slices=2,bins=30")
+    table, _, _ = np.histogram2d(p.x[:, 0].numpy(), p.y[:, 0].numpy(), bins=30)
+    joint = table / table.sum()
+    product = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
+    plain = float((joint[joint > 0] * np.log(joint[joint > 0] / product[joint > 0])).sum())
+    made = raw(p.x, p.y, run)
+    assert made.nats == pytest.approx(plain, abs=1e-9) and made.ceiling == pytest.approx(math.log(30))
+    assert plain > 0.6 and "bins alone" in made.notes[0]  # 0.5, and what 30 x 30 bins add
+    counts = estimator("sliced:slices=2,bins=30,correct=false")(p.x, p.y, run).nats
+    assert counts != pytest.approx(plain, abs=0.01)
+
+
+def test_bins_of_equal_width_take_what_is_constant(run: Run):
+    x = torch.randn(100, 1, generator=run.rng("x"), dtype=torch.float64)
+    assert histogram_nats(x, torch.zeros_like(x), 10, False, "widths")[0] == pytest.approx(0, abs=1e-12)
+
+
+def test_mine_by_slice_sees_what_is_there(run: Run):
+    none, some = pairs(run, 0.0, n=1000), pairs(run, 1.0, n=1000)
+    mine = Sliced(slices=2, per="mine")
+    made = mine(some.x, some.y, run)
+    assert 0.6 < made.nats < 1.25 and made.kind == "lower bound" and made.ceiling == math.inf
+    assert abs(mine(none.x, none.y, run).nats) < 0.1
+    assert made == mine(some.x, some.y, run)
+    wide = pairs(run, 2.0, d=6, n=1000)
+    one, three = (Sliced(slices=4, per="mine", dims=dims)(wide.x, wide.y, run).nats for dims in (1, 3))
+    assert one < three < 2.2
+
+
+def test_mine_by_slice_gives_each_slice_its_own(run: Run, monkeypatch: pytest.MonkeyPatch):
+    """A slice has the same value whatever others train beside it, as far as its critic starts the same."""
+    p = pairs(run, 1.0, n=400)
+    x = torch.stack([p.x, torch.randn(400, 1, generator=run.rng("other"), dtype=torch.float64)], 1)
+    y = torch.stack([p.y, p.y], 1)
+    both = mine_nats(x, y, run)
+    assert both[0] > 0.5 and abs(both[1]) < 0.15
+    alone = mine_nats(x[:, :1], y[:, :1], run)
+    assert alone[0] == pytest.approx(both[0], abs=0.3)
+    monkeypatch.setattr("miue.mi._critics.ELEMENTS", 1)  # one slice at a time
+    assert mine_nats(x, y, run)[0] == pytest.approx(alone[0], abs=1e-9)
 
 
 def test_ties_are_no_dependence(run: Run):

@@ -57,7 +57,18 @@ def test_pictures_are_counted_where_gradients_flow():
     assert seen.count == 5 + 2 + 1 + 5 + 3
 
 
-VICTIMS = ["vgg19", "densenet121", "mobilenetv2", "wrn-28-10", "wrn-34-10", "cait", "swin", "vit-small", "resnet50"]
+VICTIMS = [
+    "vgg11",
+    "vgg19",
+    "densenet121",
+    "mobilenetv2",
+    "wrn-28-10",
+    "wrn-34-10",
+    "cait",
+    "swin",
+    "vit-small",
+    "resnet50",
+]
 
 
 @pytest.mark.slow

@@ -13,7 +13,10 @@ import pytest
 import torch
 
 from browser import CHROMIUM, browser
+from easy import easy
 from miue import data, publish
+from miue.analysis.analyzer import Analyzer
+from miue.attacks.success import Success
 from miue.core.errors import UserError
 from miue.core.files import digest
 from miue.core.run import Run
@@ -23,9 +26,11 @@ from miue.data.rights import Rights
 from miue.defenses import KNOWN as DEFENSES
 from miue.evaluation.records import Outcome, Role, TraceRun, VictimRun
 from miue.publish.manifest import FINAL, read_lines, write_lines
-from miue.report import charts, judged, noise, write_report
+from miue.report import charts, information, judged, noise, write_report
+from miue.report.content import Table
 from miue.report.evidence import Dated, Evidence
 from miue.trace import Asked, Secret, Tracing, Verdict
+from miue.victims.recipe import Recipe
 from miue.workflows.add import add
 from miue.workflows.evaluate import evaluate
 from miue.workflows.protect import Job, carry_out
@@ -134,6 +139,30 @@ def plain(content: str) -> str:
 
 
 # --- what it says ---
+
+
+def test_the_page_says_what_the_attack_reached_on_its_surrogate(out: Path):
+    path, record = data.private_of(out) / "run.json", RunRecord.of(out)
+    assert "own surrogate" not in plain(page(out))  # noise has none
+    said = Success(pictures=9, loss_before=2.0, loss=0.5, clean=0.4, protected=0.3, goal="are blue", reached=0.25)
+    record.model_copy(update={"success": said}).save(path)
+    text = plain(page(out))
+    assert "loss 2 on clean pictures, 0.5 on protected ones" in text and "25.0% of the protected ones are blue" in text
+    assert "are blue" not in plain(page(out, "public.html", public=True))
+
+
+def test_the_page_has_the_crossed_control(run: Run):
+    clean = easy(20)
+    recipe = Recipe(net="small-cnn:width=4", epochs=1, batch=16, augment=())
+    plan = Analyzer(recipe=recipe, seeds=1, rows=60, halves=2, shuffles=1, estimators=("ksg",))
+    found = plan(clean, easy(5, seed=1), {"mine": clean}, run)
+    section = information.section(found)
+    assert section is not None
+    tables = [block for block in section.blocks if isinstance(block, Table)]
+    assert [row[:2] for row in tables[0].rows] == [list(pair) for pair in found.crosses] and len(found.crosses) == 4
+    assert "s: saturated" in tables[0].caption and tables[0].head[2] == "ksg, n = 60"
+    old = found.model_copy(update={"runs": [r.model_copy(update={"crossed": ()}) for r in found.runs]})
+    assert not [block for block in information.section(old).blocks if isinstance(block, Table)]  # type: ignore[union-attr]
 
 
 def test_the_page_has_the_verdict_its_numbers_and_what_was_not_tested(proven: Path):

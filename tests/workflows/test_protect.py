@@ -20,12 +20,14 @@ from miue import data, publish
 from miue.analysis.analyzer import Analyzer
 from miue.attacks import Noise, attack
 from miue.attacks.crafted import Crafted
+from miue.cli import show
 from miue.core.errors import UserError
 from miue.core.method import AttackFacts
 from miue.core.run import Run
 from miue.core.types import Budget, Perturbation
 from miue.evaluation.evaluation import Evaluation
 from miue.evaluation.records import Outcome
+from miue.trace import Tracing
 from miue.victims.recipe import Recipe
 from miue.workflows import protect as jobs
 from miue.workflows.analyze import analyze, generation
@@ -464,3 +466,41 @@ def test_claims_that_are_refused(job: Job, run: Run, tmp_path: Path):
     record.write_text(json.dumps(json.loads(record.read_text()) | {"status": "running"}))
     with pytest.raises(UserError, match="was interrupted; finish it"):
         evaluated(job, run)
+
+
+# --- what the attack reached ---
+
+
+def test_protect_records_and_tells_what_the_attack_reached_on_its_surrogate(
+    job: Job, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    job = replace(job, method="tap:surrogate=small-cnn:width=4,epochs=2,steps=2")
+    record = carry_out(job, run)
+    assert record.success is not None and record.success.pictures == 12 and record.success.reached is not None
+    assert RunRecord.of(job.out).success == record.success
+    show.written(job, record, json=False)
+    assert f"On its own surrogate: {record.success}" in capsys.readouterr().out
+    before = hashes(job.out)
+    stored = json.loads((job.private / "run.json").read_text())
+    del stored["success"], stored["profile"]  # as an early version wrote it
+    (job.private / "run.json").write_text(json.dumps(stored))
+    assert RunRecord.of(job.out).success is None
+    monkeypatch.setattr(jobs, "launch", lambda *_: pytest.fail("the attack ran again"))
+    again = carry_out(job, run)
+    assert again.success == record.success and hashes(job.out) == before
+
+
+def test_a_resumed_attack_says_what_a_whole_one_says(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
+    source = str(coloured(tmp_path / "in"))
+    whole, stopped = (Job(source=source, out=tmp_path / n / "out", method=TINY, canvas=8) for n in "ab")
+    said = carry_out(whole, run).success
+    with monkeypatch.context() as patched:
+        patched.setattr(jobs, "described", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            carry_out(stopped, run)
+    assert said is not None and carry_out(stopped, run).success == said
+
+
+def test_the_surrogate_of_a_traced_protection_is_asked_too(job: Job, run: Run):
+    traced = replace(job, method=TINY, canvas=16, trace=Tracing(strength=2, unmeasured=True))
+    assert carry_out(traced, run).success is not None

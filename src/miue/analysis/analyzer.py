@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from statistics import fmean
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Int
@@ -17,10 +18,10 @@ from torch import Tensor
 from miue import mi
 from miue.analysis.features import LEAST, Depth, narrowed, paired_stages, plane, stratified
 from miue.analysis.ranks import spearman
-from miue.analysis.records import Analysis, Calibration, Correlation, Examined, Measured, Stage
+from miue.analysis.records import Analysis, Calibration, Correlation, Crossed, Examined, Measured, Stage
 from miue.attacks import Noise
 from miue.core.errors import UserError
-from miue.core.files import digest, locked
+from miue.core.files import Record, digest, locked
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet
 from miue.core.workers import Sets, side_by_side
@@ -33,6 +34,8 @@ from miue.training.batches import Batches
 from miue.training.loop import accuracy
 from miue.victims.fit import TRAINED, fit, keep_victim, kept_victim
 from miue.victims.recipe import Recipe
+
+R = TypeVar("R", bound=Record)
 
 VERSION = 2  # of the meaning of an examined victim; a higher number invalidates records on disk
 ESTIMATORS = ("ksg", "sliced", "class-conditional")
@@ -90,8 +93,9 @@ class Analyzer:
         noisy = self.noise(clean, budget, run.reseeded(0)).apply(clean)
         roles: list[Role] = ["clean", "noise", *["protected" for _ in attacks]]
         trained = {CLEAN: clean, NOISE: noisy, **attacks}
+        others: dict[str, tuple[str, ...]] = {"clean": tuple(attacks), "noise": (), "protected": (NOISE,)}
         jobs = {
-            f"{name}, seed {run.seed + seed}": _Job(name, role, NOISE if role == "clean" else name, seed)
+            f"{name}, seed {run.seed + seed}": _Job(name, role, NOISE if role == "clean" else name, seed, others[role])
             for seed in range(self.seeds)
             for name, role in zip(trained, roles, strict=True)
         }
@@ -130,54 +134,87 @@ class Analyzer:
         rows: Int[Tensor, "r"],
         seed: int,
         run: Run,
+        others: Mapping[str, ImageSet] = MappingProxyType({}),
     ) -> Examined:
-        """Examine one victim and return its record; return the kept record if the same one was examined before.
+        """Examine one victim and return its record; what was examined before on the same content is kept.
 
-        sets: clean, test, trained on, shown. The trained victim is kept, too: other estimators or rows need no new
-        training. A victim that an evaluation has trained and kept is used as well.
+        sets: clean, test, trained on, shown. others: sets for the crossed control. The trained victim is kept, too:
+        other estimators or rows need no new training. A victim that an evaluation has trained and kept is used as well.
         """
-        clean, test, trained, shown = sets
+        clean, _, trained, _ = sets
         victim = digest(VERSION, self.recipe, trained.digest, run.seed + seed)
         keep = run.keep / "analysis" / victim if run.keep else None
-        digests = tuple(part.digest for part in sets)
-        key = digest(VERSION, replace(self, seeds=1), digests, run.seed, seed)
-        record = keep / f"{key}.json" if keep else None
+        own, plan = replace(run, seed=run.seed + seed, keep=keep), replace(self, seeds=1)
+
+        def recorded(kind: type[R], parts: Sequence[object], make: Callable[[], R]) -> R:
+            path = keep / f"{digest(VERSION, plan, *parts, run.seed, seed)}.json" if keep else None
+            if path and path.exists():
+                return kind.load(path)
+            result = make()
+            if path:
+                result.save(path)
+            return result
+
         with ExitStack() as limits:
             if run.keep:
                 limits.enter_context(locked(run.keep, f"analysis-{victim}"))
-            if record and record.exists():
-                return Examined.load(record)
             limits.enter_context(run.threads_side_by_side())
-            own, start = replace(run, seed=run.seed + seed, keep=keep), time.monotonic()
-            net = self._victim(trained, own, run)
-            scores = [accuracy(net, Batches(part, own), own, crops=self.recipe.crops) for part in (test, trained)]
-            labels = clean.labels[rows]
-            depths = paired_stages(net, clean.select(rows), shown.select(rows), own)
-            measuring = run.reseeded(run.seed)  # not the victim's seed: projections and shuffles are the same for all
-            with run.progress(f"mutual information, {name}", len(depths)) as tick:
-                stages, deepest = [], depths[-1][1:]
-                for depth in depths:
-                    deepest = narrowed(*depth[1:])
-                    stages.append(self._stage(depth, deepest, labels, measuring))
-                    tick()
-            points, axes = plane((depths[-1][0], *deepest), labels, measuring)
-            result = Examined(
-                name=name,
-                role=role,
-                method=name,
-                seed=run.seed + seed,
-                data=trained.digest,
-                accuracy=scores[0],
-                fitted=scores[1],
-                stages=stages,
-                statements=mi.statements(*deepest, labels, measuring),
-                points=points,
-                axes=axes,
-                seconds=time.monotonic() - start,
-            )
-            if record:
-                result.save(record)
-            return result
+            net = cache(lambda: self._victim(trained, own, run))
+            digests = tuple(part.digest for part in sets)
+            result = recorded(Examined, [digests], lambda: self._examined(name, role, net, sets, rows, own, run))
+            crossed = []
+            for shown, pictures in others.items():
+                parts = ["crossed", clean.digest, trained.digest, pictures.digest]
+                cell = recorded(Crossed, parts, lambda: self._crossed(shown, net(), clean, pictures, rows, run))  # noqa: B023 - called at once
+                crossed.append(cell.model_copy(update={"shown": shown}))
+            return result.model_copy(update={"crossed": crossed})
+
+    def _examined(
+        self,
+        name: str,
+        role: Role,
+        net: Callable[[], Classifier],
+        sets: tuple[ImageSet, ImageSet, ImageSet, ImageSet],
+        rows: Int[Tensor, "r"],
+        own: Run,
+        run: Run,
+    ) -> Examined:
+        """One victim at every depth. own: its run; run: the analysis."""
+        (clean, test, trained, shown), start = sets, time.monotonic()
+        scores = [accuracy(net(), Batches(part, own), own, crops=self.recipe.crops) for part in (test, trained)]
+        labels = clean.labels[rows]
+        depths = paired_stages(net(), clean.select(rows), shown.select(rows), own)
+        measuring = run.reseeded(run.seed)  # not the victim's seed: projections and shuffles are the same for all
+        with run.progress(f"mutual information, {name}", len(depths)) as tick:
+            stages, deepest = [], depths[-1][1:]
+            for depth in depths:
+                deepest = narrowed(*depth[1:])
+                stages.append(self._stage(depth, deepest, labels, measuring))
+                tick()
+        points, axes = plane((depths[-1][0], *deepest), labels, measuring)
+        return Examined(
+            name=name,
+            role=role,
+            method=name,
+            seed=own.seed,
+            data=trained.digest,
+            accuracy=scores[0],
+            fitted=scores[1],
+            stages=stages,
+            statements=mi.statements(*deepest, labels, measuring),
+            points=points,
+            axes=axes,
+            seconds=time.monotonic() - start,
+        )
+
+    def _crossed(
+        self, shown: str, net: Classifier, clean: ImageSet, pictures: ImageSet, rows: Int[Tensor, "r"], run: Run
+    ) -> Crossed:
+        """The deepest features of a victim, of clean pictures and of others that it was not trained on."""
+        depth = paired_stages(net, clean.select(rows), pictures.select(rows), run)[-1]
+        measuring = run.reseeded(run.seed)
+        measurements = self._measured(depth[1:], narrowed(*depth[1:]), clean.labels[rows], measuring)
+        return Crossed(shown=shown, stage=depth[0], mi=measurements)
 
     def _victim(self, data: ImageSet, own: Run, run: Run) -> Classifier:
         """Return the trained victim. own: run of its checkpoints; run: the analysis, which keeps trained victims."""
@@ -190,7 +227,18 @@ class Analyzer:
 
     def _stage(self, depth: Depth, narrow: tuple[Tensor, Tensor], labels: Int[Tensor, "n"], run: Run) -> Stage:
         """Measurements of one depth. narrow: its features as most methods can afford them."""
-        (name, *whole), measurements = depth, []
+        name, x, y = depth
+        measurements = self._measured((x, y), narrow, labels, run)
+        rank = min(8, int(labels.unique(return_counts=True)[1].min()) - 1)
+        clean, protected = (mi.covariance(side, labels, run, rank) for side in narrow)
+        dead = int(((x.std(0) == 0) | (y.std(0) == 0)).sum())
+        return Stage(name=name, width=x.shape[1], dead=dead, mi=measurements, clean=clean, protected=protected)
+
+    def _measured(
+        self, whole: tuple[Tensor, Tensor], narrow: tuple[Tensor, Tensor], labels: Int[Tensor, "n"], run: Run
+    ) -> list[Measured]:
+        """A measurement by every estimator. whole: all features, for methods that take them."""
+        measurements = []
         for text in self.estimators:
             estimator = mi.estimator(text)
             x, y = whole if _takes_all(estimator) else narrow
@@ -198,11 +246,7 @@ class Analyzer:
             values: dict[str, Any] = {k: v for k, v in vars(value).items() if k in Measured.model_fields}
             values |= {"estimator": text, "itself": estimator(x, x, run, labels).nats, "notes": list(value.notes)}
             measurements.append(Measured(**values))
-        rank = min(8, int(labels.unique(return_counts=True)[1].min()) - 1)
-        x, y = whole
-        clean, protected = (mi.covariance(side, labels, run, rank) for side in narrow)
-        dead = int(((x.std(0) == 0) | (y.std(0) == 0)).sum())
-        return Stage(name=name, width=x.shape[1], dead=dead, mi=measurements, clean=clean, protected=protected)
+        return measurements
 
     def _calibrated(self, width: int, n: int, classes: int, run: Run) -> list[Calibration]:
         """Estimates of every estimator for known samples with the features' n and d (Gaussians if d < classes)."""
@@ -229,12 +273,13 @@ class Analyzer:
 @dataclass(frozen=True)
 class _Job:
     """One victim of an analysis. shown: name of the set that is paired with the clean one; for the clean victim that is
-    the noisy one, since a picture paired with itself has infinite information."""
+    the noisy one, since a picture paired with itself has infinite information. others: sets of the crossed control."""
 
     name: str
     role: Role
     shown: str
     seed: int
+    others: tuple[str, ...] = ()
 
 
 def _takes_all(estimator: mi.Estimator) -> bool:
@@ -244,7 +289,8 @@ def _takes_all(estimator: mi.Estimator) -> bool:
 
 def _examine(analyzer: Analyzer, rows: Int[Tensor, "r"], sets: Sets, job: _Job, run: Run) -> Examined:
     four = sets[CLEAN], sets[TEST], sets[job.name], sets[job.shown]
-    examined = analyzer.examined(job.name, job.role, four, rows, job.seed, run)
+    others = {name: sets[name] for name in job.others}
+    examined = analyzer.examined(job.name, job.role, four, rows, job.seed, run, others)
     return examined.model_copy(update={"name": job.name, "role": job.role})
 
 

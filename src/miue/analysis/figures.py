@@ -113,6 +113,28 @@ def depth(analysis: Analysis) -> Any:
     return figure
 
 
+def crossed(analysis: Analysis) -> Any:
+    """A figure of what victims keep on noise and on protected pictures: of clean pictures, and of each attack."""
+    if not analysis.crosses:
+        return None
+    clean, noise = analysis.names[:2]
+    figure, axes = _panels(len(analysis.estimators), 3.9, 3.2)
+    for panel, estimator in zip(axes, analysis.estimators, strict=True):
+        labels = []
+        for colour, name in list(_coloured(analysis))[2:]:
+            for victim, style in ((clean, "--"), (name, "-")):
+                nats = [[m.nats for m in analysis.across(victim, shown, estimator)] for shown in (noise, name)]
+                means = [fmean(values) for values in nats]
+                panel.errorbar((0, 1), means, [_sd(v) for v in nats], color=colour, linestyle=style, elinewidth=0.8)
+                labels.append((name if victim == name else f"clean, on {name}", 1.0, means[-1], colour))
+        panel.set_xticks((0, 1), ("noise", "protected"))
+        panel.set(xlabel="looked at on", ylabel="mutual information (nats)", xlim=(-0.1, 1.1))
+        panel.set_title(estimator, fontsize=9, parse_math=False)
+        _label(panel, labels)
+    _title(figure, "Victims of protected pictures (full line) and of clean ones (broken), on both", analysis)
+    return figure
+
+
 def generation(analysis: Analysis) -> Any:
     """Cosine and covariance of the surrogate's features while attacks were made."""
     if not analysis.generation:
@@ -167,6 +189,7 @@ def _scatter(panel: Any, run: Examined) -> None:
 FIGURES: dict[str, Callable[[Analysis], Any]] = {
     "accuracy": accuracy,
     "depth": depth,
+    "crossed": crossed,
     "generation": generation,
     "plane": plane,
 }

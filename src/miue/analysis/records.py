@@ -34,6 +34,17 @@ class Measured(Record):
     notes: Sequence[str]
 
 
+FLAGS = {"saturated": "s", "not converged": "h"}
+LEGEND = "s: saturated, close to the ceiling; h: half of the rows give another value."
+
+
+def flags(measured: Sequence[Measured]) -> str:
+    """Marks behind a value for what its estimator warned of with any seed; `LEGEND` says what they mean."""
+    notes = {note.partition(":")[0] for m in measured for note in m.notes}
+    marks = "".join(mark for note, mark in FLAGS.items() if note in notes)
+    return f" ({marks})" if marks else ""
+
+
 class Stage(Record):
     """Clean and protected features at one depth of a victim, mean over positions. dead: features that are constant."""
 
@@ -43,6 +54,15 @@ class Stage(Record):
     mi: Sequence[Measured]
     clean: Covariance
     protected: Covariance
+
+
+class Crossed(Record):
+    """A victim looked at on pictures that it was not trained on: its deepest features of them, and of clean ones."""
+
+    shown: str
+    """Name of the set that stands beside the clean pictures."""
+    stage: str
+    mi: Sequence[Measured]
 
 
 class Examined(Record):
@@ -66,6 +86,9 @@ class Examined(Record):
     axes: tuple[float, float]
     """Share of variance on each axis of that plane."""
     seconds: float
+    crossed: Sequence[Crossed] = ()
+    """A victim of clean pictures looked at on each protected set, one of a protected set on noise; empty in records of
+    earlier versions."""
 
 
 class Calibration(Record):
@@ -138,6 +161,26 @@ class Analysis(Record):
         return [stage.name for stage in self.runs[0].stages]
 
     @property
+    def attacks(self) -> list[str]:
+        """Names of the attacks."""
+        return self.names[2:]
+
+    @property
+    def headings(self) -> list[str]:
+        """Estimators as heads of columns; KSG with its number of rows, by which its bias goes."""
+        return [f"{name}, n = {self.rows}" if name.partition(":")[0] == "ksg" else name for name in self.estimators]
+
+    @property
+    def crosses(self) -> list[tuple[str, str]]:
+        """(victim of, looked at on) of the crossed control: for every attack its own and the clean victim, on noise and
+        on its pictures. Empty if it was not measured.
+        """
+        clean, noise = self.names[:2]
+        if not self.runs[0].crossed:
+            return []
+        return [(clean, noise), *(pair for a in self.attacks for pair in ((clean, a), (a, noise), (a, a)))]
+
+    @property
     def estimators(self) -> list[str]:
         """Spellings of the estimators."""
         return [measured.estimator for measured in self.runs[0].stages[0].mi]
@@ -150,6 +193,26 @@ class Analysis(Record):
         """Measurements of one estimator for one attack at one depth, one per seed."""
         stages = [s for run in self.runs if run.name == name for s in run.stages if s.name == stage]
         return [measured for s in stages for measured in s.mi if measured.estimator == estimator]
+
+    def across(self, name: str, shown: str, estimator: str) -> list[Measured]:
+        """Measurements at the deepest features of victims of `name`, looked at on `shown`, one per seed.
+
+        What a victim is looked at on anyway is there, too. Empty if the crossed control was not measured.
+        """
+        own = [run for run in self.runs if run.name == name]
+        if shown == name or (shown == self.names[1] and own[0].role == "clean"):  # the second control is the noise
+            return self.found(name, estimator, self.stages[-1])
+        crossed = [crossed for run in own for crossed in run.crossed if crossed.shown == shown]
+        return [measured for c in crossed for measured in c.mi if measured.estimator == estimator]
+
+    def interaction(self, name: str, estimator: str) -> list[float]:
+        """The loss of an attack's own victim beyond that of the victim of clean pictures, per seed.
+
+        [I(protected) - I(noise)] of the victim of `name`, less the same of the victim of clean pictures.
+        """
+        clean, noise = self.names[:2]
+        four = [self.across(*pair, estimator) for pair in ((name, name), (name, noise), (clean, name), (clean, noise))]
+        return [(a.nats - b.nats) - (c.nats - d.nats) for a, b, c, d in zip(*four, strict=False)]
 
     def covariances(self, name: str, stage: str) -> list[Covariance]:
         """Covariances of protected features, one per seed."""

@@ -15,20 +15,20 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from miue import nets
-from miue.attacks.shape import Shape, Shaped
+from miue.attacks.shape import Shape, Shaped, check_momentum
 from miue.core.errors import UserError
 from miue.core.method import Kept, at_least
 from miue.core.run import Run
-from miue.core.types import Budget, ImageSet
+from miue.core.types import Budget, ImageSet, stretch
 from miue.training import perturb
 from miue.training.batches import Batch, Batches, prepare
 from miue.training.colour import chroma
 from miue.training.loop import Training, check_steps
-from miue.training.mixture import look
+from miue.training.mixture import Part, look
 from miue.training.perturb import worst
 from miue.training.views import Augment, augmented
 
@@ -47,8 +47,9 @@ class Crafted(Shaped):
     with 10 steps that it is trained against; 0 trains plainly. checkpoints: networks kept on the way, evenly spaced,
     the last one included. steps, step_size: signed steps on delta, in grey levels. noise_batch: pictures per step, over
     all processes. start: where delta begins. augment: what networks see in both parts, drawn anew for every step.
-    train_augment: the same for the training of the surrogate alone; "same": as `augment`. What `Shaped` adds holds for
-    both parts, too; a class direction is that of the class in a noise batch.
+    train_augment: the same for the training of the surrogate alone; "same": as `augment`. cells: side of the noise
+    grid; 0 is pixel-wise. noise_momentum: share of the earlier directions that a step of delta keeps; 0: none. What
+    `Shaped` adds holds for both parts, too; a class direction is that of the class in a noise batch.
     """
 
     epochs: int = 40
@@ -64,13 +65,20 @@ class Crafted(Shaped):
     start: Literal["zero", "uniform", "gaussian"] = "zero"
     augment: Augment = "flip-crop"
     train_augment: Literal["same", "none", "flip", "flip-crop"] = "same"
+    cells: int = 0
+    noise_momentum: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, epochs=1, steps=1, batch=2, noise_batch=1, adversary=0, weight_decay=0)
+        at_least(self, epochs=1, steps=1, batch=2, noise_batch=1, adversary=0, weight_decay=0, cells=0)
         check_steps(self.step_size, self.lr, self.momentum)
+        check_momentum(self.noise_momentum)
         if not 1 <= self.checkpoints <= self.epochs:
             raise UserError(f"checkpoints={self.checkpoints} is not between 1 and the {self.epochs} epochs of training")
+
+    @property
+    def against(self) -> float:
+        return self.adversary
 
     @abstractmethod
     def network(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
@@ -83,6 +91,15 @@ class Crafted(Shaped):
     @abstractmethod
     def aim(self, net: Any, known: Mapping[str, Tensor], classes: int) -> Aim:
         """Loss that delta descends against this trained, frozen network."""
+
+    def reached(
+        self, net: Any, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"], delta: Float[Tensor, "b c h w"]
+    ) -> tuple[str, Bool[Tensor, "b"]] | None:
+        """The aim of protected pictures on a surrogate, as "are taken for ...", and which ones reach it.
+
+        None for a method that aims at no class.
+        """
+        return None
 
     def trials(self, count: int, later: bool = False) -> list[tuple[Crafted, float]]:
         """Two short versions with factors; the sum of factor x seconds forecasts the seconds of this one.
@@ -98,39 +115,44 @@ class Crafted(Shaped):
         with torch.random.fork_rng(devices=[]):
             net = nets.weight(self.network(shape, classes))
         passes = [self.planes(shape[0])] + [self.planes(shape[0], True)] * self.coloured(shape[0])
-        means = sum(self.means_bytes(planes, classes, prod(shape[1:])) for planes in passes)
+        values = prod(self.grid(shape))
+        means = sum(self.means_bytes(planes, classes, values) for planes in passes)
         return (
             means
             + net * (4 if self.momentum else 2)
             + sum(
-                net * ((2 if self.momentum else 1) * (number > 0) + self.checkpoints)
-                + 4 * count * planes * prod(shape[1:])
+                net * ((2 if self.momentum else 1) * (number > 0) + self.checkpoints) + 4 * count * planes * values
                 for number, planes in enumerate(passes)
             )
         )
 
-    def craft(self, data: ImageSet, budget: Budget, run: Run) -> Float[Tensor, "n c h w"]:
+    def grid(self, shape: tuple[int, int, int]) -> tuple[int, int]:
+        """Height and width of delta for pictures of c x h x w."""
+        return (self.cells, self.cells) if self.cells else shape[1:]
+
+    def craft(self, data: ImageSet, budget: Budget, run: Run) -> Float[Tensor, "n c g g2"]:
         """Delta of the whole set, one row per picture."""
         return self._crafted(data, budget, run, None)
 
-    def craft_more(self, new: ImageSet, kept: Kept, budget: Budget, run: Run) -> Float[Tensor, "n c h w"]:
+    def craft_more(self, new: ImageSet, kept: Kept, budget: Budget, run: Run) -> Float[Tensor, "n c g g2"]:
         """Delta of later pictures: the same steps against the kept surrogates."""
         return self._crafted(new, budget, run, kept)
 
-    def _crafted(self, data: ImageSet, budget: Budget, run: Run, kept: Kept | None) -> Float[Tensor, "n c h w"]:
+    def _crafted(self, data: ImageSet, budget: Budget, run: Run, kept: Kept | None) -> Float[Tensor, "n c g g2"]:
+        perturb.check_cells(self.cells, max(data.shape[1:]))
         batches = Batches(data, run, run.mine(len(data)))
         delta = self._pass(Shape(self, data, budget, run, batches.rows, False, kept), batches, None, kept)
         if not self.coloured(data.shape[0]):
             return delta
         return self._pass(Shape(self, data, budget, run, batches.rows, True, kept), batches, delta[:, :1], kept)
 
-    def _pass(self, form: Shape, batches: Batches, tied: Tensor | None, kept: Kept | None) -> Float[Tensor, "n c h w"]:
+    def _pass(self, form: Shape, batches: Batches, tied: Tensor | None, kept: Kept | None) -> Float[Tensor, "n c g g2"]:
         """The change of the whole set by one pass: a surrogate, then all deltas. tied: those of the first pass."""
         data, run, suffix = batches.data, form.run, form.suffix
         identity = self.identity(data, form.budget, run)
         parts = list(enumerate(batches.rows.split(max(self.noise_batch // run.world, 1))))
-        whole = torch.zeros(len(data), form.count, *data.shape[1:])
-        trained = _again(self, data, form, kept) if kept else _trained(self, batches, form, identity)
+        whole = torch.zeros(len(data), form.count, *self.grid(data.shape))
+        trained = again(self, data, form, kept.state) if kept else _trained(self, batches, form, identity)
         aims = [(net, self.aim(net, known, len(data.classes))) for net, known in trained]
         shown = run.progress(f"{type(self).__name__} on {data.name}, noise{suffix}", len(parts))
         with run.threads_for(*(net for net, _ in aims)), shown as tick:
@@ -183,12 +205,12 @@ Trained = list[tuple[Any, dict[str, Tensor]]]
 """Frozen networks in evaluation mode, each with what its aim needs to know."""
 
 
-def _again(plan: Crafted, data: ImageSet, form: Shape, kept: Kept) -> Trained:
-    """The kept checkpoints of the training on an earlier set."""
+def again(plan: Crafted, data: ImageSet, form: Shape, state: Callable[[str], tuple[dict[str, Tensor], Any]]) -> Trained:
+    """The checkpoints of an earlier training. state: tensors and facts that it saved under a name."""
     trained = []
     for end in _ends(plan):
-        net = _frozen(_fresh(plan, data, form), kept.state(f"surrogate{form.suffix}-{end}")[0])
-        known = kept.state(f"known{form.suffix}-{end}")[0]
+        net = _frozen(_fresh(plan, data, form), state(f"surrogate{form.suffix}-{end}")[0])
+        known = state(f"known{form.suffix}-{end}")[0]
         trained.append((net, {name: form.run.put(table) for name, table in known.items()}))
     return trained
 
@@ -261,21 +283,29 @@ def _crafted(
     part: tuple[int, Tensor],
     form: Shape,
     tied: Tensor | None,
-) -> Float[Tensor, "b p h w"]:
+) -> Float[Tensor, "b p g g2"]:
     """Deltas of one batch, by signed steps that stay inside the budget and the range of pictures."""
     (number, rows), run = part, form.run
     x, y = batches.take(rows), run.put(batches.data.labels[rows])
     generator, order = (run.rng(*form.names(name, "noise", number), run.rank) for name in ("view", "checkpoints"))
-    delta = _start(plan.start, (len(rows), form.count, *x.shape[2:]), form, generator)
+    delta = _start(plan.start, (len(rows), form.count, *plan.grid(batches.data.shape)), form, generator)
     if tied is not None:
         delta[:, :1] = run.put(tied)
-    step = plan.step_size / 255
+    velocity = torch.zeros_like(delta)
     for _ in range(plan.steps):
         gradient = _direction(plan, aims, x, y, delta, form, generator, order)
         if plan.class_gradient:
             gradient = form.shared(rows, gradient, y)
-        delta = form.keep_in_range(form.moved(delta, gradient, step), x)
+        if plan.noise_momentum:
+            gradient = velocity = plan.noise_momentum * velocity + perturb.direction(gradient)
+        delta = _stepped(plan, delta, gradient, x, form)
     return delta
+
+
+def _stepped(plan: Crafted, delta: Tensor, gradient: Tensor, x: Tensor, form: Shape) -> Tensor:
+    """One signed step. Only a pixel-wise delta can be clipped to the range of its picture."""
+    moved = form.moved(delta, gradient, plan.step_size / 255)
+    return moved if plan.cells else form.keep_in_range(moved, x)
 
 
 def _start(how: str, shape: tuple[int, ...], form: Shape, generator: torch.Generator) -> Tensor:
@@ -287,6 +317,21 @@ def _start(how: str, shape: tuple[int, ...], form: Shape, generator: torch.Gener
         draw = (torch.randn(shape, generator=generator) * unit).clamp_(-unit, unit)
         return form.run.put(draw) * form.share
     return form.run.put(torch.zeros(shape))
+
+
+def loss_of(
+    plan: Crafted,
+    net: Any,
+    aim: Aim,
+    mixture: tuple[Part, ...],
+    x: Float[Tensor, "b c h w"],
+    y: Int[Tensor, "b"],
+    change: Float[Tensor, "b c h w"],
+    generator: torch.Generator,
+) -> Float[Tensor, ""]:
+    """Loss that delta descends against one surrogate, through one view of x + change."""
+    seen = augmented(plan.augment, perturb.add(x, change), generator)
+    return aim(look(mixture, net, seen, y, generator), y, change)
 
 
 def _direction(
@@ -310,10 +355,8 @@ def _direction(
         net, aim = against
         generator.set_state(view)
         leaf = at.detach().requires_grad_()
-        change = form.joined(leaf)
-        seen = augmented(plan.augment, perturb.add(x, change), generator)
-        seen = look(form.mixture, net, seen, y, generator)
-        return torch.autograd.grad(aim(seen, y, change), leaf)[0]
+        value = loss_of(plan, net, aim, form.mixture, x, y, stretch(form.joined(leaf), *x.shape[2:]), generator)
+        return torch.autograd.grad(value, leaf)[0]
 
     each = [gradient(against, delta) for against in aims]
     if len(each) == 1:
@@ -321,5 +364,5 @@ def _direction(
     mean, here, total = torch.stack(each).mean(0), delta, torch.zeros_like(delta)
     for i in torch.randperm(len(each), generator=order).tolist():
         total = total + gradient(aims[i], here) - each[i] + mean
-        here = form.keep_in_range(form.moved(here, total, plan.step_size / 255), x)
+        here = _stepped(plan, here, total, x, form)
     return total

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from miue.attacks.crafted import Aim, OnNet, centres
@@ -53,3 +54,11 @@ class EntF(OnNet):
         if self.how == "push":
             return lambda x, y, delta: -F.mse_loss(net.embed(x), centre[y])
         return lambda x, y, delta: F.mse_loss(net.embed(x), centre[(y + 1) % classes])
+
+    def reached(
+        self, net: Any, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"], delta: Float[Tensor, "b c h w"]
+    ) -> tuple[str, Bool[Tensor, "b"]]:
+        logits = net(x)
+        if self.how == "push":
+            return "are not taken for their class", logits.argmax(1) != y
+        return "are taken for the next class", logits.argmax(1) == (y + 1) % logits.shape[1]

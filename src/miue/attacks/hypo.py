@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from miue.attacks.crafted import Aim, OnNet
@@ -42,3 +43,8 @@ class HYPO(OnNet):
 
     def aim(self, net: Any, known: Mapping[str, Tensor], classes: int) -> Aim:
         return lambda x, y, delta: F.cross_entropy(net(x), y)
+
+    def reached(
+        self, net: Any, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"], delta: Float[Tensor, "b c h w"]
+    ) -> tuple[str, Bool[Tensor, "b"]]:
+        return "are taken for their class", net(x).argmax(1) == y

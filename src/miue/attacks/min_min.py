@@ -23,7 +23,7 @@ from miue import nets
 from miue.attacks._trace import traced, watched
 from miue.attacks.beside import Beside
 from miue.attacks.deltas import Deltas
-from miue.attacks.shape import Shape, Shaped
+from miue.attacks.shape import Shape, Shaped, check_momentum
 from miue.core.errors import UserError
 from miue.core.method import Kept, at_least
 from miue.core.run import Run
@@ -88,8 +88,7 @@ class Alternating(Shaped):
         at_least(self, epochs=1, steps=1, batch=2, noise_batch=2, cells=0, companions=0, views=1)
         at_least(self, colour_epochs=0, epochs_at=0, weight_decay=0, step_size_end=0, restarts=0)
         check_steps(self.step_size, self.lr, self.momentum)
-        if not 0 <= self.noise_momentum < 1:
-            raise UserError(f"noise_momentum={self.noise_momentum:g} is not a share below 1")
+        check_momentum(self.noise_momentum)
         if not 0 <= self.stop <= 1:
             raise UserError(f"stop={self.stop:g} is no accuracy between 0 (never) and 1")
         if self.surrogate_steps is not None and self.surrogate_steps < 0:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from miue.attacks.crafted import Aim, Crafted
@@ -83,3 +83,8 @@ class PIL(Crafted):
 
     def aim(self, net: Any, known: Mapping[str, Tensor], classes: int) -> Aim:
         return lambda x, y, delta: linearity_loss(net(-delta), net(x), y, self.share)
+
+    def reached(
+        self, net: Any, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"], delta: Float[Tensor, "b c h w"]
+    ) -> tuple[str, Bool[Tensor, "b"]]:
+        return "show their class in the noise alone", net(-delta).argmax(1) == y

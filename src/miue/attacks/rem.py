@@ -85,6 +85,10 @@ class REM(Alternating):
                 "inner=none leaves the adversary out"
             )
 
+    @property
+    def against(self) -> float:
+        return 0.0 if self.inner == "none" else self.radius
+
     def view(self, generator: torch.Generator) -> View:
         return lambda s: augmented("flip-crop", s, generator)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from miue.attacks.crafted import Aim, OnNet, centres
@@ -56,3 +57,9 @@ class SEP(OnNet):
     def aim(self, net: Any, known: Mapping[str, Tensor], classes: int) -> Aim:
         centre = known["centre"]
         return lambda x, y, delta: F.mse_loss(net.embed(x), centre[(y + classes // 2) % classes])
+
+    def reached(
+        self, net: Any, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"], delta: Float[Tensor, "b c h w"]
+    ) -> tuple[str, Bool[Tensor, "b"]]:
+        logits = net(x)
+        return "are taken for the class they go to", logits.argmax(1) == (y + logits.shape[1] // 2) % logits.shape[1]

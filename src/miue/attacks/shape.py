@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -22,6 +22,12 @@ from miue.training.mixture import parts
 ROUNDS = 30  # of taking class means out and clamping, which undoes some of it
 LEVEL = 1 / 255
 CHROMA = "1chroma"  # what the surrogate of the colour part looks through
+
+
+def check_momentum(noise_momentum: float) -> None:
+    """Raise UserError if the share of earlier directions that a step of delta keeps is out of range."""
+    if not 0 <= noise_momentum < 1:
+        raise UserError(f"noise_momentum={noise_momentum:g} is not a share from 0 to below 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +50,8 @@ class Shaped(BaseAttack):
     groups: int = 1
     balanced: bool = False
     see: str = ""
+
+    classifies: ClassVar[bool] = True  # whether the surrogate learns the classes
 
     def __post_init__(self) -> None:
         at_least(self, groups=1)
@@ -69,6 +77,11 @@ class Shaped(BaseAttack):
     def coloured(self, channels: int) -> bool:
         """True if there is a second pass: for a colour part, of pictures that have colour."""
         return self.colour > 0 and channels > 1
+
+    @property
+    def against(self) -> float:
+        """Grey levels of the adversary that the surrogate is trained against; 0: none."""
+        return 0.0
 
     @property
     def keeps_means(self) -> bool:

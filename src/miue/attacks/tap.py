@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from miue.attacks.crafted import Aim, OnNet
@@ -42,3 +43,9 @@ class TAP(OnNet):
 
     def aim(self, net: Any, known: Mapping[str, Tensor], classes: int) -> Aim:
         return lambda x, y, delta: F.cross_entropy(net(x), (y + 1) % classes)
+
+    def reached(
+        self, net: Any, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"], delta: Float[Tensor, "b c h w"]
+    ) -> tuple[str, Bool[Tensor, "b"]]:
+        logits = net(x)
+        return "are taken for the next class", logits.argmax(1) == (y + 1) % logits.shape[1]

@@ -62,6 +62,7 @@ class TUE(Alternating):
     tau: float = 0.5
 
     together: ClassVar[bool] = True
+    classifies: ClassVar[bool] = False
     facts: ClassVar[AttackFacts] = AttackFacts(
         name="tue",
         title="TUE",

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from miue import data
-from miue.analysis.records import Analysis
+from miue.analysis.records import LEGEND, Analysis, Measured, flags
 from miue.core.files import Record
 from miue.evaluation.detect import Detection
 from miue.evaluation.records import Outcome, Verdict, spread
@@ -177,18 +177,20 @@ def analysis(analysis: Analysis, json: bool) -> None:
         f"Features of {analysis.rows} pictures, clean and protected, in victims ({analysis.victim}) of {seeds} seed(s)."
     )
     print("Mutual information in nats, mean ± standard deviation over seeds; 0 is independent.")
-    top = Table("victim of", "accuracy", *analysis.estimators, "cosine", "trace", "log det", "distance", box=box.SIMPLE)
+    print(LEGEND)
+    top = Table("victim of", "accuracy", *analysis.headings, "cosine", "trace", "log det", "distance", box=box.SIMPLE)
     top.title = f"the deepest features ({deepest}); covariance of protected features within classes, length 1"
     for name in analysis.names:
-        cells = [spread([m.nats for m in analysis.found(name, e, deepest)], ".3f") for e in analysis.estimators]
+        cells = [_flagged(analysis.found(name, e, deepest)) for e in analysis.estimators]
         parts = analysis.covariances(name, deepest)
         shape = [f"{fmean(getattr(p, key) for p in parts):.3f}" for key in ("cosine", "trace", "log_det", "distance")]
         top.add_row(Text(name), spread(analysis.accuracies(name)), *cells, *shape)
     console.print(top)
-    for estimator in analysis.estimators:
-        depths = Table("victim of", *analysis.stages, box=box.SIMPLE, title=f"by depth, {estimator}, shallow to deep")
+    _crossed(analysis)
+    for estimator, heading in zip(analysis.estimators, analysis.headings, strict=True):
+        depths = Table("victim of", *analysis.stages, box=box.SIMPLE, title=f"by depth, {heading}, shallow to deep")
         for name in analysis.names:
-            estimates = [spread([m.nats for m in analysis.found(name, estimator, s)], ".3f") for s in analysis.stages]
+            estimates = [_flagged(analysis.found(name, estimator, s)) for s in analysis.stages]
             depths.add_row(Text(name), *estimates)
         controls = (
             ("spread", "standard error"),
@@ -223,6 +225,33 @@ def analysis(analysis: Analysis, json: bool) -> None:
                 notes.setdefault(note.partition(": ")[0], []).append(name)
         for text, names in notes.items():
             print(f"note: {estimator} at {deepest}: {text} ({', '.join(dict.fromkeys(names))})")
+
+
+def _crossed(analysis: Analysis) -> None:
+    """Print what each victim keeps on pictures that it was not trained on."""
+    if not analysis.crosses:
+        return
+    table = Table("victim of", "clean pictures beside", *analysis.headings, box=box.SIMPLE)
+    table.title = f"crossed control, the deepest features ({analysis.stages[-1]})"
+    for name, shown in analysis.crosses:
+        table.add_row(
+            Text(name), Text(shown), *(_flagged(analysis.across(name, shown, e)) for e in analysis.estimators)
+        )
+    for name in analysis.attacks:
+        lost = [spread(analysis.interaction(name, e), ".3f") for e in analysis.estimators]
+        table.add_row(Text(name, style="dim"), Text("interaction", style="dim"), *lost)
+    console.print(table)
+    print(
+        "A victim that keeps much on noise and little on its own set answers the perturbation; its clean features are"
+    )
+    print(
+        "not empty. Interaction: what an attack takes from its own victim beyond what it takes from that of clean ones."
+    )
+
+
+def _flagged(measured: Sequence[Measured]) -> str:
+    """Mean and spread, with what the estimator warned of."""
+    return spread([m.nats for m in measured], ".3f") + flags(measured)
 
 
 def _calibration(analysis: Analysis) -> None:

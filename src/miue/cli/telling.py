@@ -34,6 +34,8 @@ def protected(job: Job, record: RunRecord, quiet: bool = False) -> Iterator[str]
         yield f"PSNR at least {written.psnr.least:.1f} dB, SSIM at least {written.ssim.least:.3f}"
     if record.profile:
         yield f"Noise: {record.profile}"
+    if record.success:
+        yield f"On its own surrogate: {record.success}. A victim is another network: evaluate it."
     growth = written.bytes_out / max(written.bytes_in, 1)
     yield f"{written.bytes_out / 1e6:.1f} MB written, {growth:.1f} times the size of the source"
     for reason, n in record.source.counts.items():

@@ -123,12 +123,13 @@ class ImageSet:
         sources = tuple(self.sources[i] for i in index.tolist()) if self.sources else ()
         return ImageSet(self.images[index], self.labels[index], self.classes, name or self.name, sources)
 
-    def first_per_class(self, count: int) -> ImageSet:
-        """The first `count` rows of every class, in data-set order."""
+    def first_per_class(self, count: int, skip: int = 0) -> ImageSet:
+        """The first `count` rows of every class after `skip` of them, in data-set order."""
         by_class, sizes = self.labels.argsort(stable=True), self.labels.bincount()
         rank = torch.empty_like(self.labels)
         rank[by_class] = torch.arange(len(self)) - (sizes.cumsum(0) - sizes)[self.labels[by_class]]
-        return self.select(rank < count, f"{self.name}[first {count} per class]")
+        which = f"rows {skip + 1} to {skip + count}" if skip else f"first {count}"
+        return self.select((rank >= skip) & (rank < skip + count), f"{self.name}[{which} per class]")
 
 
 @dataclass(frozen=True)

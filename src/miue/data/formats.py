@@ -113,5 +113,5 @@ def lossless(data: bytes) -> bool:
 
 
 def signed(data: bytes) -> bool:
-    """Whether a file has content credentials (C2PA) in it: a JUMBF box of that type, valid or not."""
+    """Return True if a file has content credentials (C2PA) in it: a JUMBF box of that type, valid or not."""
     return b"jumdc2pa" in data

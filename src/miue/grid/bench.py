@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from miue.attacks import attack
+from miue.attacks.success import success
 from miue.core.errors import Damaged
 from miue.core.files import installed, locked, write_atomically
 from miue.core.run import Run
@@ -137,14 +138,17 @@ class Bench:
                 return ""
             run = replace(self.run.reseeded(cell.seed), keep=path.with_suffix(""), quiet=True)
             start = time.monotonic()
+            method, budget = attack(cell.attack), cell.budget or Budget()
             try:
                 with counted() as passes, self.run.threads_side_by_side():
-                    perturbation = attack(cell.attack)(self.clean, cell.budget or Budget(), run)
+                    perturbation = method(self.clean, budget, run)
             except Exception as error:
                 _reraise_transient(error)
                 self.broken[cell.perturbation] = f"{type(error).__name__}: {error}"
                 return self.broken[cell.perturbation]
             craft = self._craft(perturbation, time.monotonic() - start, passes.count)
+            reached = success(method, self.clean, perturbation.apply(self.clean), budget, perturbation.data, run)
+            craft = craft.model_copy(update={"success": reached})
             craft.save(path.with_suffix(".json"))
             write_atomically(path, perturbation.save)  # last: this file marks the perturbation as complete
             run.forget()

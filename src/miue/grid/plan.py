@@ -53,7 +53,8 @@ class Grid(Record):
     """The settings of a grid, as in its TOML file. Names and paths are those of the command line.
 
     data, test: sources; $NAME in them is an environment variable. per_class, test_per_class: use only the first
-    pictures of every class. seeds: their number, starting at `seed`; one seed serves the attack, the choice of
+    pictures of every class, after the first skip_per_class, test_skip_per_class, which must be fewer than there are.
+    seeds: their number, starting at `seed`; one seed serves the attack, the choice of
     protected pictures and the victim. budget: of every attack and of the noise; None: each method's own. shares,
     leaked: see Partial. noise: whether there is a noise control, without which there are no verdicts.
     """
@@ -64,6 +65,8 @@ class Grid(Record):
     test_split: str | None = None
     per_class: int | None = Field(None, ge=1)
     test_per_class: int | None = Field(None, ge=1)
+    skip_per_class: int | None = Field(None, ge=1)
+    test_skip_per_class: int | None = Field(None, ge=1)
     canvas: int | None = Field(None, ge=8)
     attacks: Texts
     defenses: Texts = ("none",)
@@ -108,6 +111,7 @@ class Grid(Record):
         of the expanded paths is appended if there are variables.
         """
         asked = ("data", "test", "split", "test_split", "per_class", "test_per_class", "canvas")
+        asked += ("skip_per_class", "test_skip_per_class")
         request = repr({key: value for key in asked if (value := getattr(self, key)) is not None})
         texts = [text for text in (self.data, self.test) if text]
         expanded = [_expanded(text) for text in texts]
@@ -122,9 +126,8 @@ class Grid(Record):
         clean = data.read(data.scan(source, split=self.split), self.canvas)
         test, rows = read_test(clean, source, named, self.test_split, run)
         clean = clean if rows is None else clean.select(rows)
-        parts = (clean, self.per_class), (test, self.test_per_class)
-        clean, test = (part.first_per_class(count) if count else part for part, count in parts)
-        return clean, test
+        clean = _part(clean, self.per_class, self.skip_per_class, "skip_per_class")
+        return clean, _part(test, self.test_per_class, self.test_skip_per_class, "test_skip_per_class")
 
     def cells(self, sets: Sets) -> list[Cell]:
         """Return all cells, seed by seed, controls first. Cells with the same content are one cell."""
@@ -159,6 +162,18 @@ class Grid(Record):
             perturbation = digest(VERSION, method, code_of(text, chosen), str(budget), sets.data, seed)
         key = digest(VERSION, perturbation or text, repr(partial), repr(training), sets.data, sets.test, seed)
         return Cell(key, text, method, budget, names[1], names[0], partial, seed, training, perturbation)
+
+
+def _part(data: ImageSet, count: int | None, skip: int | None, name: str) -> ImageSet:
+    """Some rows of every class. Raises UserError if nothing is left of one."""
+    if not (count or skip):
+        return data
+    part = data.first_per_class(count or len(data), skip or 0)
+    before, after = (each.labels.bincount(minlength=len(data.classes)) for each in (data, part))
+    if empty := ((before > 0) & (after == 0)).nonzero().flatten().tolist():
+        first = data.classes[empty[0]]
+        raise UserError(f"{name} = {skip}: class {first!r} has {int(before[empty[0]])} pictures, so none is left")
+    return part
 
 
 def _expanded(text: str) -> str:

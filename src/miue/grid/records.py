@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from miue.attacks.success import Success
 from miue.core.files import Record
 from miue.data.quality import Size
 from miue.evaluation.profile import Profile
@@ -42,6 +43,8 @@ class Craft(Size):
     """Forward passes with gradients, per picture, counted with the seconds."""
     noise: Profile | None = None
     """The noise in figures; None if there is none, and in records of earlier versions."""
+    success: Success | None = None
+    """The reach of the attack on its own surrogate; None without one, and in records of earlier versions."""
 
 
 class CellState(Record):

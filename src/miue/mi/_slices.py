@@ -18,24 +18,32 @@ def bin_count(n: int) -> int:
     return max(int(n ** (1 / 3) + 1e-9), 2)
 
 
-def binned(x: Float[Tensor, "n s"], bins: int) -> Int[Tensor, "s n"]:
-    """Bin number of each value; bins have equal counts.
+def binned(x: Float[Tensor, "n s"], bins: int, equal: str = "counts") -> Int[Tensor, "s n"]:
+    """Bin number of each value; bins have equal "counts", or equal "widths" from the least to the largest value.
 
     Equal values share a bin: ties broken by row number would look like dependence.
     """
     columns = x.T.contiguous()
+    if equal == "widths":
+        low, high = columns.aminmax(dim=1, keepdim=True)
+        width = (high - low).clamp_min(torch.finfo(x.dtype).tiny)
+        return ((columns - low) / width * bins).long().clamp_(max=bins - 1)
     edges = columns.sort(1).values[:, torch.arange(1, bins, device=x.device) * len(x) // bins].contiguous()
     return torch.searchsorted(edges, columns, right=True)
 
 
-def histogram_nats(x: Float[Tensor, "n s"], y: Float[Tensor, "n s"], bins: int, correct: bool) -> list[float]:
+def histogram_nats(
+    x: Float[Tensor, "n s"], y: Float[Tensor, "n s"], bins: int, correct: bool, equal: str = "counts"
+) -> list[float]:
     """Plug-in mutual information of every pair of binned columns, at most log bins.
 
     correct: subtract the expected bias, about (bins - 1)^2 / 2n.
     """
     slices = x.shape[1]
     number = torch.arange(slices, device=x.device)[:, None]
-    tables = counts(number * bins + binned(x, bins), binned(y, bins), slices * bins, bins).reshape(slices, bins, bins)
+    tables = counts(number * bins + binned(x, bins, equal), binned(y, bins, equal), slices * bins, bins).reshape(
+        slices, bins, bins
+    )
     return [min(plug_in(t) - (miller_madow(t) if correct else 0.0), math.log(bins)) for t in tables.cpu()]
 
 

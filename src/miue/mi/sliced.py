@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +14,7 @@ from torch import Tensor
 from miue.core.errors import UserError
 from miue.core.method import Facts
 from miue.core.run import Run
+from miue.mi._critics import mine_nats
 from miue.mi._features import paired, standardised
 from miue.mi._slices import ELEMENTS, bin_count, histogram_nats, kde_nats
 from miue.mi.estimate import Estimate
@@ -27,16 +29,20 @@ class Sliced:
     A lower bound of I(x; y) by data processing, and a loose one: for independent directions it shrinks as 1/d, so
     values of different dimensions cannot be compared. directions: "independent" is the literature's definition;
     "shared" takes A = B, for x and y of one space: larger values, but 0 no longer means independence. per: estimator of
-    each slice, with k neighbours ("ksg") or `bins` (0: the cube root of n; "histogram"). correct=False leaves the
-    histogram its bias. parts["slice error"] is the standard error from the choice of directions.
+    each slice, with k neighbours ("ksg") or `bins` (0: the cube root of n; "histogram"). "mine" trains a small critic a
+    slice, all at once: take few slices. bins_of: bins of equal counts or of equal widths. correct=False leaves the
+    histogram its bias. Preset "raw" is a plain histogram, equal widths and no correction, for comparison with others'
+    numbers: with many bins most of its value is bias. parts["slice error"] is the standard error from the choice of
+    directions.
     """
 
     slices: int = 200
     dims: int = 1
     directions: Literal["independent", "shared"] = "independent"
-    per: Literal["histogram", "kde", "ksg", "gaussian"] = "histogram"
+    per: Literal["histogram", "kde", "ksg", "gaussian", "mine"] = "histogram"
     k: int = 5
     bins: int = 0
+    bins_of: Literal["counts", "widths"] = "counts"
     correct: bool = True
 
     any_width: ClassVar[bool] = True
@@ -44,18 +50,22 @@ class Sliced:
         name="sliced", year=2021, reference="Goldfeld and Greenewald 2021; of k dimensions: Goldfeld et al. 2022"
     )
 
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"raw": {"bins_of": "widths", "correct": False}}
+
     def __post_init__(self) -> None:
         if self.slices < 2 or self.dims < 1 or self.k < 1 or self.bins < 0 or self.bins == 1:
             raise UserError(
                 f"slices={self.slices}, dims={self.dims}, k={self.k}, bins={self.bins}: at least 2, 1, 1 and 2 (or 0)"
             )
         if self.dims > 1 and self.per in ("histogram", "kde"):
-            raise UserError(f"per={self.per} takes slices of one dimension; dims={self.dims} needs ksg or gaussian")
+            raise UserError(
+                f"per={self.per} takes slices of one dimension; dims={self.dims} needs ksg, gaussian or mine"
+            )
 
     def __call__(
         self, x: Float[Tensor, "n dx"], y: Float[Tensor, "n dy"], run: Run, labels: Int[Tensor, "n"] | None = None
     ) -> Estimate:
-        x, y = paired(x, y, run, max(2 * self.dims + 3, self.k + 2, 8))
+        x, y = paired(x, y, run, 40 if self.per == "mine" else max(2 * self.dims + 3, self.k + 2, 8))
         dx, dy = x.shape[1], y.shape[1]
         if self.dims > min(dx, dy):
             raise UserError(f"dims={self.dims} directions of {min(dx, dy)} features; take fewer")
@@ -68,7 +78,8 @@ class Sliced:
         many = max(ELEMENTS // (len(x) * self.dims), 1)
         for first in range(0, self.slices, many):
             of_x, of_y = (run.exact(torch.cat(maps, 1)) for maps in zip(*pairs[first : first + many], strict=True))
-            values += self._values(*(z.unflatten(1, (-1, self.dims)) for z in (x @ of_x, y @ of_y)))
+            of_x, of_y = ((side @ of).unflatten(1, (-1, self.dims)) for side, of in ((x, of_x), (y, of_y)))
+            values += self._values(of_x, of_y, run)
         sample = torch.tensor(values, dtype=torch.float64)
         parts = {"slice error": float(sample.std()) / math.sqrt(self.slices)}
         ceiling = self._ceiling(len(x))
@@ -86,10 +97,12 @@ class Sliced:
         a = _orthonormal(dx, self.dims, generator)
         return a, a if self.directions == "shared" else _orthonormal(dy, self.dims, generator)
 
-    def _values(self, x: Float[Tensor, "n s k"], y: Float[Tensor, "n s k"]) -> list[float]:
+    def _values(self, x: Float[Tensor, "n s k"], y: Float[Tensor, "n s k"], run: Run) -> list[float]:
         """Mutual information of every slice, nats."""
         if self.per == "histogram":
-            return histogram_nats(x[..., 0], y[..., 0], self._bins(len(x)), self.correct)
+            return histogram_nats(x[..., 0], y[..., 0], self._bins(len(x)), self.correct, self.bins_of)
+        if self.per == "mine":
+            return mine_nats(x, y, run)
         return [self._value(a, b) for a, b in zip(x.unbind(1), y.unbind(1), strict=True)]
 
     def _value(self, x: Float[Tensor, "n k"], y: Float[Tensor, "n k"]) -> float:
@@ -103,7 +116,11 @@ class Sliced:
     def _ceiling(self, n: int) -> float:
         if self.per == "ksg":
             return ksg_ceiling(n, self.k)
-        return math.inf if self.per == "gaussian" else math.log(self._bins(n) if self.per == "histogram" else n - 1)
+        return (
+            math.inf
+            if self.per in ("gaussian", "mine")
+            else math.log(self._bins(n) if self.per == "histogram" else n - 1)
+        )
 
     def _notes(self, n: int, dx: int, dy: int) -> tuple[str, ...]:
         notes = ()

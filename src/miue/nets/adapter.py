@@ -57,6 +57,7 @@ OURS: Mapping[str, Ours] = {
 }
 SHORT = {"wrn-28-10": "wrn:depth=28,width=10", "wrn-34-10": "wrn:depth=34,width=10"}
 ALIASES = {
+    "vgg11": "vgg11_bn",
     "vgg19": "vgg19_bn",
     "mobilenetv2": "mobilenetv2_100",
     "vit-tiny": "vit_tiny_patch16_224",

@@ -39,7 +39,7 @@ REFUSED: Mapping[str, tuple[str, ...]] = {
     "constraint": (),
     "no-mining": EVERY,
 }
-"""What `notAllowed` is said of, by the value of the rights."""
+"""The uses that are `notAllowed`, by the value of the rights."""
 SETTINGS = {
     "builder": {"thumbnail": {"enabled": False}},
     "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False},
@@ -61,14 +61,14 @@ class Credentials(Record):
     stamped: str = ""
     """Time by a time stamp authority; empty if there is none."""
     uses: Mapping[str, str] = {}
-    """What is said of each use, as "ai_training": "notAllowed"."""
+    """The statement on each use, as "ai_training": "notAllowed"."""
     legacy: bool = False
-    """Whether the assertion of C2PA 1.x is there, too."""
+    """True if the assertion of C2PA 1.x is there, too."""
     why: str = ""
 
 
 def uses(key: str, text: str = "") -> dict[str, dict[str, str]]:
-    """What is signed of each use for a key of the PLUS vocabulary; empty for none. text: the constraint in words."""
+    """The signed statement on each use for a key of the PLUS vocabulary; empty for none. text: the constraint."""
     value = next((value for value, known in VALUES.items() if known == key), "none")
     if value not in REFUSED:
         return {}
@@ -130,7 +130,7 @@ class Signer:
         )
 
     def fits(self, credentials: Credentials, entries: Mapping[str, Mapping[str, str]]) -> bool:
-        """Whether credentials are what `sign` would write."""
+        """Return True if credentials are those that `sign` would write."""
         return (
             credentials.state == "valid"
             and credentials.serial == self.serial
@@ -251,7 +251,7 @@ def shown(path: Path) -> Credentials:
 
 
 def _pem(path: Path, load: Callable[[bytes], T], what: str) -> T:
-    """What a PEM file holds. Raises UserError if it is not `what`."""
+    """The content of a PEM file. Raises UserError if it is not `what`."""
     try:
         return load(path.read_bytes())
     except OSError as error:

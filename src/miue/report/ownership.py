@@ -25,7 +25,7 @@ LEAVES_OPEN = (
 
 
 def ownership(evidence: Evidence, public: bool) -> Section | None:
-    """What is known of the trace of a set; None if it carries none."""
+    """The trace of a set and all that is known of it; None if it carries none."""
     record, mark = evidence.record, evidence.record.settings.trace
     if not record.commitment or mark is None:
         return None
@@ -41,7 +41,7 @@ def ownership(evidence: Evidence, public: bool) -> Section | None:
 
 
 def alone() -> str:
-    """What must be known of a set that carries a mark without an attack."""
+    """A warning on a set that carries a mark without an attack."""
     return (
         "The mark stands alone: there is no attack, and networks are meant to learn from these pictures about as well "
         "as from the originals."
@@ -49,7 +49,7 @@ def alone() -> str:
 
 
 def _own(evidence: Evidence, public: bool) -> list[Block]:
-    """Whether networks that the owner trained learn the mark, beside the controls."""
+    """The tests on networks that the owner trained, beside the controls."""
     runs = [run for each in evidence.traced for run in each.outcome.traces]
     if not runs:
         how = "" if public else f" To test it: miue evaluate {evidence.name} --clean ORIGINALS --trace."

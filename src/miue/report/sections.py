@@ -9,7 +9,6 @@ from statistics import fmean
 from typing import Any
 
 from miue import attacks
-from miue.analysis.records import Analysis
 from miue.core.errors import UserError
 from miue.core.types import Perturbation
 from miue.data.source import some
@@ -180,6 +179,8 @@ def structure(perturbation: Perturbation, evidence: Evidence) -> Section:
         pairs.insert(
             2, ("brightness", f"{it.brightness:.0%} of its energy is equal in red, green and blue; the rest is colour")
         )
+    if evidence.record.success:
+        pairs.append(("on the attack's own surrogate", str(evidence.record.success)))
     rows = [[name, f"{share:.1%}"] for name, share in it.octaves]
     alt = "The noise's energy by waves across a side: " + ", ".join(f"{name} {share}" for name, share in rows) + "."
     table = Table("Energy of the noise by frequency", ("waves across a side", "share"), rows, (1,), folded=True)
@@ -227,38 +228,6 @@ def detected(evidence: Evidence) -> Section | None:
     verdict = "Somebody who looks would notice" if look.noticed else "A first look would not notice anything"
     table = Table("Accuracy of simple networks", head, rows, (2, 3))
     return Section("detection", "Would a trainer notice?", [Text(f"{verdict}: {look.reason}."), table])
-
-
-def information(analysis: Analysis | None) -> Section | None:
-    """Mutual information of clean and protected features by depth."""
-    if analysis is None:
-        return None
-    estimator = analysis.estimators[0]
-    rows = [
-        [name, stage, *(spread([m.nats for m in analysis.found(name, e, stage)], ".2f") for e in analysis.estimators)]
-        for name in analysis.names
-        for stage in analysis.stages
-    ]
-    ends = "; ".join(
-        f"{name} {fmean(m.nats for m in analysis.found(name, estimator, analysis.stages[-1])):.2f}"
-        for name in analysis.names
-    )
-    alt = f"Mutual information by depth ({estimator}); at the deepest place: {ends} nats."
-    table = Table(
-        "Mutual information in nats (± standard deviation over seeds)",
-        ("trained on", "depth", *analysis.estimators),
-        rows,
-        tuple(range(2, 2 + len(analysis.estimators))),
-        folded=True,
-    )
-    lead = Text(
-        f"How much the features of a protected picture tell about those of its original, layer by layer in "
-        f"{analysis.victim}. Noise keeps most of it; a protection that works takes it away in the deep layers."
-    )
-    chart = Chart(f"By depth, estimator {estimator}", alt, table, charts.depths(analysis, estimator, alt))
-    return Section(
-        "information", "Why it works: mutual information by depth", [lead, chart, *_list(list(analysis.notes))]
-    )
 
 
 def limits() -> Section:

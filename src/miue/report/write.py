@@ -22,7 +22,7 @@ from miue.grid.bench import standing
 from miue.grid.leaderboard import Board
 from miue.grid.plan import Grid
 from miue.publish.manifest import Line
-from miue.report import charts, judged, ownership, sections
+from miue.report import charts, information, judged, ownership, sections
 from miue.report.content import Block, Chart, Facts, Page, Picture, Pictures, Section, Table
 from miue.report.evidence import Evidence, day
 from miue.workflows.marking import ALONE
@@ -97,7 +97,7 @@ def _page(evidence: Evidence, public: bool, originals: publish.Originals | None,
     if not public:
         if evidence.perturbation and evidence.protected:
             after.append(sections.structure(Perturbation.load(evidence.perturbation), evidence))
-        after += [sections.information(evidence.analysis)]
+        after += [information.section(evidence.analysis)]
     after += [ownership.ownership(evidence, public)]
     after += [sections.detected(evidence), sections.inputs(evidence, public), sections.limits()]
     after.append(sections.repeat(evidence, outcomes, public))
@@ -137,7 +137,7 @@ def _remarks(evidence: Evidence, lines: Sequence[judged.Kept]) -> list[str]:
 
 
 def _unseen(evidence: Evidence) -> list[str]:
-    """What is not known of the trace, if there is one."""
+    """Open questions about the trace, if there is one."""
     return ["whether networks learn the owner's mark"] if evidence.record.commitment and not evidence.traced else []
 
 

@@ -21,10 +21,10 @@ from miue.core.run import Run
 from miue.core.spelling import spell
 from miue.core.types import Budget, ImageSet, Perturbation
 from miue.data.rights import Rights
-from miue.evaluation.profile import Profile, profile, sample
 from miue.trace import Nothing, Secret, Tracing, rows_of, traced
 from miue.workflows import marking, room
 from miue.workflows.exclusive import exclusive
+from miue.workflows.noise import described
 from miue.workflows.record import DATED, Looked, Mark, RunRecord, Settings, fingerprint_with, timed
 
 VERSION = 1
@@ -58,6 +58,10 @@ class Job:
         data.check_canvas(self.canvas)
         if self.processes < 1:
             raise UserError(f"{self.processes} processes: at least 1")
+
+    def keeping(self, run: Run) -> Run:
+        """The run of the attack, which keeps its state."""
+        return replace(run, seed=self.seed, keep=self.private / "checkpoint")
 
     def scan(self) -> data.Source:
         return data.scan(self.source, split=self.split, download=self.download, **self.rules)
@@ -300,6 +304,7 @@ def _protect(
         added=[] if job.overwrite or not before else list(before.added),
         commitment=secret.commitment if secret else "",
         profile=before.profile if before else None,
+        success=before.success if before else None,
     )
     path = private / "run.json"
     first(run, lambda: record.save(path))
@@ -309,7 +314,8 @@ def _protect(
         with timed(seconds, "attack"):
             perturbation = _perturbation(job, source, read, settings, job.made(noise), secret, run)
         if run.least(record.profile is None):
-            record = record.model_copy(update={"profile": _profile(read(), perturbation, run)})
+            facts = described(job.attack, read(), perturbation, settings.rest, job.keeping(run))
+            record = record.model_copy(update=facts)
         read.cache_clear()
     finally:  # the seconds of a stopped run count, too
         if run.rank == 0:
@@ -352,17 +358,9 @@ def _perturbation(
     images = read()
     rows = rows_of(secret, images.labels, [entry.sha256 for entry in source.usable]) if secret else images.labels
     attack = job.attack if isinstance(job.attack, Nothing) else partial(_launched, job)
-    keeping = replace(run, seed=job.seed, keep=job.private / "checkpoint")
-    perturbation = traced(attack, secret, images, rows, settings.limit, keeping)
+    perturbation = traced(attack, secret, images, rows, settings.limit, job.keeping(run))
     first(run, lambda: write_atomically(path, perturbation.save))
     return perturbation
-
-
-def _profile(images: ImageSet, perturbation: Perturbation, run: Run) -> Profile | None:
-    """The profile of the noise; only the pictures that it looks at are protected for it."""
-    rows = sample(images.labels)
-    clean = images.select(rows)
-    return profile(clean, perturbation.select(rows).apply(clean), run)
 
 
 def _launched(job: Job, images: ImageSet, budget: Budget, run: Run) -> Perturbation:

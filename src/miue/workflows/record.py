@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from miue import data
+from miue.attacks.success import Success
 from miue.core.errors import UserError
 from miue.core.files import Record, digest
 from miue.core.types import Budget
@@ -130,6 +131,8 @@ class RunRecord(Record):
     """To the secret of the trace, hexadecimal; empty if there is no trace."""
     profile: Profile | None = None
     """The noise in figures, on the canvas; None until the attack is finished, and in records of earlier versions."""
+    success: Success | None = None
+    """The reach of the attack on its own surrogate; None without one, and in records of earlier versions."""
     written: Written | None = None
     """Of all pictures, also those that were added; None until the protection is finished."""
     added: Sequence[Added] = ()

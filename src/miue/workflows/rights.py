@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Signing(Record):
-    """What `sign_rights` did."""
+    """The result of `sign_rights`."""
 
     files: int
     before: int

@@ -63,7 +63,7 @@ class Standing:
 
     @property
     def evidence(self) -> dict[str, bool]:
-        """Whether there is evidence against each of them, by Holm's method over all that were declared."""
+        """True by suspect if there is evidence against it, by Holm's method over all that were declared."""
         values = [verdict.p for verdict in self.verdicts.values()]
         return dict(zip(self.verdicts, holm(values, self.declared.alpha, self.declared.suspects), strict=True))
 
@@ -125,7 +125,7 @@ def place_of(out: Path) -> _Place:
 
 
 def standing(out: str | Path) -> Standing | None:
-    """How all suspects of a set stand; None if nobody was judged. The secret is not read. Raises UserError."""
+    """The standing of all suspects of a set; None if nobody was judged. The secret is not read. Raises UserError."""
     place = place_of(Path(out))
     declared = place.declaration
     return Standing(declared, place.verdicts) if declared and declared.judged else None
