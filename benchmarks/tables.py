@@ -244,6 +244,17 @@ def startup() -> str:
     return grid(("", f"at {before}", f"at {after}"), rows) + f"\n\nProcessor time and peak memory. {where(r)}."
 
 
+def reading() -> str:
+    """What scan and read of a set cost, at an earlier commit and today."""
+    r = load("reading")
+    names = {"scan": "scan", "read": "read", "both": "together", "processor": "of the processor, together"}
+    rows = [(text, *(f"{r[side][name]:.1f} s" for side in ("before", "after"))) for name, text in names.items()]
+    rows.append(("memory that is added at most", *(f"{r[side]['more_memory']:.0f} MB" for side in ("before", "after"))))
+    before, after = (r["commits"][side][:7] for side in ("before", "after"))
+    told = f"{r['pictures']:,} JPEG files of 32 pixels in a table, medians of {r['repeats']}, other work beside it"
+    return grid(("", f"at {before}", f"at {after}"), rows) + f"\n\n{told}. {where(r)}."
+
+
 def scaled() -> str:
     """RMS of a pattern, in grey levels, after a 256 x 256 picture is scaled down."""
     rows = load("survival")["scaled"]
@@ -906,6 +917,7 @@ TABLES: dict[str, Callable[[], str]] = {
         scaled,
         inputs,
         startup,
+        reading,
         presets,
         attacks,
         methods,

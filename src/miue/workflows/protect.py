@@ -60,7 +60,7 @@ class Job:
             raise UserError(f"{self.processes} processes: at least 1")
 
     def scan(self) -> data.Source:
-        return data.scan(self.source, split=self.split, download=self.download, **self.rules)
+        return data.scan(self.source, split=self.split, download=self.download, canvas=self.canvas, **self.rules)
 
     @cached_property
     def attack(self) -> Attack:
@@ -331,6 +331,8 @@ def _protect(
         if run.least(record.profile is None):
             record = record.model_copy(update={"profile": _profile(read(), perturbation, run)})
         read.cache_clear()
+        if source.held:
+            source.held.drop()
     finally:  # the seconds of a stopped run count, too
         if run.rank == 0:
             record.model_copy(update={"seconds": seconds}).save(path)
