@@ -251,7 +251,7 @@ def reading() -> str:
     rows = [(text, *(f"{r[side][name]:.1f} s" for side in ("before", "after"))) for name, text in names.items()]
     rows.append(("memory that is added at most", *(f"{r[side]['more_memory']:.0f} MB" for side in ("before", "after"))))
     before, after = (r["commits"][side][:7] for side in ("before", "after"))
-    told = f"{r['pictures']:,} JPEG files of 32 pixels in a table, medians of {r['repeats']}, other work beside it"
+    told = f"{r['pictures']:,} JPEG files of 32 pixels in a table, medians of {r['repeats']}"
     return grid(("", f"at {before}", f"at {after}"), rows) + f"\n\n{told}. {where(r)}."
 
 

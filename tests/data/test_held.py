@@ -12,7 +12,6 @@ import torch
 from making import folder, pixels, put
 from miue.core.errors import UserError
 from miue.data import read, scan
-from miue.data.source import TOGETHER
 
 SETS = {
     "equal": [(12, 12, "RGB")] * 5,
@@ -89,7 +88,7 @@ def test_a_change_is_noticed_although_pictures_are_held(tmp_path: Path):
 
 
 def test_many_small_pictures_keep_their_order(tmp_path: Path):
-    count = 300 + 5 * TOGETHER
+    count = 600
     images = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
     np.savez(tmp_path / "set.npz", images=images, labels=np.arange(count) % 2)
     source = scan(tmp_path / "set.npz")

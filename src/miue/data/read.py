@@ -17,7 +17,7 @@ from miue.core.files import named
 from miue.core.types import ImageSet
 from miue.data.canvas import LARGEST, OWN, USUAL, fitted
 from miue.data.picture import Picture, decode, quiet
-from miue.data.source import TOGETHER, Payload, Source, ahead, sha256
+from miue.data.source import Payload, Source, ahead, sha256
 
 _IN_MEMORY = LARGEST
 LEAST, MOST = 8, 1024  # pixels a side
@@ -102,7 +102,7 @@ def _decoded(source: Source, images: UInt8[Tensor, "n c s s"]) -> UInt8[Tensor, 
         return fitted(clean_picture(source, row).pixels, side)
 
     with quiet():
-        for i, pixels in enumerate(ahead(small, source.rows, lambda row: source.entries[row].size, TOGETHER)):
+        for i, pixels in enumerate(ahead(small, source.rows, lambda row: source.entries[row].size)):
             images[i] = torch.from_numpy(np.moveaxis(pixels, 2, 0).copy())
     return images
 

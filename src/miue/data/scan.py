@@ -30,7 +30,7 @@ from miue.data.folder import (
 from miue.data.formats import EXTENSIONS
 from miue.data.named import NAMES, is_named, open_named
 from miue.data.picture import ANY_SIZE, Rules, Unfit, decode, quiet
-from miue.data.source import TOGETHER, Entry, Source, Store, ahead, sha256, some
+from miue.data.source import Entry, Source, Store, ahead, sha256, some
 from miue.data.tables import has_images, open_parquet, shard_files, shards_of
 
 _LONGEST = 240  # bytes of a file name: 255, minus room for the temporary name
@@ -154,8 +154,7 @@ def survey(store: Store, rules: Rules, held: Held | None = None) -> tuple[tuple[
     remarks: dict[str, list[str]] = defaultdict(list)
     entries = []
     with quiet():
-        examined = ahead(lambda i: _examine(store, i, rules, held), range(len(store.items)), together=TOGETHER)
-        for entry, own, pixels in examined:
+        for entry, own, pixels in ahead(lambda i: _examine(store, i, rules, held), range(len(store.items))):
             if held and pixels is not None:
                 held.add(len(entries), pixels)
             entries.append(entry)

@@ -10,7 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain, islice
 from os import cpu_count
 from threading import Condition
 from time import monotonic
@@ -30,9 +29,6 @@ AT_ONCE = 12_000_000
 """Pixels that are processed at the same time. Measuring one takes about 35 bytes."""
 
 _QUICK, _LATE = 0.002, 0.25  # seconds: an item that needs no thread, and the excess over all items before threads start
-_ALONE = 256  # items before threads take several at once
-TOGETHER = 64
-"""Small pictures that a thread decodes at once."""
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -198,29 +194,20 @@ class _Room:
                 self.changed.notify_all()
 
 
-def ahead(
-    function: Callable[[A], B], items: Iterable[A], pixels: Callable[[A], int] = lambda item: 0, together: int = 1
-) -> Iterator[B]:
+def ahead(function: Callable[[A], B], items: Iterable[A], pixels: Callable[[A], int] = lambda item: 0) -> Iterator[B]:
     """Map in order, with a few threads that work a few items ahead, so that memory does not grow with the items.
 
-    pixels: size of the picture of an item; large pictures are not processed at the same time. together: the number of
-    items that a thread takes at once if each takes only a millisecond or two, because threads that exchange such items
-    one by one would only wait for each other; with 1 they are processed without threads.
+    pixels: size of the picture of an item; large pictures are not processed at the same time. Items that take only a
+    millisecond or two are processed without threads, which would only wait for each other.
     """
     remaining, late = iter(items), 0.0
-    for number, item in enumerate(remaining):
+    for item in remaining:
         start = monotonic()
         result = function(item)
         late = max(late + monotonic() - start - _QUICK, 0.0)
         yield result
         if late > _LATE:
             yield from _on_threads(function, remaining, pixels)
-        elif number == _ALONE and together > 1:
-            parts = iter(lambda: tuple(islice(remaining, together)), ())
-            each = _on_threads(
-                lambda part: [function(item) for item in part], parts, lambda part: max(map(pixels, part))
-            )
-            yield from chain.from_iterable(each)
 
 
 def _on_threads(function: Callable[[A], B], items: Iterable[A], pixels: Callable[[A], int]) -> Iterator[B]:
