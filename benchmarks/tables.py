@@ -255,6 +255,19 @@ def reading() -> str:
     return grid(("", f"at {before}", f"at {after}"), rows) + f"\n\n{told}. {where(r)}."
 
 
+def memory() -> str:
+    """Peak memory and time of an attack with its deltas in memory and in files, by the number of pictures."""
+    r = load("memory")
+    rows: dict[int, list[str]] = {}
+    for line in sorted(r["lines"], key=lambda line: line["pictures"]):
+        size = f"{line['more_megabytes']:.0f} MB"
+        rows.setdefault(line["pictures"], []).append(f"{size}, {line['processor']:.1f} s ({line['seconds']:.0f} s)")
+    head = ("pictures", "in memory", "in files")
+    told = "Memory that is added at most; seconds of the processor (of the clock, with other work beside it)"
+    told += f". `{r['attack']}`, {r['side']} pixels, medians of {r['repeats']}"
+    return grid(head, [(f"{count:,}", *cells) for count, cells in rows.items()]) + f"\n\n{told}. {where(r)}."
+
+
 def scaled() -> str:
     """RMS of a pattern, in grey levels, after a 256 x 256 picture is scaled down."""
     rows = load("survival")["scaled"]
@@ -918,6 +931,7 @@ TABLES: dict[str, Callable[[], str]] = {
         inputs,
         startup,
         reading,
+        memory,
         presets,
         attacks,
         methods,

@@ -290,6 +290,17 @@ def test_settings_without_sense(job: Job, change: dict):
         replace(job, **change)
 
 
+def test_with_less_memory_the_output_is_the_same(job: Job, run: Run, tmp_path: Path):
+    job = replace(job, method=f"{TINY},noise_momentum=0.9")
+    carry_out(job, run)
+    less = replace(job, out=tmp_path / "less")
+    source, settings = less.scan(), less.settings(less.scan())
+    assert forecast(less, source, replace(run, memory=0)).memory < forecast(less, source, run).memory
+    assert settings == job.settings(source)
+    carry_out(less, replace(run, memory=0))
+    assert hashes(less.out) == hashes(job.out)
+
+
 def test_a_forecast_writes_nothing_and_grows_with_the_work(job: Job, run: Run, tmp_path: Path):
     source, before = job.scan(), listed(tmp_path)
     small = forecast(replace(job, method=TINY), source, run)

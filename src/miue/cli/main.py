@@ -33,6 +33,7 @@ from miue.cli.options import (
     FindTrace,
     Json,
     KeepVictims,
+    Memory,
     Originals,
     Out,
     Overwrite,
@@ -104,6 +105,7 @@ def protect(
     seed: Seed = 0,
     device: Device = "auto",
     processes: Annotated[int, typer.Option(help="Processes to share the work, one GPU each.")] = 1,
+    memory: Memory = None,
     max_pixels: Annotated[int, typer.Option(help="Larger pictures are skipped.")] = 50_000_000,
     frames: Annotated[str, typer.Option(help="Pictures with several frames: refuse, or first (of them).")] = "refuse",
     drop_columns: DropColumns = None,
@@ -135,6 +137,7 @@ def protect(
     Exit code 1 where something of SOURCE is not in OUT, a text file for instance: each is told with its reason.
     """
     from miue.cli import show
+    from miue.core.device import byte_count
     from miue.core.run import Run
     from miue.workflows import protect as jobs
     from miue.workflows.forecast import planned
@@ -143,7 +146,7 @@ def protect(
         raise UserError(f"format {format!r} is not lossless here; allowed: png, webp")
     if frames not in ("refuse", "first"):
         raise UserError(f"frames {frames!r} is unknown; allowed: refuse, first")
-    run = Run(seed, device, quiet=quiet or json)
+    run = Run(seed, device, quiet=quiet or json, memory=byte_count(memory) if memory else None)
     job = jobs.Job(
         source=source,
         out=out,

@@ -14,6 +14,7 @@ from miue.cli.options import (
     Download,
     DryRun,
     Json,
+    Memory,
     Out,
     Quiet,
     RightsContact,
@@ -35,6 +36,7 @@ def add(
     ],
     split: Split = None,
     device: Device = "auto",
+    memory: Memory = None,
     download: Download = False,
     dry_run: DryRun = False,
     quiet: Quiet = False,
@@ -46,11 +48,12 @@ def add(
     Stopped or killed? The same command goes on where it was. Exit code 1 where something new is not in OUT.
     """
     from miue.cli import show, telling
+    from miue.core.device import byte_count
     from miue.core.run import Run
     from miue.workflows import add as additions
     from miue.workflows.forecast import planned_addition
 
-    run = Run(device_name=device, quiet=quiet or json)
+    run = Run(device_name=device, quiet=quiet or json, memory=byte_count(memory) if memory else None)
     addition = additions.examined(out, new, split, download)
     if dry_run:
         show.plan(planned_addition(addition, run), json)

@@ -13,6 +13,7 @@ from miue import data
 from miue.core.files import Record
 from miue.core.run import Run
 from miue.core.types import ImageSet
+from miue.workflows import room
 from miue.workflows.add import Addition, counted, notes_of
 from miue.workflows.protect import Job, class_sizes
 from miue.workflows.record import Settings
@@ -98,7 +99,7 @@ def planned_addition(addition: Addition, run: Run) -> PlannedAddition:
             kept = addition.kept(run)
             craft = lambda short, few, trial: short.more(few, kept, settings.rest, trial)  # noqa: E731
             seconds = _tried(addition.method, trials, craft, addition.read(), replace(run, seed=settings.seed))
-        memory = _memory(len(source.usable), settings)
+        memory = _memory(addition.method, source, settings, run)
         disk = sum(size for parts in addition.disk().values() for size in parts.values())
     return PlannedAddition(
         out=data.readable(str(addition.out)),
@@ -116,22 +117,25 @@ def planned_addition(addition: Addition, run: Run) -> PlannedAddition:
     )
 
 
-def _memory(count: int, settings: Settings) -> int:
-    """Bytes of so many pictures and their deltas."""
-    return count * 3 * (settings.canvas**2 + 8 * (settings.cells or settings.canvas) ** 2)
+def _memory(method: Any, source: data.Source, settings: Settings, run: Run) -> int:
+    """Bytes of the pictures, of their deltas at work unless they lie in files, and of the finished perturbation."""
+    count, side = len(source.usable), settings.canvas
+    deltas = room.deltas(method, count, (3, side, side), len(source.classes), 1)
+    pictures = count * 3 * (side**2 + settings.limit.bytes_a_value * (settings.cells or side) ** 2)
+    return pictures + min(deltas, run.room)
 
 
 def forecast(job: Job, source: data.Source, run: Run, settings: Settings | None = None) -> Forecast:
     """Return the cost of a job: time a few batches of the attack on its pictures, and scale."""
     settings = settings or job.settings(source)
     canvas, budget = settings.canvas, settings.rest
-    method, count = job.attack, len(source.usable)
+    method = job.attack
     seconds = 0.0
     if trials := trials_of(method):
         craft = lambda short, few, trial: short(few, budget, trial)  # noqa: E731
         seconds = _tried(method, trials, craft, data.read(source, canvas), replace(run, seed=job.seed))
     disk = sum(size for parts in job.disk(source, settings).values() for size in parts.values())
-    return Forecast(seconds, disk, _memory(count, settings))
+    return Forecast(seconds, disk, _memory(method, source, settings, run))
 
 
 def _tried(
