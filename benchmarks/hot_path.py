@@ -24,8 +24,8 @@ from torchvision.transforms import v2
 
 import miue
 from miue import nets
+from miue.attacks.alternation import Alternation
 from miue.attacks.mi_ue import distance_loss, similarity_loss
-from miue.attacks.min_min import _Alternation
 
 TAU, ZETA, STEPS = 0.1, 0.1, 10
 RESNET18_MACS = 0.556e9  # forward, 32 x 32 pixels, CIFAR stem
@@ -150,7 +150,7 @@ def main() -> None:
     data = miue.data.shapes(max(options.pictures // 10 + 1, 1)).select(torch.arange(options.pictures))
     method = miue.attack(f"mi-ue:paper,epochs=1,augment=none,batch=128,noise_batch=128,steps={STEPS}")
     assert isinstance(method, miue.attacks.MinMin)
-    ours, plain = _Alternation(method, data, miue.Budget(), run), Plain(data, run)
+    ours, plain = Alternation(method, data, miue.Budget(), run), Plain(data, run)
     works = [lambda: ours._train_surrogate(0), lambda: ours._move_deltas(0), plain.train, plain.noise]
     epochs = ours.training.epochs(1, ours.count, lambda _: method.lr)
     next(epochs)  # a training takes its steps inside an epoch: the same one is repeated until its end

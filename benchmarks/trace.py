@@ -43,7 +43,7 @@ BUDGET = miue.Budget(8)
 def secret_of(method: str, data: miue.ImageSet, seed: int) -> trace.Secret:
     """A secret that is the same in every repetition of a cell."""
     options = split(method)[2] if method.startswith("trace-only") else {}
-    cells = int(options.get("cells", 8 if method.startswith("trace-only") else 4))
+    cells = int(options.get("cells", 4))
     parameters = trace.Parameters(classes=data.classes, cells=cells, strength=int(options.get("strength", 4)))
     return trace.Secret(parameters, seed.to_bytes(32, "big"))
 

@@ -11,7 +11,7 @@ import torch
 from probes import TINY, Stopping, Watching
 
 from miue.attacks import EM, MIUE, PIL, REM, TAP, TUE
-from miue.attacks.min_min import _Alternation
+from miue.attacks.alternation import Alternation
 from miue.attacks.shape import Shape
 from miue.core.errors import UserError
 from miue.core.run import Run
@@ -20,6 +20,7 @@ from miue.testing import check_attack, tiny
 from miue.training import perturb
 from miue.training.batches import Batches
 from miue.training.colour import luma
+from miue.training.rows import Rows
 
 CHEAP: dict[str, Any] = {"surrogate": "small-cnn:width=4", "epochs": 2, "steps": 2, "batch": 8}
 FAMILIES = [
@@ -167,7 +168,8 @@ def test_a_class_of_one_picture_keeps_its_delta_where_others_are_balanced(run: R
     data = tiny(per_class=6, lone=True)
     form = Shape(FAMILIES[0](balanced=True), data, Budget(8), run, torch.arange(len(data)))
     planes = torch.full((len(data), 3, 4, 4), 5 / 255)
-    balanced = form.balance(planes.clone())
+    balanced = planes.clone()
+    form.balance(balanced)
     alone = data.labels.bincount()[data.labels] == 1
     assert alone.any() and torch.equal(balanced[alone], planes[alone]) and balanced[~alone].abs().max() < 0.5 / 255
 
@@ -176,14 +178,16 @@ def test_balancing_the_colour_part_leaves_the_tied_plane(run: Run):
     data, method = tiny(per_class=6), FAMILIES[0](channels="luma", colour=4.0, balanced=True)
     form = Shape(method, data, Budget(8), run, torch.arange(len(data)), colour=True)
     planes = torch.full((len(data), 4, 4, 4), 3 / 255)
-    balanced = form.balance(planes.clone())
+    balanced = planes.clone()
+    form.balance(balanced)
     assert torch.equal(balanced[:, :1], planes[:, :1]) and balanced[:, 1:].abs().max() < 0.5 / 255
 
 
 def test_the_accuracy_that_ends_the_pass_of_the_colour_part_is_that_in_chroma(run: Run):
     data, inputs = middle(tiny(per_class=6)), []
     method = FAMILIES[0](channels="luma", colour=2.0, stop=0.5)
-    turns = _Alternation(method, data, Budget(8), run, tied=torch.zeros(len(data), 1, *data.shape[1:]))
+    tied = Rows(run, (len(data), 1, *data.shape[1:]), "fixed")
+    turns = Alternation(method, data, Budget(8), run, tied=tied)
     turns.net.register_forward_pre_hook(lambda net, given: inputs.append(given[0]))
     turns._accuracy(1)
     assert inputs and all(torch.allclose(luma(x), torch.tensor(0.5), atol=1e-3) for x in inputs)
@@ -191,7 +195,7 @@ def test_the_accuracy_that_ends_the_pass_of_the_colour_part_is_that_in_chroma(ru
 
 def test_an_accuracy_through_an_adversary_is_measured(run: Run):
     data = tiny(per_class=6)
-    turns = _Alternation(FAMILIES[0](see="1adversary4", stop=0.5), data, Budget(8), run)
+    turns = Alternation(FAMILIES[0](see="1adversary4", stop=0.5), data, Budget(8), run)
     assert 0 <= turns._accuracy(1) <= 1
 
 

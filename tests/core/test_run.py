@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from miue import mi
 from miue.core import progress
-from miue.core.device import choose_numerics
+from miue.core.device import byte_count, choose_numerics, free_memory
 from miue.core.errors import UserError
 from miue.core.files import write_atomically
 from miue.core.run import Run
@@ -101,6 +101,27 @@ def test_numerics_of_a_gpu_leave_out_emulated_bf16(monkeypatch: pytest.MonkeyPat
 def test_other_devices_compute_in_float32():
     chosen = choose_numerics(torch.device("mps"))
     assert chosen.precision == "32-true" and "mps" in chosen.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("2GB", 2 * 10**9), ("500 MB", 5 * 10**8), ("1.5k", 1500), ("0", 0), ("12b", 12), ("3T", 3 * 10**12)],
+)
+def test_sizes_of_memory(text: str, count: int):
+    assert byte_count(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1", "2XB", "GB", "1,5GB"])
+def test_a_size_of_memory_that_is_none(text: str):
+    with pytest.raises(UserError, match="write 2GB"):
+        byte_count(text)
+
+
+def test_deltas_lie_in_files_beyond_the_memory(keeping: Run):
+    assert replace(keeping, memory=100).overflow(100) is None
+    assert replace(keeping, memory=100).overflow(101) == keeping.keep
+    assert replace(keeping, keep=None, memory=100).overflow(101) is None  # nowhere to lie
+    assert 0 < keeping.room < free_memory(CPU)
 
 
 def test_devices_that_are_not_there():

@@ -148,7 +148,7 @@ def test_verify_looks_at_secret_and_commitment(job: Job, run: Run):
 def test_a_mark_alone_says_so(job: Job, run: Run):
     job = replace(job, trace=Tracing(alone=True))
     record = carry_out(job, run)
-    assert record.settings.attack == "trace-only" and record.settings.cells == 8 and record.settings.budget == "linf:4"
+    assert record.settings.attack == "trace-only" and record.settings.cells == 4 and record.settings.budget == "linf:4"
     assert 0 < change(job) <= 4
     text = (job.out / publish.NOTICE).read_text()
     assert "keeps classifiers from learning" not in text and secret(job).commitment in text

@@ -23,13 +23,14 @@ from miue.attacks.shape import Shape, Shaped, check_momentum
 from miue.core.errors import UserError
 from miue.core.method import Kept, at_least
 from miue.core.run import Run
-from miue.core.types import Budget, ImageSet, stretch
+from miue.core.types import Budget, ImageSet, Pieces, stretch
 from miue.training import perturb
 from miue.training.batches import Batch, Batches, prepare
 from miue.training.colour import chroma
-from miue.training.loop import Training, check_steps
+from miue.training.loop import LAYOUT, Training, check_steps
 from miue.training.mixture import Part, look
 from miue.training.perturb import worst
+from miue.training.rows import Rows
 from miue.training.views import Augment, augmented
 
 Aim = Callable[
@@ -115,60 +116,58 @@ class Crafted(Shaped):
         with torch.random.fork_rng(devices=[]):
             net = nets.weight(self.network(shape, classes))
         passes = [self.planes(shape[0])] + [self.planes(shape[0], True)] * self.coloured(shape[0])
-        values = prod(self.grid(shape))
-        means = sum(self.means_bytes(planes, classes, values) for planes in passes)
-        return (
-            means
-            + net * (4 if self.momentum else 2)
-            + sum(
-                net * ((2 if self.momentum else 1) * (number > 0) + self.checkpoints) + 4 * count * planes * values
-                for number, planes in enumerate(passes)
-            )
-        )
+        state, number = 2 if self.momentum else 1, len(passes)
+        means = sum(self.means_bytes(planes, classes, prod(self.grid(shape))) for planes in passes)
+        deltas = sum(self.delta_bytes(count, shape, classes, processes))
+        return net * (state * (number + 1) + self.checkpoints * number) + means + deltas
 
     def grid(self, shape: tuple[int, int, int]) -> tuple[int, int]:
         """Height and width of delta for pictures of c x h x w."""
         return (self.cells, self.cells) if self.cells else shape[1:]
 
-    def craft(self, data: ImageSet, budget: Budget, run: Run) -> Float[Tensor, "n c g g2"]:
+    def craft(self, data: ImageSet, budget: Budget, run: Run) -> Pieces:
         """Delta of the whole set, one row per picture."""
         return self._crafted(data, budget, run, None)
 
-    def craft_more(self, new: ImageSet, kept: Kept, budget: Budget, run: Run) -> Float[Tensor, "n c g g2"]:
+    def craft_more(self, new: ImageSet, kept: Kept, budget: Budget, run: Run) -> Pieces:
         """Delta of later pictures: the same steps against the kept surrogates."""
         return self._crafted(new, budget, run, kept)
 
-    def _crafted(self, data: ImageSet, budget: Budget, run: Run, kept: Kept | None) -> Float[Tensor, "n c g g2"]:
+    def _crafted(self, data: ImageSet, budget: Budget, run: Run, kept: Kept | None) -> Pieces:
         perturb.check_cells(self.cells, max(data.shape[1:]))
         batches = Batches(data, run, run.mine(len(data)))
-        delta = self._pass(Shape(self, data, budget, run, batches.rows, False, kept), batches, None, kept)
-        if not self.coloured(data.shape[0]):
-            return delta
-        return self._pass(Shape(self, data, budget, run, batches.rows, True, kept), batches, delta[:, :1], kept)
+        form = Shape(self, data, budget, run, batches.rows, False, kept)
+        deltas = self._pass(form, batches, None, kept)
+        if self.coloured(data.shape[0]):
+            form = Shape(self, data, budget, run, batches.rows, True, kept)
+            deltas = self._pass(form, batches, deltas, kept)
+        return form.whole(deltas)
 
-    def _pass(self, form: Shape, batches: Batches, tied: Tensor | None, kept: Kept | None) -> Float[Tensor, "n c g g2"]:
-        """The change of the whole set by one pass: a surrogate, then all deltas. tied: those of the first pass."""
+    def _pass(self, form: Shape, batches: Batches, tied: Rows | None, kept: Kept | None) -> Rows:
+        """The deltas of this process by one pass: a surrogate, then all deltas. tied: those of the first pass."""
         data, run, suffix = batches.data, form.run, form.suffix
         identity = self.identity(data, form.budget, run)
-        parts = list(enumerate(batches.rows.split(max(self.noise_batch // run.world, 1))))
-        whole = torch.zeros(len(data), form.count, *self.grid(data.shape))
+        shape = (len(batches.rows), form.count, *self.grid(data.shape))
+        folder = run.overflow(sum(self.delta_bytes(len(batches.rows), data.shape, len(data.classes), 1)))
+        deltas, packed = Rows(run, shape, "fixed", form.budget.levels, folder), {**identity, "layout": LAYOUT}
+        batch = list(enumerate(torch.arange(len(deltas)).split(max(self.noise_batch // run.world, 1))))
         trained = again(self, data, form, kept.state) if kept else _trained(self, batches, form, identity)
         aims = [(net, self.aim(net, known, len(data.classes))) for net, known in trained]
-        shown = run.progress(f"{type(self).__name__} on {data.name}, noise{suffix}", len(parts))
+        shown = run.progress(f"{type(self).__name__} on {data.name}, noise{suffix}", len(batch))
         with run.threads_for(*(net for net, _ in aims)), shown as tick:
-            for number, rows in parts:
+            for number, own in batch:
                 slot = f"noise{suffix}-{run.rank}of{run.world}-{number}"
-                saved = run.load(slot, **identity)
-                first = None if tied is None else tied[rows]
-                delta = saved[0]["delta"] if saved else _crafted(self, aims, batches, (number, rows), form, first)
-                if not saved:
-                    run.save(slot, {"delta": delta}, identity)
-                whole[rows] = delta.cpu()
+                if saved := run.load(slot, **packed):
+                    deltas.pack(own, run.put(saved[0]["delta"]))
+                else:
+                    first = None if tied is None else tied[own][:, :1]
+                    deltas[own] = _crafted(self, aims, batches, (number, batches.rows[own]), form, first)
+                    run.save(slot, {"delta": deltas.packed(own)}, packed)
                 tick()
         if self.balanced:
-            whole[batches.rows] = form.balance(run.put(whole[batches.rows])).cpu()
-        form.save_means(whole[batches.rows], identity)
-        return form.joined(run.total(run.put(whole)))
+            form.balance(deltas)
+        form.save_means(deltas, identity)
+        return deltas
 
 
 @dataclass(frozen=True, kw_only=True)

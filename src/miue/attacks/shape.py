@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -14,10 +14,11 @@ from torch import Tensor
 from miue.core.errors import UserError
 from miue.core.method import BaseAttack, Kept, at_least
 from miue.core.run import Run
-from miue.core.types import Budget, ImageSet
+from miue.core.types import Budget, ImageSet, Pieces
 from miue.training import perturb
 from miue.training.colour import luma
-from miue.training.mixture import parts
+from miue.training.mixture import parts as views
+from miue.training.rows import PART, Form, Rows, parts, row_bytes
 
 ROUNDS = 30  # of taking class means out and clamping, which undoes some of it
 LEVEL = 1 / 255
@@ -66,7 +67,7 @@ class Shaped(BaseAttack):
             raise UserError(f"groups={self.groups} with per=class: a class has one delta and no sub-groups")
         if self.balanced and whole:
             raise UserError("balanced=true with per=class: the mean delta of a class is all that there is")
-        parts(self.see)
+        views(self.see)
 
     def planes(self, channels: int, colour: bool = False) -> int:
         """Planes of delta, in the first pass or in that of the colour part, for pictures with so many channels."""
@@ -87,6 +88,17 @@ class Shaped(BaseAttack):
     def keeps_means(self) -> bool:
         """True if pictures that are added later need the mean deltas of classes or sub-groups."""
         return getattr(self, "per", "image") == "image" and (self.class_gradient > 0 or self.balanced)
+
+    def delta_bytes(self, count: int, shape: tuple[int, int, int], classes: int, processes: int) -> list[int]:
+        """Bytes of the deltas of each pass at work, and of the directions that they keep, in all processes."""
+        channels, *grid = shape
+        cells, rows = getattr(self, "cells", 0), count
+        if getattr(self, "per", "image") == "class":
+            rows = processes * classes
+        passes = [self.planes(channels)] + [self.planes(channels, True)] * self.coloured(channels)
+        sizes = [(planes, *((cells, cells) if cells else grid)) for planes in passes]
+        forms: tuple[Form, ...] = ("fixed", "scaled") if getattr(self, "noise_momentum", 0) else ("fixed",)
+        return [rows * sum(row_bytes(size, form) for form in forms) for size in sizes]
 
     def means_bytes(self, planes: int, classes: int, values: int) -> int:
         """Bytes of the kept means of one pass. values: of one plane."""
@@ -119,7 +131,7 @@ class Shape:
         if colour:
             share[1:] = min(plan.colour / budget.eps, 1)
         self.share = run.put(share)
-        self.mixture = parts(CHROMA if colour else plan.see)
+        self.mixture = views(CHROMA if colour else plan.see)
         self.group = torch.zeros(len(data), dtype=torch.long)
         if plan.groups > 1:
             for row in mine.tolist():
@@ -135,6 +147,19 @@ class Shape:
     def names(self, *names: object) -> tuple[object, ...]:
         """Seed names of this pass."""
         return (*self.later, "colour", *names) if self.colour else (*self.later, *names)
+
+    def whole(self, planes: Rows) -> Pieces:
+        """The change of the whole set, from the planes of all processes."""
+
+        def pieces() -> Iterator[Tensor]:
+            ends = torch.searchsorted(self.mine, torch.arange(0, len(self.data) + PART, PART))
+            for first, start, end in zip(range(0, len(self.data), PART), ends[:-1], ends[1:], strict=True):
+                own = torch.arange(int(start), int(end))
+                part = torch.zeros(min(PART, len(self.data) - first), *planes.shape[1:], device=self.run.device)
+                part[self.run.put(self.mine[own] - first)] = planes[own]
+                yield self.joined(self.run.total(part))
+
+        return Pieces((len(self.data), self.channels, *planes.shape[2:]), pieces)
 
     def joined(self, planes: Float[Tensor, "b p g g2"]) -> Float[Tensor, "b c g g2"]:
         """The change of every channel, within the budget. The cut has the gradient of the plain sum."""
@@ -176,22 +201,22 @@ class Shape:
             mean = perturb.class_mean(own, group, len(self.data.classes) * plan.groups, self.run.total)
         return own + plan.class_gradient * perturb.direction(mean)
 
-    def means(self, planes: Float[Tensor, "m p g g2"]) -> dict[str, Tensor]:
+    def means(self, planes: Float[Tensor, "m p g g2"] | Rows) -> dict[str, Tensor]:
         """Mean planes and number of pictures of every class and sub-group, over all processes."""
         plan, mine, k = self.plan, self.mine, len(self.data.classes)
         group = self.run.put(self.data.labels[mine] * plan.groups + self.group[mine])
         mean = perturb.class_means(planes, group, k * plan.groups, self.run.total)
         return {"mean": mean, "count": self.run.total(group.bincount(minlength=k * plan.groups).float())}
 
-    def save_means(self, planes: Float[Tensor, "m p g g2"], identity: Mapping[str, Any]) -> None:
+    def save_means(self, planes: Float[Tensor, "m p g g2"] | Rows, identity: Mapping[str, Any]) -> None:
         """Keep the means for pictures that are added later, if they are needed. All processes call it."""
         if self.plan.keeps_means and not self.earlier:
-            means = self.means(self.run.put(planes))
+            means = self.means(planes)
             if self.run.rank == 0:
                 self.run.save(f"means{self.suffix}", means, identity)
 
-    def balance(self, planes: Float[Tensor, "m p g g2"]) -> Float[Tensor, "m p g g2"]:
-        """Deltas of this process without the means of their classes; |mean| is below half a grey level.
+    def balance(self, planes: Float[Tensor, "m p g g2"] | Rows) -> None:
+        """Take the means of their classes out of the deltas of this process; |mean| is then below half a grey level.
 
         A class whose deltas are too few or too alike for that keeps what is left after some rounds; one of a single
         picture keeps its delta. The pass of the colour part leaves the tied plane. Of pictures that are added to a set,
@@ -200,7 +225,7 @@ class Shape:
         y, k = self.run.put(self.data.labels[self.mine]), len(self.data.classes)
         limit = self.share * self.budget.unit
         count = self.run.put(self.data.labels.bincount(minlength=k)).reshape(k, 1, 1, 1)
-        before, sums = self._earlier_sums(planes)
+        before, sums = self._earlier_sums(planes.shape[1:])
         single, whole = (count + before == 1).flatten(), count.clamp_min(1) + before
         share = count.clamp_min(1) / whole  # of these pictures in their class
         for _ in range(ROUNDS):
@@ -210,14 +235,16 @@ class Shape:
                 mean[:, :1] = 0
             if mean.abs().max() < LEVEL / 2:
                 break
-            planes = (planes - (mean / share)[y]).clamp(-limit, limit)
-        return planes
+            for index in parts(len(planes)):
+                index = index.to(y.device)
+                planes[index] = (planes[index] - (mean / share)[y[index]]).clamp(-limit, limit)
 
-    def _earlier_sums(self, planes: Tensor) -> tuple[Tensor, Tensor]:
+    def _earlier_sums(self, shape: torch.Size) -> tuple[Tensor, Tensor]:
         """Number of earlier pictures of every class, and the sum of their planes; zeros if there are none."""
-        k, shape = len(self.data.classes), planes.shape[1:]
+        k = len(self.data.classes)
         if not self.earlier:
-            return planes.new_zeros(k, 1, 1, 1), planes.new_zeros(k, *shape)
+            zeros = self.run.put(torch.zeros(k, *shape))
+            return zeros[:, :1, :1, :1], zeros
         count = self.earlier["count"].reshape(k, -1, 1, 1, 1)
         mean = self.earlier["mean"].reshape(k, -1, *shape)
         return count.sum(1), (count * mean).sum(1)

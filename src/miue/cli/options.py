@@ -50,6 +50,13 @@ Canvas = Annotated[
     ),
 ]
 SameCanvas = Annotated[int | None, typer.Option(help="Side of the square that networks see [as for `protect`].")]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        help="Memory for deltas in each process, such as 2GB; more lie in files in OUT.private, and the result is the "
+        "same [a third of what is free]."
+    ),
+]
 Channel = Annotated[
     str | None,
     typer.Option(

@@ -21,6 +21,7 @@ from miue.cli.options import (
     DropColumns,
     DryRun,
     Json,
+    Memory,
     Out,
     Overwrite,
     Quiet,
@@ -54,6 +55,7 @@ def protect(
     seed: Seed = 0,
     device: Device = "auto",
     processes: Annotated[int, typer.Option(help="Processes to share the work, one GPU each.")] = 1,
+    memory: Memory = None,
     max_pixels: Annotated[int, typer.Option(help="Larger pictures are skipped.")] = 50_000_000,
     frames: Annotated[str, typer.Option(help="Pictures with several frames: refuse, or first (of them).")] = "refuse",
     drop_columns: DropColumns = None,
@@ -86,6 +88,7 @@ def protect(
     """
     import miue
     from miue.cli import show, telling
+    from miue.core.device import byte_count
     from miue.core.run import Run
     from miue.workflows import protect as jobs
     from miue.workflows.forecast import planned
@@ -94,7 +97,7 @@ def protect(
         raise UserError(f"format {format!r} is not lossless here; allowed: png, webp")
     if frames not in ("refuse", "first"):
         raise UserError(f"frames {frames!r} is unknown; allowed: refuse, first")
-    run = Run(seed, device, quiet=quiet or json)
+    run = Run(seed, device, quiet=quiet or json, memory=byte_count(memory) if memory else None)
     job = jobs.Job(
         source=source,
         out=out,
@@ -139,6 +142,7 @@ def add(
     ],
     split: Split = None,
     device: Device = "auto",
+    memory: Memory = None,
     download: Download = False,
     dry_run: DryRun = False,
     quiet: Quiet = False,
@@ -150,11 +154,12 @@ def add(
     Stopped or killed? The same command goes on where it was. Exit code 1 where something new is not in OUT.
     """
     from miue.cli import show, telling
+    from miue.core.device import byte_count
     from miue.core.run import Run
     from miue.workflows import add as additions
     from miue.workflows.forecast import planned_addition
 
-    run = Run(device_name=device, quiet=quiet or json)
+    run = Run(device_name=device, quiet=quiet or json, memory=byte_count(memory) if memory else None)
     addition = additions.examined(out, new, split, download)
     if dry_run:
         show.plan(planned_addition(addition, run), json)

@@ -67,9 +67,10 @@ def _traced(record: RunRecord) -> Iterator[str]:
     if not mark.alone:
         yield f"{share:.0%} of the budget carries the mark; the protection is a little weaker for it."
         if figures := marking.offered().get(record.settings.attack):
+            bare = "" if figures["without"] is None else f" and {figures['without']:.1%} without"
             yield (
-                f"Measured on {figures['set']}: a victim has {figures['accuracy']:.1%} with the mark and "
-                f"{figures['without']:.1%} without; its trace p = {figures['p']:.1g} by labels (worst seed)."
+                f"Measured on {figures['set']}: a victim has {figures['accuracy']:.1%} with the mark{bare}; its trace p "
+                f"is at most {figures['p']:.1g} by 1,000 scores and {figures['labels']:.1g} by 1,000 labels."
             )
     yield f"commitment: {record.commitment}"
     yield "Before you publish: leave it where its date can be proved (docs/trace.md). Next: miue trace questions."

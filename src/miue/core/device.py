@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from miue.core.errors import UserError
 DEVICES = ("auto", "cpu", "cuda", "mps")
 SMALL = 1_000_000  # parameters: below it a second thread costs more than it brings as soon as anything else runs
 SHARED = 8  # cores of the machine for each thread of a victim, of which several run side by side
+_ELSEWHERE = 4 * 2**30  # bytes that count as free where the system does not tell
 SAMPLE = 0.4  # seconds for which other processes are watched, to see which cores are free
 
 
@@ -108,6 +110,29 @@ def free_cores() -> int:
     time.sleep(SAMPLE)
     idle, whole = (after - first for after, first in zip(_idle_and_all() or before, before, strict=True))
     return max(int(cores * idle / max(whole, 1) + 0.5), 1)
+
+
+def byte_count(text: str) -> int:
+    """Bytes from a text such as "2GB", "500 MB" or "1000000". Raises UserError if it is not understood."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip(), re.IGNORECASE)
+    if not match:
+        raise UserError(f"{text!r} is no size of memory; write 2GB, 500MB or a number of bytes")
+    return int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free for deltas: on an accelerator of its own memory, else of what the system can give."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        text = Path("/proc/meminfo").read_text().partition("MemAvailable:")[2]
+        free = int(text.split(maxsplit=1)[0]) * 1024
+    except (OSError, IndexError, ValueError):
+        return _ELSEWHERE
+    try:
+        return min(free, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # no such group, or "max"
+        return free
 
 
 def _allowed_cores() -> int:

@@ -132,7 +132,8 @@ def launch(task: Callable[[Run], S], run: Run, processes: int) -> S:
     with TemporaryDirectory(dir=run.keep) as folder:
         path = Path(folder) / "result"
         try:
-            return fabric.launch(_Task(task, run.seed, run.device_name, run.keep, run.quiet, path)).load(path)
+            work = _Task(task, run.seed, run.device_name, run.keep, run.quiet, path, run.memory)
+            return fabric.launch(work).load(path)
         except ProcessRaisedException as error:
             raise of_process(str(error)) or error from None
 
@@ -147,11 +148,12 @@ class _Task:
     keep: Path | None
     quiet: bool
     result: Path
+    memory: int | None
 
     def __call__(self, fabric: Any) -> type[Any]:
         if not accelerated(fabric.device):  # processes on one machine share its cores
             torch.set_num_threads(max(torch.get_num_threads() // fabric.world_size, 1))
-        run = Run(self.seed, self.device_name, self.keep, self.quiet, fabric)
+        run = Run(self.seed, self.device_name, self.keep, self.quiet, fabric, memory=self.memory)
         result = self.task(run)
         if run.rank == 0:
             result.save(self.result)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from miue.core.errors import UserError
 from miue.core.run import Run
-from miue.core.types import Budget, ImageSet, Norm, Perturbation
+from miue.core.types import Budget, ImageSet, Norm, Perturbation, Pieces
 
 T = TypeVar("T")
 
@@ -124,7 +124,8 @@ class BaseAttack(ABC):
     def _checked(self, delta: Any, name: str, data: ImageSet, budget: Budget) -> Perturbation:
         """The perturbation of what a method called `name` returned, which is a user's code and may be anything."""
         expected = (len(data.classes) if self._by_class else len(data), data.shape[0])
-        if not (isinstance(delta, Tensor) and delta.is_floating_point() and delta.ndim == 4):
+        floats = isinstance(delta, Tensor) and delta.is_floating_point()
+        if not ((floats or isinstance(delta, Pieces)) and len(delta.shape) == 4):
             kind = f"{tuple(delta.shape)} of {delta.dtype}" if isinstance(delta, Tensor) else type(delta).__name__
             raise UserError(f"{self}: {name} returned {kind}, not a float tensor of rows, channels, height and width")
         if delta.shape[:2] != expected:
@@ -136,10 +137,13 @@ class BaseAttack(ABC):
         return Perturbation.rounded(delta, budget, repr(self), labels, data.digest)
 
     @abstractmethod
-    def craft(self, data: ImageSet, budget: Budget, run: Run) -> Float[Tensor, "k c g g2"]:
-        """Delta in [0, 1] units, inside the budget. Row i is for picture i or class i. g: side of the noise grid."""
+    def craft(self, data: ImageSet, budget: Budget, run: Run) -> Float[Tensor, "k c g g2"] | Pieces:
+        """Delta in [0, 1] units, inside the budget. Row i is for picture i or class i. g: side of the noise grid.
 
-    def craft_more(self, new: ImageSet, kept: Kept, budget: Budget, run: Run) -> Float[Tensor, "n c g g2"]:
+        Pieces spare the memory of a whole tensor.
+        """
+
+    def craft_more(self, new: ImageSet, kept: Kept, budget: Budget, run: Run) -> Float[Tensor, "n c g g2"] | Pieces:
         """Delta of pictures that come after `craft`, one row a picture. Raises UserError without a rule of its own."""
         check_more(self)
         raise AssertionError("unreachable")

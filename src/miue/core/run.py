@@ -32,6 +32,7 @@ from miue.core.device import (
     device_name,
     exact_device,
     free_cores,
+    free_memory,
     global_draws,
     threads,
     threads_of,
@@ -63,6 +64,9 @@ class Run:
     """Processes in which independent victims train side by side; 0: as many as cores are free, 1 on an accelerator."""
     report: Callable[[float], None] | None = field(default=None, repr=False, compare=False)
     """Takes the share that is done, instead of a display of the run's own."""
+    memory: int | None = None
+    """Bytes of deltas that each process has in memory; more lie in files beside the state. None: a third of what is
+    free, for all processes together."""
 
     def __post_init__(self) -> None:
         if self.workers < 0:
@@ -167,9 +171,19 @@ class Run:
         with global_draws(self.entropy(*names), self.device):
             yield
 
+    def overflow(self, size: int) -> Path | None:
+        """The folder for so many bytes of deltas; None if they fit into memory, or if no state is kept."""
+        fits = self.keep is None or size <= self.room
+        return None if fits else self.keep
+
+    @cached_property
+    def room(self) -> int:
+        """Bytes of deltas that this process has in memory."""
+        return free_memory(self.device) // (3 * self.world) if self.memory is None else self.memory
+
     def reseeded(self, seed: int) -> Run:
         """A run on the same device with another seed. It saves no state."""
-        return Run(seed, self.device_name, None, self.quiet, self.fabric, self.workers, self.report)
+        return Run(seed, self.device_name, None, self.quiet, self.fabric, self.workers, self.report, self.memory)
 
     # -- several processes ---------------------------------------------------------------------------------------
 
@@ -244,7 +258,7 @@ class Run:
     def forget(self) -> None:
         """Remove the saved state; call it when the work is recorded."""
         if self.keep is not None and self.keep.is_dir():
-            for path in self.keep.glob("*.safetensors"):
+            for path in (*self.keep.glob("*.safetensors"), *self.keep.glob("*.rows")):
                 path.unlink()
             with suppress(OSError):  # the folder holds other files
                 self.keep.rmdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -193,7 +194,7 @@ class Budget:
             return torch.cat([part.double().flatten(1).norm(dim=1) for part in delta.split(1024)]).float() / 255
         if self.norm == "l0":
             return (delta != 0).any(1).flatten(1).sum(1).float()
-        return delta.to(torch.int16).abs().flatten(1).amax(1).float()
+        return torch.cat([part.to(torch.int16).abs().flatten(1).amax(1) for part in delta.split(1024)]).float()
 
     def allows(self, delta: Int[Tensor, "n c h w"]) -> bool:
         """True if every perturbation is within the budget. No tolerance, except 1e-6 for "l2" (float32 norm)."""
@@ -201,6 +202,16 @@ class Budget:
             return True
         limit = self.eps * (1 + 1e-6) if self.norm == "l2" else self.eps
         return bool((self.measure(delta) <= limit).all())
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A float delta in [0,1] units that is never whole in memory."""
+
+    shape: tuple[int, ...]
+    """Rows, channels, height and width of all of it."""
+    parts: Callable[[], Iterable[Float[Tensor, "b c g g2"]]]
+    """Yields some rows at a time, in order."""
 
 
 @dataclass(frozen=True)
@@ -231,7 +242,7 @@ class Perturbation:
     @classmethod
     def rounded(
         cls,
-        delta: Float[Tensor, "k c g g2"],
+        delta: Float[Tensor, "k c g g2"] | Pieces,
         budget: Budget,
         made_by: str,
         labels: Int[Tensor, "n"] | None = None,
@@ -244,6 +255,13 @@ class Perturbation:
         budget, the row is shortened until its integers fit. Raises ValueError if delta is not finite or leaves the
         budget.
         """
+        if isinstance(delta, Pieces):
+            rows = torch.empty(delta.shape, dtype=torch.int8 if budget.bytes_a_value == 1 else torch.int16)
+            at = 0
+            for part in delta.parts():
+                rows[at : at + len(part)] = cls.rounded(part, budget, made_by).delta
+                at += len(part)
+            return cls(rows, budget, made_by, labels, data)
         if not delta.isfinite().all():
             raise ValueError(f"{made_by} made values that are not finite")
         excess = float(delta.abs().max()) * 255 - budget.levels if delta.numel() else 0.0

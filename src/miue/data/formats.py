@@ -24,6 +24,11 @@ _CODECS = ((b"av1C", "AVIF"), (b"hvcC", "HEIC"), (b"avcC", "HEIF with H.264"), (
 _BITS = (b"P1", b"P4")  # PPM with 1 bit, whose header has no largest value
 _HEADER = 2**16  # bytes that contain the boxes which describe a picture
 
+# second bytes of the markers of JPEG: Huffman tables and restarts, quantisation tables, and so on
+_TABLES, _QUANTA, _JFIF, _FRAME, _SCAN = (0xC4, 0xDD), 0xDB, 0xE0, 0xC0, 0xDA
+_LAYERS = {1: "L", 3: "RGB"}
+_SMALL = 2**20  # pixels
+
 
 def readers(data: bytes) -> tuple[str, ...]:
     """Pillow's names of the formats to try for this content."""
@@ -81,6 +86,34 @@ def bits(data: bytes, form: str) -> int:
         at = data.find(b"\xff\x51")
         return (data[at + 40] & 0x7F) + 1 if at >= 0 else 8
     return 8
+
+
+def plain_jpeg(data: bytes) -> tuple[str, tuple[int, int]] | None:
+    """Mode and size of a small baseline JPEG of nothing but tables and pixels; None for all other content.
+
+    It has no metadata, so that it can be decoded without Pillow's reader, which takes longer than a small picture.
+    """
+    if not data.startswith(b"\xff\xd8\xff") or len(data) > _HEADER:
+        return None
+    at, shape = 2, None
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        kind, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        part = data[at + 4 : end]
+        if kind == _SCAN:
+            return shape
+        if kind == _FRAME and shape is None and len(part) > 5 and part[0] == 8 and part[5] in _LAYERS:
+            height, width = int.from_bytes(part[1:3], "big"), int.from_bytes(part[3:5], "big")
+            if len(part) != 6 + 3 * part[5] or not 0 < width * height <= _SMALL:
+                return None
+            shape = _LAYERS[part[5]], (width, height)
+        elif not (
+            kind in _TABLES
+            or (kind == _JFIF and part.startswith(b"JFIF\0") and len(part) > 13)
+            or (kind == _QUANTA and len(part) % 65 == 0 and max(part[::65], default=9) < 4)
+        ):
+            return None
+        at = end
+    return None
 
 
 def bare(data: bytes) -> bool:

@@ -15,6 +15,8 @@ _KEPT = (
     ExifTags.Base.Artist,
     ExifTags.Base.Copyright,
 )
+_TOLD = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
+"""Where Pillow looks for tags, beside those of TIFF."""
 _LONGEST = 2000  # characters in a text: too few for a preview hidden in a text field
 
 
@@ -38,6 +40,8 @@ def metadata(im: Image.Image, data: bytes) -> Metadata:
     if formats.signed(data):
         notes.append("content credentials (C2PA) removed: any change of the pixels breaks them")
     icc = im.info.get("icc_profile") or None
+    if not (_TOLD & im.info.keys() or hasattr(im, "tag_v2")):  # most pictures of a data set: reading no tags takes long
+        return Metadata(icc, notes=tuple(notes))
     own = reservation(xmp if isinstance(xmp := im.info.get("xmp"), bytes) else None)
     if not own.readable:
         notes.append("unreadable XMP removed")

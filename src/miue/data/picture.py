@@ -124,6 +124,8 @@ def decode(payload: bytes | np.ndarray, rules: Rules, expected: bool = True, nam
     if isinstance(payload, np.ndarray):
         return _from_array(payload, Metadata(), rules)
     try:
+        if (quick := _quick(payload, rules)) is not None:
+            return quick
         with Image.open(io.BytesIO(payload), formats=formats.readers(payload)) as im:
             return _decode(im, payload, rules, name)
     except Unfit:
@@ -135,6 +137,23 @@ def decode(payload: bytes | np.ndarray, rules: Rules, expected: bool = True, nam
     except Exception as error:  # damaged files may raise any error, and one bad file must not end the run
         what = formats.heif(payload) or formats.reader(payload)
         raise Unfit("failed", f"cannot be decoded as {what}: {' '.join(str(error).split())[:120]}") from None
+
+
+def _quick(data: bytes, rules: Rules) -> Picture | None:
+    """The picture of a plain JPEG; None if it is none, or is damaged, which Pillow's reader tells."""
+    if (plain := formats.plain_jpeg(data)) is None or b"jumdc2pa" in data:
+        return None
+    mode, size = plain
+    _check_size(*size, rules)
+    try:
+        return _from_array(_array(Image.frombytes(mode, size, data, "jpeg", mode, "")), Metadata(), rules)
+    except ValueError:
+        return None
+
+
+def _array(im: Image.Image) -> UInt8[np.ndarray, "h w c"]:
+    """The same as np.asarray, but quicker for small pictures."""
+    return np.frombuffer(im.tobytes(), np.uint8).reshape(im.height, im.width, -1)
 
 
 def _decode(im: Image.Image, data: bytes, rules: Rules, name: str) -> Picture:
@@ -165,7 +184,7 @@ def _decode(im: Image.Image, data: bytes, rules: Rules, name: str) -> Picture:
         meta = replace(meta, icc=None, notes=(*meta.notes, _NO_PROFILE))
     if meta.orientation in _TURNS:
         im = im.transpose(_TURNS[meta.orientation])
-    return _from_array(np.asarray(im), meta, rules)
+    return _from_array(_array(im), meta, rules)
 
 
 def _check_size(width: int, height: int, rules: Rules) -> None:

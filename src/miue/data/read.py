@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image
 from torch import Tensor
 
 from miue.core.errors import UserError
 from miue.core.files import named
 from miue.core.types import ImageSet
+from miue.data.canvas import LARGEST, OWN, USUAL, fitted
 from miue.data.picture import Picture, decode, quiet
-from miue.data.source import Source, ahead, sha256
+from miue.data.source import Payload, Source, ahead, sha256
 
-_IN_MEMORY = 2 * 2**30  # bytes
+_IN_MEMORY = LARGEST
 LEAST, MOST = 8, 1024  # pixels a side
 
 
@@ -27,7 +27,7 @@ def default_canvas(source: Source) -> int:
     """The side of all pictures (at least 8) if they are square, equal and at most 96 pixels; else 64."""
     sides = {side for entry in source.usable for side in (entry.width, entry.height)}
     side = sides.pop()
-    return max(side, LEAST) if not sides and side <= 96 else 64
+    return max(side, LEAST) if not sides and side <= OWN else USUAL
 
 
 def check_canvas(canvas: int | None) -> None:
@@ -40,7 +40,8 @@ def read(source: Source, canvas: int | None = None, *, grey: bool | None = None,
     """Every usable picture, stretched to canvas x canvas. Row i is source.usable[i]. Alpha is dropped.
 
     grey: None gives one channel if all pictures are grey, else three; False always gives three; True requires grey.
-    cache: a folder for the pixels if they exceed 2 GiB. Raises UserError if a file has changed since the scan.
+    cache: a folder for the pixels if they exceed 2 GiB. Pictures that the scan held at this size are not decoded again.
+    Raises UserError if a file has changed since the scan.
     """
     side = default_canvas(source) if canvas is None else canvas
     if side < 1:
@@ -51,13 +52,13 @@ def read(source: Source, canvas: int | None = None, *, grey: bool | None = None,
         raise UserError(f"{source.location}: grey pictures are asked for, but {coloured} has colour")
     shape = (len(source.rows), 1 if single else 3, side, side)
     if cache is not None and np.prod(shape) > _IN_MEMORY:
-        images = _mapped(shape, cache / f"{source.digest}-{shape[1]}x{side}.u8")
+        images = _decoded(source, _mapped(shape, cache / f"{source.digest}-{shape[1]}x{side}.u8"))
+    elif (held := source.held and source.held.take(source.rows, shape[1:])) is not None:
+        for _ in ahead(partial(_payload, source), source.rows):  # unchanged?
+            pass
+        images = torch.from_numpy(held)
     else:
-        images = torch.empty(shape, dtype=torch.uint8)
-    clean = partial(clean_picture, source)
-    with quiet():
-        for i, picture in enumerate(ahead(clean, source.rows, lambda row: source.entries[row].size)):
-            images[i] = torch.from_numpy(np.moveaxis(_fitted(picture, side), 2, 0).copy())
+        images = _decoded(source, torch.empty(shape, dtype=torch.uint8))
     labels = torch.tensor([entry.label for entry in source.usable])
     return ImageSet(images, labels, source.classes, source.name, tuple(entry.path for entry in source.usable))
 
@@ -79,6 +80,10 @@ def read_like(source: Source, model: ImageSet, name: str, of: str) -> ImageSet:
 
 def clean_picture(source: Source, row: int) -> Picture:
     """Decode entry `row` exactly as the scan did. Raises UserError if it has changed since the scan."""
+    return decode(_payload(source, row), source.rules)
+
+
+def _payload(source: Source, row: int) -> Payload:
     entry = source.entries[row]
     try:
         payload = source.store.get(row)
@@ -86,20 +91,24 @@ def clean_picture(source: Source, row: int) -> Picture:
         raise UserError(f"{entry.path}: cannot be read any more ({error}); run the command again") from None
     if sha256(payload) != entry.sha256:
         raise UserError(f"{entry.path}: has changed since it was scanned; run the command again")
-    return decode(payload, source.rules)
+    return payload
+
+
+def _decoded(source: Source, images: UInt8[Tensor, "n c s s"]) -> UInt8[Tensor, "n c s s"]:
+    """The tensor, filled with the pictures. Each is fitted in its thread, so that only its canvas waits."""
+    side = images.shape[2]
+
+    def small(row: int) -> UInt8[np.ndarray, "s s c"]:
+        return fitted(clean_picture(source, row).pixels, side)
+
+    with quiet():
+        for i, pixels in enumerate(ahead(small, source.rows, lambda row: source.entries[row].size)):
+            images[i] = torch.from_numpy(np.moveaxis(pixels, 2, 0).copy())
+    return images
 
 
 def _grey(source: Source) -> bool:
     return all(entry.grey for entry in source.usable)
-
-
-def _fitted(picture: Picture, side: int) -> UInt8[np.ndarray, "s s c"]:
-    if picture.size == (side, side):
-        return picture.pixels
-    pixels = picture.pixels
-    im = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    small = np.asarray(im.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=3.0))
-    return small if small.ndim == 3 else small[..., None]
 
 
 def _mapped(shape: tuple[int, int, int, int], file: Path) -> UInt8[Tensor, "n c h w"]:

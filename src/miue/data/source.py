@@ -17,6 +17,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
+from miue.data.canvas import Held
 from miue.data.picture import Rules
 
 Kind = Literal["folder", "parquet", "npz", "named"]
@@ -106,6 +107,8 @@ class Source:
     entries: tuple[Entry, ...] = field(repr=False)
     notes: tuple[str, ...]
     rules: Rules = field(repr=False)
+    held: Held | None = field(default=None, repr=False, compare=False)
+    """Pictures that the scan keeps for `read`."""
 
     @property
     def kind(self) -> Kind:

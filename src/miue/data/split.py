@@ -34,7 +34,7 @@ def read_test(
         train, held = holdout(clean, HELD_OUT, run.reseeded(0))
         return clean.select(held), train
     options = {**(rules or {}), "drop_columns": ["*"]}  # a test set is not published
-    scanned = scan(test or source, split=split, **options)
+    scanned = scan(test or source, split=split, canvas=clean.shape[1], **options)
     if unused := {why: count for why, count in scanned.summary().items() if why != "ok"}:
         reasons = ", ".join(f"{count} {why}" for why, count in unused.items())
         run.say(f"{test or source}: of {len(scanned.entries)} test pictures some are not used: {reasons}")

@@ -123,7 +123,7 @@ class Grid(Record):
         for folder in (Path(text) for text in (source, named) if text):
             if folder.is_dir() and self.out.resolve().is_relative_to(folder.resolve()):
                 raise UserError(f"out = {self.out}: lies among the pictures of {folder}; give a folder outside of it")
-        clean = data.read(data.scan(source, split=self.split), self.canvas)
+        clean = data.read(data.scan(source, split=self.split, canvas=self.canvas), self.canvas)
         test, rows = read_test(clean, source, named, self.test_split, run)
         clean = clean if rows is None else clean.select(rows)
         clean = _part(clean, self.per_class, self.skip_per_class, "skip_per_class")

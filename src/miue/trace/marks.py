@@ -19,7 +19,7 @@ from miue.core.run import Run
 from miue.core.types import Budget, ImageSet, Perturbation, stretch
 from miue.trace.secret import Parameters, Secret
 
-CELLS, CELLS_ALONE = 4, 8  # side of a field beside an attack, and of one without
+CELLS = 4  # side of a field
 
 
 def fields(signs: Int8[Tensor, "k c q q"], height: int, width: int) -> Float[Tensor, "k c h w"]:
@@ -65,15 +65,14 @@ class Tracing:
 
     def parameters(self, classes: Sequence[str], canvas: int) -> Parameters:
         """The public parameters of this trace on three colours."""
-        cells = CELLS_ALONE if self.alone else CELLS
-        return Parameters(classes=tuple(classes), cells=cells, keys=self.keys, strength=self.strength, canvas=canvas)
+        return Parameters(classes=tuple(classes), cells=CELLS, keys=self.keys, strength=self.strength, canvas=canvas)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Nothing:
     """No attack: delta is 0, one row a class."""
 
-    cells: int = CELLS_ALONE
+    cells: int = CELLS
 
     per: ClassVar[str] = "class"
 

@@ -7,6 +7,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -18,12 +19,13 @@ from miue.core.files import digest, tensor_digest
 from miue.core.run import Run
 from miue.core.types import ImageSet
 from miue.training.batches import Batches
+from miue.training.rows import Rows
 from miue.training.views import six
 
 log = logging.getLogger("miue")
 HUGE = 1e6  # larger than any weight of a network that has learned
 LAST_PULL = 0.23  # share of the way to the weights of the optimizer that slow weights go at the end of a training
-LAYOUT = 2  # version of saved state; other versions are not read
+LAYOUT = 3  # version of saved state; other versions are not read
 B = TypeVar("B")
 
 
@@ -209,6 +211,8 @@ class Training:
     """True if every process has its own state. Else all have the same, and process 0 saves it."""
     slow: int = 0
     """Steps between pulls of `Lookahead`; 0: none."""
+    rows: Mapping[str, Rows] = field(default_factory=dict)
+    """Deltas to save with every epoch, each in a file beside the state."""
     tensors: dict[str, Tensor] = field(init=False, default_factory=dict)
     """More tensors to save with every epoch; the caller sets them."""
     facts: dict[str, Any] = field(init=False, default_factory=dict)
@@ -221,12 +225,14 @@ class Training:
     def __post_init__(self) -> None:
         self.identity = {**self.identity, "layout": LAYOUT}
         slots = {self._slot(0), self._slot(1)}
-        states = [saved for slot in slots if (saved := self.run.load(slot, **self.identity))]
+        states = [s for slot in slots if (s := self.run.load(slot, **self.identity)) and self._has_rows(s[1]["epoch"])]
         self.done = self.run.least(max((meta["epoch"] for _, meta in states), default=0))
         for tensors, meta in states:
             if meta["epoch"] == self.done:
                 restore(self.net, self.optimizer, tensors)
                 more = {k.removeprefix("more."): v for k, v in tensors.items() if k.startswith("more.")}
+                for path, rows in self._rows_files(self.done):
+                    rows.load(path)
                 self.tensors, self.facts = {k: self.run.put(v) for k, v in more.items()}, meta["facts"]
                 log.info("%s: resumed after epoch %d", self.text, self.done)
 
@@ -248,6 +254,8 @@ class Training:
                 if self.own or self.run.rank == 0:
                     tensors = state(self.net, self.optimizer) | {f"more.{k}": v for k, v in self.tensors.items()}
                     meta = {**self.identity, "epoch": self.done, "facts": self.facts}
+                    for path, rows in self._rows_files(self.done):
+                        rows.save(path, self._mark(self.done))
                     self.run.save(self._slot(epoch), tensors, meta)
 
     def learn(
@@ -274,6 +282,21 @@ class Training:
     @property
     def _peak(self) -> float:
         return self.optimizer.defaults["lr"]
+
+    def _rows_files(self, epoch: int) -> list[tuple[Path, Rows]]:
+        """Where rows lie after so many epochs: two files in turn, so that the state of the last epoch keeps its own."""
+        run = self.run
+        if run.keep is None:
+            return []
+        end = f"{run.rank}of{run.world}-{epoch % 2}.rows"
+        return [(run.keep / f"{self.name}-{name}-{end}", rows) for name, rows in self.rows.items()]
+
+    def _has_rows(self, epoch: int) -> bool:
+        """Whether all rows of a saved state are there."""
+        return all(rows.saved(path, self._mark(epoch)) for path, rows in self._rows_files(epoch))
+
+    def _mark(self, epoch: int) -> str:
+        return digest(sorted(self.identity.items()), epoch)
 
     def _slot(self, epoch: int) -> str:
         """Name of the saved state of an epoch.

@@ -13,6 +13,7 @@ from torch import Tensor
 from miue.core.errors import UserError
 from miue.core.types import Budget
 from miue.training import perturb
+from miue.training.rows import Rows, parts
 
 
 def check_cells(cells: int, side: int) -> None:
@@ -68,15 +69,18 @@ def class_mean(
 
 
 def class_means(
-    rows: Float[Tensor, "b *shape"],
+    rows: Float[Tensor, "b *shape"] | Rows,
     y: Int[Tensor, "b"],
     k: int,
     total: Callable[[Tensor], Tensor] = lambda table: table,
 ) -> Float[Tensor, "k *shape"]:
     """The mean row of each of k classes; 0 for a class without rows. `total` sums a table over processes."""
-    sums = total(rows.new_zeros(k, *rows.shape[1:]).index_add_(0, y, rows))
-    count = total(y.bincount(minlength=k).to(rows.dtype)).clamp_min(1)
-    return sums / count.reshape(-1, *[1] * (rows.ndim - 1))
+    sums = y.new_zeros(k, *rows.shape[1:], dtype=torch.float32)
+    for index in parts(len(rows)):
+        index = index.to(y.device)
+        sums.index_add_(0, y[index], rows[index])
+    sums, count = total(sums), total(y.bincount(minlength=k).to(sums.dtype)).clamp_min(1)
+    return sums / count.reshape(-1, *[1] * (sums.ndim - 1))
 
 
 def keep_in_range(delta: Float[Tensor, "b c h w"], x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

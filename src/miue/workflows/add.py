@@ -180,7 +180,7 @@ def examined(out: Path, new: str, split: str | None = None, download: bool = Fal
     if not alone:
         check_more(method)
     rules = {key: value for key, value in record.source.rules.items() if key != "drop_columns"}
-    given = data.scan(new, split=split, download=download, part=True, **rules)
+    given = data.scan(new, split=split, download=download, part=True, canvas=0, **rules)
     _refuse_tables(given.location, given.kind)
     private = data.private_of(out)
     publish.check_output(given.location, out, private, False, record.fingerprint)

@@ -28,6 +28,6 @@ def demo(folder: Path, run: Run) -> Outcome:
             publish.export(data.shapes(count, 32, run.seed, split), where)
     run.say(f"protecting {train}: MI-UE, 8 grey levels of 255, one change per picture")
     protect(train, out, ATTACK, run=run)
-    publish.preview(data.scan(str(train)), out, picture, 8)
+    publish.preview(data.scan(str(train), canvas=0), out, picture, 8)
     run.say(f"before, after and the difference ten times amplified: {picture}")
     return evaluate(out, train, test=test, recipes=RECIPE, defenses=("none",), seeds=1, run=run)

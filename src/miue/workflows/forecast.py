@@ -11,6 +11,7 @@ from miue.core.files import Record
 from miue.core.run import Run
 from miue.core.types import ImageSet
 from miue.evaluation.forecast import scaled
+from miue.workflows import room
 from miue.workflows.add import Addition, counted, notes_of
 from miue.workflows.protect import Job, class_sizes
 from miue.workflows.record import Settings
@@ -97,7 +98,7 @@ def planned_addition(addition: Addition, run: Run) -> PlannedAddition:
             state = addition.kept(run)
             craft = lambda short, few, trial: short.more(few, state, settings.rest, trial)  # noqa: E731
             seconds = _tried(addition.method, trials, craft, addition.read(), replace(run, seed=settings.seed))
-        memory = _memory(len(source.usable), settings)
+        memory = _memory(addition.method, source, settings, run)
         disk = sum(size for parts in addition.disk().values() for size in parts.values())
     return PlannedAddition(
         out=data.readable(str(addition.out)),
@@ -115,9 +116,12 @@ def planned_addition(addition: Addition, run: Run) -> PlannedAddition:
     )
 
 
-def _memory(count: int, settings: Settings) -> int:
-    """Bytes of so many pictures and their deltas."""
-    return count * 3 * (settings.canvas**2 + 8 * (settings.cells or settings.canvas) ** 2)
+def _memory(method: Any, source: data.Source, settings: Settings, run: Run) -> int:
+    """Bytes of the pictures, of their deltas at work unless they lie in files, and of the finished perturbation."""
+    count, side = len(source.usable), settings.canvas
+    deltas = room.deltas(method, count, (3, side, side), len(source.classes), 1)
+    pictures = count * 3 * (side**2 + settings.limit.bytes_a_value * (settings.cells or side) ** 2)
+    return pictures + min(deltas, run.room)
 
 
 def forecast(job: Job, source: data.Source, run: Run, settings: Settings | None = None) -> Forecast:
@@ -130,7 +134,7 @@ def forecast(job: Job, source: data.Source, run: Run, settings: Settings | None 
         craft = lambda short, few, trial: short(few, budget, trial)  # noqa: E731
         seconds = _tried(method, trials, craft, data.read(source, canvas), replace(run, seed=job.seed))
     disk = sum(size for parts in job.disk(source, settings).values() for size in parts.values())
-    return Forecast(seconds, disk, _memory(count, settings))
+    return Forecast(seconds, disk, _memory(method, source, settings, run))
 
 
 def _tried(

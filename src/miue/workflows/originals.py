@@ -10,25 +10,26 @@ from miue.data.picture import Rules
 from miue.workflows.record import RunRecord
 
 
-def originals(out: Path, clean: str, split: str | None) -> data.Source:
+def originals(out: Path, clean: str, split: str | None, canvas: int = 0) -> data.Source:
     """Scan the clean pictures of an output by the rules that it was made with.
 
     Of an output to which pictures were added, those are searched for in `clean`, too, and then in the folders that they
-    were added from. They are known by the digest of their bytes. Raises UserError if some are not found.
+    were added from. They are known by the digest of their bytes. canvas: the size at which they will be read; 0: not
+    at all. Raises UserError if some are not found.
     """
     record = RunRecord.of(out)
     rules, done = record.source.rules, [part for part in record.added if part.status == "finished"]
     if not done:
-        return data.scan(clean, split=split, **rules)
+        return data.scan(clean, split=split, canvas=canvas, **rules)
     _, lines = publish.finished(data.private_of(out))
     lines = [line for line in lines if line.status == "protected"]
-    sources = [data.scan(clean, split=split, part=True, **rules)]
+    sources = [data.scan(clean, split=split, part=True, canvas=0, **rules)]
     wanted = {line.sha256 for line in lines}
     for location in dict.fromkeys(part.source.location for part in done):
         if not wanted - {entry.sha256 for source in sources for entry in source.usable}:
             break
         try:
-            sources.append(data.scan(location, part=True, **rules))
+            sources.append(data.scan(location, part=True, canvas=0, **rules))
         except UserError:  # moved, or empty by now: what is missing then is told with its name
             continue
     named = [(line.sha256, line.class_name, line.path, _plain(line.out)) for line in lines]

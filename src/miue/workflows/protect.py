@@ -64,7 +64,7 @@ class Job:
         return replace(run, seed=self.seed, keep=self.private / "checkpoint")
 
     def scan(self) -> data.Source:
-        return data.scan(self.source, split=self.split, download=self.download, **self.rules)
+        return data.scan(self.source, split=self.split, download=self.download, canvas=self.canvas, **self.rules)
 
     @cached_property
     def attack(self) -> Attack:
@@ -317,6 +317,8 @@ def _protect(
             facts = described(job.attack, read(), perturbation, settings.rest, job.keeping(run))
             record = record.model_copy(update=facts)
         read.cache_clear()
+        if source.held:
+            source.held.drop()
     finally:  # the seconds of a stopped run count, too
         if run.rank == 0:
             record.model_copy(update={"seconds": seconds}).save(path)

@@ -69,15 +69,15 @@ def read_back(inputs: Inputs, outs: Mapping[str, Path], run: Run) -> Sets:
     records = {name: RunRecord.of(out) for name, out in outs.items()}
     for out, record in zip(outs.values(), records.values(), strict=True):
         record.check_finished(out)
-    source = originals(next(iter(outs.values())), inputs.clean, inputs.split)
-    aligned = {name: _published(out, records[name], inputs.clean, source) for name, out in outs.items()}
+    canvas = inputs.canvas or max(record.settings.canvas for record in records.values())
+    source = originals(next(iter(outs.values())), inputs.clean, inputs.split, canvas)
+    aligned = {name: _published(out, records[name], inputs.clean, source, canvas) for name, out in outs.items()}
     used = torch.stack([rows >= 0 for _, rows in aligned.values()]).all(0)
     if not used.any():
         raise UserError("no clean picture is in all outputs; analyse them one by one")
     if missing := int((~used).sum()):
         where = "every output" if len(outs) > 1 else next(iter(outs.values()))
         run.say(f"{missing} clean pictures are not in {where}; no victim trains on them")
-    canvas = inputs.canvas or max(record.settings.canvas for record in records.values())
     grey = all(entry.grey for part in (source, *(p for p, _ in aligned.values())) for entry in part.usable)
     clean = data.read(source, canvas, grey=grey).select(used)
     protected = {
@@ -94,9 +94,11 @@ def cells_of(record: RunRecord, protected: ImageSet) -> int:
     return cells if cells < protected.shape[1] else 0
 
 
-def _published(out: Path, record: RunRecord, clean: str, source: data.Source) -> tuple[data.Source, Int64[Tensor, "n"]]:
+def _published(
+    out: Path, record: RunRecord, clean: str, source: data.Source, canvas: int
+) -> tuple[data.Source, Int64[Tensor, "n"]]:
     """Return the published pictures, and for every clean row the published row made from it (-1: none)."""
-    published = data.scan_output(out)
+    published = data.scan_output(out, canvas)
     if source.digest != record.digest:
         raise UserError(f"{clean}: these are not the pictures that {out} was made from, or some have changed")
     rows = publish.align(source, published)

@@ -42,13 +42,21 @@ def needed(
         rows = classes * keys if by_class else count
         kept_bytes = getattr(method, "kept_bytes", None)
         state = kept_bytes(count, shape, classes, settings.processes) if kept_bytes else 0
+        at_work = deltas(method, count, shape, classes, settings.processes)
         parts[private] = {
             "perturbation": rows * shape[0] * grid**2 * budget.bytes_a_value + 8 * count,
             "canvas": max(data.cached(source, side) - taken(private / "canvas"), 0),
             "checkpoints": max(state - taken(work or private / "checkpoint"), 0),
+            "deltas beyond the memory": at_work,
         }
     parts[private]["manifest and margin"] = LINES * len(source.entries) + MARGIN
     return parts
+
+
+def deltas(method: Any, count: int, shape: tuple[int, int, int], classes: int, processes: int) -> int:
+    """Bytes of the deltas that an attack works on, in memory, or in files if they do not fit."""
+    sizes = getattr(method, "delta_bytes", None)
+    return sum(sizes(count, shape, classes, processes)) if sizes else 0
 
 
 def check(parts: Parts) -> None:

@@ -174,7 +174,7 @@ def _key(asked: Asked) -> str:
 def _base(out: Path, base: str | Path, side: int, count: int, seed: int, split: str | None) -> ImageSet:
     """Clean pictures for questions, no more than are needed. Raises UserError if one was published."""
     data.check_canvas(side)
-    source = data.scan(str(base), split=split, drop_columns=["*"])
+    source = data.scan(str(base), split=split, drop_columns=["*"], canvas=0)
     _, lines = publish.finished(data.private_of(out))
     published = {pixels for line in lines for pixels in (line.pixels, line.out_pixels) if pixels}
     if taken := [entry.path for entry in source.usable if entry.pixels in published]:
@@ -209,7 +209,8 @@ def _asked(place: _Place, folder: Path | None) -> Asked:
 
 def _shown(folder: Path, asked: Asked) -> UInt8[Tensor, "q c h w"]:
     """The pictures of a list. Raises UserError if they are not those that were written."""
-    pictures = data.read(data.scan(str(folder), drop_columns=["*"]), asked.size, grey=False).images
+    source = data.scan(str(folder), drop_columns=["*"], canvas=asked.size)
+    pictures = data.read(source, asked.size, grey=False).images
     if len(pictures) != asked.count:
         raise UserError(f"{folder}: {len(pictures)} pictures, and {asked.count} were written; make the questions anew")
     return pictures

@@ -49,7 +49,7 @@ class Tune:
         at_least(self, per_class=0, epochs=1, batch=2)
         if not self.lr > 0:
             raise UserError(f"tune: lr={self.lr:g} is not positive")
-        object.__setattr__(self, "content", data.scan(self.clean, split=self.split).digest)
+        object.__setattr__(self, "content", data.scan(self.clean, split=self.split, canvas=0).digest)
 
     def __call__(self, net: Any, train: Batches, run: Run) -> None:
         batches = Batches(self.pictures(train.data), run)
@@ -69,6 +69,6 @@ class Tune:
 
     def pictures(self, train: ImageSet) -> ImageSet:
         """The clean pictures, with the classes and the size of the training set."""
-        source = data.scan(self.clean, split=self.split)
+        source = data.scan(self.clean, split=self.split, canvas=train.shape[1])
         clean = data.read_like(source, train, self.clean, "the training set")
         return clean.first_per_class(self.per_class) if self.per_class else clean

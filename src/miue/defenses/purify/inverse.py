@@ -50,11 +50,12 @@ class Inverse:
             raise UserError(f"inverse: patch={self.patch} has no middle; give an odd number of pixels")
         if not 0 < self.ridge < float("inf"):
             raise UserError(f"inverse: ridge={self.ridge:g} is not positive")
-        object.__setattr__(self, "content", data.scan(self.clean, split=self.split).digest)
+        object.__setattr__(self, "content", data.scan(self.clean, split=self.split, canvas=0).digest)
 
     def __call__(self, x: Float[Tensor, "n c h w"], y: Int[Tensor, "n"], run: Run) -> Float[Tensor, "n c h w"]:
         self._check_side(x.shape[2])
-        clean = data.read(data.scan(self.clean, split=self.split), x.shape[2], grey=x.shape[1] == 1)
+        side = x.shape[2]
+        clean = data.read(data.scan(self.clean, split=self.split, canvas=side), side, grey=x.shape[1] == 1)
         rows, partners = self.paired(x, y, clean, run)
         protected, originals = x[rows], clean.images[partners].float().div_(255)
         apart = float((protected - originals).square().mean().sqrt()) * 255
@@ -66,7 +67,8 @@ class Inverse:
     def check(self, train: ImageSet) -> None:
         """Raise UserError if the clean pictures have other classes than the training set, or are too small."""
         self._check_side(train.shape[1])
-        data.read_like(data.scan(self.clean, split=self.split), train, self.clean, "the training set")
+        source = data.scan(self.clean, split=self.split, canvas=train.shape[1])
+        data.read_like(source, train, self.clean, "the training set")
 
     def paired(
         self, x: Float[Tensor, "n c h w"], y: Int[Tensor, "n"], clean: ImageSet, run: Run
