@@ -69,8 +69,8 @@ def _traced(record: RunRecord) -> Iterator[str]:
         if figures := marking.offered().get(record.settings.attack):
             bare = "" if figures["without"] is None else f" and {figures['without']:.1%} without"
             yield (
-                f"Measured on {figures['set']}: a victim has {figures['accuracy']:.1%} with the mark{bare}; its trace p "
-                f"is at most {figures['p']:.1g} by 1,000 scores and {figures['labels']:.1g} by 1,000 labels."
+                f"Measured on {figures['set']}: {figures['accuracy']:.1%} with the mark{bare}; its trace p is at most "
+                f"{figures['p']:.1g} by 1,000 scores and {figures['labels']:.1g} by 1,000 labels."
             )
     yield f"commitment: {record.commitment}"
     yield "Before you publish: leave it where its date can be proved (docs/trace.md). Next: miue trace questions."
