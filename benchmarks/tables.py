@@ -959,6 +959,23 @@ def added() -> str:
     )
 
 
+def owner() -> str:
+    """The commands of an owner on photographs, with seconds and sizes."""
+    r = load("owner")
+    rows = [
+        (f"`{row['command']}`", f"{row['seconds']:.0f}", f"{row['processor_s']:.0f}", str(row["exit"]))
+        for row in r["rows"]
+    ]
+    sizes = ", ".join(f"`{name}` {size:,.0f} MB" for name, size in r["sizes_mb"].items())
+    count = r["counts"]
+    return (
+        f"{grid(('command', 'seconds', 'of the processor', 'exit code'), rows)}\n\n{r['data']}: {count['pictures']:,} "
+        f"pictures of 224 px and {count['later']} that came later; `back`: {count['back']} published files as JPEG of "
+        f"quality 75, half of them at half the size, a third renamed. {sizes}. At most {r['rows'][0]['peak_mb']:,.0f} MB "
+        f"of memory, in `protect`. The machine had other work to do. {where(r)}."
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     f.__name__: f
     for f in (
@@ -998,6 +1015,7 @@ TABLES: dict[str, Callable[[], str]] = {
         other_victims,
         cost,
         photographs,
+        owner,
         trace,
     )
 }

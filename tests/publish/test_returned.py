@@ -22,6 +22,7 @@ from miue.data.channel import check_channel, recoded
 from miue.data.rights import Rights
 from miue.publish.channels import jpeg_quality
 from miue.publish.returned import Comeback
+from miue.workflows.add import add
 from miue.workflows.protect import Job, carry_out
 from miue.workflows.verify import returned
 
@@ -120,6 +121,19 @@ def test_clean_copies_are_found_exact_and_near(place: Path, tmp_path: Path):
     assert clean == {f"img_{i}.{form}" for i in range(6) for form in ("png", "jpg")}
     assert {each.path for each in back.files if each.exact} == {f"img_{i}.png" for i in range(6)}
     assert right(back, place) == len(back.files) == 18
+
+
+def test_pictures_that_were_added_are_measured_by_their_own_noise(place: Path, tmp_path: Path, run: Run):
+    for name in ("out", "out.private", "in"):
+        shutil.copytree(place / name, tmp_path / name)
+    picture = Image.open(place / "in" / "cat" / "cat0.png").transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    for name in ("cat", "cup"):
+        (tmp_path / "new" / name).mkdir(parents=True)
+        picture.rotate(0 if name == "cat" else 180).save(tmp_path / "new" / name / "later.png")
+    add(tmp_path / "out", tmp_path / "new", run=run)
+    back = returned(sent(tmp_path, tmp_path / "back", half), tmp_path / "out", run=run)
+    assert back.missing == 0 and len(back.files) == 8
+    assert all(each.status == "resized" and each.left is not None and each.left.share > 0.8 for each in back.files)
 
 
 def test_originals_stand_in_for_a_perturbation_that_is_gone(place: Path, tmp_path: Path):

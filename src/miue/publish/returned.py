@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Literal
@@ -99,10 +100,13 @@ class Comeback(Record):
 
 @dataclass(frozen=True)
 class Look:
-    """Finds files again among the published pictures, and measures them."""
+    """Finds files again among the published pictures, and measures them.
+
+    perturbations: one for the first pictures and one for every part that was added; empty if originals are given.
+    """
 
     known: Known
-    perturbation: Perturbation | None
+    perturbations: Sequence[Perturbation]
     originals: Originals | None = None
     by_name: bool = True
 
@@ -175,10 +179,20 @@ class Look:
         if self.originals is not None:
             clean = self.originals.picture(line)
             return left(Pair(published.pixels, np.moveaxis(published.minus(clean), 0, 2)), picture.pixels, place)
-        if self.perturbation is None:
+        if not self.perturbations:
             return None
-        delta = self.perturbation.at(row, line.height, line.width).numpy()
+        delta = self.perturbations[line.part].at(self._rows[row], line.height, line.width).numpy()
         return left(Pair.of(published.pixels, np.moveaxis(delta, 0, 2).astype(np.int16)), picture.pixels, place)
+
+    @cached_property
+    def _rows(self) -> list[int]:
+        """The row of every published picture in the perturbation of its part."""
+        count = Counter[int]()
+        rows = []
+        for line in self.known.lines:
+            rows.append(count[line.part])
+            count[line.part] += 1
+        return rows
 
     def _tried(self, each: Returned, get: Callable[[], Payload]) -> str:
         """The channel of a recoded file that does not say it, found by trying."""

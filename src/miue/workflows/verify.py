@@ -13,7 +13,7 @@ from miue.publish import Comeback, Finding
 from miue.trace import Secret
 from miue.workflows.marking import secret_file
 from miue.workflows.originals import opened, originals
-from miue.workflows.protect import kept_at
+from miue.workflows.protect import kept_at, perturbation_of
 from miue.workflows.record import RunRecord
 
 
@@ -63,12 +63,17 @@ def returned(
     if not folder.exists():
         raise UserError(f"{folder}: no such file or folder")
     record, known = RunRecord.of(out), publish.Known.of(out)
-    path = kept_at(data.private_of(out), record)
-    if clean is None and not path.exists():
-        raise UserError(f"{path}: is missing; without it, give the originals with --clean")
-    sources = None if clean is None else opened(record, clean, split)
-    perturbation = Perturbation.load(path) if sources is None else None
-    return publish.Look(known, perturbation, sources, by_name=not twins).at(folder, run or Run())
+    if clean is not None:
+        look = publish.Look(known, [], opened(record, clean, split), by_name=not twins)
+    else:
+        private, parts = data.private_of(out), max((line.part for line in known.lines), default=0)
+        later = [perturbation_of(private, part.fingerprint) for part in record.added[:parts]]
+        paths = [kept_at(private, record), *later]
+        for path in paths:
+            if not path.exists():
+                raise UserError(f"{path}: is missing; without it, give the originals with --clean")
+        look = publish.Look(known, [Perturbation.load(path) for path in paths], by_name=not twins)
+    return look.at(folder, run or Run())
 
 
 def preview(
