@@ -971,7 +971,7 @@ def owner() -> str:
     return (
         f"{grid(('command', 'seconds', 'of the processor', 'exit code'), rows)}\n\n{r['data']}: {count['pictures']:,} "
         f"pictures of 224 px and {count['later']} that came later; `back`: {count['back']} published files as JPEG of "
-        f"quality 75, half of them at half the size, a third renamed. {sizes}. At most {r['rows'][0]['peak_mb']:,.0f} MB "
+        f"quality 75, half at half the size, a third renamed. {sizes}. At most {r['rows'][0]['peak_mb']:,.0f} MB "
         f"of memory, in `protect`. The machine had other work to do. {where(r)}."
     )
 
