@@ -523,6 +523,9 @@ def test_protect_says_what_was_measured_of_its_attack(miue: Miue, folder: Path, 
     assert f"Trainers kept more {taught} with: at:eps=4 (90%). Your pictures may differ" in told
     other = miue("protect", folder, tmp_path / "other", "--attack", ATTACK, "--budget", "6", "-q").out
     assert "Trainers kept" not in other
+    otherwise = "mi-ue:step_size=2.0,steps=2,epochs=2,surrogate=small-cnn:width=4"  # the same attack
+    file.write_text(json.dumps({otherwise: {"set": "9 pictures", "kept": {"gray": 0.2}}}))
+    assert "with: gray." in miue("protect", folder, tmp_path / "third", "--attack", ATTACK, "-q").out
 
 
 @pytest.mark.parametrize(

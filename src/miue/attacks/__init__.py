@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from miue import nets
 from miue.attacks.ar import AR
@@ -48,6 +48,8 @@ KNOWN: Mapping[str, type[Any]] = by_name(
     TUE,
 )
 
+T = TypeVar("T")
+
 
 def list_attacks() -> list[str]:
     """Names of the attacks, for `attack`."""
@@ -76,6 +78,11 @@ def code_of(spelling: str, method: object) -> str:
     return f"{code}+{net}" if net else code
 
 
+def entry_of(table: Mapping[str, T], method: object) -> T | None:
+    """The entry of a table by spelling that is this attack, however both are spelled; None if there is none."""
+    return next((entry for spelling, entry in table.items() if attack(spelling) == method), None)
+
+
 __all__ = [
     "AR",
     "AUE",
@@ -99,5 +106,6 @@ __all__ = [
     "Patterns",
     "attack",
     "code_of",
+    "entry_of",
     "list_attacks",
 ]

@@ -19,12 +19,12 @@ def stored() -> dict[str, Any]:
     return json.loads(PLACE.read_text(encoding="utf-8"))
 
 
-def measured(attack: str) -> dict[str, Any] | None:
-    """Figures of an attack: the "set", and by defense the share that is "kept" of what clean pictures teach.
+def measured() -> dict[str, dict[str, Any]]:
+    """Figures of attacks by spelling: the "set", and by defense the share that is "kept" of what clean pictures teach.
 
-    `make docs` writes the file from the records of benchmarks. None: nothing was measured of this spelling.
+    `make docs` writes the file from the records of benchmarks.
     """
-    return json.loads(MEASURED.read_text(encoding="utf-8")).get(attack) if MEASURED.exists() else None
+    return json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.exists() else {}
 
 
 def current() -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from shlex import quote
 
 from miue import data, publish
+from miue.attacks import entry_of
 from miue.cli import catalogue
 from miue.core.files import Record
 from miue.core.types import Budget
@@ -53,20 +54,20 @@ def protected(job: Job, record: RunRecord, quiet: bool = False) -> Iterator[str]
     if not (record.settings.trace and record.settings.trace.alone):
         yield "This raises the cost of training on them; it does not prevent it (docs/limits.md: what breaks it)."
     if not record.settings.trace:
-        yield from _measured(record.settings.attack, record.settings.limit)
-    yield from _traced(record)
+        yield from _measured(job.attack, record.settings.limit)
+    yield from _traced(job, record)
     split = f" --split {quote(job.split)}" if job.split else ""
     yield f"Next: miue evaluate {quote(out)} --clean {quote(source)}{split}"
 
 
-def _traced(record: RunRecord) -> Iterator[str]:
+def _traced(job: Job, record: RunRecord) -> Iterator[str]:
     """Lines on the trace: its cost, and what to do before publishing."""
     if not (mark := record.settings.trace):
         return
     share = mark.strength / record.settings.limit.eps
     if not mark.alone:
         yield f"{share:.0%} of the budget carries the mark; the protection is a little weaker for it."
-        if figures := marking.offered().get(record.settings.attack):
+        if figures := entry_of(marking.offered(), job.attack):
             bare = "" if figures["without"] is None else f" and {figures['without']:.1%} without"
             yield (
                 f"Measured on {figures['set']}: {figures['accuracy']:.1%} with the mark{bare}; its trace p is at most "
@@ -76,9 +77,9 @@ def _traced(record: RunRecord) -> Iterator[str]:
     yield "Before you publish: leave it where its date can be proved (docs/trace.md). Next: miue trace questions."
 
 
-def _measured(attack: str, budget: Budget) -> Iterator[str]:
+def _measured(attack: object, budget: Budget) -> Iterator[str]:
     """Lines on what trainers keep of an attack by a benchmark; none where it was not measured with this budget."""
-    if budget != Budget() or not (measured := catalogue.measured(attack)):
+    if budget != Budget() or not (measured := entry_of(catalogue.measured(), attack)):
         return
     shares = sorted(measured["kept"].items(), key=lambda item: item[1])
     holds = [name for name, share in shares if share <= HOLDS]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from miue import publish
-from miue.attacks import attack as parsed
+from miue.attacks import entry_of
 from miue.core.errors import UserError
 from miue.core.files import digest
 from miue.data.rights import Rights
@@ -47,12 +47,10 @@ def offered() -> dict[str, dict[str, Any]]:
 def check_offered(method: object, name: str) -> None:
     """Raise UserError if no record shows that a trace survives beside the noise of an attack."""
     table = offered()
-    if any(parsed(spelling) == method for spelling, row in table.items() if row["works"]):
+    row = entry_of(table, method)
+    if row and row["works"]:
         return
-    lost = next((row for spelling, row in table.items() if parsed(spelling) == method), None)
-    why = (
-        f"its noise drowns the key (p = {lost['p']:.2g})" if lost else "no record shows that a trace survives its noise"
-    )
+    why = f"its noise drowns the key (p = {row['p']:.2g})" if row else "no record shows that a trace survives its noise"
     works = ", ".join(spelling for spelling, row in table.items() if row["works"]) or "none yet"
     raise UserError(f"{name}: {why}; measured and offered: {works}; --trace-unmeasured tries it all the same")
 
