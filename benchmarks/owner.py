@@ -69,7 +69,7 @@ def step(name: str, words: list[str]) -> dict[str, Any]:
         "seconds": time.monotonic() - start,
         "processor_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         "peak_mb": after.ru_maxrss / 1024,  # of the largest command so far
-        "last": done.stdout.strip().splitlines()[-12:],
+        "last": done.stdout.replace(f"{Path.cwd()}/", "").strip().splitlines()[-12:],
     }
 
 

@@ -137,11 +137,11 @@ def reserved(shown: Reserved) -> Iterator[str]:
 def _credentials(it: Credentials) -> str:
     """The content credentials of a file in words; empty if there are none."""
     uses = [f"{use} {value}" for use, value in it.uses.items() if value != "allowed"]
-    said = ", ".join(uses) or ("all is allowed" if it.uses else "nothing is said of mining or training")
+    statement = ", ".join(uses) or ("all is allowed" if it.uses else "nothing is said of mining or training")
     when = f" at {it.stamped}" if it.stamped else ""
     return {
         "none": "",
-        "valid": f"signed by {it.signer}{when} (its bytes fit; nobody vouched for the signer here); {said}",
+        "valid": f"signed by {it.signer}{when} (its bytes fit; nobody vouched for the signer here); {statement}",
         "broken": f"BROKEN ({it.why}), said to be by {it.signer or 'somebody unknown'}",
         "elsewhere": f"at {it.why}, not fetched",
         "not read": f"there, not read; {it.why}",

@@ -36,7 +36,7 @@ class Held:
         self.pixels: UInt8[np.ndarray, "n c s s"] | None = None
 
     def fitted(self, picture: Picture) -> UInt8[np.ndarray, "s s c"]:
-        """What is added of a picture: no more than the canvas. Safe in several threads."""
+        """The pixels of a picture that `add` takes, no larger than the canvas. Safe in several threads."""
         width, height = picture.size
         own = self.side is None and width == height <= OWN
         return picture.pixels if own else fitted(picture.pixels, self.side or USUAL)

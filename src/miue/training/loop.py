@@ -292,7 +292,7 @@ class Training:
         return [(run.keep / f"{self.name}-{name}-{end}", rows) for name, rows in self.rows.items()]
 
     def _has_rows(self, epoch: int) -> bool:
-        """Whether all rows of a saved state are there."""
+        """Return True if all rows of a saved state are there."""
         return all(rows.saved(path, self._mark(epoch)) for path, rows in self._rows_files(epoch))
 
     def _mark(self, epoch: int) -> str:

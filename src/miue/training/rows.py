@@ -102,7 +102,7 @@ class Rows:
         write_atomically(path, write)
 
     def saved(self, path: Path, mark: str) -> bool:
-        """Whether `save` wrote a file of such rows with this mark."""
+        """Return True if `save` wrote a file of such rows with this mark."""
         if not path.is_file() or path.stat().st_size != self.bytes + len(mark.encode()):
             return False
         with path.open("rb") as file:
