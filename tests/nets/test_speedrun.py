@@ -65,6 +65,20 @@ def test_of_correlated_patches_directions_come_by_variance_and_empty_ones_stay_s
     assert grey.weight.isfinite().all()
 
 
+def test_grey_pictures_leave_no_constant_channel_and_their_gradients_stay_as_small_as_others():
+    x, labels = smooth(64, 3, 16), torch.arange(64) % 10
+    largest = []
+    for pictures in (x, x.mean(1, keepdim=True).expand(-1, 3, -1, -1)):
+        torch.manual_seed(0)
+        net = nets.build(NET, (3, 16, 16), 10).train()
+        net.trunk.whitened.prepare(pictures)
+        white = patches(net.trunk.whitened, pictures)
+        F.cross_entropy(net(pictures), labels).backward()
+        largest.append(net.trunk.block1.conv1.weight.grad.flatten(1).norm(dim=1).max())
+    assert torch.linalg.matrix_rank(white.cov(correction=0)) == 4 and white.var(1).min() > 0.1
+    assert largest[1] < 10 * largest[0]  # without the replacement: a hundred thousand times
+
+
 def test_chunks_of_pictures_add_up(monkeypatch: pytest.MonkeyPatch):
     x, whole, parts = smooth(10, 3, 16), Whitening(3, 16), Whitening(3, 16)
     whole.prepare(x)

@@ -15,6 +15,7 @@ from miue.nets.base import Classifier
 SEEN = 32  # places of patches along a side: larger pictures get larger patches, further apart
 DIRECTIONS = 48  # most directions of a patch that are kept, those of the largest variance first
 LEAST = 5e-4  # added to variances, so that directions without content do not become noise
+EMPTY = LEAST / 100  # variance of a direction without content, as every colour direction of grey pictures is
 CHUNK = 64  # pictures whose patches are held at once
 SCALE = 1 / 9  # of the features, and so of the first logits
 
@@ -24,6 +25,8 @@ class Whitening(nn.Module):
 
     y = W patch + b with W = +-E^T (L + LEAST)^(-1/2), E and L the eigenvectors and eigenvalues of the covariance of
     patches. W is no weight but a buffer: `prepare` sets it, before that its directions are random. b is a weight.
+    A direction without content would be a constant channel, by whose variance of 0 the next norm divides: gradients
+    grow ten thousandfold. In its place stands a random one among those with content.
     """
 
     weight: Tensor
@@ -52,6 +55,10 @@ class Whitening(nn.Module):
         values, vectors = torch.linalg.eigh(moments[:-1, :-1] - torch.outer(moments[-1, :-1], moments[-1, :-1]))
         half = len(self.weight) // 2
         directions = (vectors / (values.clamp_min(0) + LEAST).sqrt())[:, -half:].flip(1).T
+        full = values[-half:].flip(0) > EMPTY
+        if full.any() and not full.all():
+            random = self.weight[:half].flatten(1)[~full].double() @ vectors[:, -half:].flip(1)[:, full]
+            directions[~full] = F.normalize(random) @ directions[full]
         self.weight.copy_(self._both(directions, x.shape[1]))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b e g g"]:
