@@ -308,7 +308,10 @@ def test_the_verbs_say_what_is_signed(out: Path, own: Chain, capsys: pytest.Capt
     assert json.loads(capsys.readouterr().out)["before"] == 12
     assert command("rights", "show", out / "red" / "0.png") == 0
     text = capsys.readouterr().out
-    assert text.startswith(f"0.png: {OURS}; C2PA: signed by A. Photographer") and "ai_training notAllowed" in text
+    assert (
+        text.startswith(f"0.png: {OURS}; creator: Zoë; C2PA: signed by A. Photographer")
+        and "ai_training notAllowed" in text
+    )
     assert command("verify", out) == 0 and "content credentials (C2PA): 12 of 12 files" in capsys.readouterr().out
     assert command("rights", "write", out, "--rights", "none") == 0
     assert "content credentials of 12 files are gone" in capsys.readouterr().err

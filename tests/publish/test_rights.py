@@ -21,6 +21,7 @@ from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 import miue
 from miue import publish
+from miue.cli import telling
 from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.data.picture import Picture, Rules, decode, encode
@@ -29,7 +30,7 @@ from miue.publish.rights import server_files
 from miue.trace import Tracing
 from miue.workflows.protect import Job, carry_out
 from miue.workflows.record import RunRecord
-from miue.workflows.rights import read_rights, write_rights, write_server_files
+from miue.workflows.rights import read_credentials, read_rights, write_rights, write_server_files
 from miue.workflows.verify import verify
 from pictures import coloured, hashes, listed
 from processes import Stopping
@@ -50,6 +51,15 @@ def packet(key: str = "DMI-PROHIBITED", prefix: str = "plus", body: str = "") ->
         f'xmlns:{prefix}="{PLUS}" {prefix}:DataMining="{VOCABULARY}{key}">{body}</rdf:Description></rdf:RDF>'
         "</x:xmpmeta>"
     ).encode()
+
+
+def listed_in(name: str, *items: str) -> str:
+    every = "".join(f"<rdf:li>{item}</rdf:li>" for item in items)
+    return f'<dc:{name} xmlns:dc="{DC}"><rdf:Bag>{every}</rdf:Bag></dc:{name}>'
+
+
+def keys(folder: Path) -> set[str]:
+    return {said.key for said in read_rights(folder).values()}
 
 
 # --- the packet ---
@@ -74,7 +84,9 @@ def test_the_packet_is_these_bytes():
     about = ElementTree.fromstring(made).find(f".//{{{RDF}}}Description")
     assert about is not None and about.get(f"{{{PLUS}}}DataMining") == VOCABULARY + OURS
     assert about.findtext(f".//{{{DC}}}creator//{{{RDF}}}li") == "Zoë & <Co>"
-    assert about.get(f"{{{RIGHTS}}}WebStatement") is None and reservation(made) == Reservation(OURS)
+    assert about.get(f"{{{RIGHTS}}}WebStatement") is None and reservation(made) == Reservation(
+        OURS, True, True, "Zoë & <Co>", "(c) Zoë"
+    )
 
 
 def test_nothing_is_reserved_for_somebody():
@@ -126,6 +138,11 @@ def test_what_a_source_reserves_is_kept_where_it_is_stricter(value: str, source:
         (f'<a xmlns:q="{PLUS}"><q:DataMining rdf:resource="{VOCABULARY}{OURS}"/></a>'.encode(), Reservation(OURS)),
         (b'<!DOCTYPE a [<!ENTITY b "&c;&c;&c;">]>' + packet(), Reservation(readable=False)),
         (b"\xff\xfe\x00", Reservation()),
+        (
+            packet(body=listed_in("creator", "A\n B", "C") + listed_in("rights", "(c) me", "(c) moi")),
+            Reservation("DMI-PROHIBITED", creator="A B, C", copyright="(c) me"),
+        ),
+        (packet(body="<unclosed>"), Reservation("DMI-PROHIBITED")),
         (None, Reservation()),
     ],
 )
@@ -198,7 +215,8 @@ def test_every_file_says_it_and_verify_says_so(job: Job, run: Run):
     carry_out(job, run)
     findings = verify(job.out, job.source)
     assert len(findings) == 12 and all(f.ok and f.rights == OURS for f in findings)
-    assert set(read_rights(job.out).values()) == {OURS} and read_rights(job.out / "red" / "0.png") == {"0.png": OURS}
+    assert keys(job.out) == {OURS}
+    assert read_rights(job.out / "red" / "0.png") == {"0.png": Reservation(OURS, creator="A. Photographer")}
     assert {f.rights for f in verify(carried(replace(job, rights=Rights(), out=job.out.with_name("none")), run))} == {
         ""
     }
@@ -224,7 +242,7 @@ def test_other_rights_are_other_files_with_the_same_noise(job: Job, run: Run, mo
         carry_out(other, run)
     monkeypatch.setattr("miue.workflows.protect.launch", lambda *a: pytest.fail("noise was computed"))
     carry_out(replace(other, overwrite=True), run)
-    assert set(read_rights(job.out).values()) == {"DMI-PROHIBITED"} and hashes(job.out) != before
+    assert keys(job.out) == {"DMI-PROHIBITED"} and hashes(job.out) != before
     assert list(job.private.glob("perturbation-*")) == [noise] and noise.stat().st_mtime_ns == at
     none = carry_out(replace(job, rights=Rights(), overwrite=True), run)
     assert none.fingerprint == first.perturbation and not publish.rights_of(job.out).exists()
@@ -257,11 +275,31 @@ def test_rights_written_later_give_the_same_bytes(job: Job, run: Run, form: Any)
     assert not publish.rights_of(bare.out).exists()
 
 
+def test_names_are_those_of_the_xmp_or_else_of_the_exif(tmp_path: Path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Artist], exif[ExifTags.Base.Copyright] = "In EXIF", "(c) EXIF"
+    im = Image.new("RGB", (9, 9))
+    im.save(tmp_path / "a.jpg", exif=exif)
+    im.save(
+        tmp_path / "b.jpg", exif=exif, xmp=packet(body=listed_in("creator", "In XMP")).replace(VOCABULARY.encode(), b"")
+    )
+    im.save(tmp_path / "c.jpg")
+    said = read_rights(tmp_path)
+    assert said["a.jpg"] == Reservation(creator="In EXIF", copyright="(c) EXIF")
+    assert said["b.jpg"] == Reservation("DMI-PROHIBITED", False, creator="In XMP", copyright="(c) EXIF")
+    assert said["c.jpg"] == Reservation()
+    assert list(telling.reserved(telling.Reserved(rights=said, credentials=read_credentials(tmp_path)))) == [
+        "a.jpg: no reservation; creator: In EXIF; copyright: (c) EXIF",
+        "b.jpg: DMI-PROHIBITED (not as a full URI); creator: In XMP; copyright: (c) EXIF",
+        "c.jpg: no reservation",
+    ]
+
+
 def test_pictures_that_are_added_say_it_too(job: Job, run: Run, tmp_path: Path):
     carry_out(job, run)
     new = coloured(tmp_path / "new", per_class=1, seed=4)
     miue.add(job.out, new, run=run)
-    assert len(read_rights(job.out)) == 15 and set(read_rights(job.out).values()) == {OURS}
+    assert len(read_rights(job.out)) == 15 and keys(job.out) == {OURS}
     write_rights(job.out, Rights(value="search-only"), run)
     assert all(f.ok and f.rights == VALUES["search-only"] for f in verify(job.out, job.source))
     again = hashes(job.out)
@@ -291,12 +329,12 @@ def test_what_a_source_says_is_kept_and_nothing_else_of_it(job: Job, run: Run):
         assert record.source.counts == {"ok": 12}
         assert any("a reservation of its own (DMI-PROHIBITED), which is kept" in note for note in record.source.notes)
         assert any("unreadable XMP removed" in note for note in record.source.notes)
-        keys = read_rights(out)
-        assert keys["red/0.png"] == "DMI-PROHIBITED" and keys["red/1.png"] == VALUES[rights.value]
+        said = read_rights(out)
+        assert said["red/0.png"].key == "DMI-PROHIBITED" and said["red/1.png"].key == VALUES[rights.value]
         payload = (out / "red" / "0.png").read_bytes()
         assert b"SECRET" not in payload and b"History" not in payload and all(f.ok for f in verify(out))
         write_rights(out, Rights(value="allowed"), run)  # nor does it get lost later
-        assert read_rights(out)["red/0.png"] == "DMI-PROHIBITED"
+        assert read_rights(out)["red/0.png"].key == "DMI-PROHIBITED"
 
 
 def test_rows_of_tables_say_it_and_arrays_cannot(job: Job, run: Run, tmp_path: Path):

@@ -12,7 +12,7 @@ from miue.attacks import entry_of
 from miue.cli import catalogue
 from miue.core.files import Record
 from miue.core.types import Budget
-from miue.data.rights import GENERATIVE, TOLD, VALUES, Rights
+from miue.data.rights import GENERATIVE, TOLD, VALUES, Reservation, Rights
 from miue.evaluation.evaluation import Evaluation
 from miue.publish import Credentials
 from miue.workflows import demo, marking
@@ -121,17 +121,24 @@ def added(addition: Addition, record: RunRecord) -> Iterator[str]:
 
 
 class Reserved(Record):
-    """The statements of files on data mining, and their content credentials, by path."""
+    """The statements of files on their rights, and their content credentials, by path."""
 
-    rights: Mapping[str, str]
+    rights: Mapping[str, Reservation]
     credentials: Mapping[str, Credentials]
 
 
 def reserved(shown: Reserved) -> Iterator[str]:
-    """Say what every file says of data mining, and who signed it."""
-    for path, key in shown.rights.items():
+    """Say what every file says of data mining, whose it is, and who signed it."""
+    for path, said in shown.rights.items():
         credentials = _credentials(shown.credentials[path])
-        yield data.readable(f"{path}: {key or 'no reservation'}{'; C2PA: ' if credentials else ''}{credentials}")
+        facts = (
+            (said.key or "no reservation") + ("" if said.canonical else " (not as a full URI)"),
+            f"creator: {said.creator}" if said.creator else "",
+            f"copyright: {said.copyright}" if said.copyright else "",
+            "" if said.readable else "XMP that cannot be read",
+            f"C2PA: {credentials}" if credentials else "",
+        )
+        yield data.readable(f"{path}: {'; '.join(filter(None, facts))}")
 
 
 def _credentials(it: Credentials) -> str:

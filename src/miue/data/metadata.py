@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from PIL import ExifTags, Image
 
 from miue.data import formats
-from miue.data.rights import reservation
+from miue.data.rights import NOTHING, Reservation, reservation
 
 _KEPT = (
     ExifTags.Base.ImageDescription,
@@ -28,10 +28,14 @@ class Metadata:
     exif: bytes | None = None
     orientation: int = 1
     notes: tuple[str, ...] = ()
-    reserved: str = ""
-    """Its statement on data mining, as a key of the PLUS vocabulary (`data.rights`)."""
+    reservation: Reservation = NOTHING
     artist: str = ""
     copyright: str = ""
+
+    @property
+    def reserved(self) -> str:
+        """Its statement on data mining, as a key of the PLUS vocabulary (`data.rights`)."""
+        return self.reservation.key
 
 
 def metadata(im: Image.Image, data: bytes) -> Metadata:
@@ -66,11 +70,11 @@ def metadata(im: Image.Image, data: bytes) -> Metadata:
             new.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = date[:_LONGEST]
         orientation = old.get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged EXIF may raise any error, and is no reason to lose the picture
-        return Metadata(icc, None, 1, (*notes, "unreadable EXIF removed"), own.key)
+        return Metadata(icc, None, 1, (*notes, "unreadable EXIF removed"), own)
     valid = orientation if orientation in range(1, 9) else 1
     exif = new.tobytes() if len(new) or date else None
     names = (texts.get(tag, "") for tag in (ExifTags.Base.Artist, ExifTags.Base.Copyright))
-    return Metadata(icc, exif, valid, tuple(notes), own.key, *names)
+    return Metadata(icc, exif, valid, tuple(notes), own, *names)
 
 
 def _real(text: bytes) -> str:

@@ -152,6 +152,11 @@ class Reservation:
     key: str = ""
     canonical: bool = True
     readable: bool = True
+    creator: str = ""
+    copyright: str = ""
+
+
+NOTHING = Reservation()
 
 
 def reservation(xmp: bytes | None) -> Reservation:
@@ -161,6 +166,25 @@ def reservation(xmp: bytes | None) -> Reservation:
     text = xmp.decode("utf-8", "replace")
     if "<!ENTITY" in text or "<!DOCTYPE" in text:
         return Reservation(readable=False)
+    key, canonical = _mining(text)
+    return Reservation(key, canonical, True, *_names(text))
+
+
+def _names(text: str) -> tuple[str, str]:
+    """Creators and copyright (in the first language) of a packet without entities; empty if it is no XML."""
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError:
+        return "", ""
+    entries = [
+        [clean(" ".join(item.text.split())) for item in root.findall(f".//{{{DC}}}{name}//{{{RDF}}}li") if item.text]
+        for name in ("creator", "rights")
+    ]
+    return ", ".join(entries[0]), "".join(entries[1][:1])
+
+
+def _mining(text: str) -> tuple[str, bool]:
+    """The key in a packet, and whether it is written as a full URI."""
     for prefix in re.findall(rf"xmlns:([\w.-]+)\s*=\s*[\"']{re.escape(PLUS)}[\"']", text):
         name = rf"{re.escape(prefix)}:DataMining"
         forms = (rf"\s{name}\s*=\s*[\"']([^\"'<>]*)[\"']", rf"<{name}[^<>]*resource\s*=\s*[\"']([^\"'<>]*)[\"']",
@@ -169,5 +193,5 @@ def reservation(xmp: bytes | None) -> Reservation:
             if (match := re.search(form, text)) and (value := match[1].strip()):
                 key = value.removeprefix(VOCABULARY)
                 if re.fullmatch(r"DMI-[A-Z-]{1,60}", key):
-                    return Reservation("" if key == "DMI-UNSPECIFIED" else key, value != key)
-    return Reservation()
+                    return "" if key == "DMI-UNSPECIFIED" else key, value != key
+    return "", True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from miue.core.errors import UserError
 from miue.core.files import flush_all, write_atomically
 from miue.data.folder import private_of
 from miue.data.picture import Picture, Unfit, decode, encode, quiet
-from miue.data.rights import TOLD, VALUES, Rights, clean, host
+from miue.data.rights import TOLD, VALUES, Reservation, Rights, clean, host
 from miue.data.source import FILES, sha256
 from miue.publish.manifest import FINAL, Line, finished, write_lines
 from miue.publish.sinks import Form
@@ -223,9 +224,14 @@ def _changed(out: Path, line: Line, content: Content, tick: Callable[[], None]) 
     return line.model_copy(update={"out_bytes": len(after), "out_sha256": sha256(after), **update})
 
 
-def shown(path: Path) -> str:
-    """The statement of a file on data mining, a key of the PLUS vocabulary. Raises UserError if it is no picture."""
+def shown(path: Path) -> Reservation:
+    """The statement of a file: its key of the PLUS vocabulary, and the names in its XMP, or else in its EXIF.
+
+    Raises UserError if it is no picture.
+    """
     try:
-        return decode(path.read_bytes(), PUBLISHED).meta.reserved
+        meta = decode(path.read_bytes(), PUBLISHED).meta
     except (OSError, Unfit) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
+    said = meta.reservation
+    return replace(said, creator=said.creator or meta.artist, copyright=said.copyright or meta.copyright)

@@ -12,7 +12,7 @@ from miue import data, publish
 from miue.core.errors import UserError
 from miue.core.files import Record, write_atomically
 from miue.core.run import Run
-from miue.data.rights import Rights
+from miue.data.rights import Reservation, Rights
 from miue.publish import Credentials, Line, Signer
 from miue.workflows import marking
 from miue.workflows.exclusive import exclusive
@@ -122,8 +122,8 @@ def write_server_files(out: str | Path) -> Path | None:
     return publish.write_rights(Path(out), RunRecord.of(Path(out)).settings.rights)
 
 
-def read_rights(path: str | Path) -> Mapping[str, str]:
-    """The statements of a file, or of all pictures of a folder, on data mining: keys of the PLUS vocabulary, or empty.
+def read_rights(path: str | Path) -> Mapping[str, Reservation]:
+    """The statements of a file, or of all pictures of a folder: key of the PLUS vocabulary, creator, copyright.
 
     Raises UserError if there is no picture.
     """
