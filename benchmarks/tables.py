@@ -473,9 +473,12 @@ def traced() -> str:
 
 def trace() -> str:
     """What is left of a trace after what trainers do."""
-    r = load("trace")
-    cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in r["rows"]:
+    return "\n\n".join(_trace(r) for r in every("trace*"))
+
+
+def _trace(r: dict[str, Any]) -> str:
+    trainers, cells = list(dict.fromkeys(row["trainer"] for row in r["rows"])), {}
+    for row in sorted(r["rows"], key=lambda row: trainers.index(row["trainer"])):
         cells.setdefault((row["method"], row["trainer"]), []).append(row)
     kinds = ("300 labels", "1000 labels", "1000 scores", "100 direct labels", "500 direct scores", "gradient")
     lines = [
@@ -489,9 +492,11 @@ def trace() -> str:
         for (method, trainer), rows in cells.items()
     ]
     header = ("set", "trainer does", "accuracy", *(f"p, {kind}" for kind in kinds), "unused secrets with p <= .05")
+    five, one = (fmean(row["null"][f"p <= {level}"] for row in r["rows"]) for level in (0.05, 0.01))
     return (
         f"{grid(header, lines)}\n\n{r['data']}, victim `{r['recipe']}`, one p-value a seed. Clean: nobody could find "
-        f"anything. Last column: share of {r['secrets']} secrets that have nothing to do with the victim. {where(r)}."
+        f"anything. Last column: share of {r['secrets']} secrets that have nothing to do with the victim; over all rows "
+        f"{five:.1%} have p <= .05 and {one:.1%} p <= .01. {where(r)}."
     )
 
 
