@@ -55,7 +55,7 @@ def published(out: Path, source: data.Source) -> miue.ImageSet:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--attack", default="em:lasting")
-    parser.add_argument("--recipe", default="quick")
+    parser.add_argument("--recipe", default="quick:net=small-resnet:width=8,epochs=15")
     parser.add_argument("--defenses", nargs="+", default=["none"])
     parser.add_argument("--per-class", type=int, default=500)
     parser.add_argument("--share", type=float, default=0.2, help="part of every class that is added")

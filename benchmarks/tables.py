@@ -961,8 +961,8 @@ def added() -> str:
     victim = f"Victim {r['recipe']['net']}, {r['recipe']['epochs']} epochs"
     once, first, later = (f"{value:.0f}" for value in seconds)
     return (
-        f"{table}\n\n{pictures}, tested on {r['test']}. {victim}. Seconds: all at once {once}, the first part {first}, "
-        f"the added part {later}. {where(r)}."
+        f"{table}\n\n{pictures}, tested on {r['test']}. {victim}. Seconds of the clock, with other work beside it: all at once "
+        f"{once}, the first part {first}, the added part {later}. {where(r)}."
     )
 
 
