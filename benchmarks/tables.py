@@ -496,9 +496,9 @@ def _trace(r: dict[str, Any]) -> str:
     seconds = median(row["questions_s"] + row["judge_s"] for row in r["rows"])
     return (
         f"{grid(header, lines)}\n\n{r['data']}, victim `{r['recipe']}`, one p-value a seed. Clean: nobody could find "
-        f"anything. Last column: share of {r['secrets']} secrets that have nothing to do with the victim; over all rows "
-        f"{five:.1%} have p <= .05 and {one:.1%} p <= .01. To make 1,000 questions and to judge answers against 999,999 "
-        f"drawn keys took {seconds:.1f} s of one core. {where(r)}."
+        f"anything. Last column: share of {r['secrets']} secrets that have nothing to do with the victim; over all "
+        f"rows {five:.1%} have p <= .05 and {one:.1%} p <= .01. To make 1,000 questions and to judge answers against "
+        f"999,999 drawn keys took {seconds:.1f} s of one core. {where(r)}."
     )
 
 
@@ -961,8 +961,8 @@ def added() -> str:
     victim = f"Victim {r['recipe']['net']}, {r['recipe']['epochs']} epochs"
     once, first, later = (f"{value:.0f}" for value in seconds)
     return (
-        f"{table}\n\n{pictures}, tested on {r['test']}. {victim}. Seconds of the clock, with other work beside it: all at once "
-        f"{once}, the first part {first}, the added part {later}. {where(r)}."
+        f"{table}\n\n{pictures}, tested on {r['test']}. {victim}. Seconds of the clock, with other work beside "
+        f"it: all at once {once}, the first part {first}, the added part {later}. {where(r)}."
     )
 
 
