@@ -59,7 +59,7 @@ def listed_in(name: str, *items: str) -> str:
 
 
 def keys(folder: Path) -> set[str]:
-    return {said.key for said in read_rights(folder).values()}
+    return {each.key for each in read_rights(folder).values()}
 
 
 # --- the packet ---
@@ -284,11 +284,11 @@ def test_names_are_those_of_the_xmp_or_else_of_the_exif(tmp_path: Path):
         tmp_path / "b.jpg", exif=exif, xmp=packet(body=listed_in("creator", "In XMP")).replace(VOCABULARY.encode(), b"")
     )
     im.save(tmp_path / "c.jpg")
-    said = read_rights(tmp_path)
-    assert said["a.jpg"] == Reservation(creator="In EXIF", copyright="(c) EXIF")
-    assert said["b.jpg"] == Reservation("DMI-PROHIBITED", False, creator="In XMP", copyright="(c) EXIF")
-    assert said["c.jpg"] == Reservation()
-    assert list(telling.reserved(telling.Reserved(rights=said, credentials=read_credentials(tmp_path)))) == [
+    every = read_rights(tmp_path)
+    assert every["a.jpg"] == Reservation(creator="In EXIF", copyright="(c) EXIF")
+    assert every["b.jpg"] == Reservation("DMI-PROHIBITED", False, creator="In XMP", copyright="(c) EXIF")
+    assert every["c.jpg"] == Reservation()
+    assert list(telling.reserved(telling.Reserved(rights=every, credentials=read_credentials(tmp_path)))) == [
         "a.jpg: no reservation; creator: In EXIF; copyright: (c) EXIF",
         "b.jpg: DMI-PROHIBITED (not as a full URI); creator: In XMP; copyright: (c) EXIF",
         "c.jpg: no reservation",
@@ -329,8 +329,8 @@ def test_what_a_source_says_is_kept_and_nothing_else_of_it(job: Job, run: Run):
         assert record.source.counts == {"ok": 12}
         assert any("a reservation of its own (DMI-PROHIBITED), which is kept" in note for note in record.source.notes)
         assert any("unreadable XMP removed" in note for note in record.source.notes)
-        said = read_rights(out)
-        assert said["red/0.png"].key == "DMI-PROHIBITED" and said["red/1.png"].key == VALUES[rights.value]
+        every = read_rights(out)
+        assert every["red/0.png"].key == "DMI-PROHIBITED" and every["red/1.png"].key == VALUES[rights.value]
         payload = (out / "red" / "0.png").read_bytes()
         assert b"SECRET" not in payload and b"History" not in payload and all(f.ok for f in verify(out))
         write_rights(out, Rights(value="allowed"), run)  # nor does it get lost later

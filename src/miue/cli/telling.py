@@ -129,13 +129,13 @@ class Reserved(Record):
 
 def reserved(shown: Reserved) -> Iterator[str]:
     """Say what every file says of data mining, whose it is, and who signed it."""
-    for path, said in shown.rights.items():
+    for path, statement in shown.rights.items():
         credentials = _credentials(shown.credentials[path])
         facts = (
-            (said.key or "no reservation") + ("" if said.canonical else " (not as a full URI)"),
-            f"creator: {said.creator}" if said.creator else "",
-            f"copyright: {said.copyright}" if said.copyright else "",
-            "" if said.readable else "XMP that cannot be read",
+            (statement.key or "no reservation") + ("" if statement.canonical else " (not as a full URI)"),
+            f"creator: {statement.creator}" if statement.creator else "",
+            f"copyright: {statement.copyright}" if statement.copyright else "",
+            "" if statement.readable else "XMP that cannot be read",
             f"C2PA: {credentials}" if credentials else "",
         )
         yield data.readable(f"{path}: {'; '.join(filter(None, facts))}")

@@ -162,7 +162,7 @@ NOTHING = Reservation()
 def reservation(xmp: bytes | None) -> Reservation:
     """The reservation in a packet of somebody: by the prefix that its namespace has there. Entities stay unresolved."""
     if not xmp:
-        return Reservation()
+        return NOTHING
     text = xmp.decode("utf-8", "replace")
     if "<!ENTITY" in text or "<!DOCTYPE" in text:
         return Reservation(readable=False)
@@ -176,11 +176,12 @@ def _names(text: str) -> tuple[str, str]:
         root = ElementTree.fromstring(text)
     except ElementTree.ParseError:
         return "", ""
-    entries = [
-        [clean(" ".join(item.text.split())) for item in root.findall(f".//{{{DC}}}{name}//{{{RDF}}}li") if item.text]
-        for name in ("creator", "rights")
-    ]
-    return ", ".join(entries[0]), "".join(entries[1][:1])
+
+    def items(name: str) -> list[str]:
+        texts = [item.text for item in root.findall(f".//{{{DC}}}{name}//{{{RDF}}}li")]
+        return [clean(" ".join(text.split())) for text in texts if text]
+
+    return ", ".join(items("creator")), next(iter(items("rights")), "")
 
 
 def _mining(text: str) -> tuple[str, bool]:

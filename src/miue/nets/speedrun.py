@@ -52,12 +52,13 @@ class Whitening(nn.Module):
             patches = F.pad(patches, (0, 0, 0, 1), value=1.0)  # a row of ones, whose products are sums and the count
             moments += patches @ patches.T
         moments /= moments[-1, -1].clone()
-        values, vectors = torch.linalg.eigh(moments[:-1, :-1] - torch.outer(moments[-1, :-1], moments[-1, :-1]))
         half = len(self.weight) // 2
-        directions = (vectors / (values.clamp_min(0) + LEAST).sqrt())[:, -half:].flip(1).T
-        full = values[-half:].flip(0) > EMPTY
-        if full.any() and not full.all():
-            random = self.weight[:half].flatten(1)[~full].double() @ vectors[:, -half:].flip(1)[:, full]
+        spectrum = torch.linalg.eigh(moments[:-1, :-1] - torch.outer(moments[-1, :-1], moments[-1, :-1]))
+        values, vectors = (part[..., -half:].flip(-1) for part in spectrum)  # the largest variance first
+        directions = (vectors / (values.clamp_min(0) + LEAST).sqrt()).T
+        full = values > EMPTY
+        if full.any():
+            random = self.weight[:half].flatten(1)[~full].double() @ vectors[:, full]
             directions[~full] = F.normalize(random) @ directions[full]
         self.weight.copy_(self._both(directions, x.shape[1]))
 

@@ -233,5 +233,5 @@ def shown(path: Path) -> Reservation:
         meta = decode(path.read_bytes(), PUBLISHED).meta
     except (OSError, Unfit) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
-    said = meta.reservation
-    return replace(said, creator=said.creator or meta.artist, copyright=said.copyright or meta.copyright)
+    own = meta.reservation
+    return replace(own, creator=own.creator or meta.artist, copyright=own.copyright or meta.copyright)
