@@ -493,12 +493,27 @@ def _trace(r: dict[str, Any]) -> str:
     ]
     header = ("set", "trainer does", "accuracy", *(f"p, {kind}" for kind in kinds), "unused secrets with p <= .05")
     five, one = (fmean(row["null"][f"p <= {level}"] for row in r["rows"]) for level in (0.05, 0.01))
-    seconds = median(row["questions_s"] + row["judge_s"] for row in r["rows"])
     return (
         f"{grid(header, lines)}\n\n{r['data']}, victim `{r['recipe']}`, one p-value a seed. Clean: nobody could find "
         f"anything. Last column: share of {r['secrets']} secrets that have nothing to do with the victim; over all "
-        f"rows {five:.1%} have p <= .05 and {one:.1%} p <= .01. To make 1,000 questions and to judge answers against "
-        f"999,999 drawn keys took {seconds:.1f} s of one core, at 32 pixels and without files. {where(r)}."
+        f"rows {five:.1%} have p <= .05 and {one:.1%} p <= .01. {where(r)}."
+    )
+
+
+def asking() -> str:
+    """Seconds of questions and judgement."""
+    r = load("asking")
+    lines = [
+        (
+            f"{row['size']} x {row['size']}, {row['base']}",
+            *(f"{row[part]:.1f} s" for part in ("questions", "labels", "scores")),
+        )
+        for row in r["rows"]
+    ]
+    header = ("pictures", "questions, written", "labels, judged", "scores, judged")
+    return (
+        f"{grid(header, lines)}\n\n{r['count']:,} questions, judged against 999,999 keys that could have been drawn: "
+        f"processor seconds of one core, median of {r['times']}, without the suspect's own time. {where(r)}."
     )
 
 
@@ -1024,6 +1039,7 @@ TABLES: dict[str, Callable[[], str]] = {
         photographs,
         owner,
         trace,
+        asking,
     )
 }
 

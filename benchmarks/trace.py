@@ -119,7 +119,8 @@ def cell(
         ("500 direct labels", 50, True),
     ):
         options = {"pictures": pictures, "labels_only": labels_only}
-        row["p"][name] = trace.direct_test(trace.suspect_of(net, run), secret.opened, questions.base, run, **options).p
+        direct = trace.ask_directly(trace.suspect_of(net, run), secret.opened, questions.base, **options)
+        row["p"][name] = trace.direct_test(direct, secret.opened, run).p
     row["p"]["gradient"] = trace.gradient_test(net, secret.opened, questions.base, run).p
     return row
 

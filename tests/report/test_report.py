@@ -463,7 +463,8 @@ def traced(tmp_path: Path) -> Path:
     declared.save(private / "trace" / "declaration.json")
     for name, p in ((EVIL, 1e-6), ("theirs", 0.31)):
         facts = {"commitment": record.commitment, "test": "signs", "asked": asked, "kind": "labels", "answers": "x"}
-        numbers = {"statistic": 1.0, "z": 2.0, "p": p, "draws": 99, "alpha": 1e-3, "suspects": 3, "seconds": 1.0}
+        numbers = {"statistic": 1.0, "z": 2.0, "p": p, "draws": 99, "seed": 0, "alpha": 1e-3}
+        numbers |= {"suspects": 3, "seconds": 1.0}
         verdict = Verdict(**facts, **numbers, evidence=p < 1e-3, reason="", when=judged_on, miue="0")
         verdict.save(private / "trace" / "verdicts" / f"{digest(name)}.json")
     return job.out
@@ -472,7 +473,7 @@ def traced(tmp_path: Path) -> Path:
 def traces(protected: list[float], others: list[float]) -> list[TraceRun]:
     values: dict[Role, list[float]] = {"protected": protected, "clean": others, "noise": others}
     return [
-        TraceRun(role=role, victim="net", seed=seed, p=p, z=1.0, evidence=p <= 1e-3)
+        TraceRun(role=role, victim="net", seed=seed, p=p, z=1.0, labels=10 * p, evidence=p <= 1e-3)
         for role, every in values.items()
         for seed, p in enumerate(every)
     ]

@@ -16,14 +16,15 @@ from miue.trace import (
     Parameters,
     Questions,
     Secret,
+    ask_directly,
     direct_test,
     gradient_test,
     judge,
     picture_test,
     weigh,
 )
-from miue.trace.answers import ask, hardened, of_labels, of_scores, read
-from miue.trace.questions import Direct
+from miue.trace.answers import Kept, ask, hardened, of_labels, of_scores, read
+from miue.trace.questions import Direct, digest_of_all
 from miue.trace.tests import response
 
 CLASSES = tuple("abcdefghij")
@@ -61,7 +62,8 @@ def test_a_suspect_that_knows_the_key_is_found_by_every_test():
     assert both.p == min(1, 2 * min(both.further["blind"], both.further["direct"])) and both.evidence
     questions = Questions.of(SECRET.parameters, pictures())
     assert gradient_test(lambda x: suspect(x * 255), SECRET.opened, questions.base, run).p < 1e-6
-    assert direct_test(suspect, SECRET.opened, questions.base, run, labels_only=True).p < 1e-3
+    labels = ask_directly(suspect, SECRET.opened, questions.base, labels_only=True)
+    assert labels.kind == "labels" and direct_test(labels, SECRET.opened).p < 1e-3
 
 
 def test_the_same_suspect_is_not_found_with_another_key():
@@ -169,11 +171,10 @@ def test_a_class_that_the_suspect_does_not_know_counts_nothing(tmp_path: Path, q
 def test_questions_hold_a_field_and_nothing_of_a_key():
     questions = Questions.of(SECRET.parameters, pictures(), count=100, amplitude=16)
     index = torch.tensor([3, 99])
-    shown = questions.pictures(index).to(torch.int16) - questions.base[index // 2]
+    shown = torch.cat(list(questions.batches())).to(torch.int16)[index] - questions.base[index // 2]
     expected = stretch(questions.asked.signs[index].float(), 16, 16) * 16
     assert (shown - expected).abs().max() <= 0.5
     assert Questions.of(OTHER.parameters, pictures(), count=100).asked == questions.asked
-    assert Questions.of(SECRET.parameters, pictures(), count=100, seed=1).asked.base != questions.asked.base
     signs = questions.asked.signs.flatten(1).double()
     assert (signs @ SECRET.signs.flatten(1).double().T / 48).mean().abs() < 0.05
 
@@ -182,15 +183,38 @@ def test_what_a_picture_says_by_itself_cancels():
     """Two questions in turn show one picture with opposite signs; who ignores the fields responds to none."""
     questions = Questions.of(SECRET.parameters, pictures(), 200)
     assert torch.equal(questions.asked.signs[::2], -questions.asked.signs[1::2])
-    first, second = questions.pictures(torch.tensor([6, 7])).int()
+    first, second = questions.pairs(torch.tensor([3])).int()
     assert (first + second - 2 * questions.base[3].int()).abs().max() == 0 and not torch.equal(first, second)
     fixed = torch.rand(100, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).repeat_interleave(2, 0)
     assert response(fixed, questions.asked.signs).abs().max() < 1e-12
 
 
-def test_lists_of_earlier_versions_are_read_as_they_were():
-    earlier = Asked(base="", count=101)
-    assert earlier.signs.shape[0] == 101 and not torch.equal(earlier.signs[::2][:50], -earlier.signs[1::2])
+def test_fields_follow_from_the_base():
+    """Whoever exchanges a picture gets other fields, so that pictures cannot be chosen to fit a key."""
+    base = pictures()
+    one = Questions.of(SECRET.parameters, base, 240).asked
+    changed = base.images.clone()
+    changed[7, 0, 0, 0] ^= 1
+    other = Questions.of(SECRET.parameters, base.with_images(changed), 240).asked
+    assert one.base != other.base and abs(float((one.signs * other.signs).float().mean())) < 0.05
+    again = Questions.of(SECRET.parameters, base, 240, seed=1).asked  # the base can be stated before the seed
+    assert again.base == one.base and not torch.equal(again.signs, one.signs)
+
+
+def test_pictures_are_compared_with_what_a_list_says():
+    base = pictures()
+    base = base.with_images(torch.where(torch.arange(16) < 8, base.images, 255))  # the field would not fit there
+    content = Questions.of(SECRET.parameters, base, 300)
+    shown, asked = torch.cat(list(content.batches())), content.asked
+    assert not asked.wrong(shown)
+    written = asked.model_copy(update={"pictures": digest_of_all(shown)})
+    assert not written.wrong(shown) and "2 pictures" in asked.wrong(shown[:2])
+    other = shown.clone()
+    other[4, 0, 0, 0] ^= 1
+    assert "were written" in written.wrong(other) and "fields of the seed" in asked.wrong(other)
+    other[5, 0, 0, 0] = (other[5, 0, 0, 0].int() + other[4, 0, 0, 0].int() - shown[4, 0, 0, 0].int()).to(torch.uint8)
+    assert "do not follow" in asked.wrong(other)  # another clean picture
+    assert "fields of the seed" in Asked.model_validate({**asked.model_dump(), "seed": 1}).wrong(shown)
 
 
 def test_questions_do_not_depend_on_the_order_of_pictures():
@@ -206,6 +230,7 @@ def test_questions_do_not_depend_on_the_order_of_pictures():
     ("given", "why"),
     [
         ({"count": 99}, "at least 100"),
+        ({"count": 301}, "even number"),
         ({"amplitude": 0}, "1 to 127"),
         ({"base": pictures(99)}, "99 different pictures"),
     ],
@@ -248,14 +273,16 @@ def test_a_level_is_shared_by_the_suspects():
 
 
 def test_direct_questions_are_crossed_and_mixed_with_decoys():
-    direct = Direct.of(SECRET.signs, pictures().images[:5], 16, torch.Generator().manual_seed(0))
+    direct = Direct.of(SECRET.opened, 5)
+    assert not torch.equal(direct.order, Direct.of(OTHER.opened, 5).order)  # nobody knows it before the keys
+    assert not torch.equal(direct.decoys, direct.keys)
     assert len(direct) == 2 * 10 * 5 and sorted(direct.order.tolist()) == list(range(100))
     answers = torch.zeros(100, 10)
     for place, cell in enumerate(direct.order.tolist()):
         if cell // 5 < 10:
             answers[place, cell // 5] = 1
     assert torch.equal(direct.by_key(answers), torch.eye(10))
-    shown = direct.pictures(torch.arange(100)).float()
+    shown = torch.cat(list(direct.batches(pictures().images[:5], 16))).float()
     assert len({tuple(picture.flatten().tolist()) for picture in shown}) == 100
 
 
@@ -279,5 +306,33 @@ def test_the_picture_test_sees_single_pictures():
     assert picture_test(remembering, secret, data, digests[::-1]).p > 1e-3
     with pytest.raises(UserError, match="--trace-keys 2"):
         picture_test(remembering, SECRET, data, digests)
+    doubled = data.select(torch.arange(120).repeat(30))  # equal files share their coin, so they are one observation
+    once, often = (
+        picture_test(remembering, secret, images, names) for images, names in ((data, digests), (doubled, digests * 30))
+    )
+    assert often.z == pytest.approx(once.z) and often.p == pytest.approx(once.p)
     with pytest.raises(UserError, match="needs scores"):
         picture_test(lambda x: remembering(x).argmax(1), secret, data, digests)
+
+
+def test_tests_that_do_not_exist_or_do_not_fit_are_refused():
+    suspect = knowing(SECRET)
+    for test in ("gradient", "pictures"):
+        with pytest.raises(UserError, match="allowed are signs, unlabelled, sequential, two stages"):
+            judge(suspect, SECRET, pictures(), test=test)
+    few = Secret(Parameters(classes=CLASSES[:6], canvas=16), b"\7" * 32)
+    with pytest.raises(UserError, match=r"with 6 keys, p of a sequential test is at least 0.0014"):
+        judge(lambda x: suspect(x)[:, :6], few, pictures(), test="sequential")
+    assert judge(lambda x: suspect(x)[:, :6], few, pictures(), test="sequential", alpha=0.05).p >= 1 / 720
+    answers = ask(suspect, Questions.of(SECRET.parameters, pictures()).batches(), CLASSES)
+    with pytest.raises(UserError, match="belong together"):
+        weigh(answers, Questions.of(SECRET.parameters, pictures()).asked, SECRET.opened, test="two stages")
+    with pytest.raises(UserError, match="7 answers to direct questions"):
+        direct_test(Answers(answers.values[:7], CLASSES, "scores"), SECRET.opened)
+
+
+def test_kept_answers_are_the_same_to_the_last_bit():
+    answers = ask(knowing(SECRET), Questions.of(SECRET.parameters, pictures()).batches(), CLASSES)
+    for each in (answers, hardened(answers)):
+        again = Kept.model_validate_json(each.kept.model_dump_json())
+        assert again.answers.digest == each.digest and torch.equal(again.answers.values, each.values)

@@ -166,18 +166,30 @@ def test_two_keys_follow_the_content_of_files(job: Job, run: Run):
 
 
 def test_a_beacon_comes_after_the_commitment(job: Job, run: Run):
-    with pytest.raises(UserError, match="--beacon later"):
+    with pytest.raises(UserError, match="--beacon later:NAME"):
         carry_out(replace(job, trace=replace(TRACE, beacon="ab" * 32)), run)
-    commitment = jobs.commit(replace(job, trace=replace(TRACE, beacon="later")))
-    assert not job.out.exists() and commitment == secret(job).commitment
+    with pytest.raises(UserError, match="name the public number"):
+        replace(TRACE, beacon="later")
+    early = jobs.commit(replace(job, trace=replace(TRACE, beacon="later:round 4")))
+    commitment = jobs.commit(replace(job, trace=replace(TRACE, beacon="later: round 5")))  # another secret
+    assert not job.out.exists() and early != commitment == secret(job).commitment
+    assert (job.private / f"trace-{early[:16]}.json").exists() and secret(job).parameters.beacon == "round 5"
+    with pytest.raises(UserError, match=r"'round 5', whose value is not given yet"):
+        carry_out(job, run)
     with_beacon = replace(job, trace=replace(TRACE, beacon="ab" * 32))
     record = carry_out(with_beacon, run)
     assert record.commitment == commitment and secret(job).beacon.hex() == "ab" * 32
+    assert record.named == "round 5"
+    text = (job.out / publish.NOTICE).read_text()
+    assert "round 5" in text and "ab" * 32 in text and all(finding.ok for finding in miue.verify(job.out))
     before = hashes(job.out)
     carry_out(with_beacon, run)
     assert hashes(job.out) == before
-    with pytest.raises(UserError):
-        carry_out(replace(job, trace=replace(TRACE, beacon="cd" * 32)), run)
+    for wrong in ("cd" * 32, "later:round 6"):
+        with pytest.raises(UserError):
+            carry_out(replace(job, trace=replace(TRACE, beacon=wrong)), run)
+    with pytest.raises(UserError, match="another public number, or none"):
+        jobs.commit(replace(job, overwrite=True, trace=replace(TRACE, beacon="later:round 6")))
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def secret(**changes) -> Secret:
 
 
 def test_bits_are_those_of_shake():
-    stream = hashlib.shake_256(b"miue-trace-1\0signs\0" + MASTER).digest(2)
+    stream = hashlib.shake_256(b"miue-trace-2\0signs\0" + MASTER).digest(2)
     assert bits("signs", MASTER, 12).tolist() == [int(b) for b in f"{stream[0]:08b}{stream[1]:08b}"[:12]]
     assert signs("signs", MASTER, (2, 2)).unique().tolist() == [-1, 1]
 
@@ -34,13 +34,13 @@ def test_bits_are_those_of_shake():
 def test_golden_values_of_a_fixed_master():
     """What was published once must be found again by every later version."""
     own = secret()
-    assert own.commitment == "0534d35ad6ab8c73bbe6b375699525f03bb510e522b37dd0d71b09746705c211"
+    assert own.commitment == "b7c730f022138924e457eea368d599076e7ffd4eac14d7676e7b7a8eaf57b963"
     assert (
         "".join("+" if s > 0 else "-" for s in own.signs[0].flatten().tolist())
-        == "--++---++-+--+-----+--------+-+-------++-++++-++"
+        == "++++-+-++-+-++--+-+---+-+----+--+-----+++-++--++"
     )
     coins = secret(keys=2).coins([f"{i:064x}" for i in range(16)])
-    assert coins == [0, 0, 1, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 0]
+    assert coins == [0, 1, 0, 1, 1, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 0]
 
 
 def test_domains_share_no_more_than_chance():
@@ -61,6 +61,7 @@ def test_domains_share_no_more_than_chance():
         {"keys": 2},
         {"strength": 3},
         {"canvas": 16},
+        {"beacon": "round 5"},
         {"master": bytes(32)},
     ],
 )
@@ -77,12 +78,15 @@ def test_coins_follow_the_content_and_not_the_order():
 
 
 def test_a_beacon_changes_all_signs_and_not_the_commitment():
-    own, later = secret(), secret().with_beacon("ab" * 32)
+    own = secret(beacon="round 5")
+    later = own.with_beacon("ab" * 32)
     assert later.commitment == own.commitment and not torch.equal(later.signs, own.signs)
     assert abs(float((later.signs == own.signs).float().mean()) - 0.5) < 0.2
     for wrong in ("xyz", "ab", ""):
         with pytest.raises(UserError, match="32 digits"):
             own.with_beacon(wrong)
+    with pytest.raises(UserError, match="without naming"):
+        secret().with_beacon("ab" * 32)
 
 
 def test_a_shown_key_is_checked_against_the_commitment():
@@ -97,14 +101,37 @@ def test_a_shown_key_is_checked_against_the_commitment():
         part.stacked()
 
 
-def test_leaves_do_not_tell_the_order_of_classes():
-    assert list(secret().opened.leaves) == sorted(secret().opened.leaves)
+def test_a_shown_master_must_give_all_keys():
+    """Keys that were searched for one by one belong to a commitment of their own, and to no master."""
+    whole, other = secret().opened, secret(master=bytes(32)).opened
+    mixed = {name: dict(getattr(whole, name)) | {"1/0": getattr(other, name)["1/0"]} for name in ("keys", "leaves")}
+    searched = whole.model_copy(update=mixed)
+    assert searched.wrong() == ["1/0"] and not searched.only(["1/0"]).wrong()
+    assert not whole.wrong() and not whole.only(["0/0", "2/0"]).master
+
+
+@pytest.mark.parametrize("change", [{"1/0": None}, {"1/1": "ab" * 32}, {"coins": None}])
+def test_every_key_has_one_leaf(change: dict[str, str | None]):
+    whole = secret().opened
+    leaves = {name: leaf for name, leaf in {**whole.leaves, **change}.items() if leaf}
+    assert whole.model_copy(update={"leaves": leaves}).wrong() == list(change)
+
+
+def test_a_key_that_is_left_out_ends_what_can_be_revealed_in_order():
+    """Whoever reveals one by one cannot leave out the keys that speak against the bet."""
+    whole = secret().opened
+    first, second, third = whole.in_order
+    assert whole.first == (first, second, third) and whole.only([first, third]).first == (first,)
+    assert whole.only([second]).first == ()
+
+
+def test_the_order_of_keys_tells_nothing_of_their_classes():
     orders = {secret(master=bytes([i] * 32)).opened.in_order for i in range(40)}
     assert len(orders) == 6  # of three classes
 
 
 def test_the_file_is_for_its_owner_alone(tmp_path: Path):
-    own = secret(keys=2).with_beacon("cd" * 16)
+    own = secret(keys=2, beacon="round 5").with_beacon("cd" * 16)
     own.save(tmp_path / "trace.json")
     assert stat.S_IMODE((tmp_path / "trace.json").stat().st_mode) == 0o600
     assert Secret.load(tmp_path / "trace.json") == own

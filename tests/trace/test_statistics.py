@@ -170,7 +170,8 @@ def test_response_is_the_mean_product():
 
 
 def test_holm_steps_down():
-    assert tests.holm([0.02, 0.0003, 0.0004], 0.001, 3) == [False, True, True]
-    assert tests.holm([0.0004, 0.0009], 0.001, 3) == [False, False]  # 0.0004 > 0.001 / 3
-    assert tests.holm([0.0001], 0.001, 10) == [True]
+    assert tests.holm([0.02, 0.0003, 0.0004], 0.001, 3) == pytest.approx([0.001, 0.001 / 3, 0.0005])
+    assert tests.holm([0.0004, 0.0009], 0.001, 3) == pytest.approx([0.001 / 3] * 2)  # 0.0004 > 0.001 / 3
+    assert tests.holm([0.0001], 0.001, 10) == [0.0001]
+    assert tests.holm([0.0004, 0.0009, 0.0001], 0.001, 3) == pytest.approx([0.0005, 0.001, 0.001 / 3])
     assert tests.two_stages(0.3, 0.001) == 0.002 and tests.two_stages(0.9, 0.8) == 1

@@ -6,18 +6,25 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from click.testing import Result
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+import miue
 from miue import data, nets, publish
 from miue.cli.main import app
 from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.core.types import stretch
-from miue.trace import Secret, Tracing
+from miue.evaluation.records import Outcome, TraceRun, Verdict
+from miue.trace import Opened, Secret, Tracing, judge, suspect_of
+from miue.trace.questions import Questions
+from miue.victims.fit import TRAINED, kept_victim
+from miue.workflows import disclosure
 from miue.workflows import trace as work
 from miue.workflows.protect import Job, carry_out
 
@@ -107,27 +114,40 @@ def test_judge_reveal_and_check_elsewhere(place: Path, tmp_path: Path):
     answers = answered(place / "them.csv", knowing(place).argmax(1))
     judged = work.judge_answers("out", answers)
     assert judged.verdict.evidence and judged.standing == {"them": True} and judged.verdict.p < 1e-3
-    disclosed = work.reveal("out", "shown.json")
-    assert not disclosed.opened.wrong() and "coins" not in disclosed.opened.keys
+    disclosed = disclosure.reveal("out", "shown.json")
+    assert not disclosed.opened.wrong() and disclosed.opened.master
     away = tmp_path / "away"
     away.mkdir()
     for name in ("shown.json", "them.csv", "out/PROTECTED.md"):
         (away / Path(name).name).write_bytes((place / name).read_bytes())
-    checked = work.check_disclosure(away / "shown.json", away / "them.csv", notice=away / "PROTECTED.md")
-    assert checked.same and checked.published and checked.verdict.p == judged.verdict.p
-    lines = (away / "them.csv").read_text().splitlines()
+    shown, theirs = away / "shown.json", away / "them.csv"
+    checked = disclosure.check_disclosure(shown, theirs, notice=away / "PROTECTED.md", questions=place / "q")
+    assert checked.same and checked.notice and checked.questions and checked.suspect == "them" and checked.master
+    assert checked.verdicts["them"].p == judged.verdict.p and disclosure.check_disclosure(shown).suspect == ""
+    lines = theirs.read_text().splitlines()
     lines[6] = "5,bar" if lines[6] != "5,bar" else "5,disc"
-    (away / "them.csv").write_text("\n".join(lines))
-    refused(lambda: work.check_disclosure(away / "shown.json", away / "them.csv"), "not the answers")
+    theirs.write_text("\n".join(lines))
+    refused(lambda: disclosure.check_disclosure(shown, theirs), "not the answers")
+    refused(lambda: disclosure.check_disclosure(shown, notice=away / "none.md"), "no such file")
 
 
-@pytest.mark.parametrize("change", ["strength", "keys", "commitment", "leaves", "notice"])
-def test_a_disclosure_that_was_changed_is_told(place: Path, change: str):
+def disclosed(place: Path, **options: bool) -> dict[str, Any]:
+    """A disclosure as JSON, after a judgement."""
     answered(place / "them.csv", knowing(place).argmax(1))
-    work.judge_answers("out", "them.csv")
-    work.reveal("out", "shown.json")
-    content = json.loads(Path("shown.json").read_text())
-    opened, notice = content["opened"], "out"
+    work.judge_answers("out", "them.csv", **options)
+    disclosure.reveal("out", "shown.json")
+    return json.loads(Path("shown.json").read_text())
+
+
+def checking(content: dict[str, Any], *options: str) -> Result:
+    Path("shown.json").write_text(json.dumps(content))
+    return CliRunner().invoke(app, ["trace", "check", "shown.json", *options])
+
+
+@pytest.mark.parametrize("change", ["strength", "keys", "commitment", "leaves", "master", "beacon", "notice"])
+def test_a_disclosure_that_was_changed_is_told(place: Path, change: str):
+    content, notice = disclosed(place), "out"
+    opened = content["opened"]
     if change == "strength":
         opened["parameters"]["strength"] = 5
     elif change == "keys":
@@ -135,12 +155,87 @@ def test_a_disclosure_that_was_changed_is_told(place: Path, change: str):
     elif change == "commitment":
         content["commitment"] = "0" * 64
     elif change == "leaves":
-        opened["leaves"] = opened["leaves"][:-1]
+        del opened["leaves"]["3/0"]
+    elif change == "master":
+        opened["master"] = "00" * 32
+    elif change == "beacon":
+        opened["beacon"] = "ab" * 16
     else:
         notice = str(answered(place / "other.md", blind(place)))
-    Path("shown.json").write_text(json.dumps(content))
-    ended = CliRunner().invoke(app, ["trace", "check", "shown.json", "--answers", "them.csv", "--notice", notice])
+    ended = checking(content, "--answers", "them.csv", "--notice", notice)
     assert isinstance(ended.exception, work.Mismatch) and ended.exception.code == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("evidence", False),
+        ("reason", "p = 1e-20"),
+        ("p", 1e-20),
+        ("z", 9.0),
+        ("statistic", 1.0),
+        ("alpha", 0.05),
+        ("suspects", 7),
+        ("kind", "scores"),
+        ("draws", 5),
+        ("bound", False),
+        ("commitment", "0" * 64),
+        ("used", ["0/0"]),
+        ("further", {"assignment": 1e-9}),
+        ("further", {}),
+        ("answers", "0" * 64),
+        ("direct", "0" * 64),
+    ],
+)
+def test_a_verdict_that_was_changed_is_told(place: Path, name: str, value: object):
+    content = disclosed(place)
+    assert content["verdicts"]["them"][name] != value
+    content["verdicts"]["them"][name] = value
+    ended = checking(content)
+    fact = "reason" if name in ("alpha", "suspects") else name  # it names both
+    assert ended.exit_code == 3 and "NOT what was disclosed" in ended.output and fact in ended.output
+
+
+def test_answers_that_were_changed_or_left_out_are_told(place: Path):
+    content = disclosed(place)
+    given = content["answers"]["them"]["blind"]
+    given["labels"][0] = (given["labels"][0] + 1) % 10
+    assert "NOT what was disclosed" in checking(content).output
+    given["labels"][0] = 10
+    assert isinstance(checking(content).exception, work.Mismatch)
+    del content["answers"]["them"]
+    assert isinstance(checking(content).exception, work.Mismatch)
+
+
+def test_other_questions_than_those_that_were_stated_are_told(place: Path):
+    content = disclosed(place)
+    ended = checking(content, "--questions", "q")
+    assert ended.exit_code == 0 and "pictures that were asked were not" not in ended.output
+    files = sorted(Path("q").rglob("*.png"))
+    one, two = files[0].read_bytes(), files[2].read_bytes()
+    files[0].write_bytes(two)
+    files[2].write_bytes(one)
+    assert isinstance(checking(content, "--questions", "q").exception, work.Mismatch)
+    refused(
+        lambda: work.pictures_of(Path("q"), work.place_of(Path("out")).lists[0]), "not the pictures that were written"
+    )
+    content["verdicts"]["them"]["asked"]["seed"] = 3
+    assert isinstance(checking(content, "--questions", "q").exception, work.Mismatch)
+
+
+def test_keys_that_were_searched_for_one_by_one_are_told(place: Path):
+    """An owner who exchanged keys until they fitted a network that he knew has no master to show."""
+    content = disclosed(place)
+    own = Secret.load(place / "out.private" / "trace.json")
+    other = Secret(own.parameters, bytes(32)).opened
+    for part in ("keys", "leaves"):
+        content["opened"][part]["5/0"] = getattr(other, part)["5/0"]
+    content["commitment"] = Opened.model_validate(content["opened"]).commitment
+    ended = checking(content)
+    assert isinstance(ended.exception, work.Mismatch) and "5/0" in str(ended.exception)
+    content["opened"]["master"] = ""
+    ended = checking(content)
+    assert "NOT what was disclosed" in ended.output and "p proves nothing" in ended.output
 
 
 def test_a_sequential_judgement_keeps_keys_secret(place: Path):
@@ -149,11 +244,19 @@ def test_a_sequential_judgement_keeps_keys_secret(place: Path):
     judged = work.judge_answers("out", "them.csv", sequential=True)
     used = judged.verdict.used
     assert judged.verdict.evidence and used and len(used) < 10
-    disclosed = work.reveal("out", "shown.json")
-    assert set(disclosed.opened.keys) == set(used)
+    shown = disclosure.reveal("out", "shown.json")
+    assert set(shown.opened.keys) == set(used) == set(shown.opened.first) and not shown.opened.master
     own = Secret.load(place / "out.private" / "trace.json").opened
     assert not any(key in Path("shown.json").read_text() for name, key in own.keys.items() if name not in used)
-    assert work.check_disclosure("shown.json", "them.csv", notice="out").same
+    assert own.master not in Path("shown.json").read_text()
+    checked = disclosure.check_disclosure("shown.json", "them.csv", notice="out")
+    assert checked.same and not checked.master
+    assert "p proves nothing" in CliRunner().invoke(app, ["trace", "check", "shown.json"]).output  # without a beacon
+    content = json.loads(Path("shown.json").read_text())
+    del content["opened"]["keys"][used[1]]  # the bet is on all keys in order, not on those that fit
+    assert "NOT what was disclosed" in checking(content).output
+    del content["opened"]["keys"][used[0]]
+    assert isinstance(checking(content).exception, work.Mismatch)
 
 
 def test_suspects_are_counted_and_judged_once(place: Path):
@@ -169,11 +272,72 @@ def test_suspects_are_counted_and_judged_once(place: Path):
     refused(lambda: work.judge_answers("out", "more.csv", suspects=2), "one more")
     refused(lambda: work.judge_answers("out", "more.csv", suspect="them", suspects=2), "other answers before")
     refused(lambda: work.judge_answers("out", "them.csv", suspects=2, sequential=True), "tested once")
-    assert work.judge_answers("out", "more.csv", rehearsal=True).suspect == "more"
+    rehearsed = work.judge_answers("out", "more.csv", rehearsal=True)
+    assert rehearsed.suspect == "more" and rehearsed.rehearsal and not both.rehearsal
+
+
+def test_what_is_printed_follows_from_all_suspects_together(place: Path):
+    """By itself the second p is too large for three suspects; once the first is found, two are left (Holm)."""
+    answered(place / "them.csv", knowing(place).argmax(1))
+    first = work.judge_answers("out", "them.csv", suspects=3, alpha=0.05)
+    declared = work.place_of(Path("out")).declaration
+    assert declared and first.verdict.evidence
+    verdicts = {"them": first.verdict, "second": first.verdict.model_copy(update={"p": 0.02})}
+    both = work.Standing(declared, verdicts).decided
+    assert both["second"].evidence and "at most 0.025" in both["second"].reason
+    alone = work.Standing(declared, {"second": verdicts["second"]}).decided["second"]
+    assert not alone.evidence and "above 0.017" in alone.reason
+
+
+def test_one_verdict_may_be_shown_alone(place: Path):
+    answered(place / "them.csv", knowing(place).argmax(1))
+    answered(place / "others.csv", blind(place))
+    for name in ("them", "others"):
+        work.judge_answers("out", f"{name}.csv", suspects=2)
+    refused(lambda: disclosure.reveal("out", "shown.json", suspect="nobody"), "them, others were")
+    shown = disclosure.reveal("out", "shown.json", suspect="them")
+    assert list(shown.verdicts) == list(shown.answers) == ["them"] and "others" not in Path("shown.json").read_text()
+    assert disclosure.check_disclosure("shown.json", "them.csv").same
+    refused(lambda: disclosure.check_disclosure("shown.json", "others.csv"), "not the answers")
+
+
+def test_who_is_judged_after_keys_were_shown_is_told_so(place: Path):
+    disclosed(place)
+    judged = work.judge_answers("out", answered(place / "late.csv", blind(place)), rehearsal=True)
+    assert judged.verdict.burnt
+    ended = CliRunner().invoke(app, ["trace", "judge", "out", "--answers", "late.csv", "--rehearsal"])
+    assert "REHEARSAL" in ended.output and "Keys were shown on 20" in ended.output
+
+
+def test_a_secret_of_another_set_is_told(place: Path):
+    path = place / "out.private" / "trace.json"
+    Secret(Secret.load(path).parameters, bytes(32)).save(path)
+    answered(place / "them.csv", blind(place))
+    ended = CliRunner().invoke(app, ["trace", "judge", "out", "--answers", "them.csv"])
+    assert isinstance(ended.exception, work.Mismatch) and "was published with" in str(ended.exception)
+
+
+def test_several_lists_and_unknown_labels_are_checked(place: Path):
+    """Each suspect was asked another list, and one of them has labels of its own."""
+    work.questions("out", "short", "base", count=200, seed=1)
+    answered(place / "them.csv", knowing(place).argmax(1))
+    rows = [f"{i},number {label}" for i, label in enumerate(blind(place)[:200].tolist())]
+    Path("others.csv").write_text("\n".join(["question,label", *rows]))
+    work.judge_answers("out", "others.csv", suspects=2, asked="short", unknown=True)
+    refused(
+        lambda: work.judge_answers("out", "them.csv", suspects=2, asked="q", unknown=True, sequential=True),
+        "know which",
+    )
+    work.judge_answers("out", "them.csv", suspects=2, asked="q")
+    disclosure.reveal("out", "shown.json")
+    for name in ("them", "others"):
+        checked = disclosure.check_disclosure("shown.json", f"{name}.csv")
+        assert checked.same and checked.suspect == name and len(checked.verdicts) == 2
+    assert {v.test for v in checked.verdicts.values()} == {"signs", "unlabelled"}
 
 
 def test_nothing_is_revealed_before_anybody_was_judged(place: Path):
-    refused(lambda: work.reveal("out", "shown.json"), "burns the keys")
+    refused(lambda: disclosure.reveal("out", "shown.json"), "burns the keys")
     assert not Path("shown.json").exists()
 
 
@@ -199,13 +363,57 @@ def test_weights_and_files_give_the_same(place: Path):
     options = {"asked": "q", "rehearsal": True, "labels_only": True}
     by_weights = work.judge_weights("out", "net.safetensors", "small-cnn:width=4", **options)
     assert by_weights.verdict.p == by_file.verdict.p and by_weights.verdict.answers == by_file.verdict.answers
-    more = work.judge_weights("out", "net.safetensors", "small-cnn:width=4", gradient=True, direct=True, **options)
+    both = {"gradient": True, "direct": True}
+    refused(lambda: work.judge_weights("out", "net.safetensors", "small-cnn:width=4", **both, **options), "give --base")
+    publish.export(data.shapes(14, 16, split="test"), place / "more")
+    options["base"] = "more"
+    refused(
+        lambda: work.judge_weights("out", "net.safetensors", "small-cnn:width=4", **both, **options), "not the pict"
+    )
+    options["base"] = "base"
+    more = work.judge_weights("out", "net.safetensors", "small-cnn:width=4", **both, **options)
     assert {"gradient", "blind", "direct"} <= set(more.verdict.further) and more.verdict.test == "two stages"
+    clean = Questions.of(
+        Secret.load(place / "out.private" / "trace.json").parameters, data.shapes(12, 16, split="test"), 400
+    )
+    assert work._clean(Path("out"), work.place_of(Path("out")), clean.asked, "base", None).equal(clean.base)
     refused(lambda: work.judge_weights("out", "net.safetensors", "small-cnn:width=8", **options), "width=8")
     for file in ("q/questions.csv", "none.pt"):
         refused(
             lambda file=file: work.judge_weights("out", file, "small-cnn:width=4", **options), "no weights|more than"
         )
+
+
+def test_scores_and_direct_answers_of_weights_are_repeated(place: Path):
+    """Nobody but the owner has such answers, so the disclosure has them."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        net = nets.build("small-cnn:width=4", (3, 16, 16), 10)
+    save_file({name: value.contiguous() for name, value in net.state_dict().items()}, "net.safetensors")
+    options = {"asked": "q", "direct": True, "gradient": True, "base": "base"}
+    judged = work.judge_weights("out", "net.safetensors", "small-cnn:width=4", **options)
+    assert judged.verdict.kind == "scores" and judged.verdict.direct
+    shown = disclosure.reveal("out", "shown.json")
+    checked = disclosure.check_disclosure("shown.json", questions="q")
+    assert checked.same and checked.verdicts["net"].p == judged.verdict.p
+    content = json.loads(shown.model_dump_json())
+    content["answers"]["net"]["direct"]["scores"][0][0] += 1
+    assert "direct" in checking(content).output
+
+
+def test_weights_of_timm_are_read_at_every_size(place: Path):
+    """Below 64 pixels our own have another stem; those of others keep theirs."""
+    import timm
+
+    with torch.random.fork_rng():
+        theirs = timm.create_model("resnet18", num_classes=10).eval()
+    torch.save(theirs.state_dict(), "theirs.pt")
+    asked = shown(place / "q")
+    with torch.no_grad():
+        labels = torch.cat([theirs(part.float() / 255) for part in asked.split(64)]).argmax(1)
+    by_file = work.judge_answers("out", answered(place / "them.csv", labels), rehearsal=True)
+    by_weights = work.judge_weights("out", "theirs.pt", "resnet18", asked="q", rehearsal=True, labels_only=True)
+    assert by_weights.verdict.answers == by_file.verdict.answers
 
 
 def test_weights_of_a_plain_network_are_read(place: Path):
@@ -241,5 +449,46 @@ def test_the_command_line_says_what_came_out(place: Path):
     own = ["--answers", "them.csv"]
     for options in ([], [*own, "--net", "x"], ["--weights", "a.pt"], [*own, "--labels", "no"]):
         assert isinstance(call(app, ["trace", "judge", "out", *options]).exception, UserError)
-    assert "10 keys are shown" in call(app, ["trace", "reveal", "out", "shown.json"]).output
+    assert "all of 10 keys are shown" in call(app, ["trace", "reveal", "out", "shown.json"]).output
     assert "the same as disclosed" in call(app, ["trace", "check", "shown.json", "--answers", "them.csv"]).output
+
+
+def test_an_evaluation_asks_its_own_victims(place: Path):
+    """The p-values are those of the kept networks, asked as anybody would ask them; clean and noise are controls."""
+    recipe, run = "quick:net=small-cnn:width=4,epochs=1,batch=16", Run(0, "cpu")
+    given = ("--test", "base", "--recipe", recipe, "--seeds", "1", "--defense", "none", "--device", "cpu", "--trace")
+    ended = CliRunner().invoke(app, ["evaluate", "out", "--clean", "in", *given])
+    assert ended.exit_code == 3 and "NOT found in every protected victim" in ended.output
+    (path,) = (place / "out.private" / "outcomes").iterdir()
+    outcome = Outcome.load(path)
+    assert [trace.role for trace in outcome.traces] == ["clean", "noise", "protected"] and outcome.traced is False
+    tests, secret = data.read(data.scan("base"), 16), Secret.load(place / "out.private" / "trace.json")
+    net = kept_victim(
+        data.read(data.scan("out"), 16), miue.recipe(recipe), Run(0, "cpu", place / "out.private" / TRAINED)
+    )
+    assert net is not None
+    verdict = judge(suspect_of(net.eval(), run), secret, tests, run=run)
+    (own,) = (trace for trace in outcome.traces if trace.role == "protected")
+    assert (own.p, own.labels) == pytest.approx((verdict.p, verdict.further["labels alone"]))
+    few = [*given[:1], "few", *given[2:]]
+    publish.export(data.shapes(9, 16, split="test"), place / "few")
+    assert "questions need 100" in str(CliRunner().invoke(app, ["evaluate", "out", "--clean", "in", *few]).exception)
+
+
+@pytest.mark.parametrize(
+    ("method", "verdict", "p", "passed"),
+    [
+        ("trace-only", "not protected", 1e-4, True),
+        ("trace-only", "not protected", 0.1, False),
+        ("trace-only", "not protected", None, False),
+        ("noise", "protected", None, True),
+        ("noise", "protected", 1e-4, True),
+        ("noise", "protected", 0.1, False),
+        ("noise", "not protected", 1e-4, False),
+    ],
+)
+def test_a_mark_alone_is_there_to_be_found(method: str, verdict: Verdict, p: float | None, passed: bool):
+    runs = [TraceRun(role="protected", victim="v", seed=0, p=p, labels=p, z=1.0, evidence=p <= 1e-3)] if p else []
+    facts: dict[str, Any] = {"name": "out", "budget": "linf:8", "classes": 2, "chance": 0.5, "images": 2, "reason": ""}
+    empty: dict[str, Any] = {"data": {}, "recipe": {}, "machine": {}, "runs": [], "threshold": 0.25}
+    assert Outcome(method=method, verdict=verdict, traces=runs, **facts, **empty).passed is passed

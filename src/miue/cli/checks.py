@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from shlex import quote
 from statistics import fmean
@@ -15,7 +15,8 @@ from miue.cli import telling
 from miue.cli.show import console
 from miue.core.files import Record
 from miue.workflows import protect as jobs
-from miue.workflows.trace import Checked, Judgement
+from miue.workflows.disclosure import Checked
+from miue.workflows.trace import Judgement
 
 
 class Findings(Record):
@@ -107,8 +108,9 @@ def judgement(judgement: Judgement, json: bool) -> None:
         print(judgement.model_dump_json(indent=1))
         return
     verdict, name = judgement.verdict, data.readable(judgement.suspect)
-    word = "EVIDENCE OF USE" if judgement.standing[judgement.suspect] else "NO EVIDENCE"
-    print(f"{name}: {word}. {verdict.reason}")
+    if judgement.rehearsal:
+        print("REHEARSAL: nothing is counted or kept, and it is no judgement of anybody.")
+    print(f"{name}: {'EVIDENCE OF USE' if verdict.evidence else 'NO EVIDENCE'}. {verdict.reason}")
     against = f", compared with {verdict.draws:,} keys that could have been drawn" if verdict.draws else ""
     bound = " (closed bound)" if verdict.bound else ""
     print(f"test: {verdict.test}, {verdict.asked.count} questions, {verdict.kind}, z = {verdict.z:.1f}{against}{bound}")
@@ -120,19 +122,43 @@ def judgement(judgement: Judgement, json: bool) -> None:
         names = [data.readable(each) for each, evidence in judgement.standing.items() if evidence]
         print(f"of {len(judgement.standing)} suspects judged, evidence against: {', '.join(names) or 'nobody'} (Holm)")
     print(f"commitment: {verdict.commitment}")
-    if judgement.standing[judgement.suspect]:
+    if verdict.burnt:
+        print(f"Keys were shown on {verdict.burnt}: models that were trained or asked since may know them from there.")
+    if verdict.evidence:
         print("It says that the model depends on this secret, not how it came by it (docs/trace.md: what is proved).")
     else:
         print("It does not say that the set was not used (docs/limits.md: what erases a trace).")
 
 
 def checked(checked: Checked, json: bool) -> None:
-    """Print whether a judgement was repeated with the same result."""
+    """Print whether the judgements of a disclosure were repeated with the same result, and what that does not show."""
     if json:
         print(checked.model_dump_json(indent=1))
         return
-    same = "the same as disclosed" if checked.same else "NOT what was disclosed"
-    print(f"{data.readable(checked.suspect)}: p = {checked.verdict.p:.2g}, {same}")
-    print("The keys belong to the commitment" + (", which was published." if checked.published else "."))
-    if not checked.published:
-        print("Whether that commitment was published, and when, was not looked at: give --notice PROTECTED.md.")
+    for name, verdict in checked.verdicts.items():
+        facts = ", ".join(checked.different[name])
+        same = f"NOT what was disclosed ({facts})" if facts else "the same as disclosed"
+        word = "evidence of use" if verdict.evidence else "no evidence"
+        print(f"{data.readable(name)}: {word}, p = {verdict.p:.2g}; {same}")
+    print(f"commitment: {checked.commitment}, to which the keys belong")
+    for line in _left_open(checked):
+        print(line)
+
+
+def _left_open(checked: Checked) -> Iterator[str]:
+    """Lines on what a check did not look at, or cannot see."""
+    if checked.suspect:
+        yield f"The answers that were given are those by which {data.readable(checked.suspect)!r} was judged."
+    else:
+        yield "The answers are those that the disclosure states: compare them with the suspect's own, --answers FILE."
+    if not checked.notice:
+        yield "Whether that commitment was published was not looked at: give --notice PROTECTED.md."
+    yield "When it was published decides: before the suspect was trained. That is not in these files."
+    if not checked.questions:
+        yield "The pictures that were asked were not looked at: give --questions DIR."
+    if checked.beacon:
+        yield f"The signs depend on a public number: see whether {checked.named!r} is {checked.beacon}."
+    elif checked.master:
+        yield "There is no public number: an owner who tried many secrets multiplied p by the number of tries."
+    else:
+        yield "There is neither a public number nor the master: keys may have been searched for, and p proves nothing."

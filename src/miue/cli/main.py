@@ -123,7 +123,7 @@ def evaluate(
         run=Run(seed, device, quiet=quiet, workers=workers),
     )
     show.outcome(outcome, json)
-    raise typer.Exit(0 if outcome.verdict == "protected" and outcome.traced is not False else FAILED_CHECKS)
+    raise typer.Exit(0 if outcome.passed else FAILED_CHECKS)
 
 
 @app.command()

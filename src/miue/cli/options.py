@@ -103,7 +103,7 @@ Trace = Annotated[
 FindTrace = Annotated[
     bool, typer.Option("--trace", help="Test whether the trace of OUT is found in the protected victims.")
 ]
-TraceOnly = Annotated[bool, typer.Option("--trace-only", help="The mark without an attack: the set trains normally.")]
+TraceOnly = Annotated[bool, typer.Option("--trace-only", help="The mark without an attack.")]
 TraceStrength = Annotated[
     int, typer.Option(min=1, help="Grey levels of the budget that the mark takes; the attack has the rest.")
 ]
@@ -114,8 +114,8 @@ TraceKeys = Annotated[
 Beacon = Annotated[
     str | None,
     typer.Option(
-        help="A public random number (hexadecimal) that became known after the commitment was published; `later` only "
-        "draws the secret and prints the commitment."
+        help="`later:NAME` names a public random number that is not known yet, draws the secret and prints the "
+        "commitment; after that, the value of that number (hexadecimal)."
     ),
 ]
 TraceUnmeasured = Annotated[

@@ -125,8 +125,8 @@ def protect(
         if leads:
             show.plan(planned(job.shared_by(place.world if place else 1), run), json)
         return
-    if beacon == tracing.LATER:
-        tracing.committed(job)
+    if job.trace and job.trace.named:
+        tracing.committed(job, lead=leads)
         return
     record = jobs.carry_out(job, run)
     if leads:

@@ -106,10 +106,14 @@ def _traces(outcome: Outcome) -> None:
         return
     for victim in dict.fromkeys(t.victim for t in outcome.traces):
         for role in ("protected", "clean", "noise"):
-            values = ", ".join(f"{t.p:.2g}" for t in outcome.traces if (t.role, t.victim) == (role, victim))
-            print(f"trace, {victim}, trained on {role} pictures: p = {values} (1,000 labels, one a seed)")
+            own = [t for t in outcome.traces if (t.role, t.victim) == (role, victim)]
+            scores, labels = (
+                ", ".join(f"{p:.2g}" for p in each) for each in ([t.p for t in own], [t.labels for t in own])
+            )
+            print(f"trace, {victim}, trained on {role} pictures: p = {scores} by scores, {labels} by labels alone")
     result = "FOUND in every protected victim" if outcome.traced else "NOT found in every protected victim"
-    print(f"Trace: {result} at 1e-3. p-values of clean and noisy victims are controls and may be anything.")
+    print(f"Trace: {result}, by the scores of 1,000 questions at 1e-3.")
+    print("p-values are one a seed. Those of clean and noisy victims are controls and may be anything.")
 
 
 def detection(detection: Detection, json: bool) -> None:

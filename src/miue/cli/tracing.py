@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from miue.trace import Tracing
     from miue.workflows.protect import Job
 
-LATER = "later"
-
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -39,15 +37,18 @@ def settings(
     return Tracing(strength=strength, keys=keys, beacon=beacon or "", alone=alone, unmeasured=unmeasured)
 
 
-def committed(job: Job) -> None:
-    """Draw the secret of a job and print the commitment."""
+def committed(job: Job, lead: bool) -> None:
+    """Draw the secret of a job and print the commitment. lead: whether this process speaks for all machines."""
     from miue.cli import show
     from miue.workflows.protect import commit
 
+    assert job.trace  # a job without a trace names no number
+    if not lead:
+        return
     show.lines(
         f"commitment: {commit(job)}",
-        "Publish it where its date can be proved. Nothing else was written. Then run the same command with",
-        "--beacon HEX, a public random number that became known after that (drand, NIST).",
+        f"It names the public number {job.trace.named!r}. Publish it where its date can be proved, before that number",
+        "is known. Nothing else was written. Then run the same command with the value: --beacon HEX.",
     )
 
 
@@ -101,6 +102,11 @@ def judge(
         bool, typer.Option("--direct", help="With weights: ask the keys themselves too, half of the level each.")
     ] = False,
     gradient: Annotated[bool, typer.Option("--gradient", help="With weights: test gradients, too.")] = False,
+    base: Annotated[
+        str | None,
+        typer.Option(help="For --direct and --gradient: the clean pictures that the questions were made of."),
+    ] = None,
+    split: Split = None,
     rehearsal: Annotated[
         bool, typer.Option("--rehearsal", help="A network of your own: nothing is counted, nothing kept.")
     ] = False,
@@ -120,8 +126,8 @@ def judge(
     common = {"suspect": suspect, "suspects": suspects, "alpha": alpha, "rehearsal": rehearsal}
     run = Run(device_name=device)
     if answers is not None:
-        if direct or gradient or labels_only or net:
-            raise UserError("--net, --direct, --gradient and --labels-only need --weights")
+        if direct or gradient or labels_only or net or base:
+            raise UserError("--net, --direct, --gradient, --base and --labels-only need --weights")
         judgement = work.judge_answers(
             out, answers, unknown=labels == "unknown", sequential=sequential, asked=questions, run=run, **common
         )
@@ -129,6 +135,10 @@ def judge(
         assert weights is not None  # one of the two was given
         if net is None or questions is None:
             raise UserError("--weights needs --net NAME and --questions DIR")
+        if labels != "known":
+            raise UserError(
+                "--labels unknown is for answers in a file: outputs of --weights are in the order of the classes"
+            )
         if direct and sequential:
             raise UserError("--direct and --sequential are two tests; choose one")
         judgement = work.judge_weights(
@@ -140,6 +150,8 @@ def judge(
             sequential=sequential,
             gradient=gradient,
             direct=direct,
+            base=base,
+            split=split,
             run=run,
             **common,
         )
@@ -148,18 +160,22 @@ def judge(
 
 @app.command()
 def reveal(
-    out: Out, file: Annotated[Path, typer.Argument(help="A new file for the disclosure.")], json: Json = False
+    out: Out,
+    file: Annotated[Path, typer.Argument(help="A new file for the disclosure.")],
+    suspect: Annotated[str | None, typer.Option(help="The verdict on this one alone [all].")] = None,
+    json: Json = False,
 ) -> None:
     """Write what others need to repeat the judgements. The keys in it are worthless from then on."""
     from miue.cli import show
-    from miue.workflows.trace import reveal as disclose
+    from miue.workflows.disclosure import reveal as disclose
 
-    shown = disclose(out, file)
-    secret = len(shown.opened.parameters.names) - len(shown.opened.keys)
+    shown = disclose(out, file, suspect=suspect)
+    opened = shown.opened
+    count = "all" if opened.master else str(len(opened.keys))
     texts = (
-        f"{len(shown.opened.keys)} keys are shown in {file}, {secret} stay secret",
+        f"{count} of {len(opened.parameters.names)} keys are shown in {file}, and the answers of {len(shown.answers)}",
         "Whoever reads it can remove those marks, or teach them to another model.",
-        f"Next: miue trace check {file} --answers answers.csv --notice {out}/PROTECTED.md",
+        f"Next: miue trace check {file} --answers answers.csv --notice {out}/PROTECTED.md --questions DIR",
     )
     show.record(shown, texts, json)
 
@@ -167,14 +183,17 @@ def reveal(
 @app.command()
 def check(
     file: Annotated[Path, typer.Argument(help="The disclosure of an owner.")],
-    answers: Annotated[Path, typer.Option(help="The suspect's answers.")],
+    answers: Annotated[
+        Path | None, typer.Option(help="A suspect's own answers [those that the disclosure states].")
+    ] = None,
     notice: Annotated[Path | None, typer.Option(help="The PROTECTED.md that was published, or its folder.")] = None,
+    questions: Annotated[Path | None, typer.Option(help="The folder of questions that was asked.")] = None,
     json: Json = False,
 ) -> None:
-    """Repeat a judgement from a disclosure, without the private folder. Exit code 3 where something does not match."""
+    """Repeat all judgements of a disclosure, without the private folder. Exit code 3 where something does not match."""
     from miue.cli import checks
-    from miue.workflows.trace import check_disclosure
+    from miue.workflows.disclosure import check_disclosure
 
-    checked = check_disclosure(file, answers, notice=notice)
+    checked = check_disclosure(file, answers, notice=notice, questions=questions)
     checks.checked(checked, json)
     raise typer.Exit(0 if checked.same else FAILED_CHECKS)

@@ -73,13 +73,15 @@ class Judgement(Record):
 
 
 class TraceRun(Record):
-    """The test of ownership on one victim, by 1,000 labels. Clean and noisy victims are controls."""
+    """The test of ownership on one victim, by the scores of 1,000 questions. Clean and noisy victims are controls."""
 
     role: Role
     victim: str
     seed: int
     p: float
     z: float
+    labels: float
+    """p by the labels alone, as if the victim showed no scores. It decides nothing."""
     evidence: bool
     """True if p is at most 1e-3."""
 
@@ -137,6 +139,16 @@ class Outcome(Record):
     def traced(self) -> bool | None:
         """True if the trace was found in every protected victim; None if it was not looked for."""
         return all(t.evidence for t in self.traces if t.role == "protected") if self.traces else None
+
+    @property
+    def passed(self) -> bool:
+        """True if the set does what it is for: it protects, and its trace is found if that was looked for.
+
+        A set with a mark alone is there to be found.
+        """
+        if self.method == "trace-only" and self.traced is not None:
+            return self.traced
+        return self.verdict == "protected" and self.traced is not False
 
     def accuracies(
         self, role: Role, victim: str | None = None, which: Literal["last", "best", "early", "train"] = "last"

@@ -33,7 +33,7 @@ def small_vit(shape: tuple[int, int, int], classes: int, width: int = 64, depth:
     if width < 32 or width % 32:
         raise UserError(f"net small-vit: width={width} is no multiple of 32")
     sizes = {"embed_dim": width, "depth": depth, "num_heads": width // 32}
-    return _from_timm(ALIASES["vit-tiny"], shape, classes, **sizes)
+    return _from_timm(ALIASES["vit-tiny"], shape, classes, True, **sizes)
 
 
 class Ours(NamedTuple):
@@ -86,11 +86,12 @@ def facts(name: str) -> NetFacts:
     return OURS[short].facts if short in OURS else of_timm(ALIASES.get(short, short))
 
 
-def build(name: str, shape: tuple[int, int, int], classes: int) -> Classifier:
+def build(name: str, shape: tuple[int, int, int], classes: int, *, small: bool = True) -> Classifier:
     """Build a network with random weights for pictures of `shape` = (channels, height, width).
 
     name: "small-cnn", "small-resnet" (with ":width=16", say), "vit-tiny", any timm model, or "path/to/file.py:Net".
-    Nothing is downloaded. Weights come from torch's global generator: call inside `run.seeded(...)`.
+    small: whether timm's convolutional networks get the CIFAR stem for small pictures. Nothing is downloaded. Weights
+    come from torch's global generator: call inside `run.seeded(...)`.
     """
     name = named(name)
     if isinstance(name, FileName):
@@ -103,7 +104,7 @@ def build(name: str, shape: tuple[int, int, int], classes: int) -> Classifier:
             usage = " and ".join(f"{option}=<whole number>" for option in allowed)
             raise UserError(f"net {name!r}: its options are {usage or 'none at all'}")
         return make(shape, classes, **{k: int(v) for k, v in options.items()})
-    return _from_timm(ALIASES.get(short, short), shape, classes)
+    return _from_timm(ALIASES.get(short, short), shape, classes, small)
 
 
 @cache
@@ -141,7 +142,7 @@ class _TimmTrunk(nn.Module):
         return self.model.forward_head(features, pre_logits=True)  # pyright: ignore[reportCallIssue]
 
 
-def _from_timm(name: str, shape: tuple[int, int, int], classes: int, **sizes: int) -> Classifier:
+def _from_timm(name: str, shape: tuple[int, int, int], classes: int, small: bool = True, **sizes: int) -> Classifier:
     import timm  # here, because the import takes seconds and small nets do not need it
 
     if not timm.is_model(name):
@@ -156,7 +157,7 @@ def _from_timm(name: str, shape: tuple[int, int, int], classes: int, **sizes: in
     head = model.get_classifier()
     if isinstance(head, tuple):  # a distilled network, whose second head is for its teacher
         head = head[0]
-    if side < CIFAR_STEM_BELOW:
+    if small and side < CIFAR_STEM_BELOW:
         _keep_small(model, channels)
         if name.startswith("vgg"):
             head = nn.Linear(model.feature_info[-1]["num_chs"], classes)

@@ -5,7 +5,7 @@ Made from records alone; the secret is not read. A page for others names nobody 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from miue.evaluation.records import TraceRun
 from miue.report import charts
@@ -33,7 +33,7 @@ def ownership(evidence: Evidence, public: bool) -> Section | None:
     if not public:
         limit = record.settings.limit.eps
         pairs += [("strength", f"{mark.strength} of {limit:g} grey levels"), ("marks a class", str(mark.keys))]
-        pairs += [("public random number", mark.beacon)] if mark.beacon else []
+        pairs += [("public random number", f"{record.named}: {mark.beacon}")] if mark.beacon else []
     blocks: list[Block] = [Text(LEAD), *([Text(alone())] if mark.alone else []), Facts(pairs)]
     blocks += _own(evidence, public)
     blocks += _suspects(evidence.suspects, public) if evidence.suspects else [Text("Nobody was judged yet.")]
@@ -43,8 +43,8 @@ def ownership(evidence: Evidence, public: bool) -> Section | None:
 def alone() -> str:
     """A warning on a set that carries a mark without an attack."""
     return (
-        "The mark stands alone: there is no attack, and networks are meant to learn from these pictures about as well "
-        "as from the originals."
+        "The mark stands alone: there is no attack, and networks are meant to learn from these pictures. How much the "
+        "mark costs them is not known; a stronger one costs more."
     )
 
 
@@ -66,11 +66,16 @@ def _own(evidence: Evidence, public: bool) -> list[Block]:
             for role in ("protected", "clean", "noise"):
                 own = [run for run in each.outcome.traces if (run.victim, run.role) == (victim, role)]
                 if own:
-                    values = ", ".join(f"{run.p:.2g}" for run in own)
+                    values = [_values(run.p for run in own), _values(run.labels for run in own)]
                     what = charts.ROLES[role][0]
-                    rows.append([victim, each.outcome.channel or "none", what, values, _found(own)])
-    caption = f"The test on the owner's networks, by labels alone: p, one a seed, and how many are at most {LEVEL:g}"
-    return [Text(text), Table(caption, ("network", "channel", "trained on", "p", "found"), rows)]
+                    rows.append([victim, each.outcome.channel or "none", what, *values, _found(own)])
+    caption = f"The test on the owner's networks: p, one a seed, and how many are at most {LEVEL:g} by scores"
+    head = ("network", "channel", "trained on", "p by scores", "p by labels alone", "found")
+    return [Text(text), Table(caption, head, rows)]
+
+
+def _values(p: Iterable[float]) -> str:
+    return ", ".join(f"{each:.2g}" for each in p)
 
 
 def _found(runs: Sequence[TraceRun]) -> str:

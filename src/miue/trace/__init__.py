@@ -1,7 +1,7 @@
 """Ownership trace: a secret mark in what is published, and an exact test whether a classifier was trained on it."""
 
 from miue.trace.answers import Answers, Suspect
-from miue.trace.judge import Verdict, direct_test, gradient_test, judge, picture_test, weigh
+from miue.trace.judge import Verdict, ask_directly, direct_test, gradient_test, judge, picture_test, weigh
 from miue.trace.marks import Nothing, Tracing, mark_of, marked, rows_of, summed, traced
 from miue.trace.questions import Asked, Questions
 from miue.trace.secret import Opened, Parameters, Secret
@@ -18,6 +18,7 @@ __all__ = [
     "Suspect",
     "Tracing",
     "Verdict",
+    "ask_directly",
     "direct_test",
     "gradient_test",
     "judge",

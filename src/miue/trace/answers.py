@@ -14,6 +14,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from miue.core.errors import UserError
+from miue.core.files import Record
 from miue.data.plain import read_columns
 
 Suspect = Callable[[Tensor], Any]
@@ -21,6 +22,30 @@ Suspect = Callable[[Tensor], Any]
 SCORES, LABELS = "scores", "labels"
 Kind = Literal["scores", "labels"]
 _LEAST_LOG = -30.0  # natural logarithm of a probability that was written as 0
+
+
+class Kept(Record):
+    """Answers as a record keeps them, to the last bit."""
+
+    outputs: tuple[str, ...]
+    kind: Kind
+    known: bool
+    scores: tuple[tuple[float, ...], ...] = ()
+    """A row for every question; empty for labels."""
+    labels: tuple[int, ...] = ()
+    """The place in `outputs` of every answer; empty for scores."""
+
+    @property
+    def answers(self) -> Answers:
+        """The answers. Raises UserError if they are none: a place that does not exist, rows of several lengths."""
+        width = len(self.outputs)
+        if self.kind == LABELS and self.labels and all(0 <= label < width for label in self.labels):
+            values = F.one_hot(torch.tensor(self.labels), width).double()
+        elif self.kind == SCORES and self.scores and all(len(row) == width for row in self.scores):
+            values = torch.tensor(self.scores, dtype=torch.float64)
+        else:
+            raise UserError("these answers are not what a judgement keeps; ask for the disclosure again")
+        return Answers(values, self.outputs, self.kind, self.known)
 
 
 @dataclass(frozen=True)
@@ -42,6 +67,14 @@ class Answers:
         """SHA-256 of outputs and values."""
         content = repr((self.outputs, self.kind, tuple(self.values.shape))).encode()
         return hashlib.sha256(content + self.values.contiguous().numpy().tobytes()).hexdigest()
+
+    @property
+    def kept(self) -> Kept:
+        """The form for a record."""
+        empty = Kept(outputs=self.outputs, kind=self.kind, known=self.known)
+        if self.kind == LABELS:
+            return empty.model_copy(update={"labels": tuple(self.values.argmax(1).tolist())})
+        return empty.model_copy(update={"scores": tuple(map(tuple, self.values.tolist()))})
 
     def columns(self, classes: Sequence[str], owners: Sequence[int]) -> Float64[Tensor, "q k"]:
         """The output that belongs to each key; zeros for a class that the suspect does not know."""
@@ -72,10 +105,10 @@ def of_labels(labels: Sequence[str], outputs: Sequence[str], known: bool = True)
     return Answers(F.one_hot(rows, len(place)).double(), tuple(outputs), LABELS, known)
 
 
-def ask(suspect: Suspect, batches: Iterable[Tensor], classes: Sequence[str]) -> Answers:
+def ask(suspect: Suspect, batches: Iterable[Tensor], classes: Sequence[str], labels_only: bool = False) -> Answers:
     """The answers of a callable, whose outputs are in the order of the classes.
 
-    Raises UserError if it gives neither scores nor labels.
+    labels_only: as if it showed no scores. Raises UserError if it gives neither scores nor labels.
     """
     parts = list[Tensor]()
     for pictures in batches:
@@ -95,7 +128,8 @@ def ask(suspect: Suspect, batches: Iterable[Tensor], classes: Sequence[str]) -> 
         return of_labels([known.get(i, f"output {i}") for i in whole.tolist()], classes)
     if whole.shape[1] != len(classes):
         raise UserError(f"the suspect gave {whole.shape[1]} scores a picture, and there are {len(classes)} classes")
-    return of_scores(whole.double(), classes)
+    scores = of_scores(whole.double(), classes)
+    return hardened(scores) if labels_only else scores
 
 
 def hardened(answers: Answers) -> Answers:

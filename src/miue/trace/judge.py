@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Literal
+from dataclasses import replace
+from math import exp
+from typing import Any, Literal, cast, get_args
 
 import torch
 from jaxtyping import Float64, Int, UInt8
@@ -21,7 +23,7 @@ from miue.trace.marks import mark_of
 from miue.trace.questions import BATCH, Asked, Direct, Questions
 from miue.trace.secret import SCHEME, Opened, Secret
 
-How = Literal["signs", "unlabelled", "sequential", "two stages", "gradient", "pictures"]
+How = Literal["signs", "unlabelled", "sequential", "two stages"]
 DIRECT_PICTURES, DIRECT_TIMES = 10, 4  # pictures of each key, and by how much the mark is stronger on them
 
 
@@ -39,12 +41,16 @@ class Verdict(Record):
     """The form of the suspect's answers."""
     answers: str
     """Digest of the answers."""
+    direct: str = ""
+    """Digest of the answers to direct questions; empty if there were none."""
     statistic: float
     z: float
     """The statistic in standard deviations of the null."""
     p: float
     draws: int
     """Counterfactual keys; 0 where the test needs none."""
+    seed: int
+    """Seed of the counterfactual keys."""
     bound: bool = False
     """True if p is the closed bound exp(-z^2 / 2)."""
     alpha: float
@@ -57,18 +63,32 @@ class Verdict(Record):
     """p-values of other tests. They decide nothing."""
     used: Sequence[str] | None = None
     """Keys that a sequential test revealed; None if the test used them all."""
+    burnt: str = ""
+    """When keys of this secret had been shown by then; empty if all were secret."""
     seconds: float
     """Without the time in which the suspect answered."""
     when: str
     miue: str
 
 
-def check(alpha: float, suspects: int) -> None:
-    """Raise UserError if a level or a number of suspects makes no sense."""
+def check(test: str, opened: Opened, alpha: float, suspects: int) -> How:
+    """The test. Raises UserError if it does not exist, if keys do not allow it, or if the level makes no sense."""
+    if test not in get_args(How):
+        raise UserError(f"test {test!r}: allowed are {', '.join(get_args(How))}")
     if not 0 < alpha <= 0.05:
         raise UserError(f"alpha {alpha:g} is not between 0 and 0.05; 1e-3 is usual for an accusation")
     if suspects < 1:
         raise UserError(f"{suspects} suspects: at least 1")
+    if test == "sequential":
+        least, level = exp(-tests.assignments(opened.parameters.owners)), alpha / suspects
+        if least > level:
+            raise UserError(
+                f"with {len(opened.parameters.names)} keys, p of a sequential test is at least {least:.2g}, and "
+                f"{level:.2g} is needed; the usual test works"
+            )
+        if not opened.first:
+            raise UserError("the keys with which a sequential test begins are not shown")
+    return cast(How, test)
 
 
 def weigh(
@@ -76,62 +96,47 @@ def weigh(
     asked: Asked,
     opened: Opened,
     *,
-    test: How = "signs",
+    test: str = "signs",
+    direct: Answers | None = None,
     alpha: float = 1e-3,
     suspects: int = 1,
     run: Run | None = None,
 ) -> Verdict:
     """The verdict on answers to blind questions; the first of them suspects, by Holm's method.
 
-    test "signs", "unlabelled" (nobody knows which output is which class) or "sequential" (reveals keys one by one and
-    stops as soon as there is evidence). The same answers and keys always give the same verdict. Raises UserError.
+    test "signs", "unlabelled" (nobody knows which output is which class), "sequential" (reveals keys one by one and
+    stops as soon as there is evidence) or "two stages" (with the answers to `direct` questions, half of the level
+    each). The same answers and keys always give the same verdict. Raises UserError.
     """
-    check(alpha, suspects)
-    run, start, parameters = run or Run(), time.monotonic(), opened.parameters
-    if len(answers.values) != asked.count:
-        raise UserError(f"{len(answers.values)} answers for {asked.count} questions")
-    if (asked.channels, asked.cells) != (parameters.channels, parameters.cells):
-        raise UserError("these questions were made for marks of another kind; make them for this set")
-    if test != "unlabelled" and not answers.known:
-        test = "unlabelled"
-    if test != "unlabelled" and not set(answers.outputs) & set(parameters.classes):
-        raise UserError(
-            "no output of the suspect is named like a class of this set; --labels unknown tests without names"
-        )
+    run, start, level = run or Run(), time.monotonic(), alpha / suspects
+    test = _fitting(check(test, opened, alpha, suspects), answers, asked, opened)
+    if (direct is None) == (test == "two stages"):
+        raise UserError('answers to direct questions and the test "two stages" belong together')
     further, used = dict[str, float](), None
     if test == "sequential":
-        result, used = _sequential(answers, asked, opened, alpha / suspects)
+        result, used = _sequential(answers, asked, opened, level)
     elif test == "unlabelled":
         responses = tests.response(answers.values, asked.signs)
         result = tests.unlabelled_test(responses, opened.stacked(), run.rng("trace", "unlabelled"))
     else:
         result = _signs(answers, asked, opened, run)
         further = _further(answers, asked, opened, run)
-    return _verdict(result, asked, answers, opened, test, alpha, suspects, further, used, start)
-
-
-def _verdict(
-    result: tests.Test,
-    asked: Asked,
-    answers: Answers,
-    opened: Opened,
-    test: How,
-    alpha: float,
-    suspects: int,
-    further: Mapping[str, float],
-    used: Sequence[str] | None,
-    start: float,
-) -> Verdict:
+    if direct is not None:
+        blind, second = result, direct_test(direct, opened, run)
+        result = replace(blind, p=tests.two_stages(blind.p, second.p))
+        further = {"blind": blind.p, "direct": second.p, **further}
     verdict = Verdict(
         commitment=opened.commitment,
         test=test,
         asked=asked,
         kind=answers.kind,
         answers=answers.digest,
+        direct=direct.digest if direct else "",
         statistic=result.statistic,
         z=result.z,
         p=result.p,
         draws=result.draws,
+        seed=run.seed,
         bound=result.bound,
         alpha=alpha,
         suspects=suspects,
@@ -143,7 +148,25 @@ def _verdict(
         when=now(),
         miue=installed(),
     )
-    return decided(verdict, alpha / suspects)
+    return decided(verdict, level)
+
+
+def _fitting(test: How, answers: Answers, asked: Asked, opened: Opened) -> How:
+    """The test, or the one without names for answers of unknown classes. Raises UserError if answers do not fit."""
+    parameters = opened.parameters
+    if len(answers.values) != asked.count:
+        raise UserError(f"{len(answers.values)} answers for {asked.count} questions")
+    if (asked.channels, asked.cells) != (parameters.channels, parameters.cells):
+        raise UserError("these questions were made for marks of another kind; make them for this set")
+    if not answers.known and test not in ("signs", "unlabelled"):
+        raise UserError(
+            f"the test {test!r} must know which answer is which class; --labels unknown has a test of its own"
+        )
+    if answers.known and test != "unlabelled" and not set(answers.outputs) & set(parameters.classes):
+        raise UserError(
+            "no output of the suspect is named like a class of this set; --labels unknown tests without names"
+        )
+    return test if answers.known else "unlabelled"
 
 
 def now() -> str:
@@ -182,7 +205,7 @@ def _further(answers: Answers, asked: Asked, opened: Opened, run: Run) -> dict[s
 
 def _sequential(answers: Answers, asked: Asked, opened: Opened, level: float) -> tuple[tests.Test, list[str]]:
     """The bet on the keys that are shown, in the order of their leaves."""
-    parameters, names = opened.parameters, opened.in_order
+    parameters, names = opened.parameters, opened.first
     columns = answers.columns(parameters.classes, range(len(parameters.classes)))
     fields = torch.stack([opened.signs[name] for name in names])
     lifts = tests.blind_lifts(tests.response(columns, asked.signs), fields)
@@ -196,7 +219,7 @@ def judge(
     secret: Secret | Opened | Perturbation,
     base: ImageSet,
     *,
-    test: How = "signs",
+    test: str = "signs",
     count: int = 1000,
     amplitude: int = 16,
     seed: int = 0,
@@ -212,49 +235,46 @@ def judge(
     takes. test "two stages" asks the keys themselves as well, at half the level each. alpha, suspects: see `Verdict`.
     run: its seed draws the counterfactual keys. Raises UserError.
     """
-    check(alpha, suspects)
     if isinstance(secret, Perturbation):
         raise UserError(
             "a key is drawn before anything is optimised, and this is a perturbation: optimised noise looks like its "
             "class to networks that never saw it, so its p-values accuse the innocent"
         )
-    run, opened = run or Run(), secret.opened if isinstance(secret, Secret) else secret
+    opened = secret.opened if isinstance(secret, Secret) else secret
+    check(test, opened, alpha, suspects)
     questions = Questions.of(opened.parameters, base, count, amplitude, seed)
-    answers = ask(suspect, questions.batches(), opened.parameters.classes)
-    answers = hardened(answers) if labels_only and answers.kind != LABELS else answers
-    if test != "two stages":
-        return weigh(answers, questions.asked, opened, test=test, alpha=alpha, suspects=suspects, run=run)
-    blind = weigh(answers, questions.asked, opened, alpha=alpha, suspects=suspects, run=run)
-    start = time.monotonic()
-    result = direct_test(suspect, opened, questions.base, run, labels_only=labels_only)
-    p = tests.two_stages(blind.p, result.p)
-    both = tests.Test(result.statistic, result.z, p, result.draws)
-    further = {"blind": blind.p, "direct": result.p, **blind.further}
-    return _verdict(both, questions.asked, answers, opened, "two stages", alpha, suspects, further, None, start)
+    answers = ask(suspect, questions.batches(), opened.parameters.classes, labels_only)
+    direct = ask_directly(suspect, opened, questions.base, labels_only=labels_only) if test == "two stages" else None
+    return weigh(answers, questions.asked, opened, test=test, direct=direct, alpha=alpha, suspects=suspects, run=run)
 
 
-def direct_test(
+def ask_directly(
     suspect: Suspect,
     opened: Opened,
     base: UInt8[Tensor, "n c h w"],
-    run: Run,
     *,
     pictures: int = DIRECT_PICTURES,
     times: int = DIRECT_TIMES,
     labels_only: bool = False,
-) -> tests.Test:
+) -> Answers:
     """Ask the keys themselves: `pictures` pictures with each key, `times` as strong as its mark, among decoys.
 
-    It shows the keys to the suspect. The assignment test judges. base: pictures that were never published. Raises
-    UserError for too few classes.
+    It shows the keys to the suspect. base: pictures that were never published. Raises UserError.
     """
+    strength, base = min(times * opened.parameters.strength, 127), base[:pictures]
+    direct = Direct.of(opened, len(base))
+    return ask(suspect, direct.batches(base, strength), opened.parameters.classes, labels_only)
+
+
+def direct_test(answers: Answers, opened: Opened, run: Run | None = None) -> tests.Test:
+    """The assignment test on answers of `ask_directly`. Raises UserError for too few classes, or other answers."""
     parameters = opened.parameters
-    strength = min(times * parameters.strength, 127)
-    direct = Direct.of(opened.stacked(), base[:pictures], strength, run.rng("trace", "decoys"))
-    answers = ask(suspect, direct.batches(), parameters.classes)
-    answers = hardened(answers) if labels_only and answers.kind != LABELS else answers
-    table = direct.by_key(answers.columns(parameters.classes, range(len(parameters.classes))))
-    return tests.assignment_test(table, parameters.owners, run.rng("trace", "direct"))
+    pictures, rest = divmod(len(answers.values), 2 * len(parameters.names))
+    if rest or not pictures:
+        raise UserError(f"{len(answers.values)} answers to direct questions for {len(parameters.names)} keys")
+    columns = answers.columns(parameters.classes, range(len(parameters.classes)))
+    table = Direct.of(opened, pictures).by_key(columns)
+    return tests.assignment_test(table, parameters.owners, (run or Run()).rng("trace", "direct"))
 
 
 def picture_test(
@@ -262,9 +282,10 @@ def picture_test(
 ) -> tests.Test:
     """Ask with the original pictures, each with its own key and with the other one of its class.
 
-    D_i = log p_y(x_i + its mark) - log p_y(x_i + the other mark), tested by sign flips, because the coins are ours. It
-    sees that single pictures were memorised. data: the originals. digests: SHA-256 of their files. Raises UserError
-    unless the secret has two keys a class and the suspect gives scores.
+    D_i = log p_y(x_i + its mark) - log p_y(x_i + the other mark), summed over equal files, which share a coin, and
+    tested by sign flips, because the coins are ours. It sees that single pictures were memorised. data: the originals.
+    digests: SHA-256 of their files. Raises UserError unless the secret has two keys a class, and for a suspect without
+    scores.
     """
     if secret.parameters.keys != 2:
         raise UserError("the test by pictures needs two keys a class: protect with --trace-keys 2")
@@ -280,9 +301,13 @@ def picture_test(
         logs = answers.values.log_softmax(1)
         return logs[torch.arange(len(data)), data.labels]
 
-    difference = scores(coins) - scores(1 - coins)
-    ones = torch.ones(len(data), 1, dtype=torch.int8)
-    return tests.sign_test(difference[:, None], ones, (run or Run()).rng("trace", "coins"))
+    places = {digest: place for place, digest in enumerate(dict.fromkeys(digests))}
+    difference = torch.zeros(len(places), 1, dtype=torch.float64)
+    difference.index_add_(
+        0, torch.tensor([places[each] for each in digests]), (scores(coins) - scores(1 - coins))[:, None]
+    )
+    ones = torch.ones(len(places), 1, dtype=torch.int8)
+    return tests.sign_test(difference, ones, (run or Run()).rng("trace", "coins"))
 
 
 def gradient_test(

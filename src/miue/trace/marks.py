@@ -20,6 +20,7 @@ from miue.core.types import Budget, ImageSet, Perturbation, stretch
 from miue.trace.secret import Parameters, Secret
 
 CELLS = 4  # side of a field
+LATER = "later"
 
 
 def fields(signs: Int8[Tensor, "k c q q"], height: int, width: int) -> Float[Tensor, "k c h w"]:
@@ -32,9 +33,9 @@ def fields(signs: Int8[Tensor, "k c q q"], height: int, width: int) -> Float[Ten
 class Tracing:
     """Settings of a trace.
 
-    strength: grey levels of the budget that the mark takes. keys: fields a class, 1 or 2. beacon: see `Opened`; "later"
-    draws the secret, states the commitment and stops. alone: the mark without an attack. unmeasured: allow attacks of
-    which no record shows that a trace survives beside their noise.
+    strength: grey levels of the budget that the mark takes. keys: fields a class, 1 or 2. beacon: see `Opened`;
+    "later:NAME" names the public number, draws the secret, states the commitment and stops. alone: the mark without an
+    attack. unmeasured: allow attacks of which no record shows that a trace survives beside their noise.
     """
 
     strength: int = 4
@@ -48,6 +49,17 @@ class Tracing:
             raise UserError(f"{self.keys} keys a class: allowed are 1, or 2 for sets of which others may mix a part")
         if self.strength < 1:
             raise UserError(f"a mark of {self.strength} grey levels: at least 1; 4 of 8 is usual")
+        if self.beacon.split(":")[0] == LATER and not self.named:
+            raise UserError(
+                f"beacon {self.beacon!r}: name the public number that will be used, so that it cannot be chosen later, "
+                'as in "later:drand quicknet, round 20000000"'
+            )
+
+    @property
+    def named(self) -> str:
+        """The name of a public number that is not known yet; empty if its value, or no beacon, is given."""
+        start, _, name = self.beacon.partition(":")
+        return name.strip() if start == LATER else ""
 
     def check(self, budget: Budget, channels: int) -> None:
         """Raise UserError if a budget or the pictures cannot carry the mark."""
@@ -65,7 +77,8 @@ class Tracing:
 
     def parameters(self, classes: Sequence[str], canvas: int) -> Parameters:
         """The public parameters of this trace on three colours."""
-        return Parameters(classes=tuple(classes), cells=CELLS, keys=self.keys, strength=self.strength, canvas=canvas)
+        own = {"keys": self.keys, "strength": self.strength, "beacon": self.named}
+        return Parameters(classes=tuple(classes), cells=CELLS, canvas=canvas, **own)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,10 @@
 """The secret of a trace: a master, the fields of random signs that follow from it, and the commitment to both.
 
-master -> one key for every class and number (SHAKE-256) -> its signs (SHAKE-256). Each key has a leaf, its SHA-256, and
-the commitment is the SHA-256 of the public parameters and of all leaves. So one key can be shown, and checked against
-the commitment, while the others stay secret. Signs are fair and independent, because the test needs that: keys are
-never chosen, for instance to be far apart.
+master -> one key for every class and number (SHAKE-256) -> its signs (SHAKE-256 of key and beacon). Each key has a
+leaf, its SHA-256, and the commitment is the SHA-256 of the public parameters and of all leaves by name. Whoever is
+shown the master derives all of it again, so that no key can have been chosen for itself. One key can be shown as well,
+and checked against the commitment, while the others stay secret; only a beacon shows that such a key was not searched
+for. Signs are fair and independent, because the test needs that: keys are never chosen, for instance to be far apart.
 """
 
 from __future__ import annotations
@@ -15,18 +16,23 @@ import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Int8
+from pydantic import Field
 from torch import Tensor
 
 from miue.core.errors import UserError
 from miue.core.files import Record, write_atomically
 
-SCHEME = "miue-trace-1"
+SCHEME = "miue-trace-2"
 COINS = "coins"
+Hex = Annotated[str, Field(pattern="^([0-9a-f]{2})*$")]
+Hex32 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 def bits(domain: str, secret: bytes, count: int) -> np.ndarray:
@@ -58,6 +64,8 @@ class Parameters(Record):
     """Largest change that the mark makes, in grey levels."""
     canvas: int = 32
     """Side of the pictures that the attack saw."""
+    beacon: str = ""
+    """The public random number on which the signs depend too, named before it was known; empty for none."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -79,17 +87,19 @@ class Opened(Record):
     """Keys of a secret, shown: enough to compute the test, and to check the keys against the commitment."""
 
     parameters: Parameters
-    leaves: tuple[str, ...]
-    """SHA-256 of every key with its class, hexadecimal, sorted: which of them belongs to which class is not told."""
-    keys: Mapping[str, str]
-    """The keys that are shown, hexadecimal."""
-    beacon: str = ""
-    """A public random value that became known after the commitment, hexadecimal; empty if there was none."""
+    leaves: Mapping[str, Hex32]
+    """SHA-256 of every key with its name, by name."""
+    keys: Mapping[str, Hex32]
+    """The keys that are shown, by name."""
+    master: Hex = ""
+    """What all keys follow from; empty if some of them stay secret."""
+    beacon: Hex = ""
+    """The value of the public random number that the parameters name; empty if they name none."""
 
     @property
     def commitment(self) -> str:
         """SHA-256, hexadecimal, over parameters and leaves; it says nothing about a key."""
-        public = {"parameters": self.parameters.model_dump(mode="json"), "leaves": self.leaves}
+        public = {"parameters": self.parameters.model_dump(mode="json"), "leaves": dict(self.leaves)}
         text = json.dumps(public, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(SCHEME.encode() + text.encode()).hexdigest()
 
@@ -109,19 +119,43 @@ class Opened(Record):
         return torch.stack([self.signs[name] for name in self.parameters.names])
 
     def only(self, names: Collection[str]) -> Opened:
-        """A copy that shows no other keys than these."""
-        return self.model_copy(update={"keys": {name: key for name, key in self.keys.items() if name in names}})
+        """A copy that shows no other keys than these, and not the master."""
+        return self.model_copy(update={"keys": {n: k for n, k in self.keys.items() if n in names}, "master": ""})
 
     @property
     def in_order(self) -> tuple[str, ...]:
-        """The names of the shown keys in the order of their leaves, in which keys are revealed one by one."""
-        names = (name for name in self.keys if name != COINS)
-        return tuple(sorted(names, key=lambda name: _leaf(name, self.keys[name])))
+        """The names of all keys in the order of their leaves, in which keys are revealed one by one."""
+        return tuple(sorted(self.parameters.names, key=self.leaves.__getitem__))
+
+    @property
+    def first(self) -> tuple[str, ...]:
+        """The names of the keys that are shown, in that order, up to the first that is not."""
+        return tuple(takewhile(self.keys.__contains__, self.in_order))
 
     def wrong(self) -> list[str]:
-        """The names of the shown keys that have no leaf here or belong to no class."""
-        known = {*self.parameters.names, COINS}
-        return [name for name, key in self.keys.items() if name not in known or _leaf(name, key) not in self.leaves]
+        """The names of keys that do not belong to the commitment: not one leaf a key, or another key than shown.
+
+        If the master is shown, all keys must follow from it.
+        """
+        names = {*self.parameters.names, COINS}
+        wrong = names ^ {*self.leaves}
+        wrong |= {name for name, key in self.keys.items() if self.leaves.get(name) != _leaf(name, key)}
+        if self.master:
+            master = bytes.fromhex(self.master)
+            wrong |= {name for name in names if self.keys.get(name) != _key(name, master)}
+        return sorted(wrong)
+
+    def bits(self, domain: str, count: int) -> np.ndarray:
+        """Bits that follow from all keys, so that nobody else knows them before the keys. Raises UserError.
+
+        domain, count: see `bits` of this module.
+        """
+        self.stacked()
+        return bits(domain, "".join(self.keys[name] for name in self.parameters.names).encode(), count)
+
+
+def _key(name: str, master: bytes) -> str:
+    return hashlib.shake_256(b"\0".join([SCHEME.encode(), b"key", name.encode(), master])).hexdigest(32)
 
 
 def _leaf(name: str, key: str) -> str:
@@ -131,10 +165,10 @@ def _leaf(name: str, key: str) -> str:
 class _Stored(Record):
     """The file of a secret."""
 
-    scheme: str = SCHEME
+    scheme: Literal["miue-trace-2"] = SCHEME
     parameters: Parameters
-    master: str
-    beacon: str = ""
+    master: Hex32
+    beacon: Hex = ""
     fingerprint: str = ""
 
 
@@ -158,13 +192,10 @@ class Secret:
     @cached_property
     def opened(self) -> Opened:
         """All keys, shown."""
-        names = (*self.parameters.names, COINS)
-        keys = {
-            name: hashlib.shake_256(b"\0".join([SCHEME.encode(), b"key", name.encode(), self.master])).hexdigest(32)
-            for name in names
-        }
-        leaves = tuple(sorted(_leaf(name, key) for name, key in keys.items()))
-        return Opened(parameters=self.parameters, leaves=leaves, keys=keys, beacon=self.beacon.hex())
+        keys = {name: _key(name, self.master) for name in (*self.parameters.names, COINS)}
+        leaves = {name: _leaf(name, key) for name, key in keys.items()}
+        shown = {"keys": keys, "master": self.master.hex(), "beacon": self.beacon.hex()}
+        return Opened(parameters=self.parameters, leaves=leaves, **shown)
 
     @property
     def commitment(self) -> str:
@@ -185,7 +216,12 @@ class Secret:
         return [int(bits(COINS, key + digest.encode(), 1)[0]) if self.parameters.keys > 1 else 0 for digest in digests]
 
     def with_beacon(self, beacon: str) -> Secret:
-        """A copy whose signs depend on a beacon too. Raises UserError if it is no hexadecimal number of 16 bytes."""
+        """A copy whose signs depend on the value of the public number that the parameters name.
+
+        Raises UserError if they name none, or if it is no hexadecimal number of 16 bytes.
+        """
+        if not self.parameters.beacon:
+            raise UserError("this secret was committed to without naming a public number, so none can be given later")
         try:
             value = bytes.fromhex(beacon)
         except ValueError:

@@ -36,7 +36,19 @@ def network(path: Path, name: str, shape: tuple[int, int, int], classes: int, ru
     name, weights = nets.named(name), read_weights(path)
     nets.tried(name, shape, classes)
     with run.seeded("suspect"):
-        net: Any = nets.build(name, shape, classes)
+        usual, original = (nets.build(name, shape, classes, small=small) for small in (True, False))
+    try:
+        net = _loaded(path, name, usual, weights, classes)
+    except UserError as error:
+        try:
+            net = _loaded(path, name, original, weights, classes)
+        except UserError:
+            raise error from None
+    return net.to(run.device).eval()  # in float32: a suspect is asked as it is
+
+
+def _loaded(path: Path, name: str, net: Any, weights: Mapping[str, Tensor], classes: int) -> Any:
+    """A network with the weights of a file. Raises UserError if they do not fit."""
     own = net.state_dict()
     if set(weights) != set(own):
         weights = _renamed(path, name, weights, own)
@@ -47,7 +59,7 @@ def network(path: Path, name: str, shape: tuple[int, int, int], classes: int, ru
             f"{name} for {classes} classes; give a file.py:Net that builds the network that was trained"
         )
     net.load_state_dict(weights)
-    return net.to(run.device).eval()  # in float32: a suspect is asked as it is
+    return net
 
 
 def _renamed(path: Path, name: str, weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:

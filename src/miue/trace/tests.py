@@ -243,11 +243,14 @@ def two_stages(first: float, second: float) -> float:
     return min(1.0, 2 * min(first, second))
 
 
-def holm(p: Sequence[float], alpha: float, declared: int) -> list[bool]:
-    """Which suspects are found, of `declared` ones of which these were judged (Holm's step-down)."""
-    evidence, order = [False] * len(p), sorted(range(len(p)), key=lambda i: p[i])
-    for rank, i in enumerate(order):
-        if p[i] > alpha / (declared - rank):
-            break
-        evidence[i] = True
-    return evidence
+def holm(p: Sequence[float], alpha: float, declared: int) -> list[float]:
+    """The level of each suspect, of `declared` ones of which these were judged (Holm's step-down).
+
+    There is evidence against those whose p is at most their level.
+    """
+    levels, level, passed = [0.0] * len(p), 0.0, True
+    for rank, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+        level = alpha / (declared - rank) if passed else level
+        passed = passed and p[i] <= level
+        levels[i] = level
+    return levels

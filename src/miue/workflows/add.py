@@ -296,7 +296,7 @@ def _add(addition: Addition, run: Run) -> RunRecord:
     finally:  # the seconds of a stopped run count, too
         save(part)
     run.say(f"{'checking' if again else 'writing'} {len(source.usable)} pictures in {addition.out}")
-    form, rights, alone = record.settings.format, record.settings.rights, isinstance(addition.method, Nothing)
+    form, rights = record.settings.format, record.settings.rights
     with timed(seconds, "write"), run.progress("writing", len(source.usable)) as tick:
         written = publish.write(
             source,
@@ -304,7 +304,7 @@ def _add(addition: Addition, run: Run) -> RunRecord:
             addition.out,
             private,
             format=form,
-            notice=marking.notice(rights, record.commitment, alone),
+            notice=marking.notice(record, rights),
             tick=tick,
             part=addition.part,
             rights=rights,

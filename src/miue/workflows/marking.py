@@ -12,9 +12,9 @@ from miue.core.errors import UserError
 from miue.core.files import digest
 from miue.data.rights import Rights
 from miue.trace import Parameters, Secret, Tracing
+from miue.workflows.record import RunRecord
 
 TABLE = Path(__file__).parent.parent / "traced.json"
-LATER = "later"
 ALONE = "trace-only"
 FILE = "trace.json"
 
@@ -26,10 +26,17 @@ Each picture carries a secret mark as well. Whether a classifier was trained on 
 
     {commitment}
 """
+_BEACON = """
+The mark depends on a public random number as well. It was named before it was known, and the name is part of what was
+committed to. Name and value:
+
+    {named}
+    {beacon}
+"""
 _MARKED = """# Marked pictures
 
-The pictures in this folder carry a small, secret mark (made with miue). There is no other change, so classifiers learn
-from them about as well as from the originals. Whether one was trained on these pictures may be tested with the mark
+The pictures in this folder carry a small, secret mark (made with miue). There is no other change: it is not meant to
+keep classifiers from learning from them. Whether one was trained on these pictures may be tested with the mark
 (`miue trace`). This commitment to the secret was made before the pictures were published:
 
     {commitment}
@@ -69,24 +76,28 @@ def secret_of(tracing: Tracing, parameters: Parameters, private: Path, fingerpri
     """
     path = secret_file(private)
     known = Secret.load(path) if path.exists() else None
-    if known is None or known.fingerprint != fingerprint:
+    same = known is not None and known.fingerprint == fingerprint
+    if known is None or not same or tracing.named not in ("", known.parameters.beacon):
         if (private / publish.PART).exists() or (private / publish.MANIFEST).exists():
+            why = "names another public number, or none" if same else "is missing; bring it back from a copy"
+            raise UserError(f"{path}: the secret of what was written {why}, or protect anew with --overwrite")
+        if tracing.beacon and not tracing.named:
             raise UserError(
-                f"{path}: the secret of what was written is missing; bring it back from a copy, or protect anew with "
-                "--overwrite"
-            )
-        if tracing.beacon not in ("", LATER):
-            raise UserError(
-                "a beacon must be newer than the commitment: run the same command with --beacon later, publish the "
-                "commitment that it prints, and then give a beacon that became known after that"
+                "a beacon must be newer than the commitment: run the same command with --beacon later:NAME, which "
+                "names a public number, publish the commitment that it prints, and then give the value once it is known"
             )
         if known is not None:
             path.replace(private / f"trace-{known.commitment[:16]}.json")
         known = Secret.drawn(parameters, fingerprint)
         known.save(path)
-    if tracing.beacon in ("", LATER):
-        if known.beacon and tracing.beacon != LATER:
-            raise UserError(f"{path}: this secret has the beacon {known.beacon.hex()}; give it again with --beacon")
+    if tracing.named:
+        return known
+    if not tracing.beacon:
+        if named := known.parameters.beacon:
+            value = f"{known.beacon.hex()}; give it again" if known.beacon else "not given yet; give it"
+            raise UserError(
+                f"{path}: this secret names a public number, {named!r}, whose value is {value} with --beacon"
+            )
         return known
     later = known.with_beacon(tracing.beacon)
     if known.beacon and known.beacon != later.beacon:
@@ -105,7 +116,13 @@ def fingerprint_of(fingerprint: str, private: Path) -> str:
     return digest(fingerprint, secret.commitment, secret.beacon.hex())
 
 
-def notice(rights: Rights, commitment: str = "", alone: bool = False) -> str:
-    """The text of PROTECTED.md. commitment: to the secret of a trace, if there is one. alone: without an attack."""
-    text = _MARKED if alone else publish.NOTICE_TEXT + (_TRACE if commitment else "")
-    return text.replace("{commitment}", commitment) + publish.rights_notice(rights)
+def notice(record: RunRecord, rights: Rights) -> str:
+    """The text of PROTECTED.md for an output with these rights."""
+    mark = record.settings.trace
+    parts = [_MARKED] if mark and mark.alone else [publish.NOTICE_TEXT, *([_TRACE] if mark else [])]
+    parts += [_BEACON] if mark and mark.beacon else []
+    facts = {"commitment": record.commitment, "named": record.named, "beacon": mark.beacon if mark else ""}
+    text = "".join(parts)
+    for name, value in facts.items():
+        text = text.replace(f"{{{name}}}", value)
+    return text + publish.rights_notice(rights)

@@ -121,7 +121,7 @@ class Job:
         if not (tracing.alone or tracing.unmeasured):
             marking.check_offered(self.attack, self.method)
         cells = tracing.parameters((), 0).cells
-        beacon = "" if tracing.beacon == marking.LATER else tracing.beacon.lower()
+        beacon = "" if tracing.named else tracing.beacon.lower()
         return Mark(strength=tracing.strength, keys=tracing.keys, cells=cells, alone=tracing.alone, beacon=beacon)
 
     def checked(self, source: data.Source) -> tuple[Settings, str]:
@@ -261,8 +261,8 @@ def _carried_out(job: Job, run: Run) -> RunRecord:
         run.say(f"note: {note}")
     if job.budget is None:
         run.say(f"budget {settings.budget}, the method's own")
-    if job.trace and job.trace.beacon == marking.LATER:
-        raise UserError("beacon later: nothing is written yet; call miue.workflows.protect.commit")
+    if job.trace and job.trace.named:
+        raise UserError(f"beacon {job.trace.beacon}: nothing is written yet; call miue.workflows.protect.commit")
     with exclusive(job.out, run, OTHERWISE):
         if job.overwrite:
             first(run, lambda: publish.clear_output(job.out, private))
@@ -303,6 +303,7 @@ def _protect(
         seconds=seconds,
         added=[] if job.overwrite or not before else list(before.added),
         commitment=secret.commitment if secret else "",
+        named=secret.parameters.beacon if secret else "",
         profile=before.profile if before else None,
         success=before.success if before else None,
     )
@@ -324,15 +325,13 @@ def _protect(
             record.model_copy(update={"seconds": seconds}).save(path)
     run.say(f"writing {len(source.usable)} pictures to {job.out}")
     with timed(seconds, "write"), run.progress("writing", len(source.usable)) as tick:
-        alone = bool(job.trace and job.trace.alone)
-        text = marking.notice(settings.rights, record.commitment, alone)
         written = publish.write(
             source,
             perturbation,
             job.out,
             private,
             format=job.format,
-            notice=text,
+            notice=marking.notice(record, settings.rights),
             tick=tick,
             run=run,
             rights=settings.rights,

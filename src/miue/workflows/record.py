@@ -33,6 +33,7 @@ class Mark(Record):
     alone: bool = False
     """True if there is no attack."""
     beacon: str = ""
+    """Value of the public number that the marks depend on, hexadecimal; empty if there is none."""
 
 
 class Settings(Record):
@@ -129,6 +130,8 @@ class RunRecord(Record):
     seconds: Mapping[str, float] = Field(default_factory=dict)
     commitment: str = ""
     """To the secret of the trace, hexadecimal; empty if there is no trace."""
+    named: str = ""
+    """The public number that the marks depend on, as named with the commitment; empty if there is none."""
     profile: Profile | None = None
     """The noise in figures, on the canvas; None until the attack is finished, and in records of earlier versions."""
     success: Success | None = None

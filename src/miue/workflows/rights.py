@@ -54,9 +54,7 @@ def write_rights(out: str | Path, rights: Rights, run: Run | None = None) -> Run
         with run.progress("rights", _count(record)) as tick:
             lines = publish.rewrite(out, rights, record.settings.format, tick)
         publish.write_rights(out, rights)
-        mark = record.settings.trace
-        text = marking.notice(rights, record.commitment, bool(mark and mark.alone))
-        write_atomically(out / publish.NOTICE, text.encode())
+        write_atomically(out / publish.NOTICE, marking.notice(record, rights).encode())
         settings = record.settings.model_copy(update={"rights": rights})
         update = {
             "settings": settings,

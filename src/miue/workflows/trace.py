@@ -1,9 +1,10 @@
-"""The workflows of a trace: questions for a suspect, the judgement, the disclosure and its check."""
+"""The owner's side of a trace: questions for a suspect, and the judgement. All records of it are private."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -11,25 +12,26 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from miue import data, publish, trace
-from miue.core.errors import Damaged, UserError
+from miue.core.errors import UserError
 from miue.core.files import Record, digest, write_atomically
 from miue.core.run import Run
 from miue.core.types import ImageSet
-from miue.trace import Asked, Opened, Questions, Secret, Verdict
-from miue.trace.answers import Answers, ask, hardened, read
-from miue.trace.judge import How, check, decided, direct_test, gradient_test, now, weigh
-from miue.trace.questions import BATCH, chosen
-from miue.trace.secret import COINS
-from miue.trace.tests import holm, two_stages
+from miue.trace import Asked, Questions, Secret, Verdict
+from miue.trace.answers import Kept, ask, read
+from miue.trace.judge import How, ask_directly, check, decided, gradient_test, now, weigh
+from miue.trace.questions import BATCH, chosen, digest_of_all
+from miue.trace.tests import holm
 from miue.workflows.marking import secret_file
 from miue.workflows.record import RunRecord
 
 PARTS = ("part-1", "part-2")
 TABLE, LIST = "questions.csv", "questions.json"
+GRADIENT = "gradient"
+"""The further test that nobody can repeat without the weights."""
 
 
 class Mismatch(UserError):
-    """A key that does not belong to its commitment."""
+    """Something that does not belong to its commitment."""
 
     code = 3
 
@@ -49,8 +51,26 @@ class Judgement(Record):
 
     suspect: str
     verdict: Verdict
+    """Evidence and reason are those by Holm's method over all suspects that were judged."""
     standing: Mapping[str, bool]
     """True by suspect if there is evidence against it, by Holm's method."""
+    rehearsal: bool = False
+    """True if nothing was counted or kept."""
+
+
+class Given(Record):
+    """The answers of a suspect."""
+
+    blind: Kept
+    direct: Kept | None = None
+
+
+class Revealed(Record):
+    """The keys of a secret that were shown to others."""
+
+    when: str
+    """The first time."""
+    keys: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -62,35 +82,40 @@ class Standing:
     """By the name of the suspect."""
 
     @property
+    def decided(self) -> dict[str, Verdict]:
+        """The verdicts by Holm's method over all suspects that were declared."""
+        levels = holm([verdict.p for verdict in self.verdicts.values()], self.declared.alpha, self.declared.suspects)
+        return {name: decided(self.verdicts[name], level) for name, level in zip(self.verdicts, levels, strict=True)}
+
+    @property
     def evidence(self) -> dict[str, bool]:
-        """True by suspect if there is evidence against it, by Holm's method over all that were declared."""
-        values = [verdict.p for verdict in self.verdicts.values()]
-        return dict(zip(self.verdicts, holm(values, self.declared.alpha, self.declared.suspects), strict=True))
-
-
-class Disclosure(Record):
-    """The part of a secret by which others can repeat the judgement. Keys that it shows are worthless from then on."""
-
-    commitment: str
-    opened: Opened
-    verdicts: Mapping[str, Verdict]
-    seed: int
-    """Seed of the counterfactual keys."""
+        """True by suspect if there is evidence against it."""
+        return {name: verdict.evidence for name, verdict in self.decided.items()}
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
     """The private records of a trace."""
 
     private: Path
+    commitment: str
+    """As it was published."""
 
     @property
     def folder(self) -> Path:
         return self.private / "trace"
 
-    @property
+    @cached_property
     def secret(self) -> Secret:
-        return Secret.load(secret_file(self.private))
+        """The secret. Raises Mismatch if it is not the one that the set was marked with."""
+        path = secret_file(self.private)
+        secret = Secret.load(path)
+        if secret.commitment != self.commitment:
+            raise Mismatch(
+                f"{path}: this secret belongs to the commitment {secret.commitment}, and the set was published with "
+                f"{self.commitment}; bring back the file that belongs to it"
+            )
+        return secret
 
     @property
     def lists(self) -> list[Asked]:
@@ -107,21 +132,38 @@ class _Place:
         path = self.folder / "declaration.json"
         return Declaration.load(path) if path.exists() else None
 
+    @property
+    def revealed(self) -> Revealed | None:
+        """The keys that were shown; None if all are secret."""
+        path = self.folder / "revealed.json"
+        return Revealed.load(path) if path.exists() else None
+
     def verdict(self, name: str) -> Path:
         return self.folder / "verdicts" / f"{digest(name)}.json"
 
-    def keep(self, declared: Declaration, name: str, verdict: Verdict) -> None:
+    def given(self, name: str) -> Path:
+        return self.folder / "answers" / f"{digest(name)}.json"
+
+    def keep(self, declared: Declaration, name: str, verdict: Verdict, given: Given) -> None:
+        """Save a verdict and what it was made from; the declaration comes last, so that it never names one too many."""
+        given.save(self.given(name))
         verdict.save(self.verdict(name))
         declared.model_copy(update={"judged": {**declared.judged, name: verdict.answers}}).save(
             self.folder / "declaration.json"
         )
 
+    def reveal(self, keys: Collection[str]) -> None:
+        """Note that keys will be shown."""
+        known = self.revealed or Revealed(when=now(), keys=())
+        every = {*known.keys, *keys}
+        known.model_copy(update={"keys": tuple(sorted(every))}).save(self.folder / "revealed.json")
 
-def place_of(out: Path) -> _Place:
+
+def place_of(out: Path) -> Place:
     """The private records of an output. Raises UserError if it has no trace."""
-    if not RunRecord.of(out).commitment:
+    if not (commitment := RunRecord.of(out).commitment):
         raise UserError(f"{out}: carries no trace; `miue protect ... --trace` makes a set that can be traced")
-    return _Place(data.private_of(out))
+    return Place(data.private_of(out), commitment)
 
 
 def standing(out: str | Path) -> Standing | None:
@@ -151,14 +193,13 @@ def questions(
     out, to = Path(out), Path(to)
     place, record = place_of(out), RunRecord.of(out)
     publish.refuse_existing(to, "another folder")
-    pictures = _base(out, base, size or record.settings.canvas, count, seed, split)
-    content = Questions.of(place.secret.parameters, pictures, count, amplitude, seed)
-    asked = content.asked.model_copy(update={"declared": now()})
+    content = _content(out, place, base, size or record.settings.canvas, count, amplitude, seed, split)
+    shown = torch.cat(list(content.batches()))
+    asked = content.asked.model_copy(update={"declared": now(), "pictures": digest_of_all(shown)})
     width = len(str(count - 1))  # two folders, because a set of one class is refused when it is read
     names = tuple(f"{PARTS[2 * i // count]}/{i:0{width}d}.png" for i in range(count))
-    labels, shown = torch.tensor([2 * i // count for i in range(count)]), torch.cat(list(content.batches()))
-    whole = ImageSet(shown, labels, PARTS, "questions", names)
-    publish.export(whole, to)
+    labels = torch.tensor([2 * i // count for i in range(count)])
+    publish.export(ImageSet(shown, labels, PARTS, "questions", names), to, compression=1)  # random fields stay large
     lines = ["question,file", *(f"{i},{name}" for i, name in enumerate(names))]
     write_atomically(to / TABLE, ("\n".join(lines) + "\n").encode())
     asked.save(to / LIST)
@@ -166,12 +207,20 @@ def questions(
     return asked
 
 
+def _content(
+    out: Path, place: Place, base: str | Path, size: int, count: int, amplitude: int, seed: int, split: str | None
+) -> Questions:
+    """The questions of these settings, not yet written. Raises UserError."""
+    pictures = _base(out, base, size, count, split)
+    return Questions.of(place.secret.parameters, pictures, count, amplitude, seed)
+
+
 def _key(asked: Asked) -> str:
     """Digest of a list of questions; the time is no part of it."""
     return digest(sorted(asked.model_dump(exclude={"declared"}).items()))
 
 
-def _base(out: Path, base: str | Path, side: int, count: int, seed: int, split: str | None) -> ImageSet:
+def _base(out: Path, base: str | Path, side: int, count: int, split: str | None) -> ImageSet:
     """Clean pictures for questions, no more than are needed. Raises UserError if one was published."""
     data.check_canvas(side)
     source = data.scan(str(base), split=split, drop_columns=["*"], canvas=0)
@@ -182,12 +231,12 @@ def _base(out: Path, base: str | Path, side: int, count: int, seed: int, split: 
             f"{base}: {len(taken)} of its pictures are among the published ones, such as {taken[0]}; give pictures "
             "that were never published"
         )
-    rows = {source.rows[i] for i in chosen([entry.pixels for entry in source.usable], 2 * count, seed)}
+    rows = {source.rows[i] for i in chosen([entry.pixels for entry in source.usable], 2 * count)}
     entries = (e if i in rows else replace(e, status="skipped") for i, e in enumerate(source.entries))
     return data.read(replace(source, entries=tuple(entries)), side, grey=False)
 
 
-def _asked(place: _Place, folder: Path | None) -> Asked:
+def _asked(place: Place, folder: Path | None) -> Asked:
     """The list of questions that was asked. Raises UserError if it was not stated before, or if there are several."""
     lists = place.lists
     if not lists:
@@ -207,12 +256,12 @@ def _asked(place: _Place, folder: Path | None) -> Asked:
     return lists[0]
 
 
-def _shown(folder: Path, asked: Asked) -> UInt8[Tensor, "q c h w"]:
+def pictures_of(folder: Path, asked: Asked) -> UInt8[Tensor, "q c h w"]:
     """The pictures of a list. Raises UserError if they are not those that were written."""
     source = data.scan(str(folder), drop_columns=["*"], canvas=asked.size)
     pictures = data.read(source, asked.size, grey=False).images
-    if len(pictures) != asked.count:
-        raise UserError(f"{folder}: {len(pictures)} pictures, and {asked.count} were written; make the questions anew")
+    if why := asked.wrong(pictures):
+        raise UserError(f"{folder}: {why}; bring them back from a copy, or make the questions anew")
     return pictures
 
 
@@ -240,11 +289,11 @@ def judge_answers(
     place = place_of(out)
     name = suspect or path.stem
     asking = _asked(place, None if asked is None else Path(asked))
-    declared = _declared(place, name, suspects, alpha, rehearsal)
-    given = read(path, place.secret.parameters.classes, asking.count, unknown)
     how: How = "sequential" if sequential else "signs"
+    declared = _declared(place, name, how, suspects, alpha, rehearsal)
+    given = read(path, place.secret.parameters.classes, asking.count, unknown)
     verdict = weigh(given, asking, place.secret.opened, test=how, alpha=alpha, suspects=suspects, run=run)
-    return _judged(place, declared, name, verdict, rehearsal)
+    return _judged(place, declared, name, verdict, Given(blind=given.kept), rehearsal)
 
 
 def judge_weights(
@@ -260,39 +309,51 @@ def judge_weights(
     sequential: bool = False,
     gradient: bool = False,
     direct: bool = False,
+    base: str | Path | None = None,
+    split: str | None = None,
     rehearsal: bool = False,
     run: Run | None = None,
 ) -> Judgement:
     """Ask a network whose weights lie in a file, and judge it. net: its name, or "file.py:Net".
 
     labels_only: as if it showed no scores. gradient: test gradients of its outputs as well. direct: ask the keys
-    themselves too, at half the level each. Other arguments as for `judge_answers`. Raises UserError.
+    themselves too, at half the level each. base, split: for those two, the clean pictures that the questions were made
+    of. Other arguments as for `judge_answers`. Raises UserError.
     """
     out, folder, run = Path(out), Path(asked), run or Run()
     place = place_of(out)
     name, asking, opened = suspect or Path(weights).stem, _asked(place, folder), place.secret.opened
-    declared = _declared(place, name, suspects, alpha, rehearsal)
+    how: How = "sequential" if sequential else "two stages" if direct else "signs"
+    declared = _declared(place, name, how, suspects, alpha, rehearsal)
     shape, classes = (asking.channels, asking.size, asking.size), opened.parameters.classes
+    clean = _clean(out, place, asking, base, split) if direct or gradient else None
     network = trace.network(Path(weights), net, shape, len(classes), run)
-    pictures, model = _shown(folder, asking), trace.suspect_of(network, run)
-    given = ask(model, pictures.split(BATCH), classes)
-    given = hardened(given) if labels_only else given
-    how: How = "sequential" if sequential else "signs"
-    verdict = weigh(given, asking, opened, test=how, alpha=alpha, suspects=suspects, run=run)
-    further = dict(verdict.further)
-    if direct:
-        second = direct_test(model, opened, pictures, run, labels_only=labels_only)
-        p = two_stages(verdict.p, second.p)
-        further |= {"blind": verdict.p, "direct": second.p}
-        verdict = decided(verdict.model_copy(update={"p": p, "test": "two stages"}), alpha / suspects)
-    if gradient:
-        further["gradient"] = gradient_test(network, opened, pictures, run).p
-    return _judged(place, declared, name, verdict.model_copy(update={"further": further}), rehearsal)
+    model = trace.suspect_of(network, run)
+    blind = ask(model, pictures_of(folder, asking).split(BATCH), classes, labels_only)
+    second = ask_directly(model, opened, clean, labels_only=labels_only) if direct and clean is not None else None
+    verdict = weigh(blind, asking, opened, test=how, direct=second, alpha=alpha, suspects=suspects, run=run)
+    if gradient and clean is not None:
+        p = gradient_test(network, opened, clean, run).p
+        verdict = verdict.model_copy(update={"further": {**verdict.further, GRADIENT: p}})
+    given = Given(blind=blind.kept, direct=second.kept if second else None)
+    return _judged(place, declared, name, verdict, given, rehearsal)
 
 
-def _declared(place: _Place, name: str, suspects: int, alpha: float, rehearsal: bool) -> Declaration:
+def _clean(
+    out: Path, place: Place, asked: Asked, base: str | Path | None, split: str | None
+) -> UInt8[Tensor, "n c h w"]:
+    """The pictures that a list of questions was made of. Raises UserError if these are others."""
+    if base is None:
+        raise UserError("--direct and --gradient need the clean pictures that the questions were made of; give --base")
+    content = _content(out, place, base, asked.size, asked.count, asked.amplitude, asked.seed, split)
+    if content.asked.base != asked.base:
+        raise UserError(f"{base}: these are not the pictures that the questions were made of")
+    return content.base
+
+
+def _declared(place: Place, name: str, how: How, suspects: int, alpha: float, rehearsal: bool) -> Declaration:
     """The declaration of earlier, or a new one. Raises UserError if it differs, or if this suspect is one too many."""
-    check(alpha, suspects)
+    check(how, place.secret.opened, alpha, suspects)
     known = place.declaration
     new = Declaration(suspects=suspects, alpha=alpha, when=now())
     if known is None or rehearsal:
@@ -305,97 +366,21 @@ def _declared(place: _Place, name: str, suspects: int, alpha: float, rehearsal: 
     return known
 
 
-def _judged(place: _Place, declared: Declaration, name: str, verdict: Verdict, rehearsal: bool) -> Judgement:
+def _judged(
+    place: Place, declared: Declaration, name: str, verdict: Verdict, given: Given, rehearsal: bool
+) -> Judgement:
     """Keep a verdict and put it among the others. Raises UserError if this suspect gave other answers before."""
+    revealed = place.revealed
+    verdict = verdict.model_copy(update={"burnt": revealed.when if revealed else ""})
     if rehearsal:
-        return Judgement(suspect=name, verdict=verdict, standing={name: verdict.evidence})
+        return Judgement(suspect=name, verdict=verdict, standing={name: verdict.evidence}, rehearsal=True)
     verdicts = place.verdicts
     if declared.judged.get(name, verdict.answers) != verdict.answers:
         raise UserError(f"{name!r} was judged by other answers before; a suspect is tested once")
     if known := verdicts.get(name):
-        if known.test != verdict.test:
+        if (known.test, known.direct) != (verdict.test, verdict.direct):
             raise UserError(f"{name!r} was judged by the test {known.test!r} before; a suspect is tested once")
         verdict = known
-    verdicts[name] = verdict
-    place.keep(declared, name, verdict)
-    return Judgement(suspect=name, verdict=verdict, standing=Standing(declared, verdicts).evidence)
-
-
-def reveal(out: str | Path, to: str | Path) -> Disclosure:
-    """Write what others need to repeat all judgements of a set. The keys in it are burnt for later suspects.
-
-    A sequential test needs only the keys that it used: the others stay secret. Raises UserError if nobody was judged.
-    """
-    place, to = place_of(Path(out)), Path(to)
-    publish.refuse_existing(to, "another file")
-    verdicts, opened = place.verdicts, place.secret.opened
-    if not verdicts:
-        raise UserError(f"{out}: nobody was judged yet, and a disclosure burns the keys; judge first")
-    names = set(opened.keys) - {COINS}
-    if all(verdict.used is not None for verdict in verdicts.values()):
-        names = {name for verdict in verdicts.values() for name in verdict.used or ()}
-    shown = Disclosure(commitment=opened.commitment, opened=opened.only(names), verdicts=verdicts, seed=Run().seed)
-    shown.save(to)
-    return shown
-
-
-class Checked(Record):
-    """The result of a check."""
-
-    suspect: str
-    verdict: Verdict
-    """As it came out here."""
-    same: bool
-    """True if it is the one that was disclosed."""
-    published: bool
-    """True if the commitment was compared with a published one."""
-
-
-def check_disclosure(file: str | Path, answers: str | Path, *, notice: str | Path | None = None) -> Checked:
-    """Repeat a judgement from a disclosure, without the private folder.
-
-    answers: the suspect's answers. notice: the published PROTECTED.md, or its folder. Raises Mismatch if the keys do
-    not belong to the commitment, and UserError if these answers were not judged.
-    """
-    path, table = Path(file), Path(answers)
-    try:
-        shown = Disclosure.load(path, "ask for it again")
-    except Damaged:
-        if not path.exists():
-            raise UserError(f"{path}: there is no such disclosure") from None
-        raise
-    opened = shown.opened
-    if wrong := opened.wrong():
-        raise Mismatch(
-            f"{path}: the key {wrong[0]} does not belong to the commitment ({len(wrong)} of {len(opened.keys)})"
-        )
-    if opened.commitment != shown.commitment:
-        raise Mismatch(f"{path}: parameters or leaves are not those of the commitment {shown.commitment}")
-    if notice is not None:
-        text = Path(notice) / publish.NOTICE if Path(notice).is_dir() else Path(notice)
-        if not text.is_file() or shown.commitment not in text.read_text("utf-8", errors="replace"):
-            raise Mismatch(f"{text}: does not state the commitment {shown.commitment}")
-    for name, verdict in shown.verdicts.items():
-        if (given := _again(table, opened, verdict)) is not None:
-            mine = weigh(
-                given,
-                verdict.asked,
-                opened,
-                test="signs" if verdict.test == "two stages" else verdict.test,
-                alpha=verdict.alpha,
-                suspects=verdict.suspects,
-                run=Run(shown.seed),
-            )
-            p = verdict.further["blind"] if verdict.test == "two stages" else verdict.p
-            same = abs(mine.p - p) <= 1e-9 * p and mine.evidence == (p <= verdict.alpha / verdict.suspects)
-            return Checked(suspect=name, verdict=mine, same=same, published=notice is not None)
-    raise UserError(f"{table}: these are not the answers of any suspect that was judged")
-
-
-def _again(table: Path, opened: Opened, verdict: Verdict) -> Answers | None:
-    """The answers, if they are those of a verdict."""
-    given = read(table, opened.parameters.classes, verdict.asked.count, verdict.test == "unlabelled")
-    for each in (given, hardened(given)):
-        if each.digest == verdict.answers:
-            return each
-    return None
+    place.keep(declared, name, verdict, given)
+    every = Standing(declared, {**verdicts, name: verdict})
+    return Judgement(suspect=name, verdict=every.decided[name], standing=every.evidence)

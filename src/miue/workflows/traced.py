@@ -35,7 +35,7 @@ def check(record: RunRecord, victims: Sequence[object], test: ImageSet) -> None:
 def judged(
     out: Path, sets: Mapping[Role, ImageSet], test: ImageSet, victims: Sequence[object], seeds: int, run: Run
 ) -> list[TraceRun]:
-    """Test every victim by 1,000 labels. The questions are made of the test pictures, which no victim trained on."""
+    """Test every victim by the scores of 1,000 questions, made of the test pictures, which no victim trained on."""
     private, runs = data.private_of(out), list[TraceRun]()
     secret = Secret.load(secret_file(private))
     for recipe in (victim for victim in victims if isinstance(victim, Recipe)):
@@ -49,7 +49,7 @@ def judged(
                         net = fit(images, recipe, Run(seed, run.device_name))
                     keep_victim(net, images, recipe, own)
                 suspect = trace.suspect_of(net.eval(), own)
-                verdict = trace.judge(suspect, secret, test, count=QUESTIONS, labels_only=True, run=own)
-                facts = {"role": role, "victim": recipe.victim, "seed": seed}
+                verdict = trace.judge(suspect, secret, test, count=QUESTIONS, run=own)
+                facts = {"role": role, "victim": recipe.victim, "seed": seed, "labels": verdict.further["labels alone"]}
                 runs.append(TraceRun(**facts, p=verdict.p, z=verdict.z, evidence=verdict.evidence))
     return runs
