@@ -112,16 +112,17 @@ def test_optimised_noise_accuses_the_innocent(victims: list[Asking], data: Image
 def test_a_protected_victim_is_found_and_a_clean_one_is_not():
     """On shapes, by 1,000 scores, by labels and by gradients, beside `mi-ue:drawings` with a quarter of the budget.
 
-    Bounds are far from what was measured (1e-6, 6e-6 and 2e-8; clean .05), because the last bits of the noise move
-    p-values by powers of ten from machine to machine. With half of the budget each, z was 2.1 on one and 4 on others.
+    Bounds are far from what was measured (1e-5, 1e-3 and 1e-6; with 300 pictures a class 1e-6, 6e-6 and 1e-8), because
+    the last bits of the noise move p-values by powers of ten from machine to machine. With half of the budget each, z
+    was 2.1 on one machine and 4 on two others.
     """
-    data, test, recipe = miue.data.shapes(300), miue.data.shapes(100, split="test"), miue.recipe("quick:epochs=14")
+    data, test, recipe = miue.data.shapes(150), miue.data.shapes(100, split="test"), miue.recipe("quick:epochs=14")
     own, run = Secret(Tracing(strength=6).parameters(data.classes, 32), bytes(32)), Run(0, "cpu")
     whole = trace.traced(miue.attack("mi-ue:drawings"), own, data, data.labels, Budget(8), run).apply(data)
     nets = {name: miue.fit(images, recipe, run).eval() for name, images in (("clean", data), ("protected", whole))}
     verdicts = {name: trace.judge(trace.suspect_of(net, run), own, test, run=run) for name, net in nets.items()}
     accuracy = {name: miue.accuracy(net, Batches(test, run), run) for name, net in nets.items()}
-    assert verdicts["protected"].p <= 1e-3 and verdicts["clean"].p > 1e-3
-    assert verdicts["protected"].further["labels alone"] <= 1e-2
-    assert trace.gradient_test(nets["protected"], own.opened, test.images, run).p <= 1e-3
-    assert accuracy["protected"] < 0.9 < accuracy["clean"]
+    assert verdicts["protected"].p <= 1e-2 and verdicts["clean"].p > 1e-3
+    assert verdicts["protected"].further["labels alone"] <= 0.05
+    assert trace.gradient_test(nets["protected"], own.opened, test.images, run).p <= 1e-2
+    assert accuracy["protected"] < accuracy["clean"] - 0.2
