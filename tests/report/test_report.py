@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from statistics import fmean, stdev
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from miue.data.channel import CHANNELS
 from miue.data.rights import Rights
 from miue.defenses import KNOWN as DEFENSES
 from miue.evaluation.records import Outcome, Role, TraceRun, VictimRun
+from miue.evaluation.verdict import judge
 from miue.publish.manifest import FINAL, read_lines, write_lines
 from miue.report import charts, information, judged, noise, write_report
 from miue.report.content import Table
@@ -63,7 +65,9 @@ def victims(shares: dict[str, list[float]], name: str = "net", defense: str = ""
     ]
 
 
-def outcome(record: RunRecord, runs: list[VictimRun], verdict: str = "protected", **others) -> Outcome:
+def outcome(record: RunRecord, runs: list[VictimRun], **others) -> Outcome:
+    """The record of an evaluation of these victims, judged as `evaluate` does."""
+    verdict, reason, judgements = judge(runs, 0.1, 1000, 0.25)
     values = {
         "name": "out",
         "method": record.settings.attack,
@@ -71,12 +75,14 @@ def outcome(record: RunRecord, runs: list[VictimRun], verdict: str = "protected"
         "classes": 3,
         "chance": 0.1,
         "images": 12,
+        "tested": 1000,
         "data": {"clean": "c", "noise": "n", "protected": "p", "test": "t"},
         "recipe": {run.victim: {"net": "net"} for run in runs},
         "threshold": 0.25,
         "runs": runs,
         "verdict": verdict,
-        "reason": "it was so",
+        "reason": reason,
+        "judgements": judgements,
         "machine": {},
     }
     return Outcome(**(values | others))  # type: ignore[arg-type]
@@ -123,7 +129,7 @@ def proven(out: Path) -> Path:
     plain = {"clean": [0.9, 0.92, 0.88], "noise": [0.89, 0.9, 0.9], "protected": [0.12, 0.15, 0.13]}
     kept_at(out, outcome(record, victims(plain)))
     grey = {"clean": [0.8], "noise": [0.8], "protected": [0.7]}
-    weak = outcome(record, victims(grey, defense="gray"), "not protected", recipe={f"net + {EVIL}": {}})
+    weak = outcome(record, victims(grey, defense="gray"), recipe={f"net + {EVIL}": {}})
     kept_at(out, weak, "29990102-000000")
     return out
 
@@ -363,7 +369,38 @@ def test_records_that_are_written_today_count(tmp_path: Path, run: Run):
 
 
 def dated(verdict: str, runs: list[VictimRun], made: Path, **others) -> Dated:
-    return Dated(outcome(RunRecord.of(made / "out"), runs, verdict, **others), "29990101-000000")
+    each = Dated(outcome(RunRecord.of(made / "out"), runs, **others), "29990101-000000")
+    assert each.outcome.verdict == verdict
+    return each
+
+
+def stopping(share: float, runs: list[VictimRun], role: Role = "protected") -> list[VictimRun]:
+    """The same runs, with another accuracy of those of one role when they are stopped early."""
+    return [run.model_copy(update={"stopped": share if run.role == role else run.last}) for run in runs]
+
+
+@pytest.mark.parametrize(
+    ("last", "early", "verdict"),
+    [(0.12, 0.7, "not protected"), (0.12, 0.14, "protected"), (0.7, 0.12, "not protected"), (0.12, 0.26, "protected")],
+)
+def test_the_page_says_what_the_evaluation_says_of_who_stops_early(out: Path, last: float, early: float, verdict: str):
+    runs = stopping(early, victims({"clean": [0.9], "noise": [0.9], "protected": [last]}))
+    each = outcome(RunRecord.of(out), runs)
+    kept_at(out, each)
+    text, most = plain(page(out)), max(last, early)
+    assert each.verdict == verdict and f" {verdict.capitalize()} " in text
+    assert f"keeps {each.kept('net'):.0%} of what the originals teach" in text and f"names {most:.1%} of new" in text
+    assert ("stopped early keeps" in text) == (early > last) == ("beside the controls, stopped early" in text)
+    assert f"protected {last:.1%} {early:.1%} 100.0%" in text  # the early accuracy stands beside the last
+    share = {name: f"{(value - 0.1) / 0.8:.0%}" for name, value in (("last", last), ("early", early))}
+    assert f"plain training net {share['last']} {share['early']} one seed {verdict}" in text
+
+
+def test_an_evaluation_that_judged_the_last_epoch_alone_is_left_out(out: Path):
+    runs = victims({"clean": [0.9], "noise": [0.9], "protected": [0.12]})
+    kept_at(out, outcome(RunRecord.of(out), runs, judgements=[]))
+    text = plain(page(out))
+    assert "Not tested" in text and "the last epoch alone (its verdict: protected); evaluate again" in text
 
 
 def test_one_break_decides_and_what_shows_nothing_weakens_nothing(made: Path):
@@ -387,14 +424,15 @@ def test_one_break_decides_and_what_shows_nothing_weakens_nothing(made: Path):
 
 def test_shares_and_their_interval(made: Path):
     runs = victims({"clean": [0.9, 0.5, 0.7], "noise": [0.9] * 3, "protected": [0.18, 0.18, 0.05]})
-    (line,) = judged.kept([dated("protected", runs, made)])
-    assert line.shares == pytest.approx([0.1, 0.2, 0.0]) and line.share == pytest.approx(0.1)
+    (line,) = judged.kept([each := dated("protected", runs, made)])
+    shares = [0.1, 0.2, -0.05 / 0.6]
+    assert line.share == each.outcome.kept("net") == pytest.approx(fmean(shares))
     low, high = line.interval or (0, 0)
-    assert low == 0 and high == pytest.approx(0.1 + 4.302653 * 0.1 / 3**0.5, abs=1e-5)
+    assert low == 0 and high == pytest.approx(fmean(shares) + 4.302653 * stdev(shares) / 3**0.5, abs=1e-5)
     (single,) = judged.kept([dated("protected", [run for run in runs if run.seed == 0], made)])
     assert single.interval is None
     (lost,) = judged.kept([dated("inconclusive", victims({"clean": [0.1], "noise": [0.1], "protected": [0.2]}), made)])
-    assert lost.share is None and lost.shares == []
+    assert lost.share is None and lost.interval is None
 
 
 def test_every_defense_and_channel_belongs_to_one_way():

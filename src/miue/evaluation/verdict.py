@@ -51,16 +51,21 @@ def judge(
 
 def concluded(judgements: Sequence[Judgement]) -> tuple[Verdict, str]:
     """The verdict of several judgements, and its reason: of every victim the judgement that decides."""
+    every = deciding(judgements)
+    verdict = every[0].verdict
+    if verdict == "protected":
+        return verdict, max(every, key=lambda j: j.kept or 0).reason
+    return verdict, "; ".join(j.reason for j in every if j.verdict != "protected")
+
+
+def deciding(judgements: Sequence[Judgement]) -> list[Judgement]:
+    """Of every victim the judgement that decides, the last epoch or stopped early: the worst verdicts first."""
     ranks: list[Verdict] = ["not protected", "inconclusive", "protected"]
-    deciding = [
+    every = [
         min((j for j in judgements if j.victim == victim), key=lambda j: (ranks.index(j.verdict), -(j.kept or 0)))
         for victim in dict.fromkeys(j.victim for j in judgements)
     ]
-    deciding.sort(key=lambda j: ranks.index(j.verdict))
-    verdict = deciding[0].verdict
-    if verdict == "protected":
-        return verdict, max(deciding, key=lambda j: j.kept or 0).reason
-    return verdict, "; ".join(j.reason for j in deciding if j.verdict != "protected")
+    return sorted(every, key=lambda j: ranks.index(j.verdict))
 
 
 def judge_victim(

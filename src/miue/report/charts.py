@@ -153,10 +153,10 @@ def shares(kept: Sequence[Kept], alt: str) -> str:
 
     def draw(panel: Any) -> None:
         for row, line in enumerate(reversed(kept)):
-            share, colour = 100 * (line.share or 0.0), ACCENT if line.verdict == "protected" else INK
+            share, colour = 100 * (line.share or 0.0), ACCENT if line.judgement.verdict == "protected" else INK
             if interval := line.interval:
                 panel.plot([100 * interval[0], min(100 * interval[1], 100)], [row, row], color=colour, linewidth=1.2)
-            hollow = "none" if line.verdict == "inconclusive" else colour
+            hollow = "none" if line.judgement.verdict == "inconclusive" else colour
             panel.plot([share], [row], "o", color=colour, markersize=6.5, markerfacecolor=hollow)
             _write(panel, 0, row + 0.42, f"{line.way}, {line.net}", INK, "left")
             _write(panel, 101, row + 0.42, f"{share:.0f}%", colour, "right", "bold")

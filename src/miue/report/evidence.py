@@ -112,6 +112,11 @@ def _foreign(each: Dated, record: RunRecord) -> str:
         return f"it was made with {outcome.method} and {outcome.budget}, and the files are of other settings"
     if each.at < record.finished:
         return "it is older than the files"
+    if not outcome.judgements:
+        return (
+            f"it is of an earlier version and judges the last epoch alone (its verdict: {outcome.verdict}); evaluate "
+            "again, which trains nothing anew"
+        )
     return ""
 
 

@@ -1,4 +1,4 @@
-"""The evaluations taken together: the share that every victim keeps, one verdict, and what was not tested."""
+"""The evaluations taken together, by their own judgements: kept shares, one verdict, and what was not tested."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Literal
 
 from scipy.stats import t
 
-from miue.evaluation.records import Outcome, Verdict
-from miue.evaluation.verdict import concluded, judge_victim
+from miue.evaluation.records import PLAIN, Judgement, Outcome
+from miue.evaluation.verdict import deciding
 from miue.report.evidence import Dated
 
 CONFIDENCE = 0.95
@@ -32,7 +32,7 @@ WAYS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Kept:
-    """One victim's accuracies by what it was trained on, and the share of the gain over guessing that it keeps."""
+    """One victim, by the judgement of the evaluation that decides: to the last epoch, or stopped early."""
 
     victim: str
     net: str
@@ -44,37 +44,34 @@ class Kept:
     clean: Sequence[float]
     noise: Sequence[float]
     protected: Sequence[float]
-    verdict: Verdict
-    reason: str
+    """Accuracies by what it was trained on, one a seed, at the epoch that the judgement is about."""
+    judgement: Judgement
+    last: float | None
+    early: float | None
+    """The kept shares of both judgements: at the last epoch, and stopped early."""
     chosen: Sequence[str] = ()
     """The choices of an adaptive trainer, if it is one."""
 
     @property
-    def shares(self) -> list[float]:
-        """One for each seed; (protected - chance) / (clean - chance), 0 where that is below. Empty without a gain."""
-        pairs = list(zip(self.protected, self.clean, strict=False))
-        if any(clean <= self.chance for _, clean in pairs):
-            return []
-        return [max((own - self.chance) / (clean - self.chance), 0.0) for own, clean in pairs]
-
-    @property
     def share(self) -> float | None:
-        """Mean over seeds; None if the clean victim learnt nothing."""
-        return fmean(self.shares) if self.shares else None
+        """Of the gain of clean pictures over guessing, the mean over seeds; None if the clean victim learnt nothing."""
+        return self.judgement.kept
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Student's interval for the mean over seeds, from 0; None for fewer than two seeds."""
-        n, share = len(self.shares), self.share
-        if n < 2 or share is None:
+        """Student's interval for the share, from 0; None for fewer than two seeds."""
+        n = len(self.protected)
+        if n < 2 or self.share is None:
             return None
-        half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * stdev(self.shares) / n**0.5
-        return max(share - half, 0.0), share + half
+        pairs = zip(self.protected, self.clean, strict=True)
+        shares = [(own - self.chance) / (clean - self.chance) for own, clean in pairs]
+        half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * stdev(shares) / n**0.5
+        return max(fmean(shares) - half, 0.0), max(fmean(shares) + half, 0.0)
 
     @property
     def way(self) -> str:
         """Text for what was done to the pictures or in the training."""
-        parts = [f"with {self.defense}"] if self.defense else ["plain training"]
+        parts = [f"with {self.defense}"] if self.defense else [PLAIN]
         return ", ".join([*parts, *([f"after {self.channel}"] if self.channel else [])])
 
 
@@ -86,14 +83,10 @@ def kept(outcomes: Sequence[Dated]) -> list[Kept]:
 
 def _of(outcome: Outcome) -> list[Kept]:
     lines = []
-    for victim in dict.fromkeys(run.victim for run in outcome.runs):
-        own = [run for run in outcome.runs if run.victim == victim]
-        by_role = {role: [run for run in own if run.role == role] for role in ("clean", "noise", "protected")}
-        if not all(by_role.values()):
-            continue
-        stated = [judgement for judgement in outcome.judgements if judgement.victim == victim]
-        judgements = stated or judge_victim(by_role, outcome.chance, max(outcome.tested, 1), outcome.threshold)
-        verdict, reason = concluded(judgements)
+    for judgement in deciding(outcome.judgements):
+        victim, which = judgement.victim, "early" if judgement.early else "last"
+        own = [run for run in outcome.runs if run.victim == victim and run.role == "protected"]
+        shares = {each.early: each.kept for each in outcome.judgements if each.victim == victim}
         defense = own[0].defense
         lines.append(
             Kept(
@@ -103,12 +96,13 @@ def _of(outcome: Outcome) -> list[Kept]:
                 channel=outcome.channel or "",
                 threshold=outcome.threshold,
                 chance=outcome.chance,
-                clean=outcome.accuracies("clean", victim),
-                noise=outcome.accuracies("noise", victim),
-                protected=outcome.accuracies("protected", victim),
-                verdict=verdict,
-                reason=reason,
-                chosen=tuple(dict.fromkeys(run.chosen for run in by_role["protected"] if run.chosen)),
+                clean=outcome.accuracies("clean", victim, which),
+                noise=outcome.accuracies("noise", victim, which),
+                protected=outcome.accuracies("protected", victim, which),
+                judgement=judgement,
+                last=shares[False],
+                early=shares[True],
+                chosen=tuple(dict.fromkeys(run.chosen for run in own if run.chosen)),
             )
         )
     return lines
@@ -130,10 +124,10 @@ def judge(lines: Sequence[Kept], outcomes: Sequence[Dated]) -> Judged:
 
     An inconclusive evaluation shows nothing, so it does not weaken one that did; it stands in the table.
     """
-    if not outcomes or not lines:
+    if not outcomes:
         return Judged("Not tested", "open", "Nothing is proven: no evaluation of these pictures was made yet.", None)
     verdicts = {each.outcome.verdict for each in outcomes}
-    worst = max(lines, key=lambda line: (line.verdict == "not protected", line.share or 0.0))
+    worst = max(lines, key=lambda line: (line.judgement.verdict == "not protected", line.share or 0.0))
     plain = next((line for line in lines if not line.defense and not line.channel), None)
     if "not protected" in verdicts:
         sentence = f"A{_told(worst)[1:]}."
@@ -141,7 +135,7 @@ def judge(lines: Sequence[Kept], outcomes: Sequence[Dated]) -> Judged:
             sentence += f" With plain training it keeps {plain.share:.0%}."
         return Judged("Not protected", "bad", sentence, worst)
     if "protected" in verdicts:
-        shown = [line for line in lines if line.verdict == "protected"] or lines
+        shown = [line for line in lines if line.judgement.verdict == "protected"]
         worst = max(shown, key=lambda line: line.share or 0.0)
         ways = (
             "In the one way that was tested"
@@ -155,13 +149,14 @@ def judge(lines: Sequence[Kept], outcomes: Sequence[Dated]) -> Judged:
 
 def _told(line: Kept) -> str:
     if line.share is None:
-        return line.reason
+        return line.judgement.reason
     how = f"with {line.defense} " if line.defense else ""
     where = f" on pictures that went through {line.channel}" if line.channel else ""
+    end = " and stopped early" if line.judgement.early else ""
+    means = f"{fmean(line.protected):.1%} of new pictures correctly instead of {fmean(line.clean):.1%}"
     return (
-        f"a network that is trained {how}on the published pictures{where} keeps {line.share:.0%} of what the originals "
-        f"teach. It names {fmean(line.protected):.1%} of new pictures correctly instead of {fmean(line.clean):.1%}; "
-        f"guessing gives {line.chance:.1%}"
+        f"a network that is trained {how}on the published pictures{where}{end} keeps {line.share:.0%} of what the "
+        f"originals teach. It names {means}; guessing gives {line.chance:.1%}"
     )
 
 

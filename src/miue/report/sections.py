@@ -49,19 +49,20 @@ def accuracy(outcomes: Sequence[Outcome]) -> Section:
     roles: tuple[Role, ...] = ("clean", "noise", "protected")
     rows = [
         [victim, outcome.channel or "none", charts.ROLES[role][0]]
-        + [spread(outcome.accuracies(role, victim, which)) for which in ("last", "best", "train")]
+        + [spread(outcome.accuracies(role, victim, which)) for which in ("last", "early", "train")]
         + [str(len(outcome.accuracies(role, victim)))]
         for outcome in outcomes
         for victim in dict.fromkeys(run.victim for run in outcome.runs)
         for role in roles
         if outcome.accuracies(role, victim)
     ]
-    head = ("network", "channel", "trained on", "last epoch", "best epoch", "its own training pictures", "seeds")
+    head = ("network", "channel", "trained on", "last epoch", "stopped early", "its own training pictures", "seeds")
     caption = "Share of new, clean pictures that a network names correctly (± standard deviation over seeds)"
     lead = Text(
         "Networks were trained on the originals, on the originals with plain noise of the same size, and on the "
         "published pictures, and then shown clean pictures that none of them had seen. The first two are the controls: "
-        "they must learn, or a failure on protected pictures would prove nothing."
+        "they must learn, or a failure on protected pictures would prove nothing. Stopped early: at the epoch that is "
+        "best on a few clean pictures, and tested on others."
     )
     notes = list(dict.fromkeys(note for outcome in outcomes for note in outcome.notes))
     return Section(
@@ -89,19 +90,20 @@ def _curves(name: str, outcome: Outcome, victim: str) -> list[Block]:
 
 def defenses(lines: Sequence[Kept], board: Board | None) -> Section:
     """The section on the share that is kept in each way that was tested, with its interval."""
-    head = ("what was done", "network", "originals", "protected", "kept", f"{CONFIDENCE:.0%} interval", "shown")
-    rows = []
-    for line in lines:
-        means = (f"{fmean(values):.1%}" for values in (line.clean, line.protected))
-        rows.append([line.way, line.net, *means, _share(line.share), _interval(line), line.verdict])
+    head = ("what was done", "network", "last epoch", "stopped early", f"{CONFIDENCE:.0%} interval", "shown")
+    rows = [
+        [line.way, line.net, _share(line.last), _share(line.early), _interval(line), line.judgement.verdict]
+        for line in lines
+    ]
     chosen = [f"{line.way}: the trainer chose {', '.join(line.chosen)}" for line in lines if line.chosen]
     alt = "What is kept in each way: " + "; ".join(f"{line.way} {_share(line.share)}" for line in lines[:MOST]) + "."
-    table = Table("What a network keeps of what the originals teach, above guessing", head, rows, (2, 3, 4, 5))
+    table = Table("What a network keeps of what the originals teach, above guessing", head, rows, (2, 3, 4))
     few = lines[:MOST]
     lead = Text(
         "Kept: of what a network learns from the originals above guessing, the share that it still learns from the "
-        "published pictures when it is trained the same way. The threshold was set before the test. Where two seeds or "
-        f"more were trained, the interval is Student's for {CONFIDENCE:.0%}."
+        "published pictures when it is trained the same way: to the last epoch, or stopped early. The threshold was "
+        "set before the test. Drawing and interval are of the one that decides. Where two seeds or more were trained, "
+        f"the interval is Student's for {CONFIDENCE:.0%}."
     )
     chart = Chart("Kept in every way that was tested", alt, table, charts.shares(few, alt), listed=True)
     blocks: list[Block] = [lead, chart]
@@ -112,14 +114,14 @@ def _grid(board: Board | None) -> list[Block]:
     if board is None:
         return []
     rows = [
-        [line.recipe, line.name, place.defense, str(place), place.verdict or ""]
+        [line.recipe, line.name, place.defense, str(place), f"{place.most:.1%}" if place.n else "", place.verdict or ""]
         for line in board.lines
         for place in line.places
     ]
-    head = ("victim", "trained on", "defense", "accuracy", "shown")
+    head = ("victim", "trained on", "defense", "last epoch", "at most, also stopped early", "shown")
     failed = [f"failed: {name}: {error}" for name, error in board.failed.items()]
     caption = f"From a grid, with sets of its own ({board.measured} of {board.cells} cells measured)"
-    return [Table(caption, head, rows, (3,), folded=len(rows) > MOST), *_list(failed)]
+    return [Table(caption, head, rows, (3, 4), folded=len(rows) > MOST), *_list(failed)]
 
 
 def quality(lines: Sequence[Line], worst: Sequence[Block]) -> Section:

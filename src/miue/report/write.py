@@ -125,8 +125,8 @@ def _page(evidence: Evidence, public: bool, originals: publish.Originals | None,
 def _remarks(evidence: Evidence, lines: Sequence[judged.Kept]) -> list[str]:
     mark = evidence.record.settings.trace
     remarks = [*([ownership.alone()] if mark and mark.alone else []), *evidence.left_out]
-    unsure = [line for line in lines if line.verdict == "inconclusive"]
-    remarks += [f"Not shown either way, {line.way}: {line.reason}." for line in unsure]
+    unsure = [line for line in lines if line.judgement.verdict == "inconclusive"]
+    remarks += [f"Not shown either way, {line.way}: {line.judgement.reason}." for line in unsure]
     if not evidence.outcomes:
         remarks.append(f"To test them: miue evaluate {evidence.name} --clean ORIGINALS")
     if not charts.ready():
@@ -158,7 +158,7 @@ def _controls(main: judged.Kept | None) -> Chart | None:
     table = Table(
         "New, clean pictures named correctly", ("a network", "share"), [[text, value] for value, text in figures], (1,)
     )
-    title = "New pictures named correctly, beside the controls"
+    title = "New pictures named correctly, beside the controls" + (", stopped early" if main.judgement.early else "")
     return Chart(title, alt, table, charts.controls(main, alt))
 
 
