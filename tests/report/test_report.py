@@ -31,6 +31,7 @@ from miue.publish.manifest import FINAL, read_lines, write_lines
 from miue.report import charts, information, judged, noise, write_report
 from miue.report.content import Table
 from miue.report.evidence import Dated, Evidence
+from miue.testing import Stopping
 from miue.trace import Asked, Secret, Tracing, Verdict
 from miue.victims.recipe import Recipe
 from miue.workflows.add import add
@@ -287,6 +288,44 @@ def test_pictures_that_were_added_are_in_it(out: Path, tmp_path: Path, run: Run)
     assert "12 pictures in 3 classes" in before and "18 pictures in 3 classes" in after
     strength = r"strength [\d.]+ grey levels"
     assert re.search(strength, before)[0] == re.search(strength, after)[0]  # type: ignore[index]
+
+
+def test_additions_are_told_with_day_place_and_what_failed(out: Path, tmp_path: Path, run: Run):
+    runs = victims({"clean": [0.9], "noise": [0.9], "protected": [0.12]})
+    kept_at(out, outcome(RunRecord.of(out), runs), "29990101-000000")
+    kept_at(out, outcome(RunRecord.of(out), runs, channel="jpeg:quality=75"), "30020101-000000")
+    new = coloured(tmp_path / "new", per_class=2, size=16, seed=3)
+    (new / "red" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
+    record = add(out, new, run=run)
+    assert re.fullmatch(r"\d{8}-\d{6}", record.added[0].finished)
+    again = add(out, new, run=run)
+    assert again.added[0].finished == record.added[0].finished  # not when it was called once more
+    part = record.added[0].model_copy(update={"finished": "30010203-040506"})
+    record.model_copy(update={"added": [part]}).save(data.private_of(out) / "run.json")
+    text, public = plain(page(out)), plain(page(out, "public.html", public=True))
+    for each in (text, public):
+        assert "added later 6 of them, the last ones 3001-02-03 04:05" in each
+        assert "6 pictures that were added later, finished 3001-02-03 04:05" in each
+        assert (
+            "1 inputs are not in the output" in each and "the 6 pictures that were added after the evaluation" in each
+        )
+        assert "evaluation of 2999-01-01" in each and "evaluation of 3002-01-01" not in each
+    assert str(new) in text and "red/broken.png" in text
+    assert "broken.png" not in public and str(tmp_path) not in public
+    part = part.model_copy(update={"finished": ""})  # as earlier versions wrote it: no evaluation is known to be later
+    record.model_copy(update={"added": [part]}).save(data.private_of(out) / "run.json")
+    text = plain(page(out))
+    assert "finished an unknown day" in text and "evaluation of 3002-01-01" in text
+
+
+def test_an_addition_that_is_not_finished_is_told(out: Path, tmp_path: Path, run: Run):
+    new = coloured(tmp_path / "new", per_class=2, size=16, seed=3)
+    with pytest.raises(KeyboardInterrupt):
+        add(out, new, run=Stopping(0, "cpu", after=3))
+    text, public = plain(page(out)), plain(page(out, "public.html", public=True))
+    assert "12 pictures in 3 classes" in text and "6 pictures that were added later, not finished" in text
+    assert f"Adding 6 pictures was interrupted; nothing here is about them. To finish it: miue add out {new}" in text
+    assert "Adding 6 pictures was interrupted" in public and "miue add" not in public and str(new) not in public
 
 
 def test_damaged_records_are_named(proven: Path):

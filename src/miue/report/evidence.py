@@ -89,6 +89,11 @@ class Evidence:
         """The lines of pictures that were published."""
         return [line for line in self.lines if line.status == "protected"]
 
+    def added_since(self, each: Dated) -> int:
+        """Number of pictures that were added after an evaluation, or at a time that no record has."""
+        added = [part for part in self.record.added if part.status == "finished"]
+        return sum(part.protected for part in added if not "" < part.finished <= each.at)
+
     @property
     def name(self) -> str:
         """The name of the output's folder."""

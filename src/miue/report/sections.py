@@ -17,11 +17,11 @@ from miue.grid.leaderboard import Board
 from miue.publish.manifest import Line
 from miue.report import charts, noise
 from miue.report.content import Block, Chart, Code, Facts, Items, Section, Table, Text
-from miue.report.evidence import Evidence
+from miue.report.evidence import Evidence, day
 from miue.report.judged import CONFIDENCE, Kept
 from miue.victims.recipes import RECIPES
 from miue.workflows import marking
-from miue.workflows.record import Settings
+from miue.workflows.record import Looked, Settings
 
 MOST = 24  # lines of a table or chart that are shown
 LIMITS = (
@@ -196,24 +196,29 @@ def structure(perturbation: Perturbation, evidence: Evidence) -> Section:
 
 def inputs(evidence: Evidence, public: bool) -> Section:
     """The section on inputs that were not protected, with reasons, and remarks about the pictures."""
-    source, written = evidence.record.source, evidence.record.written
-    rows = []
-    for reason, count in source.counts.items():
-        names = "" if public or reason == "ok" else some(list(source.examples.get(reason, ())))
-        rows.append([str(count), "protected" if reason == "ok" else reason, *([] if public else [names])])
-    head = ("inputs", "what became of them", *(() if public else ("such as",)))
-    remarks = [] if public else list(source.notes)
+    record, written = evidence.record, evidence.record.written
+    sources = [record.source, *(part.source for part in record.added)]
+    remarks = [] if public else [note for source in sources for note in source.notes]
     if written and written.unchanged:
         remarks.insert(
             0, f"{written.unchanged} pictures did not change at all: in the output they are as clean as before"
         )
-    left = sum(count for reason, count in source.counts.items() if reason != "ok")
+    left = record.unprotected
     text = f"{left} inputs are not in the output." if left else "Every input is in the output."
-    return Section(
-        "inputs",
-        "What went in",
-        [Text(text), Table("Inputs by what became of them", head, rows, (0,)), *_list(remarks)],
-    )
+    tables = [_went_in("Inputs by what became of them", record.source, public)]
+    for part in record.added:
+        when = f"finished {day(part.finished)}" if part.status == "finished" else "not finished"
+        place = "" if public else f", from {part.source.location}"
+        tables.append(_went_in(f"{part.protected} pictures that were added later, {when}{place}", part.source, public))
+    return Section("inputs", "What went in", [Text(text), *tables, *_list(remarks)])
+
+
+def _went_in(caption: str, source: Looked, public: bool) -> Table:
+    rows = []
+    for reason, count in source.counts.items():
+        names = "" if public or reason == "ok" else some(list(source.examples.get(reason, ())))
+        rows.append([str(count), "protected" if reason == "ok" else reason, *([] if public else [names])])
+    return Table(caption, ("inputs", "what became of them", *(() if public else ("such as",))), rows, (0,))
 
 
 def detected(evidence: Evidence) -> Section | None:

@@ -6,6 +6,7 @@ import base64
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from statistics import fmean
 from typing import Any, Literal
 
@@ -109,7 +110,7 @@ def _page(evidence: Evidence, public: bool, originals: publish.Originals | None,
         verdict=verdict.word,
         tone=verdict.tone,
         sentence=verdict.sentence,
-        remarks=_remarks(evidence, lines),
+        remarks=_remarks(evidence, lines, public),
         figures=_figures(verdict.main),
         chart=_controls(verdict.main),
         untested=[*judged.untested(lines, evidence.outcomes), *_unseen(evidence)],
@@ -122,13 +123,17 @@ def _page(evidence: Evidence, public: bool, originals: publish.Originals | None,
     return _masked(page) if public else page
 
 
-def _remarks(evidence: Evidence, lines: Sequence[judged.Kept]) -> list[str]:
+def _remarks(evidence: Evidence, lines: Sequence[judged.Kept], public: bool) -> list[str]:
     mark = evidence.record.settings.trace
     remarks = [*([ownership.alone()] if mark and mark.alone else []), *evidence.left_out]
     unsure = [line for line in lines if line.judgement.verdict == "inconclusive"]
     remarks += [f"Not shown either way, {line.way}: {line.judgement.reason}." for line in unsure]
-    if not evidence.outcomes:
-        remarks.append(f"To test them: miue evaluate {evidence.name} --clean ORIGINALS")
+    for part in evidence.record.added:
+        if part.status != "finished":
+            how = "" if public else f" To finish it: miue add {quote(evidence.name)} {quote(part.source.location)}"
+            remarks.append(f"Adding {part.protected} pictures was interrupted; nothing here is about them.{how}")
+    if not (evidence.outcomes or public):
+        remarks.append(f"To test them: miue evaluate {quote(evidence.name)} --clean ORIGINALS")
     if not charts.ready():
         remarks.append(
             'This report has tables instead of charts: matplotlib is missing; pip install "miue[figures]" adds it.'
@@ -137,8 +142,11 @@ def _remarks(evidence: Evidence, lines: Sequence[judged.Kept]) -> list[str]:
 
 
 def _unseen(evidence: Evidence) -> list[str]:
-    """Open questions about the trace, if there is one."""
-    return ["whether networks learn the owner's mark"] if evidence.record.commitment and not evidence.traced else []
+    """Open questions about pictures that came later, and about the trace, if there is one."""
+    counts = {each.day: count for each in evidence.outcomes if (count := evidence.added_since(each))}
+    gaps = [f"the {count} pictures that were added after the evaluation of {when}" for when, count in counts.items()]
+    mark = evidence.record.commitment and not evidence.traced
+    return [*gaps, *(["whether networks learn the owner's mark"] if mark else [])]
 
 
 def _figures(main: judged.Kept | None) -> list[tuple[str, str]]:
@@ -174,6 +182,9 @@ def _published(evidence: Evidence, public: bool) -> Facts:
         ("files", f"{record.settings.format.upper()}, {written.bytes_out / 1e6:.1f} MB"),
         ("evaluated", ", ".join(each.day for each in evidence.outcomes) or "never"),
     ]
+    if added := [part for part in record.added if part.status == "finished"]:
+        count = sum(part.protected for part in added)
+        pairs.insert(1, ("added later", f"{count:,} of them, the last ones {day(added[-1].finished)}"))
     if record.commitment:
         pairs.append(("ownership trace", _trace(evidence)))
     if record.settings.rights.value != "none":

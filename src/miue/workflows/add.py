@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from miue.trace.marks import mark_of
 from miue.workflows import marking, room
 from miue.workflows.exclusive import exclusive
 from miue.workflows.protect import MOST, VERSION, class_sizes, kept_at, perturbation_of
-from miue.workflows.record import Added, Looked, RunRecord, timed
+from miue.workflows.record import DATED, Added, Looked, RunRecord, timed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,7 @@ class Addition:
     record: RunRecord
     method: Any
     new: data.New
+    split: str | None
     part: int
     """Number of this part of the output, from 1."""
     fingerprint: str
@@ -193,8 +195,8 @@ def examined(out: Path, new: str, split: str | None = None, download: bool = Fal
         fresh = data.new_of(given, [_earlier(line) for line in earlier], classes)
         names = [(entry.path, entry.out) for entry in fresh.source.usable]
         fingerprint = digest(VERSION, "add", record.perturbation, part, fresh.source.digest, names)
-        return Addition(out=out, record=record, method=method, new=fresh, part=part, fingerprint=fingerprint,
-                        earlier=earlier)  # fmt: skip
+        return Addition(out=out, record=record, method=method, new=fresh, split=split, part=part,
+                        fingerprint=fingerprint, earlier=earlier)  # fmt: skip
 
     for part in range(len(record.added), 0, -1):  # the same call again?
         addition = compared(part)
@@ -278,6 +280,7 @@ def _add(addition: Addition, run: Run) -> RunRecord:
         miue=installed(),
         source=scanned.model_copy(update={"counts": counted(addition), "notes": notes_of(addition)}),
         protected=len(source.usable),
+        split=None if addition.split is None else data.readable(addition.split),
         machine=run.machine,
     )  # fmt: skip
 
@@ -310,7 +313,8 @@ def _add(addition: Addition, run: Run) -> RunRecord:
             rights=rights,
         )
     replace(run, keep=addition.work).forget()
-    part = part.model_copy(update={"status": "finished", "digest": _digest(addition)})
+    finished = part.finished or time.strftime(DATED)
+    part = part.model_copy(update={"status": "finished", "digest": _digest(addition), "finished": finished})
     return save(part, written=written)
 
 

@@ -109,6 +109,10 @@ class Added(Record):
     """Digest of all clean pictures of the output, with these; empty until they are in it."""
     protected: int
     """Number of pictures that are added."""
+    split: str | None = None
+    """The part of the source that was asked for."""
+    finished: str = ""
+    """When all of them were in the output, as in the record of a run; empty until then, and in earlier versions."""
     machine: dict[str, str]
     seconds: Mapping[str, float] = Field(default_factory=dict)
 
