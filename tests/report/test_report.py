@@ -8,6 +8,7 @@ import re
 import shutil
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -27,8 +28,10 @@ from miue.data.rights import Rights
 from miue.defenses import KNOWN as DEFENSES
 from miue.evaluation.records import Outcome, Role, TraceRun, VictimRun
 from miue.evaluation.verdict import judge
+from miue.grid.leaderboard import Board, Line, Place
+from miue.grid.plan import Grid
 from miue.publish.manifest import FINAL, read_lines, write_lines
-from miue.report import charts, information, judged, noise, write_report
+from miue.report import charts, information, judged, names, noise, write, write_report
 from miue.report.content import Table
 from miue.report.evidence import Dated, Evidence
 from miue.testing import Stopping
@@ -222,6 +225,63 @@ def test_a_public_page_helps_nobody_to_undo_the_protection(proven: Path):
     assert write_report(proven, public=True) == proven.with_name("out.report.html")
 
 
+PRIVATE = {
+    "tune:clean=/home/jane/a&b+c,epochs=3": "tune:epochs=3",
+    "tune:clean=jane,split=jane,per_class=7": "tune:per_class=7",
+    "weights:file=/home/jane/net+ema.pt,probe=True": "weights:probe=True",
+    "inverse:clean=/home/jane/x,lr=/home/jane": "inverse",
+    "gray+diffpure:model=/home/jane/model,steps=20": "gray+diffpure:steps=20",
+    "/home/jane/mine.py:Theirs:word=jane,number=3": names.METHOD,
+    "jpeg:quality=10+jane/own.py:Janes+ueraser:mode=lite": f"jpeg:quality=10+{names.METHOD}+ueraser:mode=lite",
+    "tune:clean=2026": "tune",
+}
+
+
+@pytest.mark.parametrize("form", ["html", "md"])
+def test_no_place_and_no_name_of_the_owners_is_in_a_public_page(
+    out: Path, monkeypatch: pytest.MonkeyPatch, form: Literal["html", "md"]
+):
+    place = out.parent / "jane"
+    for name in ("out", "out.private"):
+        shutil.move(out.parent / name, place.with_name(name.replace("out", "jane")))
+    path, shares = data.private_of(place) / "run.json", {"clean": [0.9], "noise": [0.9], "protected": [0.1]}
+    record = RunRecord.of(place)
+    settings = record.settings.model_copy(update={"attack": "/home/jane/mine.py:Janes:lr=2", "split": "jane"})
+    record.model_copy(update={"settings": settings}).save(path)
+    runs = [run for text in PRIVATE for run in victims(shares, defense=text)]
+    runs += victims(shares) + victims(shares, name="/home/jane/nets.py:Net:width=3")
+    each = outcome(RunRecord.of(place), runs)
+    kept_at(place, each)
+    adaptive = [run.model_copy(update={"chosen": "jane.py:J", "tried": {"jane.py:J": 0.1}}) for run in runs[:3]]
+    kept_at(place, outcome(RunRecord.of(place), adaptive, channel="jpeg:quality=75"))
+    kept_at(place, outcome(RunRecord.of(place), victims(shares, name="x"), method="/home/jane/old.py:Janes"))
+    cells = [Place(defense=text, n=1, mean=0.1, spread=None, best=0.1, failed=0, reason=text) for text in PRIVATE]
+    lines = [
+        Line(recipe=recipe, attack=attack, budget="", partial="", places=cells, worst=cells[0])
+        for recipe in ("quick:net=/home/jane/nets.py:Net,epochs=3", "quick:net=jane.py:Net,epochs=3")
+        for attack in ("/home/jane/mine.py:Janes", "em:surrogate=jane.py:Net")
+    ]
+    board = Board(cells=9, measured=8, failed={"jane": "/home/jane: is not there"}, lines=lines)
+    monkeypatch.setattr(write, "standing", lambda plan, run: board)
+    monkeypatch.setattr(Grid, "from_file", lambda path: path)
+    page_of = lambda public: page(place, f"page.{form}", format=form, public=public, grid=place)  # noqa: E731
+    own, text = page_of(False), page_of(True)
+    assert "jane" in own and not re.search("(?i)jane|home|2026|nets|mine|own.py", text.replace("2026-", ""))
+    shown = plain(text) if form == "html" else text.replace("\\", "")
+    for told in (*PRIVATE.values(), names.NETWORK, "quick:epochs=3 (2)", f"net + {names.METHOD}", "the trainer chose"):
+        assert told in shown, told
+    assert "tune:epochs=3" in shown and "em" in shown and "8 of 9 cells" in shown
+
+
+def test_two_ways_that_differ_in_a_place_alone_stay_two(out: Path):
+    shares = {"clean": [0.9], "noise": [0.9], "protected": [0.1]}
+    runs = victims(shares, defense="tune:clean=/a") + victims(shares | {"protected": [0.8]}, defense="tune:clean=/b")
+    kept_at(out, outcome(RunRecord.of(out), runs))
+    text = plain(page(out, "public.html", public=True))
+    assert "with tune net 0% 0%" in text and "with tune (2) net 88% 88%" in text
+    assert "clean copies of some of the pictures" not in text  # that was tested
+
+
 def test_paths_of_the_owners_files_are_left_out_of_a_public_page(out: Path):
     shares = {"clean": [0.9], "noise": [0.9], "protected": [0.1]}
     kept_at(out, outcome(RunRecord.of(out), victims(shares, name="/home/jane/secret.py:Net:width=3")))
@@ -248,6 +308,7 @@ def test_without_an_evaluation_nothing_is_proven(out: Path):
     text = plain(page(out))
     assert "Not tested" in text and "no evaluation of these pictures was made yet" in text
     assert "miue evaluate out --clean ORIGINALS" in text and "Kept in every way" not in text
+    assert "miue evaluate" not in plain(page(out, "public.html", public=True))
 
 
 def test_without_matplotlib_tables_stand_for_charts(proven: Path, monkeypatch: pytest.MonkeyPatch):

@@ -78,18 +78,23 @@ def defense(text: str) -> Defense:
 
 
 def combination(text: str) -> tuple[Defense, ...]:
-    """Return the defenses of a combination, in their order: "gray+jpeg:quality=10". For `Recipe.defended`.
+    """Return the defenses of a combination, in their order: "gray+jpeg:quality=10". For `Recipe.defended`."""
+    return tuple(defense(part) for part in parts(text))
+
+
+def parts(text: str) -> list[str]:
+    """The spellings in a combination; none in an empty text.
 
     A plus inside a value ("weights:file=net+ema.pt") does not separate, unless the name of a defense follows.
     """
-    parts = [""]
+    spellings: list[str] = []
     for piece in re.split(r"\+(?=[A-Za-z_./~])", text):
         begins = piece.partition(":")[0] in KNOWN or ".py:" in piece
-        if ":" in parts[-1] and not begins:
-            parts[-1] += f"+{piece}"
+        if spellings and ":" in spellings[-1] and not begins:
+            spellings[-1] += f"+{piece}"
         else:
-            parts.append(piece)
-    return tuple(defense(part) for part in parts[1:])
+            spellings.append(piece)
+    return spellings if text else []
 
 
 __all__ = [
@@ -124,4 +129,5 @@ __all__ = [
     "combination",
     "defense",
     "list_defenses",
+    "parts",
 ]

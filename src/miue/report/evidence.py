@@ -12,6 +12,7 @@ from miue.analysis.records import Analysis
 from miue.core.files import Record
 from miue.evaluation.detect import Detection
 from miue.evaluation.records import Outcome
+from miue.report import names
 from miue.workflows.protect import kept_at
 from miue.workflows.record import RunRecord
 from miue.workflows.trace import Standing, standing
@@ -99,9 +100,27 @@ class Evidence:
         """The name of the output's folder."""
         return data.readable(self.out.resolve().name)
 
-    def without_pictures(self) -> Evidence:
-        """The same without what belongs to single pictures and to the noise."""
-        return replace(self, lines=(), perturbation=None, analysis=None)
+    def for_everybody(self) -> Evidence:
+        """The same without places, names of the owner's, and what belongs to single pictures and to the noise."""
+        record, hidden = self.record, {"location": "", "examples": {}, "notes": []}
+        source = record.source.model_copy(update=hidden | {"classes": [""] * len(record.source.classes)})
+        added = [part.model_copy(update={"source": part.source.model_copy(update=hidden)}) for part in record.added]
+        settings = record.settings.model_copy(update={"attack": names.attack(record.settings.attack), "split": None})
+        dated = [*self.outcomes, *self.traced]
+        told = [
+            replace(each, outcome=outcome)
+            for each, outcome in zip(dated, names.outcomes([each.outcome for each in dated]), strict=True)
+        ]
+        return replace(
+            self,
+            out=Path("OUT"),
+            record=record.model_copy(update={"source": source, "added": added, "settings": settings}),
+            lines=[line.model_copy(update={"path": "", "out": "", "class_name": ""}) for line in self.lines],
+            outcomes=told[: len(self.outcomes)],
+            traced=told[len(self.outcomes) :],
+            analysis=None,
+            perturbation=None,
+        )
 
 
 def _dated(folder: Path, kind: type[R]) -> list[tuple[str, R]]:
@@ -114,7 +133,8 @@ def _foreign(each: Dated, record: RunRecord) -> str:
     """Why an outcome does not belong to what was published; empty if it does."""
     outcome, settings = each.outcome, record.settings
     if (outcome.method, outcome.budget) != (settings.attack, settings.budget):
-        return f"it was made with {outcome.method} and {outcome.budget}, and the files are of other settings"
+        method = names.attack(outcome.method)
+        return f"it was made with {method} and {outcome.budget}, and the files are of other settings"
     if each.at < record.finished:
         return "it is older than the files"
     if not outcome.judgements:

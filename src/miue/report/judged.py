@@ -9,6 +9,7 @@ from typing import Literal
 
 from scipy.stats import t
 
+from miue.defenses import parts
 from miue.evaluation.records import PLAIN, Judgement, Outcome
 from miue.evaluation.verdict import deciding
 from miue.report.evidence import Dated
@@ -164,7 +165,7 @@ def untested(lines: Sequence[Kept], outcomes: Sequence[Dated]) -> list[str]:
     """The gaps of the evidence, in words: ways of training that no evaluation tried, and other gaps."""
     if not lines:
         return ["everything: no network was trained on these pictures yet"]
-    words = {word for line in lines for word in _names(f"{line.defense}+{line.channel}")}
+    words = {word for line in lines for text in (line.defense, line.channel) for word in _names(text)}
     words |= {name for each in outcomes for run in each.outcome.runs for way in run.tried for name in _names(way)}
     gaps = [way for way, names in WAYS.items() if not words & set(names)]
     gaps.append(f"networks other than {', '.join(dict.fromkeys(line.net for line in lines))}")
@@ -174,5 +175,5 @@ def untested(lines: Sequence[Kept], outcomes: Sequence[Dated]) -> list[str]:
 
 
 def _names(spelling: str) -> list[str]:
-    """The names in a combination: "gray+jpeg:quality=10" gives gray and jpeg."""
-    return [part.partition(":")[0] for part in spelling.split("+") if part]
+    """The names in a combination: "gray+jpeg:quality=10" gives gray and jpeg, "tune (2)" gives tune."""
+    return [part.partition(":")[0].partition(" ")[0] for part in parts(spelling)]

@@ -23,7 +23,7 @@ from miue.grid.bench import standing
 from miue.grid.leaderboard import Board
 from miue.grid.plan import Grid
 from miue.publish.manifest import Line
-from miue.report import charts, information, judged, ownership, sections
+from miue.report import charts, information, judged, names, ownership, sections
 from miue.report.content import Block, Chart, Facts, Page, Picture, Pictures, Section, Table
 from miue.report.evidence import Evidence, day
 from miue.workflows.marking import ALONE
@@ -85,6 +85,8 @@ def _target(out: Path, to: str | Path | None, form: Form, public: bool) -> Path:
 
 
 def _page(evidence: Evidence, public: bool, originals: publish.Originals | None, board: Board | None) -> Page:
+    if public:
+        evidence, board = evidence.for_everybody(), names.board(board) if board else None
     outcomes, record = [each.outcome for each in evidence.outcomes], evidence.record
     lines = judged.kept(evidence.outcomes)
     verdict = judged.judge(lines, evidence.outcomes)
@@ -104,7 +106,7 @@ def _page(evidence: Evidence, public: bool, originals: publish.Originals | None,
     after.append(sections.repeat(evidence, outcomes, public))
     examples = None if public else _examples(evidence, originals)
     classes = f"{len(record.source.classes)} classes"
-    page = Page(
+    return Page(
         title="Protection report" if public else f"Protection report: {evidence.name}",
         subtitle=f"{len(evidence.protected):,} pictures in {classes}, protected with miue",
         verdict=verdict.word,
@@ -120,7 +122,6 @@ def _page(evidence: Evidence, public: bool, originals: publish.Originals | None,
         sections=[section for section in after if section],
         public=public,
     )
-    return _masked(page) if public else page
 
 
 def _remarks(evidence: Evidence, lines: Sequence[judged.Kept], public: bool) -> list[str]:
@@ -204,11 +205,11 @@ def _trace(evidence: Evidence) -> str:
 
 
 def _method(spelling: str, public: bool) -> str:
-    """A method for people: by its preset where it has one, without fields in a public report."""
+    """A method for people: by its preset where it has one; in a public report it is a name already."""
     if spelling == ALONE:
         return "a mark without an attack"
     if public:
-        return "a method of the owner's" if ".py:" in spelling else spelling.partition(":")[0]
+        return spelling
     name, of = spelling.partition(":")[0], attacks.KNOWN.get(spelling.partition(":")[0])
     presets = (f"{name}:{preset}" for preset in getattr(of, "presets", ()))
     return next((preset for preset in presets if spell(attacks.attack(preset)) == spelling), spelling)
@@ -254,24 +255,6 @@ def _pictures(evidence: Evidence, lines: Sequence[Line], originals: publish.Orig
         ]
     columns = 3 if originals else min(len(pictures), 5)
     return Pictures(pictures, columns) if pictures else None
-
-
-# --- a page for everybody ---
-
-
-def _masked(page: Page) -> Page:
-    """The page with paths of files of the owner's, as of a network in a file, taken out of every text."""
-    return _replaced(page, re.compile(r"[^\s,;()+:=]*\.py:(?=\w)"))
-
-
-def _replaced(value: Any, pattern: re.Pattern[str]) -> Any:
-    if isinstance(value, str):
-        return pattern.sub("", value)
-    if isinstance(value, list | tuple):
-        return type(value)(_replaced(each, pattern) for each in value)
-    if hasattr(value, "__dataclass_fields__"):
-        return type(value)(**{name: _replaced(getattr(value, name), pattern) for name in value.__dataclass_fields__})
-    return value
 
 
 # --- form ---
