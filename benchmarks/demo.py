@@ -22,7 +22,7 @@ def main() -> None:
     stages = RunRecord.of(folder / "protected").seconds
     seconds = sum(stages.values()) + sum(victim.seconds for victim in outcome.runs)
     shutil.copy(folder / "preview.png", ROOT / "docs" / "preview.png")
-    facts = outcome.model_dump(exclude={"name", "recipe", "machine"})
+    facts = outcome.model_dump(exclude={"name", "recipe", "inputs", "machine"})
     print(record("demo", miue.Run(0), seconds=seconds, stages=dict(stages), **facts))
 
 

@@ -37,6 +37,7 @@ from miue.report.evidence import Dated, Evidence
 from miue.testing import Stopping
 from miue.trace import Asked, Secret, Tracing, Verdict
 from miue.victims.recipe import Recipe
+from miue.victims.recipes import RECIPES
 from miue.workflows.add import add
 from miue.workflows.evaluate import evaluate
 from miue.workflows.protect import Job, carry_out
@@ -81,7 +82,7 @@ def outcome(record: RunRecord, runs: list[VictimRun], **others) -> Outcome:
         "images": 12,
         "tested": 1000,
         "data": {"clean": "c", "noise": "n", "protected": "p", "test": "t"},
-        "recipe": {run.victim: {"net": "net"} for run in runs},
+        "recipe": {run.victim: RECIPES["quick"].described() | {"net": run.victim.split(" + ")[0]} for run in runs},
         "threshold": 0.25,
         "runs": runs,
         "verdict": verdict,
@@ -385,7 +386,7 @@ def test_an_addition_that_is_not_finished_is_told(out: Path, tmp_path: Path, run
         add(out, new, run=Stopping(0, "cpu", after=3))
     text, public = plain(page(out)), plain(page(out, "public.html", public=True))
     assert "12 pictures in 3 classes" in text and "6 pictures that were added later, not finished" in text
-    assert f"Adding 6 pictures was interrupted; nothing here is about them. To finish it: miue add out {new}" in text
+    assert f"Adding 6 pictures was interrupted; nothing here is about them. To finish it: miue add {out} {new}" in text
     assert "Adding 6 pictures was interrupted" in public and "miue add" not in public and str(new) not in public
 
 

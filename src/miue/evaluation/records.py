@@ -114,6 +114,9 @@ class Outcome(Record):
     notes: Sequence[str] = ()
     traces: Sequence[TraceRun] = Field(default_factory=list)
     """Empty if no trace was looked for."""
+    inputs: Mapping[str, str | int] = {}
+    """The pictures as the call named them, `clean`, `test`, `split`, `test_split` and `canvas`, as far as it did; empty
+    in records of earlier versions."""
     machine: dict[str, str]
 
     def against(self, verdict: Verdict) -> list[str]:

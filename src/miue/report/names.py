@@ -89,7 +89,7 @@ def _renamed(outcome: Outcome, victims: dict[str, str], names: dict[str, str]) -
     ]
     traces = [each.model_copy(update={"victim": victims[each.victim]}) for each in outcome.traces]
     told = {"runs": runs, "judgements": judgements, "traces": traces, "reason": concluded(judgements)[1]}
-    return outcome.model_copy(update=told | {"name": "", "method": attack(outcome.method), "recipe": {}})
+    return outcome.model_copy(update=told | {"name": "", "method": attack(outcome.method), "recipe": {}, "inputs": {}})
 
 
 def _net(run: VictimRun) -> str:

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
-from dataclasses import fields
 from statistics import fmean
-from typing import Any
 
-from miue import attacks
-from miue.core.errors import UserError
 from miue.core.types import Perturbation
 from miue.data.source import some
 from miue.evaluation.records import Outcome, Role, spread
 from miue.grid.leaderboard import Board
 from miue.publish.manifest import Line
 from miue.report import charts, noise
-from miue.report.content import Block, Chart, Code, Facts, Items, Section, Table, Text
+from miue.report.content import Block, Chart, Facts, Items, Section, Table, Text
 from miue.report.evidence import Evidence, day
 from miue.report.judged import CONFIDENCE, Kept
-from miue.victims.recipes import RECIPES
-from miue.workflows import marking
-from miue.workflows.record import Looked, Settings
+from miue.workflows.record import Looked
 
 MOST = 24  # lines of a table or chart that are shown
 LIMITS = (
@@ -240,110 +233,6 @@ def detected(evidence: Evidence) -> Section | None:
 def limits() -> Section:
     """Limits, in plain words."""
     return Section("limits", "What this does not do", [Items(LIMITS)])
-
-
-def repeat(evidence: Evidence, outcomes: Sequence[Outcome], public: bool) -> Section:
-    """Commands, versions and digests."""
-    record = evidence.record
-    machine = record.machine
-    pairs = [("miue", record.miue), ("torch", machine.get("torch", "")), ("python", machine.get("python", ""))]
-    pairs += [("system", machine.get("system", "")), ("device", machine.get("device", ""))]
-    pairs += [(f"seconds, {name}", f"{seconds:.0f}") for name, seconds in record.seconds.items()]
-    if public:
-        text = Text(
-            "Settings, seeds, names and places are left out of this page, because they help to undo the protection.",
-            True,
-        )
-        return Section("repeat", "How it was made", [Facts([pair for pair in pairs if pair[1]]), text])
-    pairs += [("digest of the originals", record.source.digest), ("digest of set and settings", record.fingerprint)]
-    pairs += [
-        (f"digest of what victims saw, {role}", value)
-        for role, value in (outcomes[-1].data if outcomes else {}).items()
-    ]
-    commands = [_protect(evidence), *(_evaluate(evidence, outcome) for outcome in outcomes)]
-    remarks = ["Where pictures for testing were given (--test), give them again; no record says where they lie."]
-    remarks = remarks if outcomes else []
-    if record.commitment:
-        remarks.append(
-            "With the secret that lies in the private folder the mark is the same; without it, it is another."
-        )
-    code, facts = Code(list(dict.fromkeys(commands))), Facts([pair for pair in pairs if pair[1]])
-    return Section("repeat", "How to repeat it", [code, *(Text(remark, True) for remark in remarks), facts])
-
-
-def _protect(evidence: Evidence) -> str:
-    settings, rules = evidence.record.settings, evidence.record.source.rules
-    words = ["miue", "protect", evidence.record.source.location, evidence.name, *_traced(settings)]
-    words += [
-        "--budget",
-        settings.budget.removeprefix("linf:"),
-        "--canvas",
-        str(settings.canvas),
-        "--seed",
-        str(settings.seed),
-    ]
-    words += ["--split", settings.split] if settings.split else []
-    words += ["--format", settings.format] if settings.format != "png" else []
-    words += ["--frames", str(rules["frames"])] if rules.get("frames", "refuse") != "refuse" else []
-    words += ["--drop-columns", ",".join(rules["drop_columns"])] if rules.get("drop_columns") else []
-    rights = settings.rights
-    given = {"rights": rights.value, "creator": rights.creator, "copyright": rights.copyright}
-    given |= {"rights-url": rights.url, "rights-text": rights.text, "rights-contact": rights.contact}
-    given |= {"rights-path": "" if rights.path == "/" else rights.path}
-    words += [word for name, value in given.items() if value not in ("", "none") for word in (f"--{name}", value)]
-    words += ["--rights-no-search"] if rights.no_search else []
-    return shlex.join(words)
-
-
-def _traced(settings: Settings) -> list[str]:
-    """The options of attack and trace."""
-    mark, attack = settings.trace, ["--attack", settings.attack]
-    if mark is None:
-        return attack
-    words = ["--trace-only"] if mark.alone else [*attack, "--trace"]
-    words += ["--trace-strength", str(mark.strength), "--trace-keys", str(mark.keys)]
-    words += ["--beacon", mark.beacon] if mark.beacon else []
-    try:
-        marking.check_offered(attacks.attack(settings.attack), settings.attack)
-    except UserError:
-        words += [] if mark.alone else ["--trace-unmeasured"]
-    return words
-
-
-def _evaluate(evidence: Evidence, outcome: Outcome) -> str:
-    seeds = sorted({run.seed for run in outcome.runs})
-    words = ["miue", "evaluate", evidence.name, "--clean", evidence.record.source.location]
-    plain = [text for victim, text in _recipes(outcome).items() if not _defense(outcome, victim)]
-    words += [word for text in plain[:1] for word in ("--recipe", text)]
-    words += [
-        word
-        for text in dict.fromkeys(filter(None, (_defense(outcome, v) for v in outcome.recipe)))
-        for word in ("--defense", text)
-    ]
-    words += ["--seeds", str(len(seeds)), "--threshold", f"{outcome.threshold:g}"]
-    words += ["--seed", str(seeds[0])] if seeds[0] else []
-    words += ["--channel", outcome.channel] if outcome.channel else []
-    words += ["--trace"] if outcome.traces else []
-    return shlex.join(words)
-
-
-def _defense(outcome: Outcome, victim: str) -> str:
-    return next((run.defense for run in outcome.runs if run.victim == victim), "")
-
-
-def _recipes(outcome: Outcome) -> dict[str, str]:
-    """Spellings of the recipes by victim, as far as a recipe of the package is near them."""
-    return {victim: _spelling(described) for victim, described in outcome.recipe.items()}
-
-
-def _spelling(described: dict[str, Any]) -> str:
-    near = [name for name, recipe in RECIPES.items() if recipe.source == described.get("source")]
-    if not near:
-        return "papers"
-    name, recipe = near[0], RECIPES[near[0]]
-    plain = [field.name for field in fields(recipe) if isinstance(getattr(recipe, field.name), str | int | float)]
-    given = [key for key in plain if key != "source" and str(described.get(key)) != str(getattr(recipe, key))]
-    return f"{name}:" + ",".join(f"{key}={described[key]}" for key in given if key in described) if given else name
 
 
 def _list(notes: Sequence[str]) -> list[Block]:

@@ -23,7 +23,7 @@ from miue.grid.bench import standing
 from miue.grid.leaderboard import Board
 from miue.grid.plan import Grid
 from miue.publish.manifest import Line
-from miue.report import charts, information, judged, names, ownership, sections
+from miue.report import charts, information, judged, names, ownership, repeat, sections
 from miue.report.content import Block, Chart, Facts, Page, Picture, Pictures, Section, Table
 from miue.report.evidence import Evidence, day
 from miue.workflows.marking import ALONE
@@ -103,7 +103,7 @@ def _page(evidence: Evidence, public: bool, originals: publish.Originals | None,
         after += [information.section(evidence.analysis)]
     after += [ownership.ownership(evidence, public)]
     after += [sections.detected(evidence), sections.inputs(evidence, public), sections.limits()]
-    after.append(sections.repeat(evidence, outcomes, public))
+    after.append(repeat.repeat(evidence, public))
     examples = None if public else _examples(evidence, originals)
     classes = f"{len(record.source.classes)} classes"
     return Page(
@@ -131,7 +131,7 @@ def _remarks(evidence: Evidence, lines: Sequence[judged.Kept], public: bool) -> 
     remarks += [f"Not shown either way, {line.way}: {line.judgement.reason}." for line in unsure]
     for part in evidence.record.added:
         if part.status != "finished":
-            how = "" if public else f" To finish it: miue add {quote(evidence.name)} {quote(part.source.location)}"
+            how = "" if public else f" To finish it: {repeat.added(evidence, part)}"
             remarks.append(f"Adding {part.protected} pictures was interrupted; nothing here is about them.{how}")
     if not (evidence.outcomes or public):
         remarks.append(f"To test them: miue evaluate {quote(evidence.name)} --clean ORIGINALS")

@@ -74,6 +74,7 @@ def evaluate(
     evaluation = replace(evaluation, noise=replace(evaluation.noise, cells=cells_of(record, protected)))
     keeping, method = replace(run, keep=private), record.settings.attack
     outcome = evaluation(sets.clean, tests, protected, sets.budgets[name], keeping, method, channel)
+    outcome = outcome.model_copy(update={"inputs": inputs.given})
     if trace:
         roles = evaluation.roles(sets.clean, protected, sets.budgets[name], keeping, channel)
         outcome = outcome.model_copy(update={"traces": traced.judged(out, roles, tests, victims, seeds, keeping)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from miue.core.run import Run
 from miue.core.types import Budget, ImageSet
 from miue.data.split import read_test
 from miue.workflows.originals import originals
-from miue.workflows.record import DATED, RunRecord
+from miue.workflows.record import DATED, RunRecord, located
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,13 @@ class Inputs:
         """Return inputs with all paths as text. Raises UserError if the canvas is not allowed."""
         data.check_canvas(canvas)
         return cls(str(clean), None if test is None else str(test), split, test_split, canvas)
+
+    @property
+    def given(self) -> dict[str, str | int]:
+        """The inputs that were given, for a record: absolute paths, and names as they are."""
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        places = {name: located(given[name]) for name in ("clean", "test") if name in given}
+        return {name: data.readable(v) if isinstance(v, str) else v for name, v in (given | places).items()}
 
 
 @dataclass(frozen=True)

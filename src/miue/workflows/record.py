@@ -85,9 +85,8 @@ class Looked(Record):
     @classmethod
     def of(cls, source: data.Source, rules: Mapping[str, Any]) -> Looked:
         """The facts about a source that was scanned by these rules."""
-        path = Path(source.location)
         return cls(
-            location=data.readable(str(path.resolve()) if path.exists() else source.location),
+            location=located(source.location),
             kind=source.kind,
             digest=source.digest,
             classes=list(source.classes),
@@ -182,6 +181,12 @@ class RunRecord(Record):
         return (
             sum(count for status, count in self.written.counts.items() if status != "protected") if self.written else 0
         )
+
+
+def located(source: str) -> str:
+    """The absolute path of a source; the name of a set as it is."""
+    path = Path(source)
+    return data.readable(str(path.resolve()) if path.exists() else source)
 
 
 def fingerprint_with(noise: str, rights: Rights) -> str:
