@@ -312,6 +312,31 @@ def test_without_an_evaluation_nothing_is_proven(out: Path):
     assert "miue evaluate" not in plain(page(out, "public.html", public=True))
 
 
+def test_a_grid_is_shown_without_an_evaluation_too(out: Path, monkeypatch: pytest.MonkeyPatch):
+    cell = Place(defense="gray", n=1, mean=0.2, spread=None, best=0.3, early=0.3, failed=0, verdict="not protected")
+    line = Line(recipe="quick", attack="em", budget="linf:8", partial="", places=[cell], worst=cell)
+    board = Board(cells=2, measured=1, failed={"em, quick + op": "MemoryError: out of it"}, lines=[line])
+    monkeypatch.setattr(write, "standing", lambda plan, run: board)
+    monkeypatch.setattr(Grid, "from_file", lambda path: path)
+    for text in (plain(page(out, grid=out)), plain(page(out, "public.html", grid=out, public=True))):
+        assert "Not tested" in text and "What each way of training leaves" in text and "1 of 2 cells measured" in text
+        assert "quick em gray 20.0% 30.0% not protected" in text and "not in the table above" in text
+        assert ("MemoryError" in text) == ("keep it private" in text)
+
+
+def test_what_is_missing_is_told(out: Path):
+    private, text = data.private_of(out), plain(page(out))
+    assert "No way around it was tested here" in text and "the table above" not in text
+    (path,) = private.glob("perturbation-*.safetensors")
+    path.unlink()
+    text = plain(page(out))
+    assert f"What the noise is like Not known: {path.name} is not in the private folder" in text
+    (private / FINAL).unlink()
+    with pytest.raises(UserError, match=r"no finished manifest.*run the command that wrote it once more") as error:
+        page(out)
+    assert "verified" not in str(error.value)
+
+
 def test_without_matplotlib_tables_stand_for_charts(proven: Path, monkeypatch: pytest.MonkeyPatch):
     assert page(proven).count("<svg") == 7  # controls, epochs of two victims, shares, two histograms, octaves
     monkeypatch.setattr(charts, "find_spec", lambda name: None)
@@ -325,9 +350,9 @@ def test_odd_inputs_are_told_with_their_reasons(tmp_path: Path, run: Run):
     (source / "red" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
     carry_out(Job(source=str(source), out=tmp_path / "out", method="noise", canvas=16), run)
     text = plain(page(tmp_path / "out"))
-    assert "2 inputs are not in the output" in text and "blue/notes.txt" in text and "red/broken.png" in text
+    assert "Not in the output: 2 of the inputs" in text and "blue/notes.txt" in text and "red/broken.png" in text
     public = plain(page(tmp_path / "out", "public.html", public=True))
-    assert "2 inputs are not in the output" in public and "notes.txt" not in public
+    assert "Not in the output: 2 of the inputs" in public and "notes.txt" not in public
 
 
 def test_grey_pictures_and_one_row_a_class(tmp_path: Path, run: Run):
@@ -369,7 +394,8 @@ def test_additions_are_told_with_day_place_and_what_failed(out: Path, tmp_path: 
         assert "added later 6 of them, the last ones 3001-02-03 04:05" in each
         assert "6 pictures that were added later, finished 3001-02-03 04:05" in each
         assert (
-            "1 inputs are not in the output" in each and "the 6 pictures that were added after the evaluation" in each
+            "Not in the output: 1 of the inputs" in each
+            and "the 6 pictures that were added after the evaluation" in each
         )
         assert "evaluation of 2999-01-01" in each and "evaluation of 3002-01-01" not in each
     assert str(new) in text and "red/broken.png" in text

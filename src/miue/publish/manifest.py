@@ -102,7 +102,7 @@ def finished(private: Path) -> tuple[Plan, list[Line]]:
     """The plan and the whole manifest of a finished run. Raises UserError if the manifest is missing or damaged."""
     plan, path = Plan.of(private), private / FINAL
     if plan is None or not path.exists():
-        raise UserError(f"{private}: holds no finished manifest; only an output of miue can be verified")
+        raise UserError(f"{private}: holds no finished manifest, which every output of miue has; {AGAIN}")
     lines, damaged = read_lines(path)
     if damaged or not lines or len(lines) < plan.inputs:
         raise Damaged(f"{path}: is damaged, only {len(lines)} lines of it can be read; {AGAIN}, which rebuilds it")

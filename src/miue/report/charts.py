@@ -20,6 +20,7 @@ from miue.evaluation.records import Outcome, Role
 from miue.report.judged import Kept
 
 WIDTH = 4.5  # inches of 72 units: as wide as a telephone, so that letters are never scaled down much
+LONGEST = 44  # letters of a label that has a number at its right; the table has all of it
 INK, SOFT, RULE, ACCENT = "#010203", "#040506", "#070809", "#0a0b0c"
 COLOURS = {INK: "var(--ink)", SOFT: "var(--soft)", RULE: "var(--rule)", ACCENT: "var(--accent)"}
 ROLES: dict[Role, tuple[str, str]] = {
@@ -158,7 +159,8 @@ def shares(kept: Sequence[Kept], alt: str) -> str:
                 panel.plot([100 * interval[0], min(100 * interval[1], 100)], [row, row], color=colour, linewidth=1.2)
             hollow = "none" if line.judgement.verdict == "inconclusive" else colour
             panel.plot([share], [row], "o", color=colour, markersize=6.5, markerfacecolor=hollow)
-            _write(panel, 0, row + 0.42, f"{line.way}, {line.net}", INK, "left")
+            label = f"{line.way}, {line.net}"
+            _write(panel, 0, row + 0.42, label if len(label) <= LONGEST else f"{label[:LONGEST]}...", INK, "left")
             _write(panel, 101, row + 0.42, f"{share:.0f}%", colour, "right", "bold")
             panel.plot([0, 100], [row, row], color=RULE, linewidth=0.6, zorder=0)
         limit = 100 * kept[0].threshold

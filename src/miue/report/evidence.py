@@ -51,7 +51,8 @@ class Evidence:
     """Suspects that were judged by the secret of this set."""
     detection: Detection | None
     analysis: Analysis | None
-    perturbation: Path | None
+    perturbation: Path
+    """Its file, which may be missing."""
 
     @classmethod
     def of(cls, out: Path) -> Evidence:
@@ -63,7 +64,7 @@ class Evidence:
         reasons = [(each, _foreign(each, record)) for each in every]
         left_out = [f"the evaluation of {each.day} is left out: {reason}" for each, reason in reasons if reason]
         detections, analyses = _dated(private / "detections", Detection), _dated(private / "analyses", Analysis)
-        path, own_records = kept_at(private, record), [each for each, reason in reasons if not reason]
+        own_records = [each for each, reason in reasons if not reason]
         own = [analysis for at, analysis in analyses if at >= record.finished]
         if len(own) < len(analyses):
             left_out.append(f"analyses that are older than the files: {len(analyses) - len(own)}")
@@ -82,7 +83,7 @@ class Evidence:
             suspects=suspects,
             detection=looks[-1] if looks else None,
             analysis=own[-1] if own else None,
-            perturbation=path if path.exists() else None,
+            perturbation=kept_at(private, record),
         )
 
     @property
@@ -119,7 +120,7 @@ class Evidence:
             outcomes=told[: len(self.outcomes)],
             traced=told[len(self.outcomes) :],
             analysis=None,
-            perturbation=None,
+            perturbation=Path(),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import fmean
 
 from miue.core.types import Perturbation
@@ -20,7 +21,6 @@ MOST = 24  # lines of a table or chart that are shown
 LIMITS = (
     "It makes training on these pictures harder. It does not prevent it, and somebody who has the pictures can wait "
     "for a better way around it.",
-    "A way that is not in the table above was not tested. That is not the same as withstood.",
     "It is for classifiers that are trained from scratch on these pictures with these labels. It does nothing against "
     "generators, search by picture, or networks that recognise the pictures already.",
     "Clean copies undo it: an old post, a thumbnail, a backup, somebody else's upload. Miue looks for them in a folder "
@@ -82,7 +82,12 @@ def _curves(name: str, outcome: Outcome, victim: str) -> list[Block]:
 
 
 def defenses(lines: Sequence[Kept], board: Board | None) -> Section:
-    """The section on the share that is kept in each way that was tested, with its interval."""
+    """The section on the share that is kept in each way that was tested, with its interval, and on a grid."""
+    blocks = [*(_shares(lines) if lines else []), *_grid(board)]
+    return Section("defenses", "What each way of training leaves", blocks)
+
+
+def _shares(lines: Sequence[Kept]) -> list[Block]:
     head = ("what was done", "network", "last epoch", "stopped early", f"{CONFIDENCE:.0%} interval", "shown")
     rows = [
         [line.way, line.net, _share(line.last), _share(line.early), _interval(line), line.judgement.verdict]
@@ -99,8 +104,7 @@ def defenses(lines: Sequence[Kept], board: Board | None) -> Section:
         f"the interval is Student's for {CONFIDENCE:.0%}."
     )
     chart = Chart("Kept in every way that was tested", alt, table, charts.shares(few, alt), listed=True)
-    blocks: list[Block] = [lead, chart]
-    return Section("defenses", "What each way of training leaves", [*blocks, *_list(chosen), *_grid(board)])
+    return [lead, chart, *_list(chosen)]
 
 
 def _grid(board: Board | None) -> list[Block]:
@@ -159,8 +163,23 @@ def quality_in_short(evidence: Evidence) -> Section:
     return Section("quality", "How the pictures look", [Facts(pairs)])
 
 
-def structure(perturbation: Perturbation, evidence: Evidence) -> Section:
-    """The section on the form of the noise."""
+def structure(evidence: Evidence) -> Section:
+    """The section on the form of the noise, or that its file is missing."""
+    blocks = _noise(evidence) if evidence.perturbation.exists() else [_missing(evidence.perturbation)]
+    success = evidence.record.success
+    reached = [Facts([("on the attack's own surrogate", str(success))])] if success else []
+    return Section("noise", "What the noise is like", [*blocks, *reached])
+
+
+def _missing(path: Path) -> Text:
+    return Text(
+        f"Not known: {path.name} is not in the private folder. Bring it back from a copy, or run the same protect "
+        "command once more, which makes it again."
+    )
+
+
+def _noise(evidence: Evidence) -> list[Block]:
+    perturbation = Perturbation.load(evidence.perturbation)
     order = {name: place for place, name in enumerate(evidence.record.source.classes)}
     first = [line for line in evidence.protected if line.part == 0]  # pictures that were added have files of their own
     it = noise.measured(perturbation, [order[line.class_name] for line in first])
@@ -174,8 +193,6 @@ def structure(perturbation: Perturbation, evidence: Evidence) -> Section:
         pairs.insert(
             2, ("brightness", f"{it.brightness:.0%} of its energy is equal in red, green and blue; the rest is colour")
         )
-    if evidence.record.success:
-        pairs.append(("on the attack's own surrogate", str(evidence.record.success)))
     rows = [[name, f"{share:.1%}"] for name, share in it.octaves]
     alt = "The noise's energy by waves across a side: " + ", ".join(f"{name} {share}" for name, share in rows) + "."
     table = Table("Energy of the noise by frequency", ("waves across a side", "share"), rows, (1,), folded=True)
@@ -184,7 +201,7 @@ def structure(perturbation: Perturbation, evidence: Evidence) -> Section:
         "pictures, noise that a class has in common by averaging, and fine noise by compression."
     )
     chart = Chart("Where the noise lives", alt, table, charts.octaves(it.octaves, alt))
-    return Section("noise", "What the noise is like", [lead, Facts(pairs), chart])
+    return [lead, Facts(pairs), chart]
 
 
 def inputs(evidence: Evidence, public: bool) -> Section:
@@ -197,7 +214,7 @@ def inputs(evidence: Evidence, public: bool) -> Section:
             0, f"{written.unchanged} pictures did not change at all: in the output they are as clean as before"
         )
     left = record.unprotected
-    text = f"{left} inputs are not in the output." if left else "Every input is in the output."
+    text = f"Not in the output: {left} of the inputs." if left else "Every input is in the output."
     tables = [_went_in("Inputs by what became of them", record.source, public)]
     for part in record.added:
         when = f"finished {day(part.finished)}" if part.status == "finished" else "not finished"
@@ -230,9 +247,11 @@ def detected(evidence: Evidence) -> Section | None:
     return Section("detection", "Would a trainer notice?", [Text(f"{verdict}: {look.reason}."), table])
 
 
-def limits() -> Section:
-    """Limits, in plain words."""
-    return Section("limits", "What this does not do", [Items(LIMITS)])
+def limits(tested: bool) -> Section:
+    """Limits, in plain words. tested: whether there is a table of ways that were tested."""
+    ways = "A way that is not in the table above was not tested." if tested else "No way around it was tested here."
+    items = [LIMITS[0], f"{ways} That is not the same as withstood.", *LIMITS[1:]]
+    return Section("limits", "What this does not do", [Items(items)])
 
 
 def _list(notes: Sequence[str]) -> list[Block]:

@@ -18,7 +18,7 @@ from miue.core.errors import UserError
 from miue.core.files import write_atomically
 from miue.core.run import Run
 from miue.core.spelling import spell
-from miue.core.types import Budget, Perturbation
+from miue.core.types import Budget
 from miue.grid.bench import standing
 from miue.grid.leaderboard import Board
 from miue.grid.plan import Grid
@@ -92,17 +92,15 @@ def _page(evidence: Evidence, public: bool, originals: publish.Originals | None,
     verdict = judged.judge(lines, evidence.outcomes)
     after: list[Section | None] = [
         sections.accuracy(outcomes) if outcomes else None,
-        sections.defenses(lines, board) if lines else None,
+        sections.defenses(lines, board) if lines or board else None,
         sections.quality_in_short(evidence)
         if public
         else sections.quality(evidence.protected, _worst(evidence, originals)),
     ]
     if not public:
-        if evidence.perturbation and evidence.protected:
-            after.append(sections.structure(Perturbation.load(evidence.perturbation), evidence))
-        after += [information.section(evidence.analysis)]
+        after += [sections.structure(evidence), information.section(evidence.analysis)]
     after += [ownership.ownership(evidence, public)]
-    after += [sections.detected(evidence), sections.inputs(evidence, public), sections.limits()]
+    after += [sections.detected(evidence), sections.inputs(evidence, public), sections.limits(bool(lines or board))]
     after.append(repeat.repeat(evidence, public))
     examples = None if public else _examples(evidence, originals)
     classes = f"{len(record.source.classes)} classes"
