@@ -23,6 +23,7 @@ from miue.core.run import Run
 from miue.data.channel import check_channel, recoded
 from miue.data.rights import Rights
 from miue.publish.channels import jpeg_quality
+from miue.publish.placing import placed
 from miue.publish.returned import Comeback
 from miue.workflows.add import add
 from miue.workflows.protect import Job, carry_out
@@ -104,6 +105,30 @@ def test_files_are_found_and_what_is_left_is_measured(
     assert back.share is not None and least < back.share < most
     if channel:
         check_channel(channel)  # what is suggested can be evaluated
+
+
+@pytest.mark.parametrize("quality", [0, 85], ids=["cropped", "cropped and jpeg"])
+@pytest.mark.parametrize("side", [64, 224])
+def test_a_part_that_was_not_scaled_is_placed_to_the_pixel(side: int, quality: int):
+    """A few pixels less on one side or several are a crop, and not the whole at another size."""
+    published = photographs.coffee()[40 : 40 + side, 60 : 60 + side]
+    for k in range(1, 13):
+        for left, top, less_right, less_below in ((k, 0, 0, 0), (k, k, k, k), (k, k // 2, 1, k), (0, 0, 0, k)):
+            box = (left, top, side - less_right, side - less_below)
+            part = Image.fromarray(published).crop(box)
+            back = np.asarray(Image.open(io.BytesIO(jpeg(part, quality))) if quality else part)
+            place = placed(published, back)
+            assert place is not None and (place.box, place.whole) == (box, False)
+            assert quality or np.array_equal(place(published.astype(np.float32)), back)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (90, 1), (2, 64), (91, 96)])
+def test_odd_parts_of_flat_pictures_are_no_error(size: tuple[int, int]):
+    """One value everywhere lies everywhere."""
+    flat = np.full((96, 96, 3), 7, np.uint8)
+    place = placed(flat, flat[: size[0], : size[1]])
+    assert place is not None and place.size == size[::-1]
+    assert placed(photographs.coffee()[:96, :96], flat[: size[0], : size[1]]) is None
 
 
 def test_the_same_bytes_are_identical_and_the_same_pixels_have_all_the_noise(place: Path, tmp_path: Path):

@@ -11,9 +11,12 @@ from PIL import Image
 
 ALIKE = 0.9  # correlation of brightness from which two pictures are the same
 NAMED = 0.6  # the same for the whole picture where the name agrees: flat ones lose most of it in a codec
-SURE = 0.97  # from which the whole picture counts as the place, and no part is looked for
+SURE = 0.97  # from which the whole picture counts as the place, and no scaled part is looked for
+EXACT = 0.999  # the same for a part that was not scaled
+SMOOTH = 0.003  # likeness that scaling feigns where a codec smoothed the picture, as filters do
 SCALES = 9  # tried for a part that was scaled
 COARSE = 96  # longest side at which parts are searched
+THIN = 8  # pixels of a side that is not halved any more
 FILTERS = (Image.Resampling.BICUBIC, Image.Resampling.LANCZOS, Image.Resampling.BILINEAR, Image.Resampling.BOX)
 
 
@@ -47,17 +50,20 @@ def placed(
 ) -> Place | None:
     """Where `back` lies in `published`; None if they are different pictures.
 
-    The whole is tried where the sides have the same ratio, and then a part, at several scales from the smallest at
-    which it fits to 1, by normalised cross-correlation. Turned and mirrored pictures are not recognised. named: whether
-    the names of both agree.
+    The whole is tried where the sides have the same ratio, a part at its own scale where it fits, and then a part at
+    several scales from the smallest at which it fits to 1, by normalised cross-correlation. Turned and mirrored
+    pictures are not recognised. named: whether the names of both agree.
     """
     height, width = published.shape[:2]
     size, mine, theirs = (back.shape[1], back.shape[0]), light(published), light(back)
     whole = Place((0, 0, width, height), size, FILTERS[0], True)
     places = [whole] if abs(size[0] / width - size[1] / height) * max(width, height) <= 1.5 else []
-    if not places or _alike(whole, mine, theirs) < SURE:
+    if size != (width, height) and size[0] <= width and size[1] <= height:
+        places.append(_cut(mine, theirs))
+    if all(_alike(place, mine, theirs) < (SURE if place.whole else EXACT) for place in places):
         places += [part] if (part := _part(mine, theirs)) else []
-    best = max(places, key=lambda place: _alike(place, mine, theirs), default=None)
+    scaled = {place: not place.whole and place.scale != 1 for place in places}
+    best = max(places, key=lambda place: _alike(place, mine, theirs) - SMOOTH * scaled[place], default=None)
     if best is None or _alike(best, mine, theirs) < (NAMED if named and best.whole else ALIKE):
         return None
     return _sharpest(best, mine, theirs)
@@ -85,6 +91,35 @@ def _sharpest(place: Place, mine: np.ndarray, theirs: np.ndarray) -> Place:
         return place
     tried = [Place(place.box, place.size, each, place.whole) for each in FILTERS]
     return min(tried, key=lambda each: float(np.square(each(mine[..., None])[..., 0] - theirs).mean()))
+
+
+def _cut(mine: np.ndarray, theirs: np.ndarray) -> Place:
+    """The best box of whole pixels for a part that was not scaled."""
+    left, top = _corner(mine, theirs)
+    height, width = theirs.shape
+    return Place((left, top, left + width, top + height), (width, height), FILTERS[0], False)
+
+
+def _corner(mine: np.ndarray, theirs: np.ndarray) -> tuple[int, int]:
+    """Left and upper edge of that box: searched in halved pictures, and then around it in whole ones."""
+    from skimage.feature import match_template  # here: only parts need it
+
+    if max(mine.shape) <= COARSE or min(theirs.shape) < 2 * THIN:
+        match = match_template(mine, theirs)
+        top, left = np.unravel_index(int(match.argmax()), match.shape)
+        return int(left), int(top)
+    at = _corner(_halved(mine), _halved(theirs))
+    height, width = theirs.shape
+    lefts, tops = (
+        sorted({min(max(2 * edge + step, 0), most) for step in range(-2, 3)})
+        for edge, most in zip(at, (mine.shape[1] - width, mine.shape[0] - height), strict=True)
+    )
+    return max(product(lefts, tops), key=lambda at: correlation(mine[at[1] :, at[0] :][:height, :width], theirs))
+
+
+def _halved(x: np.ndarray) -> np.ndarray:
+    height, width = (side // 2 for side in x.shape)
+    return x[: 2 * height, : 2 * width].reshape(height, 2, width, 2).mean((1, 3))
 
 
 def _part(mine: np.ndarray, theirs: np.ndarray) -> Place | None:
