@@ -26,10 +26,10 @@ from miue.trace.marks import mark_of
 from miue.workflows import add as additions
 from miue.workflows.add import add, examined
 from miue.workflows.forecast import planned_addition
-from miue.workflows.originals import originals
+from miue.workflows.originals import opened, originals
 from miue.workflows.protect import Job, carry_out
 from miue.workflows.record import RunRecord
-from miue.workflows.verify import preview, verify
+from miue.workflows.verify import preview, returned, verify
 from pictures import coloured, hashes, listed
 
 SMALL: dict[str, Any] = {
@@ -139,6 +139,26 @@ def test_originals_are_found_where_they_are(job: Job, new: Path, run: Run, tmp_p
     with pytest.raises(UserError, match=r"blue/0~2\.png.*bring them back"):
         originals(job.out, job.source, None)
     assert preview(job.out, merged, tmp_path / "p.png").is_file()
+
+
+def test_each_original_is_opened_where_it_is(job: Job, new: Path, run: Run, tmp_path: Path):
+    """Of the first pictures and of those that were added, whose names the first ones have, too."""
+    carry_out(job, run)
+    record = add(job.out, new, run=run)
+    lines = [line for line in publish.finished(job.private)[1] if line.status == "protected"]
+    for clean in (Path(job.source), shutil.copytree(job.source, tmp_path / "copy")):
+        every = opened(record, clean, None)
+        assert [every.picture(line).digest for line in lines] == [line.pixels for line in lines]
+    back = shutil.copytree(job.out, tmp_path / "back")
+    for path in back.rglob("*.png"):
+        Image.open(path).point(lambda value: value ^ 1).save(path)
+    assert all(each.share and each.share > 0.9 for each in returned(back, job.out, clean=job.source).files)
+    for path in new.rglob("*.png"):
+        shutil.copy(path, tmp_path / "copy" / path.parent.name / f"more-{path.name}")
+    shutil.rmtree(new)
+    assert [opened(record, tmp_path / "copy", None).picture(line).digest for line in lines]
+    with pytest.raises(UserError, match=rf"no original of blue/0~2\.png, nor does {new}.*gone.*bring it back"):
+        opened(record, job.source, None).picture(next(line for line in lines if line.part))
 
 
 def test_a_grown_output_is_evaluated(job: Job, new: Path, run: Run):

@@ -15,7 +15,7 @@ from miue.core.errors import UserError
 from miue.data.folder import private_of
 from miue.data.picture import Picture, Rules, Unfit, decode, quiet
 from miue.data.scan import open_store
-from miue.data.source import Store
+from miue.data.source import Store, sha256
 from miue.publish.manifest import Line, Plan
 from miue.publish.preview import AMPLIFIED, rgb
 from miue.publish.verify import PUBLISHED, reader
@@ -29,28 +29,75 @@ class Originals:
 
     store: Store
     rules: Rules
+    added: Sequence[str] = ()
+    """Where the pictures of every later part lay when they were added."""
 
     @classmethod
-    def of(cls, clean: str | Path, split: str | None, rules: Rules) -> Originals:
+    def of(cls, clean: str | Path, split: str | None, rules: Rules, added: Sequence[str] = ()) -> Originals:
         """Open a source. Raises UserError if it is no data set."""
-        return cls(open_store(str(clean), split), rules)
-
-    @cached_property
-    def _places(self) -> dict[str, int]:
-        return {item.path: place for place, item in enumerate(self.store.items)}
+        return cls(open_store(str(clean), split), rules, added)
 
     def picture(self, line: Line) -> Picture:
         """The original of a line. Raises UserError if it is missing, or is not the picture that was protected."""
-        place = self._places.get(line.path)
+        store, place = self._later(line) if line.part else self._first(line)
+        try:
+            picture = decode(store.get(place), self.rules)
+        except (Unfit, OSError) as error:
+            raise UserError(f"{store.location}: {line.path} cannot be read ({error})") from None
+        if picture.digest != line.pixels:
+            raise UserError(f"{store.location}: {line.path} is not the picture that was protected")
+        return picture
+
+    def _first(self, line: Line) -> tuple[Store, int]:
+        place = self._paths.get(line.path)
         if place is None:
             raise UserError(f"{self.store.location}: holds no {line.path}; give the pictures that were protected")
-        try:
-            picture = decode(self.store.get(place), self.rules)
-        except (Unfit, OSError) as error:
-            raise UserError(f"{self.store.location}: {line.path} cannot be read ({error})") from None
-        if picture.digest != line.pixels:
-            raise UserError(f"{self.store.location}: {line.path} is not the picture that was protected")
-        return picture
+        return self.store, place
+
+    def _later(self, line: Line) -> tuple[Store, int]:
+        """The place of a picture that was added. Its path may have been another there, so its bytes count."""
+        if (place := self._paths.get(line.path)) is not None and _sha256(self.store, place) == line.sha256:
+            return self.store, place
+        known = self._elsewhere.get(line.sha256) or self._own.get(line.sha256)
+        if known is None:
+            location = self.added[line.part - 1]
+            raise UserError(
+                f"{self.store.location}: holds no original of {line.out}, nor does {location}, from where it was added "
+                "(it is gone, or has changed); bring it back, or put all originals into one folder and give that"
+            )
+        return known
+
+    @cached_property
+    def _paths(self) -> dict[str, int]:
+        return {item.path: place for place, item in enumerate(self.store.items)}
+
+    @cached_property
+    def _elsewhere(self) -> dict[str, tuple[Store, int]]:
+        """Items of the folders that pictures were added from, by the digest of their bytes."""
+        stores = []
+        for location in dict.fromkeys(self.added):
+            try:
+                stores.append(open_store(location))
+            except UserError:  # moved, or empty by now: what is missing then is told with its name
+                continue
+        return _by_digest(*stores)
+
+    @cached_property
+    def _own(self) -> dict[str, tuple[Store, int]]:
+        return _by_digest(self.store)
+
+
+def _by_digest(*stores: Store) -> dict[str, tuple[Store, int]]:
+    every = ((store, place) for store in stores for place, item in enumerate(store.items) if not item.skip)
+    return {sha: (store, place) for store, place in every if (sha := _sha256(store, place))}
+
+
+def _sha256(store: Store, place: int) -> str:
+    """Digest of the stored bytes; empty if they cannot be read."""
+    try:
+        return sha256(store.seen(place)[0])
+    except OSError:
+        return ""
 
 
 @dataclass(frozen=True)

@@ -37,9 +37,13 @@ def originals(out: Path, clean: str, split: str | None, canvas: int = 0) -> data
 
 
 def opened(record: RunRecord, clean: str | Path, split: str | None) -> publish.Originals:
-    """The clean pictures of an output, each opened when it is asked for, by the rules that it was made with."""
+    """The clean pictures of an output, each opened when it is asked for, by the rules that it was made with.
+
+    Those that were added are searched for in `clean` and in the folders that they were added from.
+    """
     rules = Rules(record.source.rules["max_pixels"], record.source.rules["frames"])
-    return publish.Originals.of(clean, split or record.settings.split, rules)
+    added = [part.source.location for part in record.added]
+    return publish.Originals.of(clean, split or record.settings.split, rules, added)
 
 
 def _plain(out: str) -> str:
