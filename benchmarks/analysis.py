@@ -20,7 +20,8 @@ import torch
 from common import cifar10, record
 
 import miue
-from miue.analysis.analyzer import Analyzer, correlations, notes
+from miue.analysis.analyzer import Analyzer
+from miue.analysis.comparison import correlations, notes
 from miue.core.files import write_atomically
 from miue.core.method import own_budget
 from miue.data.quality import Size

@@ -20,7 +20,7 @@ from typing import Any
 
 from common import outdated
 
-from miue.analysis.analyzer import CLEAN, NOISE
+from miue.analysis.comparison import CLEAN, NOISE
 from miue.analysis.ranks import spearman
 from miue.analysis.records import LEGEND, Analysis, Measured, flags
 from miue.attacks import MIUE

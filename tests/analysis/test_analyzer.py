@@ -15,7 +15,8 @@ from easy import easy
 from miue import mi
 from miue.analysis import analyzer as analyze
 from miue.analysis import figures
-from miue.analysis.analyzer import CLEAN, NOISE, Analyzer
+from miue.analysis.analyzer import Analyzer
+from miue.analysis.comparison import CLEAN, NOISE, correlations
 from miue.analysis.features import features, narrowed, paired_stages, plane, stratified
 from miue.analysis.ranks import spearman
 from miue.analysis.records import Analysis
@@ -317,7 +318,7 @@ def test_gaps_are_correlated_over_noise_and_attacks(analysed: tuple[Analysis, Ru
     found, run = analysed
     assert found.correlations == []  # two attacks and the noise
     extra = [found.runs[3].model_copy(update={"name": f"more {i}", "accuracy": 0.1 * i}) for i in range(3)]
-    made = analyze.correlations([*found.runs, *extra], run)
+    made = correlations([*found.runs, *extra], run)
     assert {c.of for c in made} == {("MI gap", "accuracy gap"), ("trace of the covariance", "MI")}
     assert {c.n for c in made} == {6} and {c.stage for c in made} == set(found.stages)
 

@@ -7,18 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from statistics import fmean
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from miue import mi
+from miue.analysis.comparison import CLEAN, NOISE, TEST, check_sets, correlations, notes
 from miue.analysis.features import LEAST, Depth, narrowed, paired_stages, plane, stratified
-from miue.analysis.ranks import spearman
-from miue.analysis.records import Analysis, Calibration, Correlation, Crossed, Examined, Measured, Stage
+from miue.analysis.records import Analysis, Calibration, Crossed, Examined, Measured, Stage
 from miue.attacks import Noise
 from miue.core.errors import UserError
 from miue.core.files import Record, digest, locked
@@ -26,9 +24,7 @@ from miue.core.run import Run
 from miue.core.types import Budget, ImageSet
 from miue.core.workers import Sets, side_by_side
 from miue.data import measure
-from miue.data.quality import Size
 from miue.evaluation.records import Role
-from miue.evaluation.verdict import HARMLESS, fitted, least_learnt
 from miue.nets import Classifier
 from miue.training.batches import Batches
 from miue.training.loop import accuracy
@@ -39,8 +35,6 @@ R = TypeVar("R", bound=Record)
 
 VERSION = 2  # of the meaning of an examined victim; a higher number invalidates records on disk
 ESTIMATORS = ("ksg", "sliced", "class-conditional")
-CLEAN, NOISE = "clean pictures", "random noise"  # names of the controls
-TEST = "test pictures"  # name among the sets that workers share
 LEVELS = (0, 2, 3)  # indices of mi.known.LEVELS: no information, all of it in the label, more than the label holds
 
 
@@ -88,7 +82,7 @@ class Analyzer:
         attacks: protected sets by name; methods: the attacks' spellings. budget: of the noise control. Raises UserError
         if the sets do not belong together.
         """
-        _check(clean, test, attacks)
+        check_sets(clean, test, attacks)
         rows = stratified(clean, self.rows, run)
         noisy = self.noise(clean, budget, run.reseeded(0)).apply(clean)
         roles: list[Role] = ["clean", "noise", *["protected" for _ in attacks]]
@@ -292,70 +286,3 @@ def _examine(analyzer: Analyzer, rows: Int[Tensor, "r"], sets: Sets, job: _Job, 
     others = {name: sets[name] for name in job.others}
     examined = analyzer.examined(job.name, job.role, four, rows, job.seed, run, others)
     return examined.model_copy(update={"name": job.name, "role": job.role})
-
-
-def _check(clean: ImageSet, test: ImageSet, attacks: Mapping[str, ImageSet]) -> None:
-    """Raise UserError if the sets do not belong together."""
-    for name, data in attacks.items():
-        if name in (CLEAN, NOISE, TEST):
-            raise UserError(f"{name!r} is the name of a control; call the attack otherwise")
-        if clean.classes != data.classes or not torch.equal(clean.labels, data.labels):
-            raise UserError(f"the clean set and {name} do not have the same classes and labels, row by row")
-    if clean.classes != test.classes:
-        raise UserError("the clean and the test set do not have the same classes in the same order")
-    if not attacks:
-        raise UserError("there is no attack to examine")
-
-
-def correlations(runs: Sequence[Examined], run: Run) -> list[Correlation]:
-    """Rank correlations by estimator and depth, over the noise control and the attacks.
-
-    Two pairs of quantities: MI gap with accuracy gap, and trace of the covariance with MI.
-
-    Gaps are clean less attack, means over seeds. Empty for fewer than 4 attacks with the noise control.
-    """
-    names = list(dict.fromkeys(examined.name for examined in runs))
-    of = {name: [examined for examined in runs if examined.name == name] for name in names}
-    others, results = [name for name in names if of[name][0].role != "clean"], []
-
-    def lost(values: Mapping[str, list[float]]) -> list[list[float]]:
-        """By attack and seed: the value of clean pictures less that of the attack."""
-        return [[c - v for c, v in zip(values[names[0]], values[name], strict=True)] for name in others]
-
-    gaps = lost({name: [examined.accuracy for examined in of[name]] for name in names})
-    for depth, stage in enumerate(runs[0].stages):
-        traces = [[examined.stages[depth].protected.trace for examined in of[name]] for name in others]
-        for e, measured in enumerate(stage.mi):
-            nats = {name: [examined.stages[depth].mi[e].nats for examined in of[name]] for name in names}
-            for pair, a, b in (
-                (("MI gap", "accuracy gap"), lost(nats), gaps),
-                (("trace of the covariance", "MI"), traces, [nats[name] for name in others]),
-            ):
-                where: dict[str, Any] = {"of": pair, "estimator": measured.estimator, "stage": stage.name}
-                if rank := spearman(a, b, run.rng("spearman")):
-                    results.append(Correlation(**where, **vars(rank)))
-    return results
-
-
-def notes(
-    runs: Sequence[Examined], sizes: Mapping[str, Size], chance: float, tested: int, largest: float = 0.0
-) -> list[str]:
-    """Remarks that a reader needs beside the figures."""
-    remarks = (
-        ["one seed only: the spread over victims is unknown"] if len({examined.seed for examined in runs}) == 1 else []
-    )
-    learnt = fmean(examined.accuracy for examined in runs if examined.role == "clean")
-    others = fmean(examined.accuracy for examined in runs if examined.role == "noise")
-    if learnt < least_learnt(chance, tested):
-        remarks.append(
-            f"the victim reaches only {learnt:.1%} on clean pictures, chance is {chance:.1%}: nothing follows"
-        )
-    elif others - chance < HARMLESS * (learnt - chance):
-        remarks.append(
-            f"plain noise alone takes the victim from {learnt:.1%} to {others:.1%}: gaps are those of noise, too"
-        )
-    for name in dict.fromkeys(examined.name for examined in runs if examined.role == "protected"):
-        train = fmean(examined.fitted for examined in runs if examined.name == name)
-        if not fitted(train, max(chance, largest)):
-            remarks.append(f"the victim of {name} fits only {train:.1%} of its own training set: trained too little")
-    return remarks + [f"{name}: {size.leaves}" for name, size in sizes.items() if size.leaves]
