@@ -19,9 +19,11 @@ from torch import Tensor
 
 from miue import nets
 from miue.attacks import HYPO, KNOWN, PIL, SEP, TAP, EntF, attack, crafted
-from miue.attacks.crafted import Crafted, _direction, _start, centres
+from miue.attacks import surrogate as surrogate_training
+from miue.attacks.crafted import Crafted, _direction, _start
 from miue.attacks.pil import Linear, linearity_loss
 from miue.attacks.shape import Shape, Shaped
+from miue.attacks.surrogate import centres
 from miue.core.errors import UserError
 from miue.core.launch import launch
 from miue.core.run import Run
@@ -196,11 +198,12 @@ def test_training_and_steps_have_their_own_augmentation(
     """SEP trains with crops and flips, and moves deltas on plain pictures."""
     seen = []
     real = crafted.augmented
-    monkeypatch.setattr(
-        crafted,
-        "augmented",
-        lambda how, x, g: seen.append((torch.is_grad_enabled() and x.requires_grad, how)) or real(how, x, g),
-    )
+    for module in (crafted, surrogate_training):
+        monkeypatch.setattr(
+            module,
+            "augmented",
+            lambda how, x, g: seen.append((torch.is_grad_enabled() and x.requires_grad, how)) or real(how, x, g),
+        )
     method(**FEW, **({"checkpoints": 2} if method is SEP else {}))(tiny(), Budget(8), run)
     assert [{how for steps, how in seen if steps == noise} for noise in (False, True)] == [{how} for how in expected]
 

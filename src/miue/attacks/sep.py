@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from miue.attacks.crafted import Aim, OnNet, centres
+from miue.attacks.crafted import Aim, OnNet
+from miue.attacks.surrogate import centres
 from miue.core.method import AttackFacts
 from miue.core.run import Run
 from miue.core.types import Budget

@@ -13,10 +13,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from miue import nets
-from miue.attacks.crafted import Crafted, again, loss_of
+from miue.attacks.crafted import Crafted, loss_of
 from miue.attacks.gue import GUE
 from miue.attacks.min_min import Alternating
 from miue.attacks.shape import Shape
+from miue.attacks.surrogate import restored
 from miue.core.files import Record
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet
@@ -129,7 +130,7 @@ def _surrogates(
                 radius=method.against,
                 reached=method.reached,
             )
-            for net, known in again(method, data, form, state)
+            for net, known in restored(method, data, form, state)
         ]
     if isinstance(method, Alternating):
         net = _loaded(nets.build(method.surrogate, shape, classes), state("surrogate")[0], run)
