@@ -22,7 +22,8 @@ from common import CIFAR, record
 import miue
 from miue import publish, trace
 from miue.workflows import trace as work
-from miue.workflows.protect import Job, carry_out
+from miue.workflows.job import Job
+from miue.workflows.protect import carry_out
 
 IMAGENETTE = Path(os.environ.get("MIUE_IMAGENETTE", CIFAR.parent / "imagenette"))
 COUNT, TIMES = 1000, 3

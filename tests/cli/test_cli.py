@@ -32,6 +32,7 @@ from miue.nets import list_networks
 from miue.victims.recipes import RECIPES
 from miue.workflows import demo
 from miue.workflows import protect as jobs
+from miue.workflows.job import Job
 from miue.workflows.record import RunRecord
 from pictures import coloured, hashes, listed
 
@@ -78,7 +79,7 @@ def protected(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A place with pictures and their protected copy, for tests that change neither."""
     place = tmp_path_factory.mktemp("protected")
     coloured(place / "test", seed=1)
-    job = jobs.Job(source=str(coloured(place / "in")), out=place / "out", method="noise", canvas=8)
+    job = Job(source=str(coloured(place / "in")), out=place / "out", method="noise", canvas=8)
     jobs.carry_out(job, Run(device_name="cpu"))
     return place
 
@@ -770,7 +771,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     coloured(place / "test", seed=1)
     source = str(coloured(place / "in", per_class=18))
     for name, method in (("flat", "noise"), ("made", ATTACK)):
-        jobs.carry_out(jobs.Job(source=source, out=place / name, method=method, canvas=8), Run(device_name="cpu"))
+        jobs.carry_out(Job(source=source, out=place / name, method=method, canvas=8), Run(device_name="cpu"))
     return place
 
 

@@ -18,7 +18,7 @@ from miue.data import scan
 from miue.data.folder import folded
 from miue.data.picture import Picture, Rules, Unfit, decode, quiet
 from miue.publish import write
-from miue.workflows.protect import Job
+from miue.workflows.job import Job
 
 NUL = b"\0" * 300
 RNG = np.random.default_rng(0)

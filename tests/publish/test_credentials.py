@@ -37,7 +37,8 @@ from miue.core.run import Run  # noqa: E402
 from miue.data.picture import Rules, decode  # noqa: E402
 from miue.data.rights import VALUES, Rights  # noqa: E402
 from miue.publish.credentials import SETTINGS, SOURCE, Signer, read, uses  # noqa: E402
-from miue.workflows.protect import Job, carry_out  # noqa: E402
+from miue.workflows.job import Job  # noqa: E402
+from miue.workflows.protect import carry_out  # noqa: E402
 from miue.workflows.record import RunRecord  # noqa: E402
 from miue.workflows.rights import read_credentials, sign_rights, write_rights  # noqa: E402
 from miue.workflows.verify import returned, verify  # noqa: E402

@@ -26,7 +26,8 @@ from miue.publish.channels import jpeg_quality
 from miue.publish.placing import placed
 from miue.publish.returned import Comeback
 from miue.workflows.add import add
-from miue.workflows.protect import Job, carry_out
+from miue.workflows.job import Job
+from miue.workflows.protect import carry_out
 from miue.workflows.verify import returned
 
 Change = Callable[[Image.Image], Image.Image]

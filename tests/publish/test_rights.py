@@ -30,7 +30,8 @@ from miue.data.picture import Picture, Rules, decode, encode
 from miue.data.rights import DC, PLUS, RDF, RIGHTS, VALUES, VOCABULARY, Reservation, Rights, reservation
 from miue.publish.rights import server_files
 from miue.trace import Tracing
-from miue.workflows.protect import Job, carry_out
+from miue.workflows.job import Job
+from miue.workflows.protect import carry_out
 from miue.workflows.record import RunRecord
 from miue.workflows.rights import read_credentials, read_rights, write_rights, write_server_files
 from miue.workflows.verify import verify

@@ -26,6 +26,7 @@ from miue.victims.recipe import Recipe
 from miue.victims.recipes import RECIPES, recipe
 from miue.workflows import add as additions
 from miue.workflows import protect as jobs
+from miue.workflows.job import Job
 from miue.workflows.record import RunRecord
 from pictures import coloured
 
@@ -84,7 +85,7 @@ def test_the_command_protects_in_the_same_way(
     source = splits(tmp_path / "in put", per_class=2)
     out, method = tmp_path / "the out", "cuda" if settings.get("budget") == "none" else "noise"
     given = {"source": str(source), "out": out, "method": method, "canvas": 8, "split": "train"} | settings
-    jobs.carry_out(jobs.Job(**given), run)
+    jobs.carry_out(Job(**given), run)
     monkeypatch.chdir(tmp_path.parent)
     (command,) = printed(out, "protect")
     job, record = parsed(command, monkeypatch), RunRecord.of(out)
@@ -95,7 +96,7 @@ def test_the_command_protects_in_the_same_way(
 
 def test_the_commands_add_the_same_pictures(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
     source, new = coloured(tmp_path / "in", per_class=2), splits(tmp_path / "new", per_class=1, seed=5)
-    jobs.carry_out(jobs.Job(source=str(source), out=tmp_path / "out", method="noise", canvas=8), run)
+    jobs.carry_out(Job(source=str(source), out=tmp_path / "out", method="noise", canvas=8), run)
     additions.add(tmp_path / "out", new, split="train", run=run)
     with pytest.raises(KeyboardInterrupt):
         additions.add(tmp_path / "out", new, split="test", run=Stopping(0, "cpu", after=1))
@@ -126,7 +127,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
 def out(tmp_path: Path, run: Run) -> Path:
     """A protected part of a set, with space for tests beside it."""
     source = splits(tmp_path / "in", per_class=6)
-    job = jobs.Job(source=str(source), out=tmp_path / "out", method="noise", canvas=8, split="train")
+    job = Job(source=str(source), out=tmp_path / "out", method="noise", canvas=8, split="train")
     jobs.carry_out(job, run)
     return job.out
 

@@ -40,7 +40,8 @@ from miue.victims.recipe import Recipe
 from miue.victims.recipes import RECIPES
 from miue.workflows.add import add
 from miue.workflows.evaluate import evaluate
-from miue.workflows.protect import Job, carry_out
+from miue.workflows.job import Job
+from miue.workflows.protect import carry_out
 from miue.workflows.record import RunRecord
 from miue.workflows.trace import Declaration
 from pictures import coloured

@@ -20,8 +20,9 @@ from miue.core.types import Perturbation
 from miue.trace import Secret, Tracing, mark_of
 from miue.workflows import protect as jobs
 from miue.workflows.forecast import planned
+from miue.workflows.job import Job
 from miue.workflows.marking import check_offered, offered
-from miue.workflows.protect import Job, carry_out
+from miue.workflows.protect import carry_out
 from miue.workflows.record import RunRecord
 from pictures import coloured, hashes
 

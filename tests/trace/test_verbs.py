@@ -26,7 +26,8 @@ from miue.trace.questions import Questions
 from miue.victims.fit import TRAINED, kept_victim
 from miue.workflows import disclosure
 from miue.workflows import trace as work
-from miue.workflows.protect import Job, carry_out
+from miue.workflows.job import Job
+from miue.workflows.protect import carry_out
 
 CLASSES = data.shapes(1).classes
 THEIRS = """

@@ -26,8 +26,9 @@ from miue.trace.marks import mark_of
 from miue.workflows import add as additions
 from miue.workflows.add import add, examined
 from miue.workflows.forecast import planned_addition
+from miue.workflows.job import Job
 from miue.workflows.originals import opened, originals
-from miue.workflows.protect import Job, carry_out
+from miue.workflows.protect import carry_out
 from miue.workflows.record import RunRecord
 from miue.workflows.verify import preview, returned, verify
 from pictures import coloured, hashes, listed

@@ -31,7 +31,8 @@ from miue.data import scan, shapes
 from miue.publish import export
 from miue.workflows import room
 from miue.workflows.forecast import planned
-from miue.workflows.protect import Job, carry_out
+from miue.workflows.job import Job
+from miue.workflows.protect import carry_out
 from pictures import coloured
 
 NAMES = ("中文", "😀é")

@@ -27,6 +27,7 @@ from miue.core.types import Budget, Perturbation
 from miue.grid import bench as grid
 from miue.testing import tiny
 from miue.workflows import protect as jobs
+from miue.workflows.job import Job
 from pictures import coloured, hashes
 
 pytestmark = pytest.mark.slow  # together a minute
@@ -195,7 +196,7 @@ def test_facts_of_a_perturbation_are_made_with_it_again(place: Path):
 def test_an_output_that_is_cut_off_is_written_again(tmp_path: Path, run: Run):
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
     np.savez(tmp_path / "in.npz", images=pixels, labels=[0, 1] * 3)
-    job = jobs.Job(source=str(tmp_path / "in.npz"), out=tmp_path / "out", method="noise", canvas=8)
+    job = Job(source=str(tmp_path / "in.npz"), out=tmp_path / "out", method="noise", canvas=8)
     jobs.carry_out(job, run)
     before, path = hashes(job.out), job.out / "in.npz"
     path.write_bytes(path.read_bytes()[:100])

@@ -33,7 +33,8 @@ from miue.workflows import protect as jobs
 from miue.workflows.analyze import analyze, generation
 from miue.workflows.evaluate import evaluate
 from miue.workflows.forecast import forecast, trials_of
-from miue.workflows.protect import Job, carry_out, protect
+from miue.workflows.job import Job
+from miue.workflows.protect import carry_out, protect
 from miue.workflows.record import RunRecord
 from pictures import coloured, hashes, listed
 

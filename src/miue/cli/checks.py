@@ -14,8 +14,8 @@ from miue import data, publish
 from miue.cli import telling
 from miue.cli.show import console
 from miue.core.files import Record
-from miue.workflows import protect as jobs
 from miue.workflows.disclosure import Checked
+from miue.workflows.job import MOST
 from miue.workflows.trace import Judgement
 
 
@@ -61,10 +61,10 @@ def returned(back: publish.Comeback, out: Path, clean: str, json: bool) -> None:
         table.add_row(str(count), status, *means, *([f"{min(x.share for x in left):.2f}"] if left else []))
     console.print(table)
     wrong = [each for each in back.files if not each.ok]
-    for each in wrong[: jobs.MOST]:
+    for each in wrong[:MOST]:
         print(f"{each.path}: {_became(each)}")
-    if len(wrong) > jobs.MOST:
-        print(f"and {len(wrong) - jobs.MOST} more (--json lists all)")
+    if len(wrong) > MOST:
+        print(f"and {len(wrong) - MOST} more (--json lists all)")
     for name in ("metadata", "rights", "credentials"):
         states = [getattr(each, name) for each in back.files if getattr(each, name)]
         if lost := len(states) - states.count("kept"):

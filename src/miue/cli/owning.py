@@ -90,15 +90,16 @@ def protect(
     from miue.cli import show, telling
     from miue.core.device import byte_count
     from miue.core.run import Run
-    from miue.workflows import protect as jobs
     from miue.workflows.forecast import planned
+    from miue.workflows.job import Job
+    from miue.workflows.protect import carry_out
 
     if format not in ("png", "webp"):
         raise UserError(f"format {format!r} is not lossless here; allowed: png, webp")
     if frames not in ("refuse", "first"):
         raise UserError(f"frames {frames!r} is unknown; allowed: refuse, first")
     run = Run(seed, device, quiet=quiet or json, memory=byte_count(memory) if memory else None)
-    job = jobs.Job(
+    job = Job(
         source=source,
         out=out,
         method=attack,
@@ -128,7 +129,7 @@ def protect(
     if job.trace and job.trace.named:
         tracing.committed(job, lead=leads)
         return
-    record = jobs.carry_out(job, run)
+    record = carry_out(job, run)
     if leads:
         show.record(record, telling.protected(job, record, quiet), json)
     if record.unprotected:

@@ -18,8 +18,8 @@ from miue.evaluation.detect import Detection
 from miue.evaluation.records import Outcome, Verdict, spread
 from miue.grid.leaderboard import Board
 from miue.grid.records import CellState
-from miue.workflows import protect as jobs
 from miue.workflows.forecast import Planned, PlannedAddition
+from miue.workflows.job import MOST
 
 console = Console()
 
@@ -44,8 +44,8 @@ def plan(planned: Planned | PlannedAddition, json: bool) -> None:
         value = f"{value:.1f}" if isinstance(value, float) else value
         lines = [f"{k}: {_brief(v)}" for k, v in value.items()] if isinstance(value, dict) else value
         several = isinstance(lines, list)
-        if several and len(lines) > jobs.MOST:
-            lines = [*lines[: jobs.MOST], f"and {len(lines) - jobs.MOST} more"]
+        if several and len(lines) > MOST:
+            lines = [*lines[:MOST], f"and {len(lines) - MOST} more"]
         print("\n  ".join([f"{key}:", *map(str, lines or ["none"])]) if several else f"{key}: {lines}")
     print("nothing was written (--dry-run)")
 

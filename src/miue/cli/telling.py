@@ -17,7 +17,7 @@ from miue.evaluation.evaluation import Evaluation
 from miue.publish import Credentials
 from miue.workflows import demo, marking
 from miue.workflows.add import Addition
-from miue.workflows.protect import Job
+from miue.workflows.job import Job
 from miue.workflows.record import RunRecord
 from miue.workflows.rights import Signing
 

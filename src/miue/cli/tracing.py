@@ -12,7 +12,7 @@ from miue.cli.options import Device, Json, Out, Split
 
 if TYPE_CHECKING:
     from miue.trace import Tracing
-    from miue.workflows.protect import Job
+    from miue.workflows.job import Job
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -13,7 +13,7 @@ from miue.core.files import Record
 from miue.evaluation.detect import Detection
 from miue.evaluation.records import Outcome
 from miue.report import names
-from miue.workflows.protect import kept_at
+from miue.workflows.job import kept_at
 from miue.workflows.record import RunRecord
 from miue.workflows.trace import Standing, standing
 

@@ -13,7 +13,7 @@ from miue.report.content import Code, Facts, Section, Text
 from miue.report.evidence import Dated, Evidence
 from miue.victims.recipes import RECIPES, recipe
 from miue.workflows import marking
-from miue.workflows.protect import Job
+from miue.workflows.job import Job
 from miue.workflows.record import Added, Looked, Settings
 
 BY_NET = "optimizer", "lr", "bias_lr", "warmup", "weight_decay"  # fields of a recipe that a network may decide

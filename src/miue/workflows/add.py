@@ -24,7 +24,7 @@ from miue.trace import Nothing, Secret, rows_of, traced
 from miue.trace.marks import mark_of
 from miue.workflows import marking, room
 from miue.workflows.exclusive import exclusive
-from miue.workflows.protect import MOST, VERSION, class_sizes, kept_at, perturbation_of
+from miue.workflows.job import MOST, VERSION, class_sizes, kept_at, perturbation_of
 from miue.workflows.record import DATED, Added, Looked, RunRecord, timed
 
 

@@ -13,7 +13,7 @@ from miue.core.types import ImageSet
 from miue.evaluation.forecast import scaled
 from miue.workflows import room
 from miue.workflows.add import Addition, counted, notes_of
-from miue.workflows.protect import Job, class_sizes
+from miue.workflows.job import Job, class_sizes
 from miue.workflows.record import Settings
 
 SMALLEST, TRIAL = 64, 1.5  # pictures of the first trial; seconds of a trial that is long enough

@@ -11,9 +11,9 @@ from miue.core.run import Run
 from miue.core.types import Perturbation
 from miue.publish import Comeback, Finding
 from miue.trace import Secret
+from miue.workflows.job import kept_at, perturbation_of
 from miue.workflows.marking import secret_file
 from miue.workflows.originals import opened, originals
-from miue.workflows.protect import kept_at, perturbation_of
 from miue.workflows.record import RunRecord
 
 
