@@ -24,7 +24,8 @@ from miue.testing import Stopping
 from miue.trace import Secret, Tracing, rows_of
 from miue.trace.marks import mark_of
 from miue.workflows import add as additions
-from miue.workflows.add import add, examined
+from miue.workflows.add import add
+from miue.workflows.addition import examined
 from miue.workflows.forecast import planned_addition
 from miue.workflows.job import Job
 from miue.workflows.originals import opened, originals

@@ -157,15 +157,16 @@ def add(
     from miue.cli import show, telling
     from miue.core.device import byte_count
     from miue.core.run import Run
-    from miue.workflows import add as additions
+    from miue.workflows.add import carry_out
+    from miue.workflows.addition import examined
     from miue.workflows.forecast import planned_addition
 
     run = Run(device_name=device, quiet=quiet or json, memory=byte_count(memory) if memory else None)
-    addition = additions.examined(out, new, split, download)
+    addition = examined(out, new, split, download)
     if dry_run:
         show.plan(planned_addition(addition, run), json)
         return
-    record = additions.carry_out(addition, run)
+    record = carry_out(addition, run)
     show.record(record, telling.added(addition, record), json)
     if set(addition.new.source.summary()) - {"ok"}:
         raise typer.Exit(FAILED_INPUTS)

@@ -16,7 +16,7 @@ from miue.data.rights import GENERATIVE, TOLD, VALUES, Reservation, Rights
 from miue.evaluation.evaluation import Evaluation
 from miue.publish import Credentials
 from miue.workflows import demo, marking
-from miue.workflows.add import Addition
+from miue.workflows.addition import Addition
 from miue.workflows.job import Job
 from miue.workflows.record import RunRecord
 from miue.workflows.rights import Signing

@@ -3,147 +3,20 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from jaxtyping import Int, UInt8
-from torch import Tensor
-
 from miue import data, publish
-from miue.attacks import attack, code_of
-from miue.core.errors import UserError
-from miue.core.files import digest, installed, write_atomically
-from miue.core.method import Kept, check_more
+from miue.core.files import installed, write_atomically
 from miue.core.run import Run
-from miue.core.types import ImageSet, Perturbation
-from miue.data.source import FILES
-from miue.trace import Nothing, Secret, rows_of, traced
-from miue.trace.marks import mark_of
-from miue.workflows import marking, room
+from miue.core.types import Perturbation
+from miue.trace import Nothing, traced
+from miue.workflows import marking
+from miue.workflows.addition import Addition, counted, examined, notes_of
 from miue.workflows.exclusive import exclusive
-from miue.workflows.job import MOST, VERSION, class_sizes, kept_at, perturbation_of
+from miue.workflows.job import class_sizes
 from miue.workflows.record import DATED, Added, Looked, RunRecord, timed
-
-
-@dataclass(frozen=True, kw_only=True)
-class Addition:
-    """New pictures for an output, compared with what it has."""
-
-    out: Path
-    record: RunRecord
-    method: Any
-    new: data.New
-    split: str | None
-    part: int
-    """Number of this part of the output, from 1."""
-    fingerprint: str
-    earlier: tuple[publish.Line, ...]
-    """Lines of the manifest that come before this part."""
-
-    @property
-    def again(self) -> bool:
-        """True if the same pictures were added before, to the end."""
-        before = self.record.added[self.part - 1 :][:1]
-        return any(part.fingerprint == self.fingerprint and part.status == "finished" for part in before)
-
-    @property
-    def private(self) -> Path:
-        return data.private_of(self.out)
-
-    @property
-    def perturbation(self) -> Path:
-        return perturbation_of(self.private, self.fingerprint)
-
-    @property
-    def protected(self) -> list[publish.Line]:
-        """Lines of the pictures that are protected by now."""
-        return [line for line in self.earlier if line.status == "protected"]
-
-    @property
-    def work(self) -> Path:
-        """Folder of the state that is kept until the pictures are added."""
-        return self.private / f"added-{self.fingerprint}"
-
-    def disk(self) -> room.Parts:
-        """Bytes that the run still needs on disk, by folder and part."""
-        source, settings = self.new.source, self.record.settings.model_copy(update={"processes": 1})
-        return room.needed(source, self.method, settings, self.out, self.private, self.perturbation, False, self.work)
-
-    def read(self) -> ImageSet:
-        """The new pictures, on the canvas of the first ones."""
-        grey, canvas = self.first.delta.shape[1] == 1, self.record.settings.canvas
-        return data.read(self.new.source, canvas, grey=grey, cache=self.private / "canvas")
-
-    def rows(self, labels: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
-        """The mark of every new picture; its class without a trace."""
-        digests = [entry.sha256 for entry in self.new.source.usable]
-        return rows_of(self.secret, labels, digests) if self.secret else labels
-
-    @cached_property
-    def secret(self) -> Secret | None:
-        """The secret of the trace; None if there is none. Raises UserError if it is not there."""
-        path = marking.secret_file(self.private)
-        if self.record.settings.trace and not path.exists():
-            raise UserError(f"{path}: is not there, and new pictures need the mark of the others; bring it back")
-        return Secret.load(path) if self.record.settings.trace else None
-
-    @property
-    def first(self) -> Perturbation:
-        """The perturbation of the first pictures. Raises UserError if it is not there."""
-        _ = self.secret  # a missing one is told as such
-        return Perturbation.load(kept_at(self.private, self.record))
-
-    def kept(self, run: Run) -> Kept:
-        """The state that the protection of the first pictures left. Raises UserError if it does not belong to them."""
-        settings, perturbation = self.record.settings, self.first
-        index = {name: i for i, name in enumerate(self.record.source.classes)}
-        lines = [line for line in self.protected if not line.part]
-        if len(lines) != len(perturbation):
-            raise UserError(
-                f"{self.private}: the manifest has {len(lines)} protected pictures, the perturbation "
-                f"{len(perturbation)}; run the protect command that made it once more"
-            )
-        keeping = replace(run, seed=settings.seed, keep=self.private / "checkpoint")
-        identity = {"plan": repr(self.method), "seed": settings.seed, "budget": repr(settings.rest)}
-        labels = torch.tensor([index[line.class_name] for line in lines])
-        return Kept(
-            perturbation=self._noise(perturbation, labels, [line.sha256 for line in lines]),
-            labels=labels,
-            count=len(self.protected),
-            state=partial(_state, keeping, {**identity, "data": perturbation.data}),
-            published=partial(self._published, [line.out for line in lines], perturbation.delta.shape[1] == 1),
-        )
-
-    def _noise(self, first: Perturbation, labels: Int[Tensor, "m"], digests: list[str]) -> Perturbation:
-        """The perturbation of the first pictures without their marks, as the attack made it."""
-        if not self.secret:
-            return first
-        mark, budget = mark_of(self.secret, *first.delta.shape[-2:]), self.record.settings.rest
-        if first.labels is not None:
-            return replace(first, delta=(first.delta - mark).to(first.delta.dtype), budget=budget)
-        delta = (first.delta - mark[rows_of(self.secret, labels, digests)]).to(first.delta.dtype)
-        if getattr(self.method, "per", "image") == "image":
-            return replace(first, delta=delta, budget=budget)
-        table = torch.zeros(len(self.record.source.classes), *delta.shape[1:], dtype=delta.dtype)
-        table[labels] = delta  # all pictures of a class have the same
-        return replace(first, delta=table, budget=budget, labels=labels)
-
-    def _published(self, outs: list[str], grey: bool, rows: Int[Tensor, "k"]) -> UInt8[Tensor, "k c h w"]:
-        """Published pictures by the numbers of their rows. Raises UserError if one is not there."""
-        source = data.scan_some(self.out, [outs[row] for row in rows.tolist()])
-        return data.read(source, self.record.settings.canvas, grey=grey).images
-
-
-def _state(run: Run, identity: dict[str, Any], name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    if not identity["data"] or (state := run.load(name, **identity)) is None:
-        raise UserError(
-            f"{run.keep}: {name}.safetensors of this protection is not there (deleted, or made by an older version of "
-            "miue), and new pictures need it; protect all pictures again, to another output"
-        )
-    return state
 
 
 def add(
@@ -165,81 +38,6 @@ def add(
     return carry_out(examined(Path(out), str(new), split, download), run or Run())
 
 
-def examined(out: Path, new: str, split: str | None = None, download: bool = False) -> Addition:
-    """Return the new pictures of a source, and where they go. Changes nothing. Raises UserError."""
-    record = RunRecord.of(out)
-    if record.status != "finished":
-        record.check_finished(out)
-    settings, classes = record.settings, tuple(record.source.classes)
-    _refuse_tables(str(out), record.source.kind)
-    alone = settings.trace is not None and settings.trace.alone
-    method = Nothing() if alone else attack(settings.attack)
-    if not alone and code_of(settings.attack, method) != settings.code:
-        raise UserError(
-            f"{settings.attack}: its file has changed since {out} was made; bring that version back, or protect all "
-            "pictures again"
-        )
-    if not alone:
-        check_more(method)
-    rules = {key: value for key, value in record.source.rules.items() if key != "drop_columns"}
-    given = data.scan(new, split=split, download=download, part=True, canvas=0, **rules)
-    _refuse_tables(given.location, given.kind)
-    private = data.private_of(out)
-    publish.check_output(given.location, out, private, False, record.fingerprint)
-    lines, damaged = publish.read_lines(private / publish.MANIFEST)
-    if damaged or not any(line.part == 0 for line in lines):
-        raise UserError(f"{private / publish.MANIFEST}: is missing or damaged; run the protect command once more")
-
-    def compared(part: int) -> Addition:
-        earlier = tuple(line for line in lines if line.part < part)
-        fresh = data.new_of(given, [_earlier(line) for line in earlier], classes)
-        names = [(entry.path, entry.out) for entry in fresh.source.usable]
-        fingerprint = digest(VERSION, "add", record.perturbation, part, fresh.source.digest, names)
-        return Addition(out=out, record=record, method=method, new=fresh, split=split, part=part,
-                        fingerprint=fingerprint, earlier=earlier)  # fmt: skip
-
-    for part in range(len(record.added), 0, -1):  # the same call again?
-        addition = compared(part)
-        if addition.fingerprint == record.added[part - 1].fingerprint:
-            return _checked(addition)
-    if record.added and record.added[-1].status == "running":
-        if any(line.part == len(record.added) for line in publish.read_lines(private / publish.PART)[0]):
-            where = record.added[-1].source.location
-            raise UserError(
-                f"{out}: adding {where} was interrupted; finish it first, with the same pictures in it: "
-                f"miue add {out} {where}"
-            )
-        return _checked(compared(len(record.added)))  # none of its files was written: these pictures replace it
-    return _checked(compared(len(record.added) + 1))
-
-
-def _refuse_tables(name: str, kind: str) -> None:
-    if kind not in FILES:
-        raise UserError(
-            f"{name}: is a table ({kind}), whose files have a fixed number of rows; only folders can be added to, from "
-            "folders: protect all rows again, to another output"
-        )
-
-
-def _earlier(line: publish.Line) -> data.Earlier:
-    return data.Earlier(line.path, line.out, line.class_name, line.sha256, line.pixels, line.out_pixels)
-
-
-def _checked(addition: Addition) -> Addition:
-    """The addition itself. Raises UserError if its pictures cannot be written."""
-    source, settings = addition.new.source, addition.record.settings
-    if source.usable:
-        publish.check_sizes(source, settings.limit, (settings.canvas, settings.canvas), settings.format)
-        publish.check_folders(source, addition.out)
-        if addition.first.delta.shape[1] == 1 and (coloured := [e.path for e in source.usable if not e.grey]):
-            raise UserError(
-                f"{source.location}: {coloured[0]} has colour, and all first pictures of {addition.out} are grey, so "
-                "nothing kept knows colours; convert it to grey, or protect all pictures again"
-            )
-        room.check(addition.disk())
-    return addition
-
-
 def carry_out(addition: Addition, run: Run) -> RunRecord:
     """Protect and write the new pictures. Resumes a killed call."""
     source = addition.new.source
@@ -253,19 +51,6 @@ def carry_out(addition: Addition, run: Run) -> RunRecord:
         run.say(f"note: {note}")
     with exclusive(addition.out, run):
         return _add(addition, run)
-
-
-def notes_of(addition: Addition) -> list[str]:
-    """Return remarks on the new pictures."""
-    new, notes = addition.new, list(addition.new.source.notes)
-    if new.known:
-        notes.append(f"{len(new.known)} pictures are in the output already, and left out ({data.some(new.known, 3)})")
-    if new.twins:
-        notes.append(
-            f"names that the output has for other pictures: {data.some(new.twins, MOST)}; where one is a new version "
-            "of the same picture, the earlier version stays published"
-        )
-    return notes
 
 
 def _add(addition: Addition, run: Run) -> RunRecord:
@@ -337,9 +122,3 @@ def _perturbation(addition: Addition, run: Run) -> Perturbation:
     perturbation = traced(attack, addition.secret, images, addition.rows(images.labels), settings.limit, keeping)
     write_atomically(path, perturbation.save)
     return perturbation
-
-
-def counted(addition: Addition) -> dict[str, int]:
-    """Return the number of given inputs by status and reason, as in the record of a source."""
-    known = len(addition.new.known)
-    return {**addition.new.source.summary(), **({f"skipped: {data.IN_ALREADY}": known} if known else {})}

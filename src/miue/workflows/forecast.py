@@ -12,7 +12,7 @@ from miue.core.run import Run
 from miue.core.types import ImageSet
 from miue.evaluation.forecast import scaled
 from miue.workflows import room
-from miue.workflows.add import Addition, counted, notes_of
+from miue.workflows.addition import Addition, counted, notes_of
 from miue.workflows.job import Job, class_sizes
 from miue.workflows.record import Settings
 
