@@ -23,7 +23,7 @@ from miue.trace import Nothing, Secret, rows_of
 from miue.trace.marks import mark_of
 from miue.workflows import marking, room
 from miue.workflows.job import MOST, VERSION, kept_at, perturbation_of
-from miue.workflows.record import RunRecord
+from miue.workflows.record import RunRecord, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,19 +147,9 @@ def _state(run: Run, identity: dict[str, Any], name: str) -> tuple[dict[str, Ten
 def examined(out: Path, new: str, split: str | None = None, download: bool = False) -> Addition:
     """Return the new pictures of a source, and where they go. Changes nothing. Raises UserError."""
     record = RunRecord.of(out)
-    if record.status != "finished":
-        record.check_finished(out)
-    settings, classes = record.settings, tuple(record.source.classes)
+    record.check_protected(out)
     _refuse_tables(str(out), record.source.kind)
-    alone = settings.trace is not None and settings.trace.alone
-    method = Nothing() if alone else attack(settings.attack)
-    if not alone and code_of(settings.attack, method) != settings.code:
-        raise UserError(
-            f"{settings.attack}: its file has changed since {out} was made; bring that version back, or protect all "
-            "pictures again"
-        )
-    if not alone:
-        check_more(method)
+    method, classes = _method(out, record.settings), tuple(record.source.classes)
     rules = {key: value for key, value in record.source.rules.items() if key != "drop_columns"}
     given = data.scan(new, split=split, download=download, part=True, canvas=0, **rules)
     _refuse_tables(given.location, given.kind)
@@ -190,6 +180,20 @@ def examined(out: Path, new: str, split: str | None = None, download: bool = Fal
             )
         return _checked(compared(len(record.added)))  # none of its files was written: these pictures replace it
     return _checked(compared(len(record.added) + 1))
+
+
+def _method(out: Path, settings: Settings) -> Any:
+    """The attack of an output. Raises UserError if its file has changed, or if it makes nothing for later pictures."""
+    if settings.trace and settings.trace.alone:
+        return Nothing()
+    method = attack(settings.attack)
+    if code_of(settings.attack, method) != settings.code:
+        raise UserError(
+            f"{settings.attack}: its file has changed since {out} was made; bring that version back, or protect all "
+            "pictures again"
+        )
+    check_more(method)
+    return method
 
 
 def _refuse_tables(name: str, kind: str) -> None:
