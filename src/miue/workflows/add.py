@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from miue import data, publish
 from miue.core.files import installed, write_atomically
 from miue.core.run import Run
-from miue.core.types import Perturbation
+from miue.core.types import Budget, ImageSet, Perturbation
 from miue.trace import Nothing, traced
 from miue.workflows import marking
-from miue.workflows.addition import Addition, counted, examined, notes_of
+from miue.workflows.addition import Addition, examined, work_of
 from miue.workflows.exclusive import exclusive
 from miue.workflows.job import class_sizes
 from miue.workflows.record import DATED, Added, Looked, RunRecord, timed
@@ -47,7 +48,7 @@ def carry_out(addition: Addition, run: Run) -> RunRecord:
     for name, count in class_sizes(source).items():
         if count and not addition.again:
             run.say(f"{name}: {count} new")
-    for note in () if addition.again else notes_of(addition):
+    for note in () if addition.again else addition.notes:
         run.say(f"note: {note}")
     with exclusive(addition.out, run):
         return _add(addition, run)
@@ -56,14 +57,15 @@ def carry_out(addition: Addition, run: Run) -> RunRecord:
 def _add(addition: Addition, run: Run) -> RunRecord:
     source, private, at = addition.new.source, addition.private, addition.part - 1
     record = addition.record
-    scanned = Looked.of(source, record.source.rules)
     again = at < len(record.added) and record.added[at].fingerprint == addition.fingerprint
     seconds = dict(record.added[at].seconds) if again else {}
     part = record.added[at] if again else Added(
         fingerprint=addition.fingerprint,
         status="running",
         miue=installed(),
-        source=scanned.model_copy(update={"counts": counted(addition), "notes": notes_of(addition)}),
+        source=Looked.of(source, record.source.rules).model_copy(
+            update={"counts": addition.counts, "notes": addition.notes}
+        ),
         protected=len(source.usable),
         split=None if addition.split is None else data.readable(addition.split),
         machine=run.machine,
@@ -76,7 +78,7 @@ def _add(addition: Addition, run: Run) -> RunRecord:
         return grown
 
     if not again and at < len(record.added):  # other pictures than an interrupted call had
-        replace(run, keep=private / f"added-{record.added[at].fingerprint}").forget()
+        replace(run, keep=work_of(private, record.added[at].fingerprint)).forget()
     save(part)
     try:
         with timed(seconds, "attack"):
@@ -117,8 +119,13 @@ def _perturbation(addition: Addition, run: Run) -> Perturbation:
     if path.exists():
         return Perturbation.load(path)
     keeping, images = replace(run, seed=settings.seed, keep=addition.work), addition.read()
-    more = lambda images, budget, run: addition.method.more(images, addition.kept(run), budget, run)  # noqa: E731
-    attack = addition.method if isinstance(addition.method, Nothing) else more
-    perturbation = traced(attack, addition.secret, images, addition.rows(images.labels), settings.limit, keeping)
+    rows = marking.rows(addition.secret, images.labels, addition.new.source)
+    attack = addition.method if isinstance(addition.method, Nothing) else partial(_more, addition)
+    perturbation = traced(attack, addition.secret, images, rows, settings.limit, keeping)
     write_atomically(path, perturbation.save)
     return perturbation
+
+
+def _more(addition: Addition, images: ImageSet, budget: Budget, run: Run) -> Perturbation:
+    """The perturbation of the output's attack, made with the state that it kept."""
+    return addition.method.more(images, addition.kept(run), budget, run)

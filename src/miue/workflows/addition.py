@@ -63,7 +63,27 @@ class Addition:
     @property
     def work(self) -> Path:
         """Folder of the state that is kept until the pictures are added."""
-        return self.private / f"added-{self.fingerprint}"
+        return work_of(self.private, self.fingerprint)
+
+    @property
+    def notes(self) -> list[str]:
+        """Remarks on the new pictures."""
+        new, notes = self.new, list(self.new.source.notes)
+        if new.known:
+            known = data.some(new.known, 3)
+            notes.append(f"{len(new.known)} pictures are in the output already, and left out ({known})")
+        if new.twins:
+            notes.append(
+                f"names that the output has for other pictures: {data.some(new.twins, MOST)}; where one is a new "
+                "version of the same picture, the earlier version stays published"
+            )
+        return notes
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of given inputs by status and reason, as in the record of a source."""
+        known = len(self.new.known)
+        return {**self.new.source.summary(), **({f"skipped: {data.IN_ALREADY}": known} if known else {})}
 
     def disk(self) -> room.Parts:
         """Bytes that the run still needs on disk, by folder and part."""
@@ -74,11 +94,6 @@ class Addition:
         """The new pictures, on the canvas of the first ones."""
         grey, canvas = self.first.delta.shape[1] == 1, self.record.settings.canvas
         return data.read(self.new.source, canvas, grey=grey, cache=self.private / "canvas")
-
-    def rows(self, labels: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
-        """The mark of every new picture; its class without a trace."""
-        digests = [entry.sha256 for entry in self.new.source.usable]
-        return rows_of(self.secret, labels, digests) if self.secret else labels
 
     @cached_property
     def secret(self) -> Secret | None:
@@ -133,6 +148,11 @@ class Addition:
         """Published pictures by the numbers of their rows. Raises UserError if one is not there."""
         source = data.scan_some(self.out, [outs[row] for row in rows.tolist()])
         return data.read(source, self.record.settings.canvas, grey=grey).images
+
+
+def work_of(private: Path, fingerprint: str) -> Path:
+    """Folder of the state of an addition by its fingerprint."""
+    return private / f"added-{fingerprint}"
 
 
 def _state(run: Run, identity: dict[str, Any], name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -221,22 +241,3 @@ def _checked(addition: Addition) -> Addition:
             )
         room.check(addition.disk())
     return addition
-
-
-def notes_of(addition: Addition) -> list[str]:
-    """Return remarks on the new pictures."""
-    new, notes = addition.new, list(addition.new.source.notes)
-    if new.known:
-        notes.append(f"{len(new.known)} pictures are in the output already, and left out ({data.some(new.known, 3)})")
-    if new.twins:
-        notes.append(
-            f"names that the output has for other pictures: {data.some(new.twins, MOST)}; where one is a new version "
-            "of the same picture, the earlier version stays published"
-        )
-    return notes
-
-
-def counted(addition: Addition) -> dict[str, int]:
-    """Return the number of given inputs by status and reason, as in the record of a source."""
-    known = len(addition.new.known)
-    return {**addition.new.source.summary(), **({f"skipped: {data.IN_ALREADY}": known} if known else {})}

@@ -12,7 +12,7 @@ from miue.core.run import Run
 from miue.core.types import ImageSet
 from miue.evaluation.forecast import scaled
 from miue.workflows import room
-from miue.workflows.addition import Addition, counted, notes_of
+from miue.workflows.addition import Addition
 from miue.workflows.job import Job, class_sizes
 from miue.workflows.record import Settings
 
@@ -104,8 +104,8 @@ def planned_addition(addition: Addition, run: Run) -> PlannedAddition:
         out=data.readable(str(addition.out)),
         private=data.readable(str(addition.private)),
         classes={name: n for name, n in class_sizes(source).items() if n and not addition.again},
-        inputs=counted(addition),
-        notes=notes_of(addition),
+        inputs=addition.counts,
+        notes=addition.notes,
         attack=settings.attack,
         budget=settings.budget,
         canvas=settings.canvas,

@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from miue import publish
+from jaxtyping import Int
+from torch import Tensor
+
+from miue import data, publish
 from miue.attacks import entry_of
 from miue.core.errors import UserError
 from miue.core.files import digest
 from miue.data.rights import Rights
-from miue.trace import Parameters, Secret, Tracing
+from miue.trace import Parameters, Secret, Tracing, rows_of
 from miue.workflows.record import RunRecord
 
 TABLE = Path(__file__).parent.parent / "traced.json"
@@ -105,6 +108,11 @@ def secret_of(tracing: Tracing, parameters: Parameters, private: Path, fingerpri
     if known != later:
         later.save(path)
     return later
+
+
+def rows(secret: Secret | None, labels: Int[Tensor, "n"], source: data.Source) -> Int[Tensor, "n"]:
+    """The row of the mark of every usable picture of a source; its class without a trace."""
+    return rows_of(secret, labels, [entry.sha256 for entry in source.usable]) if secret else labels
 
 
 def fingerprint_of(fingerprint: str, private: Path) -> str:

@@ -18,7 +18,7 @@ from miue.core.run import Run
 from miue.core.spelling import spell
 from miue.core.types import Budget, ImageSet, Perturbation
 from miue.data.rights import Rights
-from miue.trace import Nothing, Secret, Tracing, rows_of, traced
+from miue.trace import Nothing, Secret, Tracing, traced
 from miue.workflows import marking
 from miue.workflows.exclusive import exclusive
 from miue.workflows.job import MOST, Job, class_sizes
@@ -207,7 +207,7 @@ def _perturbation(
     if run.least(path.exists()):
         return together(run, lambda: Perturbation.load(path))
     images = read()
-    rows = rows_of(secret, images.labels, [entry.sha256 for entry in source.usable]) if secret else images.labels
+    rows = marking.rows(secret, images.labels, source)
     attack = job.attack if isinstance(job.attack, Nothing) else partial(_launched, job)
     perturbation = traced(attack, secret, images, rows, settings.limit, job.keeping(run))
     first(run, lambda: write_atomically(path, perturbation.save))
