@@ -66,7 +66,9 @@ def accuracies(record: dict[str, Any], role: str, channel: str = "png", which: s
 
 
 def where(record: dict[str, Any]) -> str:
-    return f"{record['machine']['device']}, torch {record['machine']['torch']}, commit {record['commit']}"
+    several = len({run.get("commit") for run in record.get("runs", []) if isinstance(run, dict)}) > 1
+    last = "the last cells: " if several else ""
+    return f"{last}{record['machine']['device']}, torch {record['machine']['torch']}, commit {record['commit']}"
 
 
 def small(channels: bool) -> list[dict[str, Any]]:

@@ -43,7 +43,7 @@ from miue.workflows.evaluate import evaluate
 from miue.workflows.job import Job
 from miue.workflows.protect import carry_out
 from miue.workflows.record import RunRecord
-from miue.workflows.trace import Declaration
+from miue.workflows.trace import Declaration, place_of
 from pictures import coloured
 
 EVIL = "<script>alert(1)</script>"
@@ -619,20 +619,21 @@ def traced(tmp_path: Path) -> Path:
     tracing = Tracing(strength=3, keys=2, unmeasured=True)
     job = Job(source=str(tmp_path / "in"), out=tmp_path / "out", method="noise:cells=4", seed=7351, trace=tracing)
     carry_out(job, Run(device_name="cpu"))
-    record, private = RunRecord.of(job.out), data.private_of(job.out)
+    record = RunRecord.of(job.out)
     runs = victims({"clean": [0.9, 0.9], "noise": [0.9, 0.9], "protected": [0.1, 0.1]})
     kept_at(job.out, outcome(record, runs, traces=traces([2e-5, 3e-5], [0.4, 0.6])))
     kept_at(job.out, outcome(record, runs), "29990102-000000")  # later, without looking for the trace
     asked = Asked(count=400, base="b", declared="2026-01-02T03:04:05Z")
     judged_on = "2026-01-03T03:04:05Z"
     declared = Declaration(suspects=3, alpha=1e-3, when=judged_on, judged={EVIL: "x", "theirs": "y"})
-    declared.save(private / "trace" / "declaration.json")
+    folder = place_of(job.out).folder
+    declared.save(folder / "declaration.json")
     for name, p in ((EVIL, 1e-6), ("theirs", 0.31)):
         facts = {"commitment": record.commitment, "test": "signs", "asked": asked, "kind": "labels", "answers": "x"}
-        numbers = {"statistic": 1.0, "z": 2.0, "p": p, "draws": 99, "seed": 0, "alpha": 1e-3}
+        numbers = {"statistic": 1.0, "z": 2.0, "p": p, "draws": 99, "alpha": 1e-3}
         numbers |= {"suspects": 3, "seconds": 1.0}
         verdict = Verdict(**facts, **numbers, evidence=p < 1e-3, reason="", when=judged_on, miue="0")
-        verdict.save(private / "trace" / "verdicts" / f"{digest(name)}.json")
+        verdict.save(folder / "verdicts" / f"{digest(name)}.json")
     return job.out
 
 

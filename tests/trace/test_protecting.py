@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 import miue
 from miue import data, publish
+from miue.cli.main import app
 from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.core.types import Perturbation
@@ -191,6 +193,36 @@ def test_a_beacon_comes_after_the_commitment(job: Job, run: Run):
             carry_out(replace(job, trace=replace(TRACE, beacon=wrong)), run)
     with pytest.raises(UserError, match="another public number, or none"):
         jobs.commit(replace(job, overwrite=True, trace=replace(TRACE, beacon="later:round 6")))
+
+
+def test_a_commitment_that_was_published_is_found_again(job: Job, run: Run):
+    """Naming another number, and then the first one again, gives the first commitment."""
+    named = {name: replace(job, trace=replace(TRACE, beacon=f"later:{name}")) for name in ("r5", "r6")}
+    first, second = (jobs.commit(named[name]) for name in ("r5", "r6"))
+    assert first != second and jobs.commit(named["r5"]) == first == secret(job).commitment
+    assert [path.name for path in job.private.glob("trace-*.json")] == [f"trace-{second[:16]}.json"]
+    with pytest.raises(UserError, match=f"changed since the commitment {first}"):
+        carry_out(replace(job, seed=5, trace=replace(TRACE, beacon="ab" * 16)), run)
+    assert carry_out(replace(job, trace=replace(TRACE, beacon="ab" * 16)), run).commitment == first
+
+
+@pytest.mark.parametrize("changes", [{"beacon": "cd" * 16}, {"beacon": "cd" * 16, "strength": 3}, {"strength": 8}])
+def test_a_call_that_is_refused_deletes_nothing(job: Job, run: Run, changes: dict):
+    carry_out(job, run)
+    before, own = hashes(job.out), secret(job)
+    with pytest.raises(UserError):
+        carry_out(replace(job, overwrite=True, trace=replace(TRACE, **changes)), run)
+    assert hashes(job.out) == before and secret(job) == own and all(f.ok for f in miue.verify(job.out))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--trace-strength", "3"), ("--trace-unmeasured",), ("--trace-keys", "2"), ("--beacon", "later:r5"),
+     ("--trace-only", "--attack", "noise")],
+)  # fmt: skip
+def test_options_that_would_do_nothing_are_refused(job: Job, options: tuple[str, ...]):
+    ended = CliRunner().invoke(app, ["protect", job.source, str(job.out), *options])
+    assert isinstance(ended.exception, UserError) and not job.out.exists()
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 import miue
 from miue import data, nets, publish
 from miue.cli.main import app
-from miue.core.errors import UserError
+from miue.core.errors import Damaged, UserError
 from miue.core.run import Run
 from miue.core.types import stretch
 from miue.evaluation.records import Outcome, TraceRun, Verdict
@@ -224,6 +226,57 @@ def test_other_questions_than_those_that_were_stated_are_told(place: Path):
     assert isinstance(checking(content, "--questions", "q").exception, work.Mismatch)
 
 
+def numbered_otherwise(folder: Path) -> None:
+    lines = (folder / "questions.csv").read_text().splitlines()
+    (folder / "questions.csv").write_text("\n".join([lines[0], *lines[2:], lines[1]]) + "\n")
+
+
+def named_otherwise(folder: Path) -> None:
+    for i, path in enumerate(sorted(folder.rglob("*.png"))):
+        path.rename(path.with_name(f"{i}-{399 - i}.png"))
+
+
+def with_alpha(folder: Path) -> None:
+    path = next(folder.rglob("*.png"))
+    with Image.open(path) as im:
+        im.convert("RGBA").save(path)
+
+
+def with_gamma(folder: Path) -> None:
+    path, info = next(folder.rglob("*.png")), PngInfo()
+    info.add(b"gAMA", (20000).to_bytes(4, "big"))
+    with Image.open(path) as im:
+        im.save(path, pnginfo=info)
+
+
+@pytest.mark.parametrize("change", [numbered_otherwise, named_otherwise, with_alpha, with_gamma])
+def test_questions_hold_nothing_but_what_their_list_says(place: Path, change: Callable[[Path], None]):
+    """The suspect must have seen the pictures that were judged, under the numbers by which they were judged."""
+    content = disclosed(place)
+    assert checking(content, "--questions", "q").exit_code == 0
+    change(place / "q")
+    assert isinstance(checking(content, "--questions", "q").exception, work.Mismatch)
+    assert "no such folder" in str((ended := checking(content, "--questions", "none")).exception)
+    assert isinstance(ended.exception, UserError) and ended.exception.code == 2
+
+
+def test_a_notice_states_one_commitment(place: Path):
+    """Of many that were published, one could be chosen later."""
+    content, text = disclosed(place), Path("out/PROTECTED.md").read_text()
+    Path("several.md").write_text(f"{text}\n{'ab' * 32}\n")
+    Path("within.md").write_text(text.replace(content["commitment"], f"aa{content['commitment']}"))
+    for name in ("several.md", "within.md"):
+        assert isinstance(checking(content, "--notice", name).exception, work.Mismatch)
+    assert checking(content, "--notice", "out").exit_code == 0
+
+
+def test_a_disclosure_without_a_verdict_shows_nothing(place: Path):
+    content = disclosed(place)
+    assert isinstance(checking(content | {"verdicts": {}}).exception, work.Mismatch)
+    content["opened"]["beacon"] = "1234"
+    assert isinstance(checking(content).exception, Damaged)  # no number of 16 bytes
+
+
 def test_keys_that_were_searched_for_one_by_one_are_told(place: Path):
     """An owner who exchanged keys until they fitted a network that he knew has no master to show."""
     content = disclosed(place)
@@ -290,6 +343,35 @@ def test_what_is_printed_follows_from_all_suspects_together(place: Path):
     assert not alone.evidence and "above 0.017" in alone.reason
 
 
+def test_a_disclosure_says_what_was_judged_of_all(place: Path, monkeypatch: pytest.MonkeyPatch):
+    """Evidence by Holm's method stays evidence when others repeat it."""
+    answered(place / "them.csv", knowing(place).argmax(1))
+    labels, p, known = blind(place), 1.0, 0
+    while p > 0.03:  # a suspect that knows the key a little
+        known += 20
+        labels[:known] = knowing(place).argmax(1)[:known]
+        answered(place / "others.csv", labels)
+        p = work.judge_answers("out", "others.csv", suspects=2, alpha=0.05, rehearsal=True).verdict.p
+    alpha = p * 1.5  # its half is less, so that there is evidence only beside the other suspect
+    for name in ("them", "others"):
+        judged = work.judge_answers("out", f"{name}.csv", suspects=2, alpha=alpha)
+    assert judged.standing == {"them": True, "others": True}
+    disclosure.reveal("out", "shown.json")
+    checked = disclosure.check_disclosure("shown.json")
+    assert checked.same and all(verdict.evidence for verdict in checked.verdicts.values())
+
+
+def test_another_secret_has_records_of_its_own(place: Path):
+    """A set that is made anew is not judged by what was found with its earlier secret."""
+    disclosed(place)
+    earlier = work.place_of(Path("out"))
+    tracing = Tracing(strength=3, unmeasured=True)
+    carry_out(Job(source="in", out=Path("out"), method="noise", overwrite=True, trace=tracing), Run(device_name="cpu"))
+    own = work.place_of(Path("out"))
+    assert own.folder != earlier.folder and earlier.declaration and own.declaration is None and own.revealed is None
+    refused(lambda: work.judge_answers("out", "them.csv"), "no questions were made")
+
+
 def test_one_verdict_may_be_shown_alone(place: Path):
     answered(place / "them.csv", knowing(place).argmax(1))
     answered(place / "others.csv", blind(place))
@@ -316,6 +398,8 @@ def test_a_secret_of_another_set_is_told(place: Path):
     answered(place / "them.csv", blind(place))
     ended = CliRunner().invoke(app, ["trace", "judge", "out", "--answers", "them.csv"])
     assert isinstance(ended.exception, work.Mismatch) and "was published with" in str(ended.exception)
+    ended = CliRunner().invoke(app, ["evaluate", "out", "--clean", "in", "--test", "base", "--trace", "--seeds", "1"])
+    assert isinstance(ended.exception, work.Mismatch)
 
 
 def test_several_lists_and_unknown_labels_are_checked(place: Path):
@@ -397,6 +481,7 @@ def test_scores_and_direct_answers_of_weights_are_repeated(place: Path):
     shown = disclosure.reveal("out", "shown.json")
     checked = disclosure.check_disclosure("shown.json", questions="q")
     assert checked.same and checked.verdicts["net"].p == judged.verdict.p
+    assert "owner's word; by the blind ones alone p" in CliRunner().invoke(app, ["trace", "check", "shown.json"]).output
     content = json.loads(shown.model_dump_json())
     content["answers"]["net"]["direct"]["scores"][0][0] += 1
     assert "direct" in checking(content).output

@@ -139,7 +139,12 @@ def checked(checked: Checked, json: bool) -> None:
         facts = ", ".join(checked.different[name])
         same = f"NOT what was disclosed ({facts})" if facts else "the same as disclosed"
         word = "evidence of use" if verdict.evidence else "no evidence"
-        print(f"{data.readable(name)}: {word}, p = {verdict.p:.2g}; {same}")
+        print(f"{data.readable(name)}: {word}; {same}")
+        print(f"  {verdict.reason}")
+        print(f"  test: {verdict.test}, {verdict.asked.count} questions, {verdict.kind}")
+        if verdict.direct:
+            blind = verdict.further["blind"]
+            print(f"  answers to direct questions are the owner's word; by the blind ones alone p = {blind:.2g}")
     print(f"commitment: {checked.commitment}, to which the keys belong")
     for line in _left_open(checked):
         print(line)
@@ -153,7 +158,10 @@ def _left_open(checked: Checked) -> Iterator[str]:
         yield "The answers are those that the disclosure states: compare them with the suspect's own, --answers FILE."
     if not checked.notice:
         yield "Whether that commitment was published was not looked at: give --notice PROTECTED.md."
-    yield "When it was published decides: before the suspect was trained. That is not in these files."
+    when = ", and before that number was known," if checked.beacon else ""
+    yield f"When it was published decides: before the suspect was trained{when} and as the only one. Look at that."
+    yield "Verdicts and suspects that were left out cannot be seen here: ask the owner for all of them."
+    yield "An owner who knew the suspect could choose clean pictures that fit: the other side should choose them."
     if not checked.questions:
         yield "The pictures that were asked were not looked at: give --questions DIR."
     if checked.beacon:

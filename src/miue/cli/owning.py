@@ -118,7 +118,7 @@ def protect(
             value=rights, creator=creator, copyright=copyright, url=rights_url, text=rights_text,
             contact=rights_contact, path=rights_path, no_search=rights_no_search,
         ),
-        trace=tracing.settings(trace, trace_only, trace_strength, trace_keys, beacon, trace_unmeasured),
+        trace=tracing.settings(trace, trace_only, trace_strength, trace_keys, beacon, trace_unmeasured, attack),
     )  # fmt: skip
     place = started()
     leads = place is None or place.rank == 0

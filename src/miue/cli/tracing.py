@@ -24,16 +24,19 @@ app = typer.Typer(
 
 
 def settings(
-    trace: bool, alone: bool, strength: int, keys: int, beacon: str | None, unmeasured: bool
+    trace: bool, alone: bool, strength: int, keys: int, beacon: str | None, unmeasured: bool, attack: str
 ) -> Tracing | None:
-    """The settings of a trace from the options of `protect`; None without --trace and --trace-only."""
+    """The settings of a trace from the options of `protect`; None without one. Raises UserError."""
     from miue.core.errors import UserError
     from miue.trace import Tracing
+    from miue.workflows.job import Job
 
     if not (trace or alone):
-        if beacon or keys != 1:
-            raise UserError("--beacon and --trace-keys belong to a trace; add --trace")
+        if beacon or unmeasured or (strength, keys) != (Tracing.strength, Tracing.keys):
+            raise UserError("--beacon and the options of a trace need one; add --trace")
         return None
+    if alone and attack != Job.method:
+        raise UserError(f"--trace-only is the mark without an attack; leave --attack {attack} out, or give --trace")
     return Tracing(strength=strength, keys=keys, beacon=beacon or "", alone=alone, unmeasured=unmeasured)
 
 

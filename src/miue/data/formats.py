@@ -116,12 +116,18 @@ def plain_jpeg(data: bytes) -> tuple[str, tuple[int, int]] | None:
     return None
 
 
-def bare(data: bytes) -> bool:
-    """True if a file is a PNG with only pixels and a colour profile, so that it cannot contain another picture."""
-    at, names = 8, set()
+def chunks(data: bytes) -> set[bytes]:
+    """The kinds of chunks of a PNG file; none if it is no PNG."""
+    at, names = 8, set[bytes]()
     while data.startswith(b"\x89PNG") and at + 8 <= len(data):
         names.add(data[at + 4 : at + 8])
         at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return names
+
+
+def bare(data: bytes) -> bool:
+    """True if a file is a PNG with only pixels and a colour profile, so that it cannot contain another picture."""
+    names = chunks(data)
     return b"IDAT" in names and names <= {b"IHDR", b"iCCP", b"IDAT", b"IEND"}
 
 

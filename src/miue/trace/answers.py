@@ -148,6 +148,7 @@ def read(path: Path, classes: Sequence[str], count: int, unknown: bool = False) 
     if "question" not in columns:
         raise UserError(f"{path}: has no column `question`; its columns are {', '.join(list(columns)[:8])}")
     order = _order(path, columns.pop("question"), count)
+    columns.pop("file", None)  # as in the table of questions
     if set(columns) == {"label"}:
         labels = [str(columns["label"][i]) for i in order]
         return of_labels(labels, sorted(set(labels)) if unknown else classes, not unknown)

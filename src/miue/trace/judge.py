@@ -48,9 +48,7 @@ class Verdict(Record):
     """The statistic in standard deviations of the null."""
     p: float
     draws: int
-    """Counterfactual keys; 0 where the test needs none."""
-    seed: int
-    """Seed of the counterfactual keys."""
+    """Counterfactual keys, whose seed follows from the answers; 0 where the test needs none."""
     bound: bool = False
     """True if p is the closed bound exp(-z^2 / 2)."""
     alpha: float
@@ -108,7 +106,8 @@ def weigh(
     stops as soon as there is evidence) or "two stages" (with the answers to `direct` questions, half of the level
     each). The same answers and keys always give the same verdict. Raises UserError.
     """
-    run, start, level = run or Run(), time.monotonic(), alpha / suspects
+    start, level = time.monotonic(), alpha / suspects
+    run = replace(run or Run(), seed=int(answers.digest[:7], 16))  # nobody chooses the keys that it is compared with
     test = _fitting(check(test, opened, alpha, suspects), answers, asked, opened)
     if (direct is None) == (test == "two stages"):
         raise UserError('answers to direct questions and the test "two stages" belong together')
@@ -136,7 +135,6 @@ def weigh(
         z=result.z,
         p=result.p,
         draws=result.draws,
-        seed=run.seed,
         bound=result.bound,
         alpha=alpha,
         suspects=suspects,

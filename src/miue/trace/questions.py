@@ -3,8 +3,8 @@
 question q = base_q + round(amplitude * field(R_q)), where the base is clamped to [amplitude, 255 - amplitude] before.
 Two questions in turn show the same picture with opposite signs, so that what the picture itself says cancels, and so
 that anybody can take base and field apart again. R_q comes from a public seed and the digest of the base: with other
-pictures all fields are others, so that pictures cannot be chosen to fit a key. The list contains no secret: anybody may
-ask it and publish it, and the key stays usable.
+pictures all fields are others, so that fields cannot be chosen to fit a key; the pictures can, by somebody who knows
+both key and suspect. The list contains no secret: anybody may ask it and publish it, and the key stays usable.
 """
 
 from __future__ import annotations
@@ -75,6 +75,8 @@ class Asked(Record):
             if not torch.equal(clean, same):
                 return "they are not clean pictures with the fields of the seed"
             base += [*clean.clamp(0, 255).to(torch.uint8)]
+        if len({digest_of(picture) for picture in base}) < min(LEAST_BASE, self.count // 2):
+            return f"there are fewer than {LEAST_BASE} different clean pictures"
         return "" if digest_of_all(base) == self.base else "the fields do not follow from these pictures and the seed"
 
 

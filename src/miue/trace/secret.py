@@ -32,6 +32,7 @@ from miue.core.files import Record, write_atomically
 SCHEME = "miue-trace-2"
 COINS = "coins"
 Hex = Annotated[str, Field(pattern="^([0-9a-f]{2})*$")]
+Beacon = Annotated[str, Field(pattern="^(|([0-9a-f]{2}){16,})$")]
 Hex32 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -93,7 +94,7 @@ class Opened(Record):
     """The keys that are shown, by name."""
     master: Hex = ""
     """What all keys follow from; empty if some of them stay secret."""
-    beacon: Hex = ""
+    beacon: Beacon = ""
     """The value of the public random number that the parameters name; empty if they name none."""
 
     @property

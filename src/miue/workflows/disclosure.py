@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,19 @@ from typing import Any
 from miue import publish
 from miue.core.errors import Damaged, UserError
 from miue.core.files import Record
-from miue.core.run import Run
 from miue.trace import Opened, Verdict
 from miue.trace.answers import hardened, read
 from miue.trace.judge import weigh
-from miue.workflows.trace import GRADIENT, Given, Mismatch, pictures_of, place_of
+from miue.workflows.trace import (
+    GRADIENT,
+    Altered,
+    Declaration,
+    Given,
+    Mismatch,
+    Standing,
+    pictures_of,
+    place_of,
+)
 
 LOOSE = 1e-9  # share by which sums of floats may differ between machines
 PASSING = ("seconds", "when", "miue", "burnt")  # facts about a judgement that do not come out again
@@ -73,7 +82,9 @@ def reveal(out: str | Path, to: str | Path, *, suspect: str | None = None) -> Di
             raise UserError(f"{suspect!r} was not judged; {', '.join(verdicts)} were")
         verdicts = {suspect: verdicts[suspect]}
     if all(verdict.used is not None for verdict in verdicts.values()):
-        opened = opened.only({name for verdict in verdicts.values() for name in verdict.used or ()})
+        used = {name for verdict in verdicts.values() for name in verdict.used or ()}
+        opened = opened.only(used) if used != {*opened.parameters.names} else opened
+    verdicts = _standing(verdicts)
     answers = {name: Given.load(place.given(name)) for name in verdicts}
     shown = Disclosure(commitment=opened.commitment, opened=opened, verdicts=verdicts, answers=answers)
     place.reveal(opened.keys)
@@ -95,6 +106,8 @@ def check_disclosure(
     commitment, or pictures not to the list, and UserError if these answers were not judged.
     """
     shown = _read(Path(file))
+    if not shown.verdicts:
+        raise Mismatch(f"{file}: there is no verdict in it")
     _belongs(Path(file), shown)
     if notice is not None:
         _stated(Path(notice), shown)
@@ -102,10 +115,10 @@ def check_disclosure(
         for asked in {verdict.asked.model_dump_json(): verdict.asked for verdict in shown.verdicts.values()}.values():
             try:
                 pictures_of(Path(questions), asked)
-            except UserError as error:
+            except Altered as error:
                 raise Mismatch(str(error)) from None
     suspect = _whose(Path(answers), shown) if answers is not None else ""
-    verdicts = {name: _again(shown, name) for name in shown.verdicts}
+    verdicts = _standing({name: _again(shown, name) for name in shown.verdicts})
     opened = shown.opened
     return Checked(
         verdicts=verdicts,
@@ -145,11 +158,15 @@ def _stated(notice: Path, shown: Disclosure) -> None:
     file = notice / publish.NOTICE if notice.is_dir() else notice
     if not file.is_file():
         raise UserError(f"{file}: there is no such file; give the PROTECTED.md that was published, or its folder")
-    text = file.read_text("utf-8", errors="replace")
-    facts = {"commitment": shown.commitment, "value of the public number": shown.opened.beacon}
+    lines = [line.strip() for line in file.read_text("utf-8", errors="replace").splitlines()]
+    opened = shown.opened
+    facts = {"commitment": shown.commitment, "value": opened.beacon, "public number": opened.parameters.beacon}
     for name, value in facts.items():
-        if value not in text:
+        if value and value not in lines:
             raise Mismatch(f"{file}: does not state the {name} {value}")
+    others = {line for line in lines if re.fullmatch("[0-9a-f]{32,}", line)} - {shown.commitment, opened.beacon}
+    if others:
+        raise Mismatch(f"{file}: states other commitments, too ({min(others)}), so that one could be chosen later")
 
 
 def _whose(table: Path, shown: Disclosure) -> str:
@@ -168,6 +185,15 @@ def _whose(table: Path, shown: Disclosure) -> str:
     raise UserError(why)
 
 
+def _standing(verdicts: Mapping[str, Verdict]) -> dict[str, Verdict]:
+    """Verdicts as they stand together, by Holm's method, at the level and number of suspects that they state."""
+    levels = {(verdict.suspects, verdict.alpha) for verdict in verdicts.values()}
+    if len(levels) > 1:
+        raise Mismatch("the verdicts state different levels or numbers of suspects")
+    ((suspects, alpha),) = levels
+    return Standing(Declaration(suspects=suspects, alpha=alpha, when=""), verdicts).decided
+
+
 def _again(shown: Disclosure, name: str) -> Verdict:
     """A verdict, computed from keys and answers. Raises Mismatch if there are none that could be judged."""
     verdict, given = shown.verdicts[name], shown.answers.get(name)
@@ -176,7 +202,7 @@ def _again(shown: Disclosure, name: str) -> Verdict:
     options: dict[str, Any] = {"test": verdict.test, "alpha": verdict.alpha, "suspects": verdict.suspects}
     try:
         direct = given.direct.answers if given.direct else None
-        return weigh(given.blind.answers, verdict.asked, shown.opened, direct=direct, run=Run(verdict.seed), **options)
+        return weigh(given.blind.answers, verdict.asked, shown.opened, direct=direct, **options)
     except UserError as error:
         raise Mismatch(f"the verdict on {name!r} cannot be repeated: {error}") from None
 

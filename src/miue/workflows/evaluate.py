@@ -67,7 +67,7 @@ def evaluate(
         victims = [each for each in victims if each.defense != "gray"]
         evaluation = replace(evaluation, recipes=victims)
     if trace:
-        traced.check(record, victims, tests)
+        traced.check(out, record, victims, tests)
     names = ", ".join(each.victim for each in victims)
     also = "; --defense none: plain training alone" if defenses is CHEAP else ""
     run.say(f"training {names} on clean, noisy and protected pictures, {seeds} seed(s) each{also}")

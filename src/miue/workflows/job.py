@@ -138,12 +138,12 @@ class Job:
         return digest(VERSION, source.digest, names, sorted(settled.items()), *sorted(self.drop_columns))
 
     def secret(self, source: data.Source, settings: Settings) -> Secret | None:
-        """The secret of the trace: read, or drawn and saved. None if there is no trace."""
+        """The secret of the trace: read, or drawn and not yet saved. None if there is no trace."""
         if not self.trace or not settings.trace:
             return None
         early = settings.model_copy(update={"trace": settings.trace.model_copy(update={"beacon": ""})})
         parameters = self.trace.parameters(source.classes, settings.canvas)
-        return marking.secret_of(self.trace, parameters, self.private, self.noise(source, early))
+        return marking.secret_of(self.trace, parameters, self.private, self.noise(source, early), self.overwrite)
 
     def made(self, noise: str) -> Path:
         """Path of the finished perturbation."""

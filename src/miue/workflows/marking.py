@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from miue import data, publish
 from miue.attacks import entry_of
-from miue.core.errors import UserError
+from miue.core.errors import Damaged, UserError
 from miue.core.files import digest
 from miue.data.rights import Rights
 from miue.trace import Parameters, Secret, Tracing, rows_of
@@ -70,29 +72,37 @@ def secret_file(private: Path) -> Path:
     return private / FILE
 
 
-def secret_of(tracing: Tracing, parameters: Parameters, private: Path, fingerprint: str) -> Secret:
-    """The secret of this job: the one that an earlier call drew for it, or a new one, which is saved at once.
+def secret_of(tracing: Tracing, parameters: Parameters, private: Path, fingerprint: str, anew: bool) -> Secret:
+    """The secret of this job: the one that an earlier call drew for it, or a new one. Nothing is written.
 
-    fingerprint: digest of data and settings without the beacon. The secret of another job is kept beside it under
-    another name, because what was published with it may still be traced. Raises UserError if the secret of a set that
-    was partly written is missing, or if a beacon was given that cannot be later than the commitment.
+    fingerprint: digest of data and settings without the beacon. anew: whether what was written is written over. Raises
+    UserError if the secret of a set that was partly written is missing, or if a beacon was given that cannot be later
+    than the commitment.
     """
     path = secret_file(private)
-    known = Secret.load(path) if path.exists() else None
-    same = known is not None and known.fingerprint == fingerprint
-    if known is None or not same or tracing.named not in ("", known.parameters.beacon):
-        if (private / publish.PART).exists() or (private / publish.MANIFEST).exists():
-            why = "names another public number, or none" if same else "is missing; bring it back from a copy"
-            raise UserError(f"{path}: the secret of what was written {why}, or protect anew with --overwrite")
+    latest = Secret.load(path) if path.exists() else None
+    known = next((each for each in _drawn(private) if _is_of(each, tracing, fingerprint)), None)
+    written = any((private / name).exists() for name in (publish.PART, publish.MANIFEST))
+    if written and not anew and (known is None or latest is None or known.commitment != latest.commitment):
+        same = latest is not None and latest.fingerprint == fingerprint
+        why = (
+            "names another public number, or none; give that, or protect to another output"
+            if same
+            else "is missing; bring it back from a copy, or protect anew with --overwrite"
+        )
+        raise UserError(f"{path}: the secret of what was written {why}")
+    if known is None:
         if tracing.beacon and not tracing.named:
+            if latest and latest.parameters.beacon:
+                raise UserError(
+                    f"{path}: pictures or settings have changed since the commitment {latest.commitment} was made; "
+                    "give those of then, or commit anew with --beacon later:NAME"
+                )
             raise UserError(
                 "a beacon must be newer than the commitment: run the same command with --beacon later:NAME, which "
                 "names a public number, publish the commitment that it prints, and then give the value once it is known"
             )
-        if known is not None:
-            path.replace(private / f"trace-{known.commitment[:16]}.json")
-        known = Secret.drawn(parameters, fingerprint)
-        known.save(path)
+        return Secret.drawn(parameters, fingerprint)
     if tracing.named:
         return known
     if not tracing.beacon:
@@ -105,9 +115,36 @@ def secret_of(tracing: Tracing, parameters: Parameters, private: Path, fingerpri
     later = known.with_beacon(tracing.beacon)
     if known.beacon and known.beacon != later.beacon:
         raise UserError(f"{path}: this secret has the beacon {known.beacon.hex()} already, and a second proves nothing")
-    if known != later:
-        later.save(path)
     return later
+
+
+def _drawn(private: Path) -> Iterator[Secret]:
+    """All secrets that were drawn for an output, the latest first. Old ones that cannot be read are left out."""
+    if (path := secret_file(private)).exists():
+        yield Secret.load(path)
+    for path in sorted(private.glob("trace-*.json")):
+        with suppress(Damaged):
+            yield Secret.load(path)
+
+
+def _is_of(secret: Secret, tracing: Tracing, fingerprint: str) -> bool:
+    return secret.fingerprint == fingerprint and tracing.named in ("", secret.parameters.beacon)
+
+
+def keep(secret: Secret, private: Path) -> None:
+    """Save the secret of a job. That of another one is kept beside it, because what has its marks can be traced."""
+    path = secret_file(private)
+    known = Secret.load(path) if path.exists() else None
+    if known == secret:
+        return
+    if known and known.commitment != secret.commitment:
+        path.replace(_aside(private, known))
+    secret.save(path)
+    _aside(private, secret).unlink(missing_ok=True)
+
+
+def _aside(private: Path, secret: Secret) -> Path:
+    return private / f"trace-{secret.commitment[:16]}.json"
 
 
 def rows(secret: Secret | None, labels: Int[Tensor, "n"], source: data.Source) -> Int[Tensor, "n"]:

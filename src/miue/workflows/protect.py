@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -104,7 +105,6 @@ def _carried_out(job: Job, run: Run) -> RunRecord:
     source = together(run, job.scan)
     settings, fingerprint = together(run, lambda: job.checked(source))
     same(run, "pictures or settings", fingerprint)
-    private = job.private
     sizes = [f"{name} ({count})" for name, count in class_sizes(source).items()]
     run.say(f"{len(sizes)} classes: {data.some(sizes, MOST)}")
     for note in source.notes:
@@ -114,9 +114,7 @@ def _carried_out(job: Job, run: Run) -> RunRecord:
     if job.trace and job.trace.named:
         raise UserError(f"beacon {job.trace.beacon}: nothing is written yet; call miue.workflows.protect.commit")
     with exclusive(job.out, run, OTHERWISE):
-        if job.overwrite:
-            first(run, lambda: publish.clear_output(job.out, private))
-        first(run, lambda: job.secret(source, settings))
+        first(run, lambda: _prepare(job, source, settings))
         secret = together(run, lambda: job.secret(source, settings))
         return _protect(job, source, settings, fingerprint, secret, run)
 
@@ -129,10 +127,20 @@ def commit(job: Job, run: Run | None = None) -> str:
     source = job.scan()
     settings, _ = job.checked(source)
     with exclusive(job.out, run or Run(), OTHERWISE):
-        secret = job.secret(source, settings)
-    if secret is None:
-        raise UserError("a commitment is that of a trace; give --trace")
+        secret = replace(job, overwrite=False).secret(source, settings)  # nothing is written over yet
+        if secret is None:
+            raise UserError("a commitment is that of a trace; give --trace")
+        marking.keep(secret, job.private)
     return secret.commitment
+
+
+def _prepare(job: Job, source: data.Source, settings: Settings) -> None:
+    """Save the secret, and delete what is written over. A call that is refused deletes nothing. Raises UserError."""
+    secret = job.secret(source, settings)
+    if job.overwrite:
+        publish.clear_output(job.out, job.private)
+    if secret:
+        marking.keep(secret, job.private)
 
 
 def _protect(

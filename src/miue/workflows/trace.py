@@ -16,6 +16,7 @@ from miue.core.errors import UserError
 from miue.core.files import Record, digest, write_atomically
 from miue.core.run import Run
 from miue.core.types import ImageSet
+from miue.data.formats import chunks
 from miue.trace import Asked, Questions, Secret, Verdict
 from miue.trace.answers import Kept, ask, read
 from miue.trace.judge import How, ask_directly, check, decided, gradient_test, now, weigh
@@ -34,6 +35,10 @@ class Mismatch(UserError):
     """Something that does not belong to its commitment."""
 
     code = 3
+
+
+class Altered(UserError):
+    """Questions that are not those of their list."""
 
 
 class Declaration(Record):
@@ -103,7 +108,7 @@ class Place:
 
     @property
     def folder(self) -> Path:
-        return self.private / "trace"
+        return self.private / "trace" / self.commitment[:16]
 
     @cached_property
     def secret(self) -> Secret:
@@ -125,12 +130,14 @@ class Place:
     def verdicts(self) -> dict[str, Verdict]:
         """Verdicts by the name of the suspect."""
         declared = self.declaration
-        return {name: Verdict.load(self.verdict(name)) for name in (declared.judged if declared else ())}
+        mend = "bring it back from a copy; the verdict cannot be made anew without the answers"
+        return {name: Verdict.load(self.verdict(name), mend) for name in (declared.judged if declared else ())}
 
     @property
     def declaration(self) -> Declaration | None:
         path = self.folder / "declaration.json"
-        return Declaration.load(path) if path.exists() else None
+        mend = "bring it back from a copy; what was declared cannot be declared anew"
+        return Declaration.load(path, mend) if path.exists() else None
 
     @property
     def revealed(self) -> Revealed | None:
@@ -193,18 +200,27 @@ def questions(
     out, to = Path(out), Path(to)
     place, record = place_of(out), RunRecord.of(out)
     publish.refuse_existing(to, "another folder")
-    content = _content(out, place, base, size or record.settings.canvas, count, amplitude, seed, split)
+    content = _content(
+        out, place, base, record.settings.canvas if size is None else size, count, amplitude, seed, split
+    )
     shown = torch.cat(list(content.batches()))
     asked = content.asked.model_copy(update={"declared": now(), "pictures": digest_of_all(shown)})
-    width = len(str(count - 1))  # two folders, because a set of one class is refused when it is read
-    names = tuple(f"{PARTS[2 * i // count]}/{i:0{width}d}.png" for i in range(count))
+    names = _names(count)
     labels = torch.tensor([2 * i // count for i in range(count)])
+    asked.save(place.folder / "questions" / f"{_key(asked)}.json")  # first, so that no list is asked that is not stated
     publish.export(ImageSet(shown, labels, PARTS, "questions", names), to, compression=1)  # random fields stay large
-    lines = ["question,file", *(f"{i},{name}" for i, name in enumerate(names))]
-    write_atomically(to / TABLE, ("\n".join(lines) + "\n").encode())
+    write_atomically(to / TABLE, _table(count))
     asked.save(to / LIST)
-    asked.save(place.folder / "questions" / f"{_key(asked)}.json")
     return asked
+
+
+def _names(count: int) -> tuple[str, ...]:
+    """The files of questions in order: in two folders, because a set of one class is refused when it is read."""
+    return tuple(f"{PARTS[2 * i // count]}/{i:0{len(str(count - 1))}d}.png" for i in range(count))
+
+
+def _table(count: int) -> bytes:
+    return "".join(["question,file\n", *(f"{i},{name}\n" for i, name in enumerate(_names(count)))]).encode()
 
 
 def _content(
@@ -258,11 +274,29 @@ def _asked(place: Place, folder: Path | None) -> Asked:
 
 def pictures_of(folder: Path, asked: Asked) -> UInt8[Tensor, "q c h w"]:
     """The pictures of a list. Raises UserError if they are not those that were written."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder of questions")
     source = data.scan(str(folder), drop_columns=["*"], canvas=asked.size)
+    why = _strange(folder, source, asked)
     pictures = data.read(source, asked.size, grey=False).images
-    if why := asked.wrong(pictures):
-        raise UserError(f"{folder}: {why}; bring them back from a copy, or make the questions anew")
+    if why := why or asked.wrong(pictures):
+        raise Altered(f"{folder}: {why}; bring them back from a copy, or make the questions anew")
     return pictures
+
+
+def _strange(folder: Path, source: data.Source, asked: Asked) -> str:
+    """The reason why files are not as they were written: other names, more than pixels. Empty if they are."""
+    table = folder / TABLE
+    if not table.is_file() or table.read_bytes() != _table(asked.count):
+        return f"{TABLE} is missing, or it numbers the files in another way"
+    if tuple(entry.path for entry in source.usable) != _names(asked.count):
+        return "the files have other names"
+    for entry in source.usable:
+        if (entry.mode, entry.width, entry.height) != ("RGB", asked.size, asked.size):
+            return f"{entry.path} is {entry.width} x {entry.height}, {entry.mode}"
+        if chunks((folder / entry.path).read_bytes()) != {b"IHDR", b"IDAT", b"IEND"}:
+            return f"{entry.path} is no PNG file with pixels alone"
+    return ""
 
 
 def judge_answers(

@@ -10,20 +10,20 @@ from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.core.types import ImageSet
 from miue.evaluation.records import Role, TraceRun
-from miue.trace import Secret
 from miue.trace.questions import LEAST_BASE
 from miue.victims.fit import TRAINED, fit, keep_victim, kept_victim
 from miue.victims.recipe import Recipe
-from miue.workflows.marking import secret_file
 from miue.workflows.record import RunRecord
+from miue.workflows.trace import place_of
 
 QUESTIONS = 1000
 
 
-def check(record: RunRecord, victims: Sequence[object], test: ImageSet) -> None:
+def check(out: Path, record: RunRecord, victims: Sequence[object], test: ImageSet) -> None:
     """Raise UserError if the victims of an evaluation cannot be judged."""
     if not record.commitment:
         raise UserError("this set carries no trace; protect with --trace, or evaluate without it")
+    _ = place_of(out).secret  # another one, or none, is told before anything is trained
     if len(test) < LEAST_BASE:
         raise UserError(
             f"questions need {LEAST_BASE} clean test pictures, and there are {len(test)}; give more with --test"
@@ -37,7 +37,7 @@ def judged(
 ) -> list[TraceRun]:
     """Test every victim by the scores of 1,000 questions, made of the test pictures, which no victim trained on."""
     private, runs = data.private_of(out), list[TraceRun]()
-    secret = Secret.load(secret_file(private))
+    secret = place_of(out).secret
     for recipe in (victim for victim in victims if isinstance(victim, Recipe)):
         for seed in range(run.seed, run.seed + seeds):
             own = Run(seed, run.device_name, private / TRAINED)
