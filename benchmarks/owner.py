@@ -1,9 +1,10 @@
-"""The commands of an owner, one after the other, on photographs in a folder: seconds, sizes and exit codes.
+"""The commands of an owner, one after the other, on pictures in a folder: seconds, sizes and exit codes.
 
-python benchmarks/owner.py [--per-class 0] [--later 20] [--work build/owner]
-Imagenette as JPEG files of 224 px in class folders, all of it unless --per-class is given. The last pictures of every
-class come later. A copy of the output is recoded, resized, renamed and thinned out, as web sites do, and looked at.
-Writes benchmarks/results/owner.json. Killed? The same command goes on with the step that was not finished.
+python benchmarks/owner.py [photographs|demo|odd] [--work build/owner]
+photographs: all of Imagenette as JPEG files of 224 px. demo: the shapes of the demo and its attack. odd: shapes, and
+between them the odd files of the tests. The last pictures of every class come later. A copy of the output is recoded,
+resized, renamed and thinned out, as web sites do, and looked at.
+Writes that part of benchmarks/results/owner.json. Killed? The same command goes on with the step that was not finished.
 """
 
 from __future__ import annotations
@@ -19,12 +20,48 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import record
+from common import RESULTS, ROOT, head, record
 from photos import exported
 from PIL import Image
 
 import miue
+from miue import data, publish
 from miue.core.files import write_atomically
+from miue.workflows import demo
+
+
+def shapes(folder: Path) -> None:
+    """The pictures of the demo."""
+    publish.export(data.shapes(demo.PER_CLASS, 32, 0, "train"), folder)
+
+
+def odd(folder: Path) -> None:
+    """Thirty shapes in every class, and the odd files of the tests in two of them."""
+    sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "data")]
+    import test_odd_pictures as odd  # pyright: ignore[reportMissingImports]
+
+    publish.export(data.shapes(30, 64, 0, "train"), folder)
+    classes = sorted(path for path in folder.iterdir() if path.is_dir())
+    files = [
+        (kind, content if isinstance(content, bytes) else content[0])
+        for kinds in (odd.RAW, odd.WHOLE, odd.OTHERS, odd.TEXTS, odd.SEVERAL)
+        for kind, content in kinds.items()
+    ]
+    for number, (kind, content) in enumerate(files):
+        (classes[number % 2] / f"0 {number:03} {kind.replace('/', '-')}.tif").write_bytes(content)
+
+
+def photographs(folder: Path) -> None:
+    """All of Imagenette."""
+    exported("train", 10**9, folder)
+
+
+SETS = {
+    "photographs": (photographs, "Imagenette, JPEG of 224 px", "em:lasting", 20),
+    "demo": (shapes, "the shapes of the demo, PNG of 32 px", demo.ATTACK, 20),
+    "odd": (odd, "shapes, PNG of 64 px, and the odd files of the tests", "em:lasting", 5),
+}
+"""How each set is written, what it is, its attack, and how many pictures of every class come later."""
 
 
 def size_mb(folder: Path) -> float:
@@ -75,20 +112,20 @@ def step(name: str, words: list[str]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--per-class", type=int, default=0, help="0: all")
-    parser.add_argument("--later", type=int, default=20, help="pictures of every class that come later")
-    parser.add_argument("--attack", default="em:lasting")
+    parser.add_argument("set", nargs="?", choices=SETS, default="photographs")
     parser.add_argument("--work", type=Path, default=Path("build/owner"))
     options = parser.parse_args()
-    state = options.work / "state.json"
+    make, what, attack, count = SETS[options.set]
+    work = options.work / options.set
+    state = work / "state.json"
     rows: list[dict[str, Any]] = json.loads(state.read_text()) if state.exists() else []
     if not rows:
-        exported("train", options.per_class or 10**9, options.work / "pictures")
-        moved(options.work / "pictures", options.work / "later", options.later)
-    os.chdir(options.work)
+        make(work / "pictures")
+        moved(work / "pictures", work / "later", count)
+    os.chdir(work)
     pictures, later, out, back = Path("pictures"), Path("later"), Path("out"), Path("back")
     for name, words in (
-        ("protect", [str(pictures), str(out), "--attack", options.attack, "--quiet"]),
+        ("protect", [str(pictures), str(out), "--attack", attack, "--quiet"]),
         ("verify", [str(out), "--clean", str(pictures)]),
         ("add", [str(out), str(later), "--quiet"]),
         ("rights write", [str(out), "--rights", "no-training", "--creator", "An owner"]),
@@ -108,11 +145,15 @@ def main() -> None:
         print(json.dumps(rows[-1]), flush=True)
         write_atomically(Path("state.json"), json.dumps(rows).encode())
     sizes = {str(folder): size_mb(folder) for folder in (pictures, later, out, Path("out.private"), back)}
-    counts = {str(folder): sum(1 for _ in folder.rglob("*.*g")) for folder in (pictures, later, out, back)}
-    path = record(
-        "owner", miue.Run(), data="Imagenette", attack=options.attack, rows=rows, sizes_mb=sizes, counts=counts
-    )
-    print(path)
+    counts = {
+        str(folder): sum(path.is_file() and path.name != publish.NOTICE for path in folder.rglob("*"))
+        for folder in (pictures, later, out, back)
+    }
+    run, path = miue.Run(), RESULTS / "owner.json"
+    facts = {"commit": head(), "machine": run.machine, "data": what, "attack": attack}
+    sets = json.loads(path.read_text())["sets"] if path.exists() else {}
+    sets |= {options.set: facts | {"rows": rows, "sizes_mb": sizes, "counts": counts}}
+    print(record("owner", run, sets=sets))
 
 
 if __name__ == "__main__":

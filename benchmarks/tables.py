@@ -984,20 +984,27 @@ def added() -> str:
 
 
 def owner() -> str:
-    """The commands of an owner on photographs, with seconds and sizes."""
-    r = load("owner")
-    rows = [
-        (f"`{row['command']}`", f"{row['seconds']:.0f}", f"{row['processor_s']:.0f}", str(row["exit"]))
-        for row in r["rows"]
-    ]
-    sizes = ", ".join(f"`{name}` {size:,.0f} MB" for name, size in r["sizes_mb"].items())
-    count = r["counts"]
-    return (
-        f"{grid(('command', 'seconds', 'of the processor', 'exit code'), rows)}\n\n{r['data']}: {count['pictures']:,} "
-        f"pictures of 224 px and {count['later']} that came later; `back`: {count['back']} published files as JPEG of "
-        f"quality 75, half at half the size, a third renamed. {sizes}. At most {r['rows'][0]['peak_mb']:,.0f} MB "
-        f"of memory, in `protect`. The machine had other work to do. {where(r)}."
-    )
+    """The commands of an owner on several sets, with seconds and sizes."""
+    sets = load("owner")["sets"]
+    cells = {name: {} for name in sets}
+    for name, r in sets.items():
+        for row in r["rows"]:
+            command = row["command"].replace(f" --attack {r['attack']}", "")
+            cells[name][command] = f"{row['seconds']:.0f} ({row['processor_s']:.0f}), {row['exit']}"
+    commands = dict.fromkeys(command for own in cells.values() for command in own)
+    rows = [(f"`{command}`", *(own.get(command, "") for own in cells.values())) for command in commands]
+    table = grid(("seconds (of the processor), exit code", *sets), rows)
+    facts = []
+    for name, r in sets.items():
+        sizes = ", ".join(f"`{folder}` {size:,.1f} MB" for folder, size in r["sizes_mb"].items())
+        count = r["counts"]
+        facts.append(
+            f"{name}: {r['data']}, with `{r['attack']}`: {count['pictures']:,} files, and {count['later']} that came "
+            f"later; `back` has {count['back']}. {sizes}. At most {r['rows'][0]['peak_mb']:,.0f} MB of memory, in "
+            f"`protect`. {where(r)}."
+        )
+    way = "`back`: published files as JPEG of quality 75, half of them at half the size, a third renamed"
+    return f"{table}\n\n{way}. The machine had other work to do.\n\n" + "\n".join(f"- {each}" for each in facts)
 
 
 TABLES: dict[str, Callable[[], str]] = {
