@@ -18,12 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin
-from typer.testing import CliRunner
 
 import miue
 from miue import publish
 from miue.cli import telling
-from miue.cli.main import app
 from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.data.picture import Picture, Rules, decode, encode
@@ -307,31 +305,6 @@ def test_pictures_that_are_added_say_it_too(job: Job, run: Run, tmp_path: Path):
     assert all(f.ok and f.rights == VALUES["search-only"] for f in verify(job.out, job.source))
     again = hashes(job.out)
     assert miue.add(job.out, new, run=run).written.counts == {"protected": 15} and hashes(job.out) == again
-
-
-def test_nothing_is_written_where_a_file_is_missing(job: Job, run: Run):
-    """The files before it stay as they are, too."""
-    out = carried(job, run)
-    *_, last = sorted(out.rglob("*.png"))
-    content = last.read_bytes()
-    last.unlink()
-    before = hashes(out)
-    with pytest.raises(UserError, match="cannot be read"):
-        write_rights(out, Rights(value="allowed"), run)
-    assert hashes(out) == before
-    last.write_bytes(content)
-    assert write_rights(out, Rights(value="allowed"), run).settings.rights.value == "allowed"
-
-
-def test_what_has_no_rights_is_told_so(job: Job, run: Run, tmp_path: Path):
-    out = carried(replace(job, rights=Rights()), run)
-    ended = CliRunner().invoke(app, ["rights", "files", str(out)])
-    assert ended.exit_code == 0 and "reserves nothing" in ended.output and "miue rights write" in ended.output
-    (tmp_path / "table.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UserError, match="is a table; `miue verify OUT`"):
-        read_rights(tmp_path / "table.parquet")
-    with pytest.raises(UserError, match="no picture files there"):
-        read_rights(out.parent / "none")
 
 
 def test_a_picture_that_was_changed_is_not_written_over(job: Job, run: Run):

@@ -267,21 +267,6 @@ def test_what_cannot_be_read_is_told_and_left_out(job: Job, new: Path, run: Run)
     assert len(add(job.out, new, run=run).added) == 1
 
 
-def test_another_file_that_cannot_be_read_is_told_though_its_name_is_known(
-    job: Job, new: Path, tmp_path: Path, run: Run
-):
-    (Path(job.source) / "red" / "broken.png").write_bytes(b"no picture")
-    carry_out(job, run)
-    same = shutil.copytree(new, tmp_path / "same")
-    (same / "red" / "broken.png").write_bytes(b"no picture")
-    assert add(job.out, same, run=run).written.counts == {"protected": 18, "failed": 1}  # it is known
-    other = shutil.copytree(new, tmp_path / "other")
-    (other / "red" / "broken.png").write_bytes(b"another one that is lost")
-    record = add(job.out, other, run=run)
-    assert record.written.counts == {"protected": 18, "failed": 2} and record.added[-1].source.counts
-    assert len(publish.read_lines(job.private / publish.MANIFEST)[0]) == 20
-
-
 @pytest.mark.parametrize("moment", ["attack", "first file", "last file", "manifest"])
 def test_interrupted_anywhere_it_ends_in_the_same_bytes(
     job: Job, new: Path, run: Run, moment: str, monkeypatch: pytest.MonkeyPatch

@@ -43,7 +43,7 @@ def verify(
             checks.twins(back, json)
             raise typer.Exit(FAILED_CHECKS if twins else 0)
         checks.returned(back, published, source, json)
-        raise typer.Exit(0 if back.ok else FAILED_CHECKS)
+        raise typer.Exit(0 if all(each.ok for each in back.files) else FAILED_CHECKS)
     findings = miue.verify(out, clean, split=split)
     checks.findings(findings, bool(clean), json)
     raise typer.Exit(0 if all(finding.ok for finding in findings) else FAILED_CHECKS)

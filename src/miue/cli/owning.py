@@ -250,9 +250,8 @@ def files(out: Out) -> None:
     from miue.cli import show, telling
     from miue.workflows.record import RunRecord
 
-    written, record = miue.write_server_files(out), RunRecord.of(out)
-    nothing = f"{out} reserves nothing, so there is nothing for a server; miue rights write {out} VALUE reserves"
-    show.record(record, telling.about_rights(out, record.settings.rights) if written else [nothing], False)
+    miue.write_server_files(out)
+    show.record(record := RunRecord.of(out), telling.about_rights(out, record.settings.rights), False)
 
 
 VERBS = (add,)

@@ -8,11 +8,10 @@ from miue.data.quality import Size, measure
 from miue.data.read import cached, check_canvas, default_canvas, read, read_like
 from miue.data.scan import scan, scan_output, scan_some
 from miue.data.shapes import draw as shapes
-from miue.data.source import TABLES, Entry, Source, pictures_digest, some
+from miue.data.source import Entry, Source, pictures_digest, some
 
 __all__ = [
     "IN_ALREADY",
-    "TABLES",
     "Earlier",
     "Entry",
     "New",

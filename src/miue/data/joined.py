@@ -44,15 +44,11 @@ def joined(model: Source, parts: Sequence[tuple[Source, int, Entry]], classes: t
 
 @dataclass(frozen=True)
 class Earlier:
-    """An input of an output. sha256: of its bytes. pixels, published: digests of the picture before and after.
-
-    All three may be empty: of what could not be read or decoded.
-    """
+    """An input of an output. pixels, published: digests of the picture before and after; empty if it has none."""
 
     path: str
     out: str
     class_name: str
-    sha256: str
     pixels: str
     published: str
 
@@ -84,12 +80,12 @@ def new_of(given: Source, earlier: Sequence[Earlier], classes: tuple[str, ...]) 
         )
     clean = {(line.pixels, line.class_name) for line in protected}
     published = {line.published for line in protected}
-    left_out = {(line.path, line.sha256) for line in earlier if line.sha256 and not line.published}
+    left_out = {line.path for line in earlier if not line.published}
     taken = _Taken([line.out for line in protected], {line.path for line in protected})
     parts, known, twins = list[tuple[Source, int, Entry]](), list[str](), list[str]()
     for at, entry in enumerate(given.entries):
         if entry.status != "ok":
-            if (entry.path, entry.sha256) not in left_out:
+            if entry.path not in left_out:
                 parts.append((given, at, _relabelled(entry, given, classes)))
         elif (entry.pixels, given.classes[entry.label]) in clean or entry.pixels in published:
             known.append(entry.path)

@@ -30,7 +30,7 @@ from miue.data.folder import (
 from miue.data.formats import EXTENSIONS
 from miue.data.named import NAMES, is_named, open_named
 from miue.data.picture import ANY_SIZE, Rules, Unfit, decode, quiet
-from miue.data.source import TABLES, Entry, Source, Store, ahead, sha256, some
+from miue.data.source import Entry, Source, Store, ahead, sha256, some
 from miue.data.tables import has_images, open_parquet, shard_files, shards_of
 
 _LONGEST = 240  # bytes of a file name: 255, minus room for the temporary name
@@ -137,7 +137,7 @@ def _beside(folder: Path, tables: list[Path]) -> tuple[str, ...]:
     if not folder.is_dir():
         return ()
     others = [path for path in every_file(folder) if path not in tables and path.name != NOTICE]
-    if pictures := [path for path in others if path.suffix.lower() in (*EXTENSIONS, *TABLES)]:
+    if pictures := [path for path in others if path.suffix.lower() in (*EXTENSIONS, ".npz", ".parquet")]:
         raise UserError(
             f"{folder}: holds the table {tables[0].name} and beside it {len(pictures)} pictures or other tables "
             f"({pictures[0].relative_to(folder).as_posix()!r}, ...); point at the table itself, or move it out"
@@ -180,8 +180,7 @@ def _examine(store: Store, index: int, rules: Rules, held: Held | None) -> _Exam
     try:
         picture = decode(payload, rules, item.expected, item.path)
     except Unfit as unfit:
-        facts = {"bytes": size, "sha256": sha256(payload)}
-        return Entry(item.path, "", item.label, unfit.status, unfit.reason, **facts), (), None
+        return Entry(item.path, "", item.label, unfit.status, unfit.reason, bytes=size), (), None
     width, height = picture.size
     usable = item.label >= 0
     entry = Entry(

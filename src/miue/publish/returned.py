@@ -21,7 +21,7 @@ from miue.data.folder import NOTICE, begun
 from miue.data.formats import signed
 from miue.data.picture import Picture, Unfit, decode, quiet
 from miue.data.scan import open_store
-from miue.data.source import TABLES, Payload, ahead
+from miue.data.source import Payload, ahead
 from miue.publish.channels import channel_of, nearest
 from miue.publish.known import Known
 from miue.publish.left import Left, Pair, left
@@ -96,11 +96,6 @@ class Comeback(Record):
         """Mean share of the noise that is left, over files for which it is known."""
         shares = [each.share for each in self.files if each.share is not None]
         return fmean(shares) if shares else None
-
-    @property
-    def ok(self) -> bool:
-        """True if everything that came back is as protected as it was published, and still says what it reserved."""
-        return all(each.ok and each.rights != "gone" for each in self.files)
 
 
 @dataclass(frozen=True)
@@ -214,7 +209,7 @@ def _unexplained(each: Returned) -> bool:
 
 def _items(folder: Path) -> Iterator[tuple[str, Callable[[], Payload]]]:
     """Names of the files of a folder, or of the rows of a table, each with a function that reads it."""
-    if folder.is_dir() and not any(path.suffix in TABLES for path in files_in(folder)):
+    if folder.is_dir() and not any(path.suffix in (".parquet", ".npz") for path in files_in(folder)):
         for path in files_in(folder):
             if path.name != NOTICE and not path.is_symlink():
                 yield readable(path.relative_to(folder).as_posix()), lambda path=path: begun(path)[0]

@@ -189,24 +189,20 @@ def change_files(out: Path, mend: str, content: Content, tick: Callable[[], None
     """Write every file of an output anew and return the new lines of the manifest; pixels stay, bit by bit.
 
     mend: what to do where the output is a table. content: a function from a line, its picture and the bytes of its file
-    to new bytes and what they change in the line. Raises UserError for a table, and before anything is written for a
-    file that does not show what was written.
+    to new bytes and what they change in the line. Raises UserError for a table, and for a file that does not show what
+    was written.
     """
     plan, lines = finished(private_of(out))
     if plan.kind not in FILES:
         raise UserError(f"{out}: is a table; {mend}")
     with quiet():
-        for line in lines:
-            if line.status == "protected":
-                _published(out, line)
         fresh = [_changed(out, line, content, tick) if line.status == "protected" else line for line in lines]
     flush_all(out / line.out for line in fresh if line.out)
     write_lines(private_of(out) / FINAL, fresh)
     return fresh
 
 
-def _published(out: Path, line: Line) -> tuple[bytes, Picture]:
-    """A published file and its picture. Raises UserError if it is not there, or does not show what was written."""
+def _changed(out: Path, line: Line, content: Content, tick: Callable[[], None]) -> Line:
     path = out / line.out
     try:
         if path.is_symlink():
@@ -217,11 +213,6 @@ def _published(out: Path, line: Line) -> tuple[bytes, Picture]:
         raise UserError(f"{path}: cannot be read ({error}); `miue verify` says what else is wrong") from None
     if picture.digest != line.out_pixels:
         raise UserError(f"{path}: does not show the picture that was written; `miue verify` says what else is wrong")
-    return before, picture
-
-
-def _changed(out: Path, line: Line, content: Content, tick: Callable[[], None]) -> Line:
-    path, (before, picture) = out / line.out, _published(out, line)
     after, update = content(line, picture, before)
     if decode(after, PUBLISHED).digest != line.out_pixels:
         raise RuntimeError(f"{path}: writing changed its pixels; it was left as it is")

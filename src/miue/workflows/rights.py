@@ -138,11 +138,9 @@ def read_credentials(path: str | Path) -> Mapping[str, Credentials]:
 
 def _read(path: str | Path, shown: Callable[[Path], T]) -> Mapping[str, T]:
     path = Path(path)
-    if path.suffix in data.TABLES and path.is_file():
-        raise UserError(f"{path}: is a table; `miue verify OUT` counts what the pictures of a table say")
     if path.is_file():
         return {path.name: shown(path)}
     every = {name: shown(path / name) for name in data.pictures_in(path)} if path.is_dir() else {}
     if not every:
-        raise UserError(f"{path}: there are no picture files there; `miue verify OUT` reads tables")
+        raise UserError(f"{path}: there are no pictures there")
     return every

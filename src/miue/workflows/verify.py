@@ -62,11 +62,6 @@ def returned(
     out, folder = Path(out), Path(folder)
     if not folder.exists():
         raise UserError(f"{folder}: no such file or folder")
-    if folder.is_file() and folder.suffix not in data.TABLES:
-        raise UserError(
-            f"{folder}: is a single file; put what came back into a folder, of any form, and give the folder "
-            f"({' and '.join(data.TABLES)} files are read as they are)"
-        )
     record, known = RunRecord.of(out), publish.Known.of(out)
     if clean is not None:
         look = publish.Look(known, [], opened(record, clean, split), by_name=not twins)
