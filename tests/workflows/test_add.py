@@ -267,6 +267,30 @@ def test_what_cannot_be_read_is_told_and_left_out(job: Job, new: Path, run: Run)
     assert len(add(job.out, new, run=run).added) == 1
 
 
+def test_another_broken_file_of_the_same_name_is_told(job: Job, new: Path, run: Run):
+    """It fails like any other; the one that failed before is not told again, and a large one always."""
+    broken, again = Path(job.source) / "red" / "broken.png", new / "red" / "broken.png"
+    broken.write_bytes(b"no picture")
+    (Path(job.source) / "notes.txt").write_text("not a picture")
+    carry_out(job, run)
+    reason = {"failed: text, not a picture, whatever its name says": 1}
+    for text, failed in ((b"no picture", {}), (b"NO PICTURE", reason), (b"no picture" * 10_000, reason)):
+        again.write_bytes(text)
+        shutil.copy(Path(job.source) / "notes.txt", new)
+        assert examined(job.out, str(new)).new.source.summary() == {"ok": 6, **failed}
+    assert add(job.out, new, run=run).written.counts == {"protected": 18, "failed": 2, "skipped": 1}
+    broken.unlink()
+    assert examined(job.out, job.source).new.source.summary() == {}
+
+
+def test_a_broken_file_and_a_picture_share_no_path(job: Job, new: Path, run: Run):
+    """The picture needs another name than its own, and the first free one is that of the broken file."""
+    (new / "red" / "0~2.png").write_bytes(b"no picture")
+    carry_out(job, run)
+    assert add(job.out, new, run=run).written.counts == {"protected": 18, "failed": 1}
+    assert all(f.ok for f in verify(job.out, job.source))
+
+
 @pytest.mark.parametrize("moment", ["attack", "first file", "last file", "manifest"])
 def test_interrupted_anywhere_it_ends_in_the_same_bytes(
     job: Job, new: Path, run: Run, moment: str, monkeypatch: pytest.MonkeyPatch

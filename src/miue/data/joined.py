@@ -49,6 +49,9 @@ class Earlier:
     path: str
     out: str
     class_name: str
+    reason: str
+    bytes: int
+    sha256: str
     pixels: str
     published: str
 
@@ -58,7 +61,7 @@ class New:
     """The part of some pictures that an output does not have yet."""
 
     source: Source
-    """New inputs only, with paths and names that no earlier one has, and labels of the classes of the output."""
+    """New inputs only, pictures with paths and names that no other has, and labels of the classes of the output."""
     known: tuple[str, ...]
     """Paths of pictures that the output has."""
     twins: tuple[str, ...]
@@ -80,12 +83,14 @@ def new_of(given: Source, earlier: Sequence[Earlier], classes: tuple[str, ...]) 
         )
     clean = {(line.pixels, line.class_name) for line in protected}
     published = {line.published for line in protected}
-    left_out = {line.path for line in earlier if not line.published}
-    taken = _Taken([line.out for line in protected], {line.path for line in protected})
+    left_out = {_input(line) for line in earlier if not line.published}
+    paths = {line.path for line in protected} | {entry.path for entry in given.entries if entry.status != "ok"}
+    taken = _Taken([line.out for line in protected], paths)
     parts, known, twins = list[tuple[Source, int, Entry]](), list[str](), list[str]()
     for at, entry in enumerate(given.entries):
         if entry.status != "ok":
-            if entry.path not in left_out:
+            same = entry.sha256 or entry.status == "skipped"  # a file of which nothing is known may be another one
+            if not same or _input(entry) not in left_out:
                 parts.append((given, at, _relabelled(entry, given, classes)))
         elif (entry.pixels, given.classes[entry.label]) in clean or entry.pixels in published:
             known.append(entry.path)
@@ -95,6 +100,11 @@ def new_of(given: Source, earlier: Sequence[Earlier], classes: tuple[str, ...]) 
                 twins.append(f"{entry.path} becomes {free.out}")
             parts.append((given, at, free))
     return New(joined(given, parts, classes), tuple(known), tuple(twins))
+
+
+def _input(each: Earlier | Entry) -> tuple[str, str, int, str]:
+    """The facts by which an input that is no picture of the output is known again."""
+    return each.path, each.reason, each.bytes, each.sha256
 
 
 def _relabelled(entry: Entry, given: Source, classes: tuple[str, ...]) -> Entry:

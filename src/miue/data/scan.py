@@ -180,7 +180,8 @@ def _examine(store: Store, index: int, rules: Rules, held: Held | None) -> _Exam
     try:
         picture = decode(payload, rules, item.expected, item.path)
     except Unfit as unfit:
-        return Entry(item.path, "", item.label, unfit.status, unfit.reason, bytes=size), (), None
+        sha = sha256(payload) if not isinstance(payload, bytes) or len(payload) == size else ""
+        return Entry(item.path, "", item.label, unfit.status, unfit.reason, bytes=size, sha256=sha), (), None
     width, height = picture.size
     usable = item.label >= 0
     entry = Entry(

@@ -85,7 +85,7 @@ class Entry:
     height: int = 0
     bytes: int = 0
     sha256: str = ""
-    """SHA-256 of the stored bytes."""
+    """SHA-256 of the stored bytes; empty if they were not read, or not to the end."""
     pixels: str = ""
     """SHA-256 over mode, size and decoded pixels."""
 

@@ -225,7 +225,8 @@ def _refuse_tables(name: str, kind: str) -> None:
 
 
 def _earlier(line: publish.Line) -> data.Earlier:
-    return data.Earlier(line.path, line.out, line.class_name, line.pixels, line.out_pixels)
+    facts = (line.path, line.out, line.class_name, line.reason, line.bytes, line.sha256, line.pixels)
+    return data.Earlier(*facts, published=line.out_pixels)
 
 
 def _checked(addition: Addition) -> Addition:
