@@ -320,6 +320,47 @@ def test_a_picture_that_was_changed_is_not_written_over(job: Job, run: Run):
         write_rights(job.out, Rights(value="no-mining"), run)
 
 
+@pytest.mark.parametrize("lost", ["missing", "changed", "link", "folder", "server"])
+def test_nothing_is_written_where_something_cannot_be(job: Job, run: Run, lost: str):
+    """Everything is looked at first, so that no file says one thing and the next another."""
+    carry_out(job, run)
+    path, other, kept = job.out / "red" / "3.png", job.out / "red" / "2.png", job.out.with_name("kept")
+    server = publish.rights_of(job.out)
+    shutil.copytree(job.out.parent, kept)
+    if lost == "server":
+        shutil.rmtree(server)
+        server.symlink_to(kept)
+    else:
+        path.unlink()
+        other.unlink()
+    if lost == "changed":
+        Image.new("RGB", (8, 8)).save(path)
+    elif lost == "link":
+        path.symlink_to(kept / "out" / "red" / "3.png")
+    elif lost == "folder":
+        path.mkdir()
+    before, record = hashes(job.out), (job.private / "run.json").read_bytes()
+    told = {
+        "changed": "does not show the picture that was written; nothing was written",
+        "link": "nothing is written through links; nothing was written",
+        "server": "move it away",
+    }.get(lost, "cannot be read .*; nothing was written")
+    with pytest.raises(UserError, match=told) as error:
+        write_rights(job.out, Rights(value="no-mining"), run)
+    assert lost == "server" or f"{other}: cannot be read" in str(error.value)  # all are told, not the first alone
+    assert hashes(job.out) == before and (job.private / "run.json").read_bytes() == record
+    if lost == "server":
+        server.unlink()
+    elif lost == "folder":
+        path.rmdir()
+    else:
+        path.unlink(missing_ok=True)
+    for each in (path, other):
+        shutil.copy(kept / "out" / "red" / each.name, each)
+    write_rights(job.out, Rights(value="no-mining"), run)
+    assert keys(job.out) == {"DMI-PROHIBITED"} and all(f.ok for f in verify(job.out))
+
+
 def test_what_a_source_says_is_kept_and_nothing_else_of_it(job: Job, run: Run):
     thumbnail = '<xmpGImg:image xmlns:xmpGImg="http://ns.adobe.com/xap/1.0/g/img/">/9j/SECRET</xmpGImg:image><History/>'
     with_xmp(Path(job.source) / "red" / "0.png", packet(body=thumbnail))

@@ -13,7 +13,7 @@ from miue.core.files import flush_all, write_atomically
 from miue.data.folder import private_of
 from miue.data.picture import Picture, Unfit, decode, encode, quiet
 from miue.data.rights import TOLD, VALUES, Reservation, Rights, clean, host
-from miue.data.source import FILES, sha256
+from miue.data.source import FILES, sha256, some
 from miue.publish.manifest import FINAL, Line, finished, write_lines
 from miue.publish.sinks import Form
 from miue.publish.verify import PUBLISHED
@@ -39,15 +39,20 @@ def rights_of(out: Path) -> Path:
     return private.with_name(f"{private.name.removesuffix('.private')}.rights")
 
 
+def server_folder(out: Path) -> Path:
+    """The same folder, if files can be written there. Raises UserError if something else lies in the way."""
+    folder = rights_of(out)
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise UserError(f"{folder}: is no folder, and the files for the web server go there; move it away")
+    return folder
+
+
 def write_rights(out: Path, rights: Rights) -> Path | None:
     """Write the files for the web server, or remove ours where nothing is reserved. Returns the folder.
 
     The same rights give the same bytes. Raises UserError if a link lies in the way.
     """
-    folder = rights_of(out)
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise UserError(f"{folder}: is no folder, and the files for the web server go there; move it away")
-    texts = server_files(rights)
+    folder, texts = server_folder(out), server_files(rights)
     for name in NAMES:
         path = folder / name
         if name in texts:
@@ -168,13 +173,14 @@ def _readme(rights: Rights, policy: str) -> str:
 def rewrite(out: Path, rights: Rights, form: Form, tick: Callable[[], None]) -> list[Line]:
     """Write other rights into every file of an output; pixels stay, bit by bit. Returns the new lines of the manifest.
 
-    Killed? The same call goes on, with the same bytes as result. Raises UserError if the output is a table, or if a
-    file does not show what was written.
+    Killed? The same call goes on, with the same bytes as result. Raises UserError, before anything is written, if the
+    output is a table, if a file does not show what was written, or if a link lies where `write_rights` writes.
     """
 
     def content(line: Line, picture: Picture, before: bytes) -> tuple[bytes, dict[str, Any]]:
         return encoded(line, picture, rights, form), {"rights": rights.key(line.reserved), "signed": False}
 
+    server_folder(out)  # what follows the files must be possible, too
     mend = "run its protect command once more with --overwrite and other rights: the noise is not computed again"
     return change_files(out, mend, content, tick)
 
@@ -189,31 +195,43 @@ def change_files(out: Path, mend: str, content: Content, tick: Callable[[], None
     """Write every file of an output anew and return the new lines of the manifest; pixels stay, bit by bit.
 
     mend: what to do where the output is a table. content: a function from a line, its picture and the bytes of its file
-    to new bytes and what they change in the line. Raises UserError for a table, and for a file that does not show what
-    was written.
+    to new bytes and what they change in the line. Killed? The same call goes on. Raises UserError for a table, and,
+    before anything is written, for files that do not show what was written.
     """
     plan, lines = finished(private_of(out))
     if plan.kind not in FILES:
         raise UserError(f"{out}: is a table; {mend}")
     with quiet():
+        every = (_problem(out / line.out, line) for line in lines if line.status == "protected")
+        if problems := [problem for problem in every if problem]:
+            raise UserError(
+                f"{some(problems, 3)}; nothing was written. `miue verify {out}` says what else is wrong, and the "
+                "command that made the files mends them"
+            )
         fresh = [_changed(out, line, content, tick) if line.status == "protected" else line for line in lines]
     flush_all(out / line.out for line in fresh if line.out)
     write_lines(private_of(out) / FINAL, fresh)
     return fresh
 
 
+def _problem(path: Path, line: Line) -> str:
+    """The reason why a file is not written anew; empty if there is none."""
+    if path.is_symlink():
+        return f"{path}: is a link, and nothing is written through links"
+    try:
+        before = path.read_bytes()
+        shown = sha256(before) == line.out_sha256 or decode(before, PUBLISHED).digest == line.out_pixels
+    except (OSError, Unfit) as error:
+        return f"{path}: cannot be read ({error})"
+    return "" if shown else f"{path}: does not show the picture that was written"
+
+
 def _changed(out: Path, line: Line, content: Content, tick: Callable[[], None]) -> Line:
     path = out / line.out
-    try:
-        if path.is_symlink():
-            raise UserError(f"{path}: is a link, and nothing is written through links")
-        before = path.read_bytes()
-        picture = decode(before, PUBLISHED)
-    except (OSError, Unfit) as error:
-        raise UserError(f"{path}: cannot be read ({error}); `miue verify` says what else is wrong") from None
-    if picture.digest != line.out_pixels:
-        raise UserError(f"{path}: does not show the picture that was written; `miue verify` says what else is wrong")
-    after, update = content(line, picture, before)
+    if problem := _problem(path, line):  # it changed since all were looked at
+        raise UserError(f"{problem}; files before it are written: the same command goes on once that is mended")
+    before = path.read_bytes()
+    after, update = content(line, decode(before, PUBLISHED), before)
     if decode(after, PUBLISHED).digest != line.out_pixels:
         raise RuntimeError(f"{path}: writing changed its pixels; it was left as it is")
     if after != before:
