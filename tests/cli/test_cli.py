@@ -918,6 +918,22 @@ def test_a_damaged_record_is_one_message(miue: Miue, protected: Path, tmp_path: 
     assert ended.code == 2 and "run.json" in ended.err and "Traceback" not in ended.err
 
 
+def test_reservations_that_came_back_lost_fail_the_check(miue: Miue, folder: Path):
+    """Saved by Pillow without arguments: the noise is there, and no reservation. What lost its noise is told first."""
+    assert miue("protect", folder, "out", "--attack", "noise", "--rights", "no-training", "-q").code == 0
+    shutil.copytree("out", "back")
+    assert miue("verify", "back", "--as-published", "out").code == 0
+    for path in Path("back").rglob("*.png"):
+        Image.open(path).save(path)
+    last = Path("back") / "red" / "3.png"
+    Image.open(last).convert("L").save(last)
+    ended, lost = miue("verify", "back", "--as-published", "out"), "reservation: missing instead of DMI-PROHIBITED-"
+    lines = [line for line in ended.out.splitlines() if lost in line]
+    assert ended.code == 3 and lines[0].startswith("red/3.png: ")
+    assert lines[1].startswith("blue/0.png: recoded, blue/0.png, 8 x 8 PNG; noise left 1.00; reservation")
+    assert lines[-1] == f"{lost}AIMLTRAINING: 12 of 12 files that had one"
+
+
 def test_verify_tells_what_came_back_and_which_copies_are_clean(miue: Miue, protected: Path, tmp_path: Path):
     shutil.copytree(protected / "out", tmp_path / "back")
     same = miue("verify", tmp_path / "back", "--as-published", protected / "out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from shlex import quote
@@ -60,12 +61,14 @@ def returned(back: publish.Comeback, out: Path, clean: str, json: bool) -> None:
         )
         table.add_row(str(count), status, *means, *([f"{min(x.share for x in left):.2f}"] if left else []))
     console.print(table)
-    wrong = [each for each in back.files if not each.ok]
-    for each in wrong[:MOST]:
-        print(f"{each.path}: {_became(each)}")
+    wrong = sorted((each for each in back.files if not each.ok), key=lambda each: each.protected)
+    for each in wrong[: MOST]:
+        print(f"{each.path}: {'; '.join(filter(None, (_became(each), each.lost)))}")
     if len(wrong) > MOST:
         print(f"and {len(wrong) - MOST} more (--json lists all)")
-    for name in ("metadata", "rights", "credentials"):
+    for lost, count in Counter(each.lost for each in back.files if each.lost).most_common():
+        print(f"{lost}: {count} of {sum(bool(each.rights) for each in back.files)} files that had one")
+    for name in ("metadata", "credentials"):
         states = [getattr(each, name) for each in back.files if getattr(each, name)]
         if lost := len(states) - states.count("kept"):
             print(f"{name}: changed or gone in {lost} of {len(states)} files that had them")

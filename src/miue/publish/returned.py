@@ -28,7 +28,7 @@ from miue.publish.left import Left, Pair, left
 from miue.publish.output import files_in
 from miue.publish.placing import Place, placed
 from miue.publish.shown import Originals
-from miue.publish.verify import PUBLISHED
+from miue.publish.verify import PUBLISHED, unreserved
 
 Status = Literal["identical", "recoded", "resized", "cropped", "not found", "no picture"]
 WHOLE = 0.9  # share of the noise from which a picture counts as protected as it was published
@@ -56,6 +56,8 @@ class Returned(Record):
     """Colour profile and texts of the published file; empty if it had none."""
     rights: Literal["", "kept", "gone"] = ""
     """A reservation of rights in the published file; empty if it had none."""
+    lost: str = ""
+    """The reservation that is missing here, in words; empty if it was kept or there was none."""
     credentials: Literal["", "kept", "gone"] = ""
     """Content credentials of the published file; they hold for the same bytes alone. Empty if it had none."""
     channel: str = ""
@@ -72,9 +74,14 @@ class Returned(Record):
         return self.exact or (self.share is not None and self.share < CLEAN)
 
     @property
-    def ok(self) -> bool:
+    def protected(self) -> bool:
         """True if it is as protected as it was published, or no picture at all."""
         return self.status == "no picture" or (self.share is not None and self.share >= WHOLE and not self.exact)
+
+    @property
+    def ok(self) -> bool:
+        """True if it is as protected as it was published and reserves what it did, or is no picture at all."""
+        return self.protected and self.rights != "gone"
 
 
 class Comeback(Record):
@@ -160,6 +167,7 @@ class Look:
     ) -> Returned:
         line, published = self.known.lines[row], self.known.picture(row)
         assert published is not None  # it was compared before
+        rights = _rights(published, picture)
         stored, same = self.known.get(line.out), picture.digest == line.out_pixels
         status = "cropped" if not place.whole else "resized" if place.scale != 1 else "recoded"
         values = {
@@ -168,7 +176,8 @@ class Look:
             "by": by,
             "left": Left(share=1.0, correlation=1.0) if same else self._left(row, published, picture, place),
             "metadata": _metadata(published, picture),
-            "rights": _rights(published, picture),
+            "rights": rights,
+            "lost": unreserved(picture.meta.reserved, published.meta.reserved) if rights == "gone" else "",
             "credentials": _credentials(stored, payload),
         }
         values["channel"] = "" if same else channel_of(payload, place)

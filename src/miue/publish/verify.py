@@ -100,11 +100,16 @@ def _problem(payload: Payload, line: Line, known: dict[str, str], originals: _Or
     if problem := _wrong(payload, picture, line, known, originals):
         return problem, rights
     if rights != line.rights:
-        return f"reservation: {rights or 'missing'} instead of {line.rights or 'none'}", rights
+        return unreserved(rights, line.rights), rights
     if line.signed and sha256(payload) != line.out_sha256:
         gone = not isinstance(payload, bytes) or not signed(payload)
         return f"content credentials: {'missing' if gone else 'do not fit, the file was changed since'}", rights
     return "", rights
+
+
+def unreserved(rights: str, expected: str) -> str:
+    """The statement of a file on data mining, in words, where it should be another. Keys of the PLUS vocabulary."""
+    return f"reservation: {rights or 'missing'} instead of {expected or 'none'}"
 
 
 def _wrong(payload: Payload, picture: Picture, line: Line, known: dict[str, str], originals: _Originals | None) -> str:
