@@ -189,6 +189,15 @@ def test_other_files_are_told_apart(place: Path, tmp_path: Path):
         returned(tmp_path / "empty", place / "out")
 
 
+def test_a_single_file_is_looked_at(place: Path, tmp_path: Path):
+    back = sent(place, tmp_path / "back", as_it_is, "jpg", quality=75)
+    result = returned(back / "cat" / "cat1.jpg", place / "out")
+    assert [(each.path, each.status, each.original) for each in result.files] == [
+        ("cat1.jpg", "recoded", "cat/cat1.png")
+    ]
+    assert result.missing == 5 and result.channel == "jpeg:quality=75"
+
+
 def test_a_hub_gives_a_table(place: Path, tmp_path: Path):
     files = sorted((place / "out").rglob("*.png"))
     rows = [{"bytes": jpeg(Image.open(path), 75), "path": path.name} for path in files]

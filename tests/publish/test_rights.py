@@ -394,6 +394,26 @@ def test_rows_of_tables_say_it_and_arrays_cannot(job: Job, run: Run, tmp_path: P
             write_rights(out, Rights(value="no-mining"), run)
 
 
+def test_rows_of_tables_are_shown(job: Job, run: Run, tmp_path: Path):
+    """Of the output and of its table; arrays say that they have no place for it."""
+    rows = [{"image": {"bytes": plain_of(i), "path": None}, "label": i % 2} for i in range(4)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    images = np.random.default_rng(0).integers(0, 255, (4, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "t.npz", images=images, labels=np.arange(4) % 2)
+    assert read_rights(tmp_path / "t.parquet") == {f"row {i}": Reservation() for i in range(4)}
+    for name in ("t.parquet", "t.npz"):
+        out = carried(replace(job, source=str(tmp_path / name), out=tmp_path / f"out-{name}"), run)
+        for path in (out, out / name):
+            if name == "t.npz":
+                with pytest.raises(UserError, match="bare values and no picture files, so it has no place"):
+                    read_rights(path)
+            else:
+                assert read_rights(path) == {f"row {i}": Reservation(OURS, creator="A. Photographer") for i in range(4)}
+                assert {each.state for each in read_credentials(path).values()} == {"none"}
+    with pytest.raises(UserError, match="there are no pictures there"):
+        read_rights(tmp_path / "nowhere")
+
+
 def plain_of(seed: int) -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.random.default_rng(seed).integers(0, 255, (8, 8, 3), np.uint8)).save(file, "png")
@@ -506,6 +526,25 @@ def test_robots_txt_stops_collectors_and_no_search_engine(no_search: bool):
     assert rules == ["Disallow:/photos/"] and theirs == (["Disallow:/photos/"] if no_search else ["Allow:/"])
     assert "Content-Signal: search=no, ai-train=no" in text
     assert "search=yes" in server_files(Rights(value="search-only"))["robots.txt.part"]
+
+
+def test_where_nothing_is_reserved_it_is_said_and_how_to_reserve_it(job: Job, run: Run, tmp_path: Path):
+    rows = [{"image": {"bytes": plain_of(i), "path": None}, "label": i % 2} for i in range(4)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    rights, table, out = Rights(), tmp_path / "table", job.out
+    for each, way in (
+        (replace(job, rights=rights), f"miue rights write {out} --rights no-training"),
+        (
+            replace(job, rights=rights, source=str(tmp_path / "t.parquet"), out=table),
+            "--overwrite --rights no-training",
+        ),
+    ):
+        record = carry_out(each, run)
+        assert write_server_files(each.out) is None
+        (line,) = telling.for_server(each.out, record, False)
+        assert line.startswith(f"{each.out} reserves nothing") and line.endswith(way)
+    record = write_rights(out, Rights(value="no-mining"), run)
+    assert not any("reserves nothing" in line for line in telling.for_server(out, record, True))
 
 
 # --- for people who come upon the pictures ---

@@ -233,7 +233,8 @@ def sign(
 
 @rights.command(name="show")
 def show_rights(
-    path: Annotated[Path, typer.Argument(help="A picture, or a folder of pictures of anybody.")], json: Json = False
+    path: Annotated[Path, typer.Argument(help="A picture, a folder of pictures, or a parquet table, of anybody.")],
+    json: Json = False,
 ) -> None:
     """Say what each file reserves, by its XMP and by its content credentials (C2PA, with miue[c2pa])."""
     import miue
@@ -250,8 +251,8 @@ def files(out: Out) -> None:
     from miue.cli import show, telling
     from miue.workflows.record import RunRecord
 
-    miue.write_server_files(out)
-    show.record(record := RunRecord.of(out), telling.about_rights(out, record.settings.rights), False)
+    written = miue.write_server_files(out) is not None
+    show.record(record := RunRecord.of(out), telling.for_server(out, record, written), False)
 
 
 VERBS = (add,)

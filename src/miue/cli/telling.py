@@ -13,6 +13,7 @@ from miue.cli import catalogue
 from miue.core.files import Record
 from miue.core.types import Budget
 from miue.data.rights import GENERATIVE, TOLD, VALUES, Reservation, Rights
+from miue.data.source import FILES
 from miue.evaluation.evaluation import Evaluation
 from miue.publish import Credentials
 from miue.workflows import demo, marking
@@ -189,6 +190,19 @@ def rewritten(out: Path, record: RunRecord) -> Iterator[str]:
     rights = record.settings.rights
     yield f"rights of {count} files of {data.readable(str(out))}: {rights.value}; their pixels are as before"
     yield from about_rights(out, rights)
+
+
+def for_server(out: Path, record: RunRecord, written: bool) -> Iterator[str]:
+    """Say what `rights files` did. written: whether there is something for a web server."""
+    kind, place = record.source.kind, data.readable(str(out))
+    yield from about_rights(out, record.settings.rights, kind)
+    if not written:
+        way = (
+            f"miue rights write {quote(place)} --rights no-training"
+            if kind in FILES
+            else "its protect command once more, with --overwrite --rights no-training"
+        )
+        yield f"{place} reserves nothing, so there are no files for a web server. To reserve something: {way}"
 
 
 def about_rights(out: Path, rights: Rights, kind: str = "folder") -> Iterator[str]:

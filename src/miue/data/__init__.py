@@ -6,7 +6,7 @@ from miue.data.folder import pictures_in, private_of
 from miue.data.joined import IN_ALREADY, Earlier, New, new_of, originals_of
 from miue.data.quality import Size, measure
 from miue.data.read import cached, check_canvas, default_canvas, read, read_like
-from miue.data.scan import scan, scan_output, scan_some
+from miue.data.scan import open_store, scan, scan_output, scan_some
 from miue.data.shapes import draw as shapes
 from miue.data.source import Entry, Source, pictures_digest, some
 
@@ -23,6 +23,7 @@ __all__ = [
     "default_canvas",
     "measure",
     "new_of",
+    "open_store",
     "originals_of",
     "pictures_digest",
     "pictures_in",

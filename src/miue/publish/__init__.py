@@ -3,7 +3,7 @@
 from miue.data.folder import NOTICE
 from miue.publish.align import align
 from miue.publish.credentials import Credentials, Signer, sign
-from miue.publish.credentials import shown as shown_credentials
+from miue.publish.credentials import read as shown_credentials
 from miue.publish.known import Known
 from miue.publish.manifest import FINAL as MANIFEST
 from miue.publish.manifest import PART, Line, finished, read_lines

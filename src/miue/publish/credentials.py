@@ -242,14 +242,6 @@ def sign(
     return change_files(out, TABLE, content, tick), added
 
 
-def shown(path: Path) -> Credentials:
-    """The content credentials of one file. Raises UserError if it cannot be read."""
-    try:
-        return read(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-
-
 def _pem(path: Path, load: Callable[[bytes], T], what: str) -> T:
     """The content of a PEM file. Raises UserError if it is not `what`."""
     try:

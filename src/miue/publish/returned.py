@@ -118,7 +118,7 @@ class Look:
     by_name: bool = True
 
     def at(self, folder: Path, run: Run) -> Comeback:
-        """Look at every file of a folder, or at every row of a table. Raises UserError if there is none."""
+        """Look at a file, every file of a folder, or every row of a table. Raises UserError if there is none."""
         items = list(_items(folder))
         with quiet():
             files = []
@@ -217,7 +217,10 @@ def _unexplained(each: Returned) -> bool:
 
 
 def _items(folder: Path) -> Iterator[tuple[str, Callable[[], Payload]]]:
-    """Names of the files of a folder, or of the rows of a table, each with a function that reads it."""
+    """Names of a file, of the files of a folder, or of the rows of a table, each with a function that reads it."""
+    if folder.is_file() and folder.suffix not in (".parquet", ".npz"):
+        yield readable(folder.name), lambda: begun(folder)[0]
+        return
     if folder.is_dir() and not any(path.suffix in (".parquet", ".npz") for path in files_in(folder)):
         for path in files_in(folder):
             if path.name != NOTICE and not path.is_symlink():

@@ -242,14 +242,14 @@ def _changed(out: Path, line: Line, content: Content, tick: Callable[[], None]) 
     return line.model_copy(update={"out_bytes": len(after), "out_sha256": sha256(after), **update})
 
 
-def shown(path: Path) -> Reservation:
+def shown(payload: bytes, name: str) -> Reservation:
     """The statement of a file: its key of the PLUS vocabulary, and the names in its XMP, or else in its EXIF.
 
     Raises UserError if it is no picture.
     """
     try:
-        meta = decode(path.read_bytes(), PUBLISHED).meta
-    except (OSError, Unfit) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
+        meta = decode(payload, PUBLISHED).meta
+    except Unfit as error:
+        raise UserError(f"{name}: cannot be read: {error}") from None
     own = meta.reservation
     return replace(own, creator=own.creator or meta.artist, copyright=own.copyright or meta.copyright)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TypeVar
 
 from miue import data, publish
 from miue.core.errors import UserError
@@ -18,7 +17,7 @@ from miue.workflows import marking
 from miue.workflows.exclusive import exclusive
 from miue.workflows.record import RunRecord, fingerprint_with
 
-T = TypeVar("T")
+TABLES = (".parquet", ".npz")
 
 
 class Signing(Record):
@@ -121,26 +120,46 @@ def write_server_files(out: str | Path) -> Path | None:
 
 
 def read_rights(path: str | Path) -> Mapping[str, Reservation]:
-    """The statements of a file, or of all pictures of a folder: key of the PLUS vocabulary, creator, copyright.
+    """The statements of a file, of all pictures of a folder or of all rows of a parquet table.
 
-    Raises UserError if there is no picture.
+    Each is a key of the PLUS vocabulary, creator and copyright. Raises UserError if there is no picture.
     """
-    return _read(path, publish.shown_rights)
+    return {name: publish.shown_rights(payload, name) for name, payload in _payloads(Path(path))}
 
 
 def read_credentials(path: str | Path) -> Mapping[str, Credentials]:
-    """The content credentials (C2PA) of a file, or of every picture of a folder. Nothing is fetched.
+    """The content credentials (C2PA) of a file, of every picture of a folder or row of a parquet table.
 
-    Without the extra `c2pa` they are noticed, but not read. Raises UserError if there is no picture.
+    Nothing is fetched. Without the extra `c2pa` they are noticed, but not read. Raises UserError if there is no
+    picture.
     """
-    return _read(path, publish.shown_credentials)
+    return {name: publish.shown_credentials(payload) for name, payload in _payloads(Path(path))}
 
 
-def _read(path: str | Path, shown: Callable[[Path], T]) -> Mapping[str, T]:
-    path = Path(path)
-    if path.is_file():
-        return {path.name: shown(path)}
-    every = {name: shown(path / name) for name in data.pictures_in(path)} if path.is_dir() else {}
-    if not every:
+def _payloads(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The name and the bytes of a file, of every picture of a folder, or of every row of a table."""
+    files = [path] if path.is_file() and path.suffix not in TABLES else []
+    if path.is_dir():
+        files = [path / name for name in data.pictures_in(path)]
+    if not files:
+        yield from _rows(path)
+    for each in files:
+        try:
+            payload = each.read_bytes()
+        except OSError as error:
+            raise UserError(f"{each}: cannot be read ({error.strerror})") from None
+        yield (each.relative_to(path).as_posix() if each != path else path.name), payload
+
+
+def _rows(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The name and the bytes of every row of a table."""
+    if path.suffix not in TABLES and not (path.is_dir() and any(each.suffix in TABLES for each in path.rglob("*"))):
         raise UserError(f"{path}: there are no pictures there")
-    return every
+    store = data.open_store(path)
+    for at, item in enumerate(store.items):
+        payload = store.get(at)
+        if not isinstance(payload, bytes):
+            raise UserError(
+                f"{path}: holds bare values and no picture files, so it has no place for a reservation, and says none"
+            )
+        yield item.path, payload

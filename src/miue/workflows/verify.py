@@ -55,9 +55,10 @@ def returned(
 ) -> Comeback:
     """Find the pictures of a folder again among those of an output, and measure what is left of their protection.
 
-    folder: what came back from a web site, a browser or a hub: files, or a table. out: the output as it was published.
-    clean: the originals; without them they are what was published less the kept perturbation. split: their part.
-    twins: `folder` is one in which clean copies may lie: names do not count. run: shows progress. Raises UserError.
+    folder: what came back from a web site, a browser or a hub: a file, a folder of files, or a table. out: the output
+    as it was published. clean: the originals; without them they are what was published less the kept perturbation.
+    split: their part. twins: `folder` is one in which clean copies may lie: names do not count. run: shows progress.
+    Raises UserError.
     """
     out, folder = Path(out), Path(folder)
     if not folder.exists():
