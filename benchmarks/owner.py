@@ -119,9 +119,12 @@ def main() -> None:
     work = options.work / options.set
     state = work / "state.json"
     rows: list[dict[str, Any]] = json.loads(state.read_text()) if state.exists() else []
-    if not rows:
-        make(work / "pictures")
-        moved(work / "pictures", work / "later", count)
+    if not (work / "pictures").exists():
+        for part in (work / "pictures.part", work / "later"):
+            shutil.rmtree(part, ignore_errors=True)  # of a killed call
+        make(work / "pictures.part")
+        moved(work / "pictures.part", work / "later", count)
+        (work / "pictures.part").rename(work / "pictures")
     os.chdir(work)
     pictures, later, out, back = Path("pictures"), Path("later"), Path("out"), Path("back")
     for name, words in (
