@@ -62,7 +62,7 @@ def returned(back: publish.Comeback, out: Path, clean: str, json: bool) -> None:
         table.add_row(str(count), status, *means, *([f"{min(x.share for x in left):.2f}"] if left else []))
     console.print(table)
     wrong = sorted((each for each in back.files if not each.ok), key=lambda each: each.protected)
-    for each in wrong[: MOST]:
+    for each in wrong[:MOST]:
         print(f"{each.path}: {'; '.join(filter(None, (_became(each), each.lost)))}")
     if len(wrong) > MOST:
         print(f"and {len(wrong) - MOST} more (--json lists all)")
