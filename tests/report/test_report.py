@@ -698,8 +698,7 @@ def test_a_mark_that_is_not_found_and_one_that_is_found_in_controls(traced: Path
 
 
 def test_verdicts_by_another_secret_are_left_out(traced: Path):
-    private = data.private_of(traced)
-    for path in (private / "trace" / "verdicts").glob("*.json"):
+    for path in (place_of(traced).folder / "verdicts").glob("*.json"):
         content = json.loads(path.read_text())
         path.write_text(json.dumps(content | {"commitment": "0" * 64}))
     text = plain(page(traced))
