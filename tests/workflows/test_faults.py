@@ -53,7 +53,7 @@ def test_a_disk_that_takes_no_tensors_is_an_error_of_the_disk(
 
 
 def test_a_disk_that_takes_no_example_pictures_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def full(*_: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("PIL.Image.Image.save", full)
