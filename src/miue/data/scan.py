@@ -30,7 +30,7 @@ from miue.data.folder import (
 from miue.data.formats import EXTENSIONS
 from miue.data.named import NAMES, is_named, open_named
 from miue.data.picture import ANY_SIZE, Rules, Unfit, decode, quiet
-from miue.data.source import Entry, Source, Store, ahead, sha256, some
+from miue.data.source import TABLES, Entry, Source, Store, ahead, sha256, some
 from miue.data.tables import has_images, open_parquet, shard_files, shards_of
 
 _LONGEST = 240  # bytes of a file name: 255, minus room for the temporary name
@@ -137,7 +137,7 @@ def _beside(folder: Path, tables: list[Path]) -> tuple[str, ...]:
     if not folder.is_dir():
         return ()
     others = [path for path in every_file(folder) if path not in tables and path.name != NOTICE]
-    if pictures := [path for path in others if path.suffix.lower() in (*EXTENSIONS, ".npz", ".parquet")]:
+    if pictures := [path for path in others if path.suffix.lower() in (*EXTENSIONS, *TABLES)]:
         raise UserError(
             f"{folder}: holds the table {tables[0].name} and beside it {len(pictures)} pictures or other tables "
             f"({pictures[0].relative_to(folder).as_posix()!r}, ...); point at the table itself, or move it out"

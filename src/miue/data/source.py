@@ -21,6 +21,8 @@ from miue.data.canvas import Held
 from miue.data.picture import Rules
 
 Kind = Literal["folder", "parquet", "npz", "named"]
+TABLES = (".parquet", ".npz")
+"""Ends of the names of files that hold many pictures."""
 FILES: tuple[Kind, ...] = ("folder", "named")  # kinds whose output is a folder of files, not a table
 Status = Literal["ok", "skipped", "failed"]
 Payload = bytes | np.ndarray

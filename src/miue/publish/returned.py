@@ -21,7 +21,7 @@ from miue.data.folder import NOTICE, begun
 from miue.data.formats import signed
 from miue.data.picture import Picture, Unfit, decode, quiet
 from miue.data.scan import open_store
-from miue.data.source import Payload, ahead
+from miue.data.source import TABLES, Payload, ahead
 from miue.publish.channels import channel_of, nearest
 from miue.publish.known import Known
 from miue.publish.left import Left, Pair, left
@@ -218,10 +218,10 @@ def _unexplained(each: Returned) -> bool:
 
 def _items(folder: Path) -> Iterator[tuple[str, Callable[[], Payload]]]:
     """Names of a file, of the files of a folder, or of the rows of a table, each with a function that reads it."""
-    if folder.is_file() and folder.suffix not in (".parquet", ".npz"):
+    if folder.is_file() and folder.suffix not in TABLES:
         yield readable(folder.name), lambda: begun(folder)[0]
         return
-    if folder.is_dir() and not any(path.suffix in (".parquet", ".npz") for path in files_in(folder)):
+    if folder.is_dir() and not any(path.suffix in TABLES for path in files_in(folder)):
         for path in files_in(folder):
             if path.name != NOTICE and not path.is_symlink():
                 yield readable(path.relative_to(folder).as_posix()), lambda path=path: begun(path)[0]

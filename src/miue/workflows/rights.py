@@ -12,12 +12,11 @@ from miue.core.errors import UserError
 from miue.core.files import Record, write_atomically
 from miue.core.run import Run
 from miue.data.rights import Reservation, Rights
+from miue.data.source import TABLES
 from miue.publish import Credentials, Line, Signer
 from miue.workflows import marking
 from miue.workflows.exclusive import exclusive
 from miue.workflows.record import RunRecord, fingerprint_with
-
-TABLES = (".parquet", ".npz")
 
 
 class Signing(Record):
