@@ -24,6 +24,7 @@ from miue import publish, trace
 from miue.workflows import trace as work
 from miue.workflows.job import Job
 from miue.workflows.protect import carry_out
+from miue.workflows.questions import questions
 
 IMAGENETTE = Path(os.environ.get("MIUE_IMAGENETTE", CIFAR.parent / "imagenette"))
 COUNT, TIMES = 1000, 3
@@ -56,7 +57,7 @@ def row(place: Path, base: Path, size: int) -> dict[str, Any]:
     for i in range(TIMES):
         asked = folder / f"questions-{i}"
         options = {"count": COUNT, "size": size, "seed": i}
-        parts["questions"].append(seconds(lambda: work.questions(job.out, asked, base, **options)))  # noqa: B023
+        parts["questions"].append(seconds(lambda: questions(job.out, asked, base, **options)))  # noqa: B023
         for kind in ("labels", "scores"):
             file = answered(folder / f"{kind}.csv", classes, kind == "scores")
             parts[kind].append(

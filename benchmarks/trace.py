@@ -108,7 +108,7 @@ def cell(
         scores = ask(trace.suspect_of(net, run), questions.batches(), data.classes)
         for answers in (scores, hardened(scores)):
             clock = time.process_time()
-            verdict = trace.weigh(answers, questions.asked, secret.opened, run=run)
+            verdict = trace.weigh(answers, questions.asked, secret.opened)
             row["p"][f"{count} {answers.kind}"], row["z"][f"{count} {answers.kind}"] = verdict.p, verdict.z
             row["judge_s"] = time.process_time() - clock
         row["null"] = null(hardened(scores), questions.asked, secret, run)

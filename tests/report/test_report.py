@@ -43,7 +43,7 @@ from miue.workflows.evaluate import evaluate
 from miue.workflows.job import Job
 from miue.workflows.protect import carry_out
 from miue.workflows.record import RunRecord
-from miue.workflows.trace import Declaration, place_of
+from miue.workflows.standing import Declaration, place_of
 from pictures import coloured
 
 EVIL = "<script>alert(1)</script>"

@@ -106,7 +106,7 @@ def test_order_names_and_columns_do_not_matter(tmp_path: Path, questions: Questi
     turned = [f"DIR/{i:04d}.png," + ",".join(repr(float(v)) for v in row.flip(0)) for i, row in enumerate(logits)]
     mixed = read(written(tmp_path / "b.csv", "question," + ",".join(CLASSES[::-1]), turned[::-1]), CLASSES, 150)
     assert plain.digest == mixed.digest
-    same = [weigh(each, questions.asked, SECRET.opened, run=Run(0)) for each in (plain, mixed)]
+    same = [weigh(each, questions.asked, SECRET.opened) for each in (plain, mixed)]
     assert same[0].p == same[1].p and same[0].z == same[1].z
     best = [CLASSES[i] for i in logits.argmax(1).tolist()]
     labels = read(written(tmp_path / "c.csv", "label,question", [f"{b},{i}" for i, b in enumerate(best)]), CLASSES, 150)

@@ -104,7 +104,7 @@ def test_a_protected_victim_is_found_and_a_clean_one_is_not():
     own, run = Secret(Tracing(strength=6).parameters(data.classes, 32), bytes(32)), Run(0, "cpu")
     whole = trace.traced(miue.attack("mi-ue:drawings"), own, data, data.labels, Budget(8), run).apply(data)
     nets = {name: miue.fit(images, recipe, run).eval() for name, images in (("clean", data), ("protected", whole))}
-    verdicts = {name: trace.judge(trace.suspect_of(net, run), own, test, run=run) for name, net in nets.items()}
+    verdicts = {name: trace.judge(trace.suspect_of(net, run), own, test) for name, net in nets.items()}
     accuracy = {name: miue.accuracy(net, Batches(test, run), run) for name, net in nets.items()}
     assert verdicts["protected"].p <= 1e-2 and verdicts["clean"].p > 1e-3
     assert verdicts["protected"].further["labels alone"] <= 0.05

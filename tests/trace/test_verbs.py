@@ -26,7 +26,8 @@ from miue.evaluation.records import Outcome, TraceRun, Verdict
 from miue.trace import Opened, Secret, Tracing, judge, suspect_of
 from miue.trace.questions import Questions
 from miue.victims.fit import TRAINED, kept_victim
-from miue.workflows import disclosure
+from miue.workflows import disclosure, standing
+from miue.workflows import questions as asking
 from miue.workflows import trace as work
 from miue.workflows.job import Job
 from miue.workflows.protect import carry_out
@@ -57,7 +58,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:  # always the same secret, so that a p-value is the same every day
         patch.setattr("secrets.token_bytes", lambda count: bytes(range(count)))
         carry_out(job, Run(device_name="cpu"))
-    work.questions(place / "out", place / "q", place / "base", count=400)
+    asking.questions(place / "out", place / "q", place / "base", count=400)
     return place
 
 
@@ -104,12 +105,12 @@ def test_questions_are_lossless_and_hold_no_secret(place: Path):
     secret = Secret.load(place / "out.private" / "trace.json")
     content = b"".join(p.read_bytes() for p in (place / "q").rglob("*") if p.is_file())
     assert not any(key.encode() in content or bytes.fromhex(key) in content for key in secret.opened.keys.values())
-    refused(lambda: work.questions("out", "q", "base"), "exists already")
+    refused(lambda: asking.questions("out", "q", "base"), "exists already")
 
 
 def test_pictures_that_were_published_are_refused(place: Path):
-    refused(lambda: work.questions("out", "q2", "in"), r"30 of its pictures are among the published")
-    refused(lambda: work.questions("out", "q2", "out"), r"are among the published")
+    refused(lambda: asking.questions("out", "q2", "in"), r"30 of its pictures are among the published")
+    refused(lambda: asking.questions("out", "q2", "out"), r"are among the published")
     assert not (place / "q2").exists()
 
 
@@ -166,7 +167,7 @@ def test_a_disclosure_that_was_changed_is_told(place: Path, change: str):
     else:
         notice = str(answered(place / "other.md", blind(place)))
     ended = checking(content, "--answers", "them.csv", "--notice", notice)
-    assert isinstance(ended.exception, work.Mismatch) and ended.exception.code == 3
+    assert isinstance(ended.exception, standing.Mismatch) and ended.exception.code == 3
 
 
 @pytest.mark.parametrize(
@@ -205,9 +206,9 @@ def test_answers_that_were_changed_or_left_out_are_told(place: Path):
     given["labels"][0] = (given["labels"][0] + 1) % 10
     assert "NOT what was disclosed" in checking(content).output
     given["labels"][0] = 10
-    assert isinstance(checking(content).exception, work.Mismatch)
+    assert isinstance(checking(content).exception, standing.Mismatch)
     del content["answers"]["them"]
-    assert isinstance(checking(content).exception, work.Mismatch)
+    assert isinstance(checking(content).exception, standing.Mismatch)
 
 
 def test_other_questions_than_those_that_were_stated_are_told(place: Path):
@@ -218,12 +219,13 @@ def test_other_questions_than_those_that_were_stated_are_told(place: Path):
     one, two = files[0].read_bytes(), files[2].read_bytes()
     files[0].write_bytes(two)
     files[2].write_bytes(one)
-    assert isinstance(checking(content, "--questions", "q").exception, work.Mismatch)
+    assert isinstance(checking(content, "--questions", "q").exception, standing.Mismatch)
     refused(
-        lambda: work.pictures_of(Path("q"), work.place_of(Path("out")).lists[0]), "not the pictures that were written"
+        lambda: asking.pictures_of(Path("q"), standing.place_of(Path("out")).lists[0]),
+        "not the pictures that were written",
     )
     content["verdicts"]["them"]["asked"]["seed"] = 3
-    assert isinstance(checking(content, "--questions", "q").exception, work.Mismatch)
+    assert isinstance(checking(content, "--questions", "q").exception, standing.Mismatch)
 
 
 def numbered_otherwise(folder: Path) -> None:
@@ -255,7 +257,7 @@ def test_questions_hold_nothing_but_what_their_list_says(place: Path, change: Ca
     content = disclosed(place)
     assert checking(content, "--questions", "q").exit_code == 0
     change(place / "q")
-    assert isinstance(checking(content, "--questions", "q").exception, work.Mismatch)
+    assert isinstance(checking(content, "--questions", "q").exception, standing.Mismatch)
     assert "no such folder" in str((ended := checking(content, "--questions", "none")).exception)
     assert isinstance(ended.exception, UserError) and ended.exception.code == 2
 
@@ -266,13 +268,13 @@ def test_a_notice_states_one_commitment(place: Path):
     Path("several.md").write_text(f"{text}\n{'ab' * 32}\n")
     Path("within.md").write_text(text.replace(content["commitment"], f"aa{content['commitment']}"))
     for name in ("several.md", "within.md"):
-        assert isinstance(checking(content, "--notice", name).exception, work.Mismatch)
+        assert isinstance(checking(content, "--notice", name).exception, standing.Mismatch)
     assert checking(content, "--notice", "out").exit_code == 0
 
 
 def test_a_disclosure_without_a_verdict_shows_nothing(place: Path):
     content = disclosed(place)
-    assert isinstance(checking(content | {"verdicts": {}}).exception, work.Mismatch)
+    assert isinstance(checking(content | {"verdicts": {}}).exception, standing.Mismatch)
     content["opened"]["beacon"] = "1234"
     assert isinstance(checking(content).exception, Damaged)  # no number of 16 bytes
 
@@ -286,7 +288,7 @@ def test_keys_that_were_searched_for_one_by_one_are_told(place: Path):
         content["opened"][part]["5/0"] = getattr(other, part)["5/0"]
     content["commitment"] = Opened.model_validate(content["opened"]).commitment
     ended = checking(content)
-    assert isinstance(ended.exception, work.Mismatch) and "5/0" in str(ended.exception)
+    assert isinstance(ended.exception, standing.Mismatch) and "5/0" in str(ended.exception)
     content["opened"]["master"] = ""
     ended = checking(content)
     assert "NOT what was disclosed" in ended.output and "p proves nothing" in ended.output
@@ -310,7 +312,7 @@ def test_a_sequential_judgement_keeps_keys_secret(place: Path):
     del content["opened"]["keys"][used[1]]  # the bet is on all keys in order, not on those that fit
     assert "NOT what was disclosed" in checking(content).output
     del content["opened"]["keys"][used[0]]
-    assert isinstance(checking(content).exception, work.Mismatch)
+    assert isinstance(checking(content).exception, standing.Mismatch)
 
 
 def test_suspects_are_counted_and_judged_once(place: Path):
@@ -334,12 +336,12 @@ def test_what_is_printed_follows_from_all_suspects_together(place: Path):
     """By itself the second p is too large for three suspects; once the first is found, two are left (Holm)."""
     answered(place / "them.csv", knowing(place).argmax(1))
     first = work.judge_answers("out", "them.csv", suspects=3, alpha=0.05)
-    declared = work.place_of(Path("out")).declaration
+    declared = standing.place_of(Path("out")).declaration
     assert declared and first.verdict.evidence
     verdicts = {"them": first.verdict, "second": first.verdict.model_copy(update={"p": 0.02})}
-    both = work.Standing(declared, verdicts).decided
+    both = standing.Standing(declared, verdicts).decided
     assert both["second"].evidence and "at most 0.025" in both["second"].reason
-    alone = work.Standing(declared, {"second": verdicts["second"]}).decided["second"]
+    alone = standing.Standing(declared, {"second": verdicts["second"]}).decided["second"]
     assert not alone.evidence and "above 0.017" in alone.reason
 
 
@@ -364,10 +366,10 @@ def test_a_disclosure_says_what_was_judged_of_all(place: Path, monkeypatch: pyte
 def test_another_secret_has_records_of_its_own(place: Path):
     """A set that is made anew is not judged by what was found with its earlier secret."""
     disclosed(place)
-    earlier = work.place_of(Path("out"))
+    earlier = standing.place_of(Path("out"))
     tracing = Tracing(strength=3, unmeasured=True)
     carry_out(Job(source="in", out=Path("out"), method="noise", overwrite=True, trace=tracing), Run(device_name="cpu"))
-    own = work.place_of(Path("out"))
+    own = standing.place_of(Path("out"))
     assert own.folder != earlier.folder and earlier.declaration and own.declaration is None and own.revealed is None
     refused(lambda: work.judge_answers("out", "them.csv"), "no questions were made")
 
@@ -397,14 +399,14 @@ def test_a_secret_of_another_set_is_told(place: Path):
     Secret(Secret.load(path).parameters, bytes(32)).save(path)
     answered(place / "them.csv", blind(place))
     ended = CliRunner().invoke(app, ["trace", "judge", "out", "--answers", "them.csv"])
-    assert isinstance(ended.exception, work.Mismatch) and "was published with" in str(ended.exception)
+    assert isinstance(ended.exception, standing.Mismatch) and "was published with" in str(ended.exception)
     ended = CliRunner().invoke(app, ["evaluate", "out", "--clean", "in", "--test", "base", "--trace", "--seeds", "1"])
-    assert isinstance(ended.exception, work.Mismatch)
+    assert isinstance(ended.exception, standing.Mismatch)
 
 
 def test_several_lists_and_unknown_labels_are_checked(place: Path):
     """Each suspect was asked another list, and one of them has labels of its own."""
-    work.questions("out", "short", "base", count=200, seed=1)
+    asking.questions("out", "short", "base", count=200, seed=1)
     answered(place / "them.csv", knowing(place).argmax(1))
     rows = [f"{i},number {label}" for i, label in enumerate(blind(place)[:200].tolist())]
     Path("others.csv").write_text("\n".join(["question,label", *rows]))
@@ -428,7 +430,7 @@ def test_nothing_is_revealed_before_anybody_was_judged(place: Path):
 
 def test_lists_are_stated_before_they_are_asked(place: Path):
     answered(place / "them.csv", knowing(place).argmax(1))
-    work.questions("out", "second", "base", count=400, seed=1)
+    asking.questions("out", "second", "base", count=400, seed=1)
     refused(lambda: work.judge_answers("out", "them.csv"), "several lists")
     assert work.judge_answers("out", "them.csv", asked="q").verdict.asked.seed == 0
     asked = json.loads(Path("q/questions.json").read_text())
@@ -461,7 +463,7 @@ def test_weights_and_files_give_the_same(place: Path):
     clean = Questions.of(
         Secret.load(place / "out.private" / "trace.json").parameters, data.shapes(12, 16, split="test"), 400
     )
-    assert work._clean(Path("out"), work.place_of(Path("out")), clean.asked, "base", None).equal(clean.base)
+    assert work._clean(Path("out"), standing.place_of(Path("out")), clean.asked, "base", None).equal(clean.base)
     refused(lambda: work.judge_weights("out", "net.safetensors", "small-cnn:width=8", **options), "width=8")
     for file in ("q/questions.csv", "none.pt"):
         refused(
@@ -487,19 +489,23 @@ def test_scores_and_direct_answers_of_weights_are_repeated(place: Path):
     assert "direct" in checking(content).output
 
 
+def assert_weights_answer_like(place: Path, net: torch.nn.Module, name: str) -> None:
+    """A network in another file answers as its saved weights do under a name."""
+    torch.save(net.state_dict(), "theirs.pt")
+    with torch.no_grad():
+        labels = torch.cat([net(part.float() / 255) for part in shown(place / "q").split(64)]).argmax(1)
+    by_file = work.judge_answers("out", answered(place / "them.csv", labels), rehearsal=True)
+    by_weights = work.judge_weights("out", "theirs.pt", name, asked="q", rehearsal=True, labels_only=True)
+    assert by_weights.verdict.answers == by_file.verdict.answers
+
+
 def test_weights_of_timm_are_read_at_every_size(place: Path):
     """Below 64 pixels our own have another stem; those of others keep theirs."""
     import timm
 
     with torch.random.fork_rng():
         theirs = timm.create_model("resnet18", num_classes=10).eval()
-    torch.save(theirs.state_dict(), "theirs.pt")
-    asked = shown(place / "q")
-    with torch.no_grad():
-        labels = torch.cat([theirs(part.float() / 255) for part in asked.split(64)]).argmax(1)
-    by_file = work.judge_answers("out", answered(place / "them.csv", labels), rehearsal=True)
-    by_weights = work.judge_weights("out", "theirs.pt", "resnet18", asked="q", rehearsal=True, labels_only=True)
-    assert by_weights.verdict.answers == by_file.verdict.answers
+    assert_weights_answer_like(place, theirs, "resnet18")
 
 
 def test_weights_of_a_plain_network_are_read(place: Path):
@@ -508,18 +514,12 @@ def test_weights_of_a_plain_network_are_read(place: Path):
 
     with torch.random.fork_rng():
         plain = UserFile.read("theirs.py", "net").load().Net(10, (3, 16, 16))
-    torch.save(plain.state_dict(), "plain.pt")
-    pictures = shown(place / "q")
-    with torch.no_grad():
-        labels = torch.cat([plain(part.float() / 255) for part in pictures.split(64)]).argmax(1)
-    by_file = work.judge_answers("out", answered(place / "them.csv", labels), rehearsal=True)
-    by_weights = work.judge_weights("out", "plain.pt", "theirs.py:Net", asked="q", rehearsal=True, labels_only=True)
-    assert by_weights.verdict.answers == by_file.verdict.answers
+    assert_weights_answer_like(place, plain, "theirs.py:Net")
 
 
 def test_a_set_without_a_trace_is_told(place: Path):
     carry_out(Job(source="in", out=Path("plain"), method="noise"), Run(device_name="cpu"))
-    refused(lambda: work.questions("plain", "q3", "base"), "carries no trace")
+    refused(lambda: asking.questions("plain", "q3", "base"), "carries no trace")
 
 
 def test_the_command_line_says_what_came_out(place: Path):
@@ -553,7 +553,7 @@ def test_an_evaluation_asks_its_own_victims(place: Path):
         data.read(data.scan("out"), 16), miue.recipe(recipe), Run(0, "cpu", place / "out.private" / TRAINED)
     )
     assert net is not None
-    verdict = judge(suspect_of(net.eval(), run), secret, tests, run=run)
+    verdict = judge(suspect_of(net.eval(), run), secret, tests)
     (own,) = (trace for trace in outcome.traces if trace.role == "protected")
     assert (own.p, own.labels) == pytest.approx((verdict.p, verdict.further["labels alone"]))
     few = [*given[:1], "few", *given[2:]]

@@ -127,7 +127,8 @@ def protect(
             show.plan(planned(job.shared_by(place.world if place else 1), run), json)
         return
     if job.trace and job.trace.named:
-        tracing.committed(job, lead=leads)
+        if leads:
+            tracing.committed(job)
         return
     record = carry_out(job, run)
     if leads:

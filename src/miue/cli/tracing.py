@@ -40,14 +40,12 @@ def settings(
     return Tracing(strength=strength, keys=keys, beacon=beacon or "", alone=alone, unmeasured=unmeasured)
 
 
-def committed(job: Job, lead: bool) -> None:
-    """Draw the secret of a job and print the commitment. lead: whether this process speaks for all machines."""
+def committed(job: Job) -> None:
+    """Draw the secret of a job and print the commitment."""
     from miue.cli import show
     from miue.workflows.protect import commit
 
     assert job.trace  # a job without a trace names no number
-    if not lead:
-        return
     show.lines(
         f"commitment: {commit(job)}",
         f"It names the public number {job.trace.named!r}. Publish it where its date can be proved, before that number",
@@ -69,8 +67,8 @@ def questions(
 ) -> None:
     """Write questions for suspects: lossless pictures with random fields. They contain no secret."""
     from miue.cli import show
-    from miue.workflows.trace import TABLE
-    from miue.workflows.trace import questions as make
+    from miue.workflows.questions import TABLE
+    from miue.workflows.questions import questions as make
 
     asked = make(out, folder, base, count=count, size=size, amplitude=amplitude, seed=seed, split=split)
     texts = (
@@ -132,7 +130,7 @@ def judge(
         if direct or gradient or labels_only or net or base:
             raise UserError("--net, --direct, --gradient, --base and --labels-only need --weights")
         judgement = work.judge_answers(
-            out, answers, unknown=labels == "unknown", sequential=sequential, asked=questions, run=run, **common
+            out, answers, unknown=labels == "unknown", sequential=sequential, asked=questions, **common
         )
     else:
         assert weights is not None  # one of the two was given

@@ -12,6 +12,8 @@ from miue.core.files import Record
 from miue.data.quality import Size
 
 Role = Literal["clean", "noise", "protected"]
+ALONE = "trace-only"
+"""Method of a set that carries a mark and no attack."""
 Verdict = Literal["protected", "not protected", "inconclusive"]
 PLAIN = "plain training"  # name of a trainer without a defense
 
@@ -149,7 +151,7 @@ class Outcome(Record):
 
         A set with a mark alone is there to be found.
         """
-        if self.method == "trace-only" and self.traced is not None:
+        if self.method == ALONE and self.traced is not None:
             return self.traced
         return self.verdict == "protected" and self.traced is not False
 

@@ -15,7 +15,7 @@ from miue.evaluation.records import Outcome
 from miue.report import names
 from miue.workflows.job import kept_at
 from miue.workflows.record import RunRecord
-from miue.workflows.trace import Standing, standing
+from miue.workflows.standing import Standing, standing
 
 R = TypeVar("R", bound=Record)
 AWAY = "move it away, and the report is made without it"
@@ -108,7 +108,7 @@ class Evidence:
         added = [part.model_copy(update={"source": part.source.model_copy(update=hidden)}) for part in record.added]
         settings = record.settings.model_copy(update={"attack": names.attack(record.settings.attack), "split": None})
         dated = [*self.outcomes, *self.traced]
-        told = [
+        renamed = [
             replace(each, outcome=outcome)
             for each, outcome in zip(dated, names.outcomes([each.outcome for each in dated]), strict=True)
         ]
@@ -117,8 +117,8 @@ class Evidence:
             out=Path("OUT"),
             record=record.model_copy(update={"source": source, "added": added, "settings": settings}),
             lines=[line.model_copy(update={"path": "", "out": "", "class_name": ""}) for line in self.lines],
-            outcomes=told[: len(self.outcomes)],
-            traced=told[len(self.outcomes) :],
+            outcomes=renamed[: len(self.outcomes)],
+            traced=renamed[len(self.outcomes) :],
             analysis=None,
             perturbation=Path(),
         )

@@ -10,12 +10,11 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from miue import attacks, defenses
 from miue.core.spelling import split
 from miue.evaluation.adaptive import NAME
-from miue.evaluation.records import Outcome, VictimRun
+from miue.evaluation.records import ALONE, Outcome, VictimRun
 from miue.evaluation.verdict import concluded
 from miue.grid.leaderboard import CONTROLS, Board, Line
 from miue.victims.recipe import Recipe
 from miue.victims.recipes import RECIPES
-from miue.workflows.marking import ALONE
 
 METHOD, NETWORK = "a method of the owner's", "a network of the owner's"
 NUMBER = re.compile(r"(?i)[-+]?[\d.]+(e[-+]?\d+)?|true|false|none")
@@ -88,8 +87,8 @@ def _renamed(outcome: Outcome, victims: dict[str, str], names: dict[str, str]) -
         for each in outcome.judgements
     ]
     traces = [each.model_copy(update={"victim": victims[each.victim]}) for each in outcome.traces]
-    told = {"runs": runs, "judgements": judgements, "traces": traces, "reason": concluded(judgements)[1]}
-    return outcome.model_copy(update=told | {"name": "", "method": attack(outcome.method), "recipe": {}, "inputs": {}})
+    facts = {"runs": runs, "judgements": judgements, "traces": traces, "reason": concluded(judgements)[1]}
+    return outcome.model_copy(update=facts | {"name": "", "method": attack(outcome.method), "recipe": {}, "inputs": {}})
 
 
 def _net(run: VictimRun) -> str:

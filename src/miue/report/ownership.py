@@ -11,7 +11,7 @@ from miue.evaluation.records import TraceRun
 from miue.report import charts
 from miue.report.content import Block, Facts, Section, Table, Text
 from miue.report.evidence import Evidence
-from miue.workflows.trace import Standing
+from miue.workflows.standing import Standing
 
 LEVEL = 1e-3  # at which an evaluation looks for the trace
 LEAD = (

@@ -19,6 +19,7 @@ from miue.core.files import write_atomically
 from miue.core.run import Run
 from miue.core.spelling import spell
 from miue.core.types import Budget
+from miue.evaluation.records import ALONE
 from miue.grid.bench import standing
 from miue.grid.leaderboard import Board
 from miue.grid.plan import Grid
@@ -26,7 +27,6 @@ from miue.publish.manifest import Line
 from miue.report import charts, information, judged, names, ownership, repeat, sections
 from miue.report.content import Block, Chart, Facts, Page, Picture, Pictures, Section, Table
 from miue.report.evidence import Evidence, day
-from miue.workflows.marking import ALONE
 from miue.workflows.originals import opened
 
 Form = Literal["html", "md"]

@@ -98,7 +98,6 @@ def weigh(
     direct: Answers | None = None,
     alpha: float = 1e-3,
     suspects: int = 1,
-    run: Run | None = None,
 ) -> Verdict:
     """The verdict on answers to blind questions; the first of them suspects, by Holm's method.
 
@@ -107,7 +106,7 @@ def weigh(
     each). The same answers and keys always give the same verdict. Raises UserError.
     """
     start, level = time.monotonic(), alpha / suspects
-    run = replace(run or Run(), seed=int(answers.digest[:7], 16))  # nobody chooses the keys that it is compared with
+    run = Run(seed=int(answers.digest[:7], 16))  # nobody chooses the keys that it is compared with
     test = _fitting(check(test, opened, alpha, suspects), answers, asked, opened)
     if (direct is None) == (test == "two stages"):
         raise UserError('answers to direct questions and the test "two stages" belong together')
@@ -182,6 +181,12 @@ def decided(verdict: Verdict, level: float) -> Verdict:
     return verdict.model_copy(update={"evidence": evidence, "reason": reason})
 
 
+def together(verdicts: Mapping[str, Verdict], alpha: float, suspects: int) -> dict[str, Verdict]:
+    """Copies with evidence and reason by Holm's method over all suspects that were declared."""
+    levels = tests.holm([verdict.p for verdict in verdicts.values()], alpha, suspects)
+    return {name: decided(verdict, level) for (name, verdict), level in zip(verdicts.items(), levels, strict=True)}
+
+
 def _signs(answers: Answers, asked: Asked, opened: Opened, run: Run) -> tests.Test:
     parameters = opened.parameters
     columns = answers.columns(parameters.classes, range(len(parameters.classes)))
@@ -224,14 +229,13 @@ def judge(
     labels_only: bool = False,
     alpha: float = 1e-3,
     suspects: int = 1,
-    run: Run | None = None,
 ) -> Verdict:
     """Ask a suspect and judge the answers: was it trained on the pictures that carry this secret's marks?
 
     suspect: any callable from uint8 pictures [b c h w] to probabilities or logits [b k], in the order of the classes,
     or to labels [b] as whole numbers. base: clean pictures that were never published, at the size that the suspect
     takes. test "two stages" asks the keys themselves as well, at half the level each. alpha, suspects: see `Verdict`.
-    run: its seed draws the counterfactual keys. Raises UserError.
+    Raises UserError.
     """
     if isinstance(secret, Perturbation):
         raise UserError(
@@ -243,7 +247,7 @@ def judge(
     questions = Questions.of(opened.parameters, base, count, amplitude, seed)
     answers = ask(suspect, questions.batches(), opened.parameters.classes, labels_only)
     direct = ask_directly(suspect, opened, questions.base, labels_only=labels_only) if test == "two stages" else None
-    return weigh(answers, questions.asked, opened, test=test, direct=direct, alpha=alpha, suspects=suspects, run=run)
+    return weigh(answers, questions.asked, opened, test=test, direct=direct, alpha=alpha, suspects=suspects)
 
 
 def ask_directly(

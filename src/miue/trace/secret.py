@@ -93,7 +93,7 @@ class Opened(Record):
     keys: Mapping[str, Hex32]
     """The keys that are shown, by name."""
     master: Hex = ""
-    """What all keys follow from; empty if some of them stay secret."""
+    """The value that all keys follow from; empty if some of them stay secret."""
     beacon: Beacon = ""
     """The value of the public random number that the parameters name; empty if they name none."""
 
@@ -147,11 +147,10 @@ class Opened(Record):
         return sorted(wrong)
 
     def bits(self, domain: str, count: int) -> np.ndarray:
-        """Bits that follow from all keys, so that nobody else knows them before the keys. Raises UserError.
+        """Bits that follow from all keys, which must be shown, so that nobody knows them before the keys.
 
         domain, count: see `bits` of this module.
         """
-        self.stacked()
         return bits(domain, "".join(self.keys[name] for name in self.parameters.names).encode(), count)
 
 
@@ -169,7 +168,7 @@ class _Stored(Record):
     scheme: Literal["miue-trace-2"] = SCHEME
     parameters: Parameters
     master: Hex32
-    beacon: Hex = ""
+    beacon: Beacon = ""
     fingerprint: str = ""
 
 

@@ -35,13 +35,17 @@ def network(path: Path, name: str, shape: tuple[int, int, int], classes: int, ru
     """
     name, weights = nets.named(name), read_weights(path)
     nets.tried(name, shape, classes)
-    with run.seeded("suspect"):
-        usual, original = (nets.build(name, shape, classes, small=small) for small in (True, False))
+
+    def loaded(small: bool) -> Any:
+        with run.seeded("suspect"):
+            net = nets.build(name, shape, classes, small=small)
+        return _loaded(path, name, net, weights, classes)
+
     try:
-        net = _loaded(path, name, usual, weights, classes)
+        net = loaded(True)
     except UserError as error:
         try:
-            net = _loaded(path, name, original, weights, classes)
+            net = loaded(False)
         except UserError:
             raise error from None
     return net.to(run.device).eval()  # in float32: a suspect is asked as it is

@@ -12,17 +12,10 @@ from miue.core.errors import Damaged, UserError
 from miue.core.files import Record
 from miue.trace import Opened, Verdict
 from miue.trace.answers import hardened, read
-from miue.trace.judge import weigh
-from miue.workflows.trace import (
-    GRADIENT,
-    Altered,
-    Declaration,
-    Given,
-    Mismatch,
-    Standing,
-    pictures_of,
-    place_of,
-)
+from miue.trace.judge import together, weigh
+from miue.workflows.questions import Altered, pictures_of
+from miue.workflows.standing import Given, Mismatch, place_of
+from miue.workflows.trace import GRADIENT
 
 LOOSE = 1e-9  # share by which sums of floats may differ between machines
 PASSING = ("seconds", "when", "miue", "burnt")  # facts about a judgement that do not come out again
@@ -112,7 +105,7 @@ def check_disclosure(
     if notice is not None:
         _stated(Path(notice), shown)
     if questions is not None:
-        for asked in {verdict.asked.model_dump_json(): verdict.asked for verdict in shown.verdicts.values()}.values():
+        for asked in dict.fromkeys(verdict.asked for verdict in shown.verdicts.values()):
             try:
                 pictures_of(Path(questions), asked)
             except Altered as error:
@@ -171,18 +164,19 @@ def _stated(notice: Path, shown: Disclosure) -> None:
 
 def _whose(table: Path, shown: Disclosure) -> str:
     """The suspect that gave these answers. Raises UserError if none of those that were judged did."""
-    why = f"{table}: these are not the answers of any suspect that was judged"
+    foreign = UserError(f"{table}: these are not the answers of any suspect that was judged")
+    problem = foreign
     for name, verdict in shown.verdicts.items():
         unknown = verdict.test == "unlabelled"
         try:
             given = read(table, shown.opened.parameters.classes, verdict.asked.count, unknown)
         except UserError as error:  # they may be the answers to another list
-            why = str(error)
+            problem = error
             continue
         if verdict.answers in (given.digest, hardened(given).digest):
             return name
-        why = f"{table}: these are not the answers of any suspect that was judged"
-    raise UserError(why)
+        problem = foreign
+    raise problem
 
 
 def _standing(verdicts: Mapping[str, Verdict]) -> dict[str, Verdict]:
@@ -191,7 +185,7 @@ def _standing(verdicts: Mapping[str, Verdict]) -> dict[str, Verdict]:
     if len(levels) > 1:
         raise Mismatch("the verdicts state different levels or numbers of suspects")
     ((suspects, alpha),) = levels
-    return Standing(Declaration(suspects=suspects, alpha=alpha, when=""), verdicts).decided
+    return together(verdicts, alpha, suspects)
 
 
 def _again(shown: Disclosure, name: str) -> Verdict:

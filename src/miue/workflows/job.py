@@ -18,6 +18,7 @@ from miue.core.run import Run
 from miue.core.spelling import spell
 from miue.core.types import Budget
 from miue.data.rights import Rights
+from miue.evaluation.records import ALONE
 from miue.trace import Nothing, Secret, Tracing
 from miue.workflows import marking, room
 from miue.workflows.record import Mark, RunRecord, Settings, fingerprint_with
@@ -94,7 +95,7 @@ class Job:
         mark = self._mark(budget, channels)
         publish.check_sizes(source, budget, (canvas, canvas), self.format)
         return Settings(
-            attack=marking.ALONE if mark and mark.alone else spell(method),
+            attack=ALONE if mark and mark.alone else spell(method),
             code=code_of(self.method, method),
             budget=str(budget),
             canvas=canvas,

@@ -20,7 +20,6 @@ from miue.trace import Parameters, Secret, Tracing, rows_of
 from miue.workflows.record import RunRecord
 
 TABLE = Path(__file__).parent.parent / "traced.json"
-ALONE = "trace-only"
 FILE = "trace.json"
 
 _TRACE = """
@@ -81,7 +80,8 @@ def secret_of(tracing: Tracing, parameters: Parameters, private: Path, fingerpri
     """
     path = secret_file(private)
     latest = Secret.load(path) if path.exists() else None
-    known = next((each for each in _drawn(private) if _is_of(each, tracing, fingerprint)), None)
+    every = [*([latest] if latest else []), *_earlier(private)]
+    known = next((each for each in every if _is_of(each, tracing, fingerprint)), None)
     written = any((private / name).exists() for name in (publish.PART, publish.MANIFEST))
     if written and not anew and (known is None or latest is None or known.commitment != latest.commitment):
         same = latest is not None and latest.fingerprint == fingerprint
@@ -118,10 +118,8 @@ def secret_of(tracing: Tracing, parameters: Parameters, private: Path, fingerpri
     return later
 
 
-def _drawn(private: Path) -> Iterator[Secret]:
-    """All secrets that were drawn for an output, the latest first. Old ones that cannot be read are left out."""
-    if (path := secret_file(private)).exists():
-        yield Secret.load(path)
+def _earlier(private: Path) -> Iterator[Secret]:
+    """The secrets that were set aside. What cannot be read is left out."""
     for path in sorted(private.glob("trace-*.json")):
         with suppress(Damaged):
             yield Secret.load(path)

@@ -14,7 +14,7 @@ from miue.trace.questions import LEAST_BASE
 from miue.victims.fit import TRAINED, fit, keep_victim, kept_victim
 from miue.victims.recipe import Recipe
 from miue.workflows.record import RunRecord
-from miue.workflows.trace import place_of
+from miue.workflows.standing import place_of
 
 QUESTIONS = 1000
 
@@ -49,7 +49,7 @@ def judged(
                         net = fit(images, recipe, Run(seed, run.device_name))
                     keep_victim(net, images, recipe, own)
                 suspect = trace.suspect_of(net.eval(), own)
-                verdict = trace.judge(suspect, secret, test, count=QUESTIONS, run=own)
+                verdict = trace.judge(suspect, secret, test, count=QUESTIONS)
                 facts = {"role": role, "victim": recipe.victim, "seed": seed, "labels": verdict.further["labels alone"]}
                 runs.append(TraceRun(**facts, p=verdict.p, z=verdict.z, evidence=verdict.evidence))
     return runs
