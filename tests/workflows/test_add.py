@@ -459,6 +459,27 @@ def test_named_sets_grow_from_folders(tmp_path: Path, run: Run):
     assert originals(job.out, job.source, None).digest == record.digest
 
 
+def test_originals_are_searched_for_in_the_split_of_a_named_set(tmp_path: Path, run: Run):
+    """The split belongs to the name of such a set; that of a folder is a part of its place."""
+    job = Job(source="shapes:per_class=2,size=16", out=tmp_path / "out", method="noise", split="train")
+    carry_out(job, run)
+    record = add(job.out, job.source, split="test", run=run)
+    assert record.written.counts == {"protected": 40} and all(f.ok for f in verify(job.out, job.source))
+    assert originals(job.out, job.source, "train").digest == record.digest
+    clean = opened(record, job.source, None)
+    later = [line for line in publish.finished(job.private)[1] if line.part]
+    assert {clean.picture(line).digest for line in later} == {line.pixels for line in later} and len(later) == 20
+    folder = Job(source=str(tmp_path / "given"), out=tmp_path / "other", method="noise", split="train")
+    for split in ("train", "test"):
+        publish.export(data.shapes(2, 16, 0, split), tmp_path / "given" / split)
+    carry_out(folder, run)
+    grown = add(folder.out, folder.source, split="test", run=run)
+    assert originals(folder.out, folder.source, "train").digest == grown.digest
+    shutil.rmtree(tmp_path / "given" / "test")
+    with pytest.raises(UserError, match="neither there nor in any other folder that was added"):
+        originals(folder.out, folder.source, "train")
+
+
 @pytest.mark.parametrize(
     ("method", "tracing"),
     [

@@ -21,6 +21,8 @@ from miue.publish.preview import AMPLIFIED, rgb
 from miue.publish.verify import PUBLISHED, reader
 
 SIDE = 256  # longest side of a picture that is shown
+Origin = tuple[str, str | None]
+"""Location and split of a source."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,11 @@ class Originals:
 
     store: Store
     rules: Rules
-    added: Sequence[str] = ()
+    added: Sequence[Origin] = ()
     """Where the pictures of every later part lay when they were added."""
 
     @classmethod
-    def of(cls, clean: str | Path, split: str | None, rules: Rules, added: Sequence[str] = ()) -> Originals:
+    def of(cls, clean: str | Path, split: str | None, rules: Rules, added: Sequence[Origin] = ()) -> Originals:
         """Open a source. Raises UserError if it is no data set."""
         return cls(open_store(str(clean), split), rules, added)
 
@@ -60,7 +62,7 @@ class Originals:
             return self.store, place
         known = self._elsewhere.get(line.sha256) or self._own.get(line.sha256)
         if known is None:
-            location = self.added[line.part - 1]
+            location, _ = self.added[line.part - 1]
             raise UserError(
                 f"{self.store.location}: holds no original of {line.out}, nor does {location}, from where it was added "
                 "(it is gone, or has changed); bring it back, or put all originals into one folder and give that"
@@ -75,9 +77,9 @@ class Originals:
     def _elsewhere(self) -> dict[str, tuple[Store, int]]:
         """Items of the folders that pictures were added from, by the digest of their bytes."""
         stores = []
-        for location in dict.fromkeys(self.added):
+        for location, split in dict.fromkeys(self.added):
             try:
-                stores.append(open_store(location))
+                stores.append(open_store(location, split))
             except UserError:  # moved, or empty by now: what is missing then is told with its name
                 continue
         return _by_digest(*stores)

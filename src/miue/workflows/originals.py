@@ -25,11 +25,11 @@ def originals(out: Path, clean: str, split: str | None, canvas: int = 0) -> data
     lines = [line for line in lines if line.status == "protected"]
     sources = [data.scan(clean, split=split, part=True, canvas=0, **rules)]
     wanted = {line.sha256 for line in lines}
-    for location in dict.fromkeys(part.source.location for part in done):
+    for location, part in dict.fromkeys(added.origin for added in done):
         if not wanted - {entry.sha256 for source in sources for entry in source.usable}:
             break
         try:
-            sources.append(data.scan(location, part=True, canvas=0, **rules))
+            sources.append(data.scan(location, split=part, part=True, canvas=0, **rules))
         except UserError:  # moved, or empty by now: what is missing then is told with its name
             continue
     named = [(line.sha256, line.class_name, line.path, _plain(line.out)) for line in lines]
@@ -42,7 +42,7 @@ def opened(record: RunRecord, clean: str | Path, split: str | None) -> publish.O
     Those that were added are searched for in `clean` and in the folders that they were added from.
     """
     rules = Rules(record.source.rules["max_pixels"], record.source.rules["frames"])
-    added = [part.source.location for part in record.added]
+    added = [part.origin for part in record.added]
     return publish.Originals.of(clean, split or record.settings.split, rules, added)
 
 

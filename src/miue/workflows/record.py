@@ -115,6 +115,11 @@ class Added(Record):
     machine: dict[str, str]
     seconds: Mapping[str, float] = Field(default_factory=dict)
 
+    @property
+    def origin(self) -> tuple[str, str | None]:
+        """Location and split by which the source is opened again; the location of a folder is that of its split."""
+        return self.source.location, self.split if self.source.kind == "named" else None
+
 
 class RunRecord(Record):
     """The record of a protection: data, settings and results; everything that is needed to repeat it."""
