@@ -270,8 +270,13 @@ def test_what_came_back_without_them_is_told(out: Path, run: Run, own: Chain, tm
     back = tmp_path / "back"
     shutil.copytree(out, back)
     Image.open(back / "red" / "0.png").save(back / "red" / "0.png")
-    states = {each.path: each.credentials for each in returned(back, out, run=run).files}
-    assert states.pop("red/0.png") == "gone" and set(states.values()) == {"kept"}
+    payload = (back / "red" / "1.png").read_bytes()
+    (back / "red" / "1.png").write_bytes(payload[:8] + b"".join(c for c in chunks(payload) if c[4:8] != b"caBX"))
+    files = {each.path: each for each in returned(back, out, run=run).files}
+    states = {name: each.credentials for name, each in files.items()}
+    assert states.pop("red/0.png") == states.pop("red/1.png") == "gone" and set(states.values()) == {"kept"}
+    stripped = files["red/1.png"]
+    assert stripped.share == 1 and stripped.rights == "kept" and not stripped.ok
 
 
 def test_a_preview_in_credentials_of_others_is_another_picture(out: Path, own: Chain):

@@ -63,7 +63,8 @@ def returned(back: publish.Comeback, out: Path, clean: str, json: bool) -> None:
     console.print(table)
     wrong = sorted((each for each in back.files if not each.ok), key=lambda each: each.protected)
     for each in wrong[:MOST]:
-        print(f"{each.path}: {'; '.join(filter(None, (_became(each), each.lost)))}")
+        unsigned = "content credentials gone" if each.credentials == "gone" else ""
+        print(f"{each.path}: {'; '.join(filter(None, (_became(each), each.lost, unsigned)))}")
     if len(wrong) > MOST:
         print(f"and {len(wrong) - MOST} more (--json lists all)")
     for lost, count in Counter(each.lost for each in back.files if each.lost).most_common():

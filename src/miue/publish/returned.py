@@ -80,8 +80,8 @@ class Returned(Record):
 
     @property
     def ok(self) -> bool:
-        """True if it is as protected as it was published and reserves what it did, or is no picture at all."""
-        return self.protected and self.rights != "gone"
+        """True if it is protected, reserves and is signed as it was published, or is no picture at all."""
+        return self.protected and self.rights != "gone" and self.credentials != "gone"
 
 
 class Comeback(Record):
