@@ -6,6 +6,7 @@ import html
 import json
 import re
 import shutil
+from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Literal
@@ -18,6 +19,7 @@ from browser import CHROMIUM, browser
 from easy import easy
 from miue import data, publish
 from miue.analysis.analyzer import Analyzer
+from miue.analysis.records import Analysis
 from miue.attacks.success import Success
 from miue.core.errors import UserError
 from miue.core.files import digest
@@ -26,6 +28,7 @@ from miue.core.types import Budget, Perturbation
 from miue.data.channel import CHANNELS
 from miue.data.rights import Rights
 from miue.defenses import KNOWN as DEFENSES
+from miue.evaluation.detect import Detection, Simple
 from miue.evaluation.records import Outcome, Role, TraceRun, VictimRun
 from miue.evaluation.verdict import judge
 from miue.grid.leaderboard import Board, Line, Place
@@ -140,6 +143,22 @@ def proven(out: Path) -> Path:
     return out
 
 
+def first_look() -> Detection:
+    """The record of a first look that notices the noise."""
+    simple = {"linear": Simple(held_out=0.9, train=1.0)}
+    reason = "linear reaches 90.0%"
+    return Detection(data="d", reference="r", seed=0, looks=simple, clean=simple, noticed=True, reason=reason)
+
+
+@cache
+def analysis() -> Analysis:
+    """The analysis of two small victims, each looked at on the pictures of the other, too."""
+    clean = easy(20)
+    recipe = Recipe(net="small-cnn:width=4", epochs=1, batch=16, augment=())
+    plan = Analyzer(recipe=recipe, seeds=1, rows=60, halves=2, shuffles=1, estimators=("ksg",))
+    return plan(clean, easy(5, seed=1), {"mine": clean}, Run(device_name="cpu"))
+
+
 def page(out: Path, to: str = "page.html", **options) -> str:
     return write_report(out, out.parent / to, **options).read_text()
 
@@ -163,11 +182,8 @@ def test_the_page_says_what_the_attack_reached_on_its_surrogate(out: Path):
     assert "are blue" not in plain(page(out, "public.html", public=True))
 
 
-def test_the_page_has_the_crossed_control(run: Run):
-    clean = easy(20)
-    recipe = Recipe(net="small-cnn:width=4", epochs=1, batch=16, augment=())
-    plan = Analyzer(recipe=recipe, seeds=1, rows=60, halves=2, shuffles=1, estimators=("ksg",))
-    found = plan(clean, easy(5, seed=1), {"mine": clean}, run)
+def test_the_page_has_the_crossed_control():
+    found = analysis()
     section = information.section(found)
     assert section is not None
     tables = [block for block in section.blocks if isinstance(block, Table)]
@@ -401,6 +417,15 @@ def test_additions_are_told_with_day_place_and_what_failed(out: Path, tmp_path: 
         assert "evaluation of 2999-01-01" in each and "evaluation of 3002-01-01" not in each
     assert str(new) in text and "red/broken.png" in text
     assert "broken.png" not in public and str(tmp_path) not in public
+    remark = "Made on 3001-01-01 00:00, and 6 pictures were added after that: nothing here is about them."
+    assert remark not in text
+    private = data.private_of(out)
+    for folder, each in (("detections", first_look()), ("analyses", analysis())):
+        each.save(private / folder / "30010101-000000-00000000.json")
+    assert plain(page(out)).count(remark) == 2 and plain(page(out, "public.html", public=True)).count(remark) == 1
+    for folder, each in (("detections", first_look()), ("analyses", analysis())):
+        each.save(private / folder / "30020101-000000-00000000.json")
+    assert "added after that" not in plain(page(out))
     part = part.model_copy(update={"finished": ""})  # as earlier versions wrote it: no evaluation is known to be later
     record.model_copy(update={"added": [part]}).save(data.private_of(out) / "run.json")
     text = plain(page(out))
@@ -600,12 +625,7 @@ def test_the_noise_is_described_by_known_answers():
 
 
 def test_the_first_look_is_shown(out: Path):
-    simple = {"held_out": 0.9, "train": 1.0}
-    look = {"version": 1, "data": "d", "reference": "r", "seed": 0, "noticed": True, "reason": "linear reaches 90.0%"}
-    look |= {"looks": {"linear": simple}, "clean": {"linear": simple}}
-    path = data.private_of(out) / "detections" / "29990101-000000-00000000.json"
-    path.parent.mkdir()
-    path.write_text(json.dumps(look))
+    first_look().save(data.private_of(out) / "detections" / "29990101-000000-00000000.json")
     assert "Somebody who looks would notice: linear reaches 90.0%" in plain(page(out))
 
 

@@ -13,6 +13,7 @@ from miue.core.files import Record
 from miue.evaluation.detect import Detection
 from miue.evaluation.records import Outcome
 from miue.report import names
+from miue.report.content import Text
 from miue.workflows.job import kept_at
 from miue.workflows.record import RunRecord
 from miue.workflows.standing import Standing, standing
@@ -51,6 +52,10 @@ class Evidence:
     """Suspects that were judged by the secret of this set."""
     detection: Detection | None
     analysis: Analysis | None
+    detected: str
+    """The time of the detection, as in the name of its file; empty if there is none."""
+    analysed: str
+    """The time of the analysis."""
     perturbation: Path
     """Its file, which may be missing."""
 
@@ -65,14 +70,16 @@ class Evidence:
         left_out = [f"the evaluation of {each.day} is left out: {reason}" for each, reason in reasons if reason]
         detections, analyses = _dated(private / "detections", Detection), _dated(private / "analyses", Analysis)
         own_records = [each for each, reason in reasons if not reason]
-        own = [analysis for at, analysis in analyses if at >= record.finished]
+        own = [(at, analysis) for at, analysis in analyses if at >= record.finished]
         if len(own) < len(analyses):
             left_out.append(f"analyses that are older than the files: {len(analyses) - len(own)}")
         suspects = standing(out) if record.commitment else None
         if suspects and any(each.commitment != record.commitment for each in suspects.verdicts.values()):
             left_out.append("verdicts on suspects by the secret of another set")
             suspects = None
-        looks = [detection for at, detection in detections if at >= record.finished]
+        looks = [(at, detection) for at, detection in detections if at >= record.finished]
+        detected, detection = looks[-1] if looks else ("", None)
+        analysed, analysis = own[-1] if own else ("", None)
         return cls(
             out=out,
             record=record,
@@ -81,8 +88,10 @@ class Evidence:
             left_out=left_out,
             traced=_latest([each for each in own_records if each.outcome.traces]) if record.commitment else [],
             suspects=suspects,
-            detection=looks[-1] if looks else None,
-            analysis=own[-1] if own else None,
+            detection=detection,
+            analysis=analysis,
+            detected=detected,
+            analysed=analysed,
             perturbation=kept_at(private, record),
         )
 
@@ -91,10 +100,16 @@ class Evidence:
         """The lines of pictures that were published."""
         return [line for line in self.lines if line.status == "protected"]
 
-    def added_since(self, each: Dated) -> int:
-        """Number of pictures that were added after an evaluation, or at a time that no record has."""
+    def added_since(self, at: str) -> int:
+        """Number of pictures that were added after a time, or at a time that no record has."""
         added = [part for part in self.record.added if part.status == "finished"]
-        return sum(part.protected for part in added if not "" < part.finished <= each.at)
+        return sum(part.protected for part in added if not "" < part.finished <= at)
+
+    def missed(self, at: str) -> list[Text]:
+        """A remark on pictures that a record of this time cannot be about."""
+        count = self.added_since(at)
+        text = f"Made on {day(at)}, and {count} pictures were added after that: nothing here is about them."
+        return [Text(text, True)] if count else []
 
     @property
     def name(self) -> str:

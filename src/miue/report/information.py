@@ -11,7 +11,7 @@ from miue.report import charts
 from miue.report.content import Block, Chart, Items, Section, Table, Text
 
 
-def section(analysis: Analysis | None) -> Section | None:
+def section(analysis: Analysis | None, remarks: Sequence[Text] = ()) -> Section | None:
     """Mutual information of clean and protected features by depth."""
     if analysis is None:
         return None
@@ -40,7 +40,7 @@ def section(analysis: Analysis | None) -> Section | None:
     chart = Chart(f"By depth, estimator {estimator}", alt, table, charts.depths(analysis, estimator, alt))
     notes = [Items(list(analysis.notes))] if analysis.notes else []
     return Section(
-        "information", "Why it works: mutual information by depth", [lead, chart, *_crossed(analysis), *notes]
+        "information", "Why it works: mutual information by depth", [lead, *remarks, chart, *_crossed(analysis), *notes]
     )
 
 

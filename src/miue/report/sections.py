@@ -244,7 +244,8 @@ def detected(evidence: Evidence) -> Section | None:
     head = ("network", "pictures", "on held-out pictures of the same set", "on its own")
     verdict = "Somebody who looks would notice" if look.noticed else "A first look would not notice anything"
     table = Table("Accuracy of simple networks", head, rows, (2, 3))
-    return Section("detection", "Would a trainer notice?", [Text(f"{verdict}: {look.reason}."), table])
+    texts = [Text(f"{verdict}: {look.reason}."), *evidence.missed(evidence.detected)]
+    return Section("detection", "Would a trainer notice?", [*texts, table])
 
 
 def limits(tested: bool) -> Section:

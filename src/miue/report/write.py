@@ -98,7 +98,10 @@ def _page(evidence: Evidence, public: bool, originals: publish.Originals | None,
         else sections.quality(evidence.protected, _worst(evidence, originals)),
     ]
     if not public:
-        after += [sections.structure(evidence), information.section(evidence.analysis)]
+        after += [
+            sections.structure(evidence),
+            information.section(evidence.analysis, evidence.missed(evidence.analysed)),
+        ]
     after += [ownership.ownership(evidence, public)]
     after += [sections.detected(evidence), sections.inputs(evidence, public), sections.limits(bool(lines or board))]
     after.append(repeat.repeat(evidence, public))
@@ -142,7 +145,7 @@ def _remarks(evidence: Evidence, lines: Sequence[judged.Kept], public: bool) -> 
 
 def _unseen(evidence: Evidence) -> list[str]:
     """Open questions about pictures that came later, and about the trace, if there is one."""
-    counts = {each.day: count for each in evidence.outcomes if (count := evidence.added_since(each))}
+    counts = {each.day: count for each in evidence.outcomes if (count := evidence.added_since(each.at))}
     gaps = [f"the {count} pictures that were added after the evaluation of {when}" for when, count in counts.items()]
     mark = evidence.record.commitment and not evidence.traced
     return [*gaps, *(["whether networks learn the owner's mark"] if mark else [])]
