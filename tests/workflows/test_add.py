@@ -506,6 +506,10 @@ def test_pictures_of_a_traced_set_get_the_mark_of_the_others(job: Job, new: Path
     assert int(rest.abs().max()) <= (0 if tracing.alone else 8 - tracing.strength) and int(mark.abs().max()) > 0
     assert tracing.alone or int(rest.abs().max()) > 0
     assert all(f.ok for f in verify(job.out, job.source))
+    more = coloured(job.out.with_name("more"), per_class=1, seed=9)
+    Secret(secret.parameters, bytes(32)).save(job.private / "trace.json")
+    with pytest.raises(UserError, match=r"trace\.json: this secret belongs to the commitment"):
+        add(job.out, more, run=run)
     (job.private / "trace.json").unlink()
     with pytest.raises(UserError, match=r"trace\.json: is not there, and new pictures need the mark"):
-        add(job.out, coloured(job.out.with_name("more"), per_class=1, seed=9), run=run)
+        add(job.out, more, run=run)

@@ -24,6 +24,7 @@ from miue.trace.marks import mark_of
 from miue.workflows import marking, room
 from miue.workflows.job import MOST, VERSION, kept_at, perturbation_of
 from miue.workflows.record import RunRecord, Settings
+from miue.workflows.standing import place_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,11 +98,12 @@ class Addition:
 
     @cached_property
     def secret(self) -> Secret | None:
-        """The secret of the trace; None if there is none. Raises UserError if it is not there."""
-        path = marking.secret_file(self.private)
-        if self.record.settings.trace and not path.exists():
+        """The secret of the trace; None if there is none. Raises UserError if it is not there, or is another one."""
+        if not self.record.settings.trace:
+            return None
+        if not (path := marking.secret_file(self.private)).exists():
             raise UserError(f"{path}: is not there, and new pictures need the mark of the others; bring it back")
-        return Secret.load(path) if self.record.settings.trace else None
+        return place_of(self.out).secret
 
     @property
     def first(self) -> Perturbation:
