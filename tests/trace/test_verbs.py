@@ -126,7 +126,13 @@ def test_judge_reveal_and_check_elsewhere(place: Path, tmp_path: Path):
         (away / Path(name).name).write_bytes((place / name).read_bytes())
     shown, theirs = away / "shown.json", away / "them.csv"
     checked = disclosure.check_disclosure(shown, theirs, notice=away / "PROTECTED.md", questions=place / "q")
-    assert checked.same and checked.notice and checked.questions and checked.suspect == "them" and checked.master
+    assert (
+        checked.same
+        and checked.notice
+        and checked.questions == ["them"]
+        and checked.suspect == "them"
+        and checked.master
+    )
     assert checked.verdicts["them"].p == judged.verdict.p and disclosure.check_disclosure(shown).suspect == ""
     lines = theirs.read_text().splitlines()
     lines[6] = "5,bar" if lines[6] != "5,bar" else "5,disc"
@@ -419,8 +425,16 @@ def test_several_lists_and_unknown_labels_are_checked(place: Path):
     disclosure.reveal("out", "shown.json")
     for name in ("them", "others"):
         checked = disclosure.check_disclosure("shown.json", f"{name}.csv")
-        assert checked.same and checked.suspect == name and len(checked.verdicts) == 2
+        assert checked.same and checked.suspect == name and len(checked.verdicts) == 2 and not checked.questions
     assert {v.test for v in checked.verdicts.values()} == {"signs", "unlabelled"}
+    content = json.loads(Path("shown.json").read_text())
+    ended = checking(content, "--questions", "q")
+    assert ended.exit_code == 0 and "asked of others were not looked at" in ended.output.replace("\n", " ")
+    ended = checking(content, "--questions", "q", "--questions", "short")
+    assert ended.exit_code == 0 and "not looked at: give --questions" not in ended.output.replace("\n", " ")
+    asking.questions("out", "third", "base", count=200, seed=2)
+    ended = checking(content, "--questions", "q", "--questions", "third")
+    assert isinstance(ended.exception, standing.Mismatch) and "of nobody who was judged" in str(ended.exception)
 
 
 def test_nothing_is_revealed_before_anybody_was_judged(place: Path):

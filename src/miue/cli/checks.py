@@ -166,8 +166,9 @@ def _left_open(checked: Checked) -> Iterator[str]:
     yield f"When it was published decides: before the suspect was trained{when} and as the only one. Look at that."
     yield "Verdicts and suspects that were left out cannot be seen here: ask the owner for all of them."
     yield "An owner who knew the suspect could choose clean pictures that fit: the other side should choose them."
-    if not checked.questions:
-        yield "The pictures that were asked were not looked at: give --questions DIR."
+    if unseen := [name for name in checked.verdicts if name not in checked.questions]:
+        names = data.some([data.readable(name) for name in unseen], 3)
+        yield f"The pictures that were asked of {names} were not looked at: give --questions DIR, once for each list."
     if checked.beacon:
         yield f"The signs depend on a public number: see whether {checked.named!r} is {checked.beacon}."
     elif checked.master:

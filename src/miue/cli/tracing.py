@@ -188,13 +188,15 @@ def check(
         Path | None, typer.Option(help="A suspect's own answers [those that the disclosure states].")
     ] = None,
     notice: Annotated[Path | None, typer.Option(help="The PROTECTED.md that was published, or its folder.")] = None,
-    questions: Annotated[Path | None, typer.Option(help="The folder of questions that was asked.")] = None,
+    questions: Annotated[
+        list[Path] | None, typer.Option(help="A folder of questions that was asked; once for each list.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Repeat all judgements of a disclosure, without the private folder. Exit code 3 where something does not match."""
     from miue.cli import checks
     from miue.workflows.disclosure import check_disclosure
 
-    checked = check_disclosure(file, answers, notice=notice, questions=questions)
+    checked = check_disclosure(file, answers, notice=notice, questions=questions or ())
     checks.checked(checked, json)
     raise typer.Exit(0 if checked.same else FAILED_CHECKS)

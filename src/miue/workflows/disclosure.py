@@ -10,7 +10,7 @@ from typing import Any
 from miue import publish
 from miue.core.errors import Damaged, UserError
 from miue.core.files import Record
-from miue.trace import Opened, Verdict
+from miue.trace import Asked, Opened, Verdict
 from miue.trace.answers import hardened, read
 from miue.trace.judge import together, weigh
 from miue.workflows.questions import Altered, pictures_of
@@ -42,8 +42,8 @@ class Checked(Record):
     commitment: str
     notice: bool
     """True if the commitment was compared with a published one."""
-    questions: bool
-    """True if the pictures of the questions were looked at."""
+    questions: Sequence[str]
+    """The suspects the pictures of whose questions were looked at."""
     suspect: str = ""
     """The suspect whose own answers were given; empty if the disclosed ones were taken as they are."""
     master: bool
@@ -90,13 +90,13 @@ def check_disclosure(
     answers: str | Path | None = None,
     *,
     notice: str | Path | None = None,
-    questions: str | Path | None = None,
+    questions: str | Path | Sequence[str | Path] = (),
 ) -> Checked:
     """Repeat all judgements of a disclosure, without the private folder.
 
     answers: a suspect's own answers, which must be among those that were judged. notice: the published PROTECTED.md, or
-    its folder. questions: the folder of pictures that were asked. Raises Mismatch if keys do not belong to the
-    commitment, or pictures not to the list, and UserError if these answers were not judged.
+    its folder. questions: the folders of pictures that were asked, one for each list. Raises Mismatch if keys do not
+    belong to the commitment, or pictures to no list, and UserError if these answers were not judged.
     """
     shown = _read(Path(file))
     if not shown.verdicts:
@@ -104,12 +104,8 @@ def check_disclosure(
     _belongs(Path(file), shown)
     if notice is not None:
         _stated(Path(notice), shown)
-    if questions is not None:
-        for asked in dict.fromkeys(verdict.asked for verdict in shown.verdicts.values()):
-            try:
-                pictures_of(Path(questions), asked)
-            except Altered as error:
-                raise Mismatch(str(error)) from None
+    folders = [questions] if isinstance(questions, str | Path) else questions
+    seen = [_list_in(Path(folder), shown) for folder in folders]
     suspect = _whose(Path(answers), shown) if answers is not None else ""
     verdicts = _standing({name: _again(shown, name) for name in shown.verdicts})
     opened = shown.opened
@@ -118,7 +114,7 @@ def check_disclosure(
         different={name: list(_different(verdicts[name], shown.verdicts[name])) for name in verdicts},
         commitment=shown.commitment,
         notice=notice is not None,
-        questions=questions is not None,
+        questions=[name for name, verdict in shown.verdicts.items() if verdict.asked in seen],
         suspect=suspect,
         master=bool(opened.master),
         beacon=opened.beacon,
@@ -160,6 +156,20 @@ def _stated(notice: Path, shown: Disclosure) -> None:
     others = {line for line in lines if re.fullmatch("[0-9a-f]{32,}", line)} - {shown.commitment, opened.beacon}
     if others:
         raise Mismatch(f"{file}: states other commitments, too ({min(others)}), so that one could be chosen later")
+
+
+def _list_in(folder: Path, shown: Disclosure) -> Asked:
+    """The list of questions whose pictures lie in a folder. Raises Mismatch if nobody was asked these."""
+    lists = list(dict.fromkeys(verdict.asked for verdict in shown.verdicts.values()))
+    for asked in lists:
+        try:
+            pictures_of(folder, asked)
+        except Altered as error:
+            if len(lists) == 1:
+                raise Mismatch(str(error)) from None
+        else:
+            return asked
+    raise Mismatch(f"{folder}: these are the questions of nobody who was judged")
 
 
 def _whose(table: Path, shown: Disclosure) -> str:
