@@ -30,9 +30,8 @@ from miue.training.mixture import Part, look
 from miue.training.rows import Rows
 from miue.training.views import Augment, augmented
 
-Aim = Callable[
-    [Tensor, Tensor, Tensor], Tensor
-]  # (x + delta as the surrogate sees it, y, delta) -> loss that delta descends
+Aim = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(x + delta as the surrogate sees it, y, delta) -> loss that delta descends."""
 
 PROBE = 4  # steps on delta by which one trial of a forecast is longer than the other
 
@@ -124,13 +123,13 @@ class Crafted(Shaped):
 
     def craft(self, data: ImageSet, budget: Budget, run: Run) -> Pieces:
         """Delta of the whole set, one row per picture."""
-        return self._crafted(data, budget, run, None)
+        return self._passes(data, budget, run, None)
 
     def craft_more(self, new: ImageSet, kept: Kept, budget: Budget, run: Run) -> Pieces:
         """Delta of later pictures: the same steps against the kept surrogates."""
-        return self._crafted(new, budget, run, kept)
+        return self._passes(new, budget, run, kept)
 
-    def _crafted(self, data: ImageSet, budget: Budget, run: Run, kept: Kept | None) -> Pieces:
+    def _passes(self, data: ImageSet, budget: Budget, run: Run, kept: Kept | None) -> Pieces:
         perturb.check_cells(self.cells, max(data.shape[1:]))
         batches = Batches(data, run, run.mine(len(data)))
         form = Shape(self, data, budget, run, batches.rows, False, kept)
@@ -147,18 +146,18 @@ class Crafted(Shaped):
         shape = (len(batches.rows), form.count, *self.grid(data.shape))
         folder = run.overflow(sum(self.delta_bytes(len(batches.rows), data.shape, len(data.classes), 1)))
         deltas, packed = Rows(run, shape, "fixed", form.budget.levels, folder), {**identity, "layout": LAYOUT}
-        batch = list(enumerate(torch.arange(len(deltas)).split(max(self.noise_batch // run.world, 1))))
+        parts = torch.arange(len(deltas)).split(max(self.noise_batch // run.world, 1))
         checkpoints = restored(self, data, form, kept.state) if kept else trained(self, batches, form, identity)
         aims = [(net, self.aim(net, known, len(data.classes))) for net, known in checkpoints]
-        shown = run.progress(f"{type(self).__name__} on {data.name}, noise{suffix}", len(batch))
-        with run.threads_for(*(net for net, _ in aims)), shown as tick:
-            for number, own in batch:
+        progress = run.progress(f"{type(self).__name__} on {data.name}, noise{suffix}", len(parts))
+        with run.threads_for(*(net for net, _ in aims)), progress as tick:
+            for number, own in enumerate(parts):
                 slot = f"noise{suffix}-{run.rank}of{run.world}-{number}"
                 if saved := run.load(slot, **packed):
                     deltas.pack(own, run.put(saved[0]["delta"]))
                 else:
                     first = None if tied is None else tied[own][:, :1]
-                    deltas[own] = _crafted(self, aims, batches, (number, batches.rows[own]), form, first)
+                    deltas[own] = _deltas(self, aims, batches, (number, batches.rows[own]), form, first)
                     run.save(slot, {"delta": deltas.packed(own)}, packed)
                 tick()
         if self.balanced:
@@ -181,7 +180,7 @@ class OnNet(Crafted):
         return nets.build(self.surrogate, shape, classes)
 
 
-def _crafted(
+def _deltas(
     plan: Crafted,
     aims: Sequence[tuple[Any, Aim]],
     batches: Batches,

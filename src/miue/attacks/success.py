@@ -17,7 +17,7 @@ from miue.attacks.crafted import Crafted, loss_of
 from miue.attacks.gue import GUE
 from miue.attacks.min_min import Alternating
 from miue.attacks.shape import Shape
-from miue.attacks.surrogate import restored
+from miue.attacks.surrogate import frozen, restored
 from miue.core.files import Record
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet
@@ -133,21 +133,16 @@ def _surrogates(
             for net, known in restored(method, data, form, state)
         ]
     if isinstance(method, Alternating):
-        net = _loaded(nets.build(method.surrogate, shape, classes), state("surrogate")[0], run)
+        net = frozen(run.place(nets.build(method.surrogate, shape, classes)), state("surrogate")[0])
         mixture = parts(method.see)
         loss = partial(_alternating, method, net, mixture)
         return [_Surrogate(net, loss, mixture, method.classifies, method.against)]
     if isinstance(method, GUE) and not method.generator:
         head = "net.net."
         weights = {name.removeprefix(head): v for name, v in state("checkpoint")[0].items() if name.startswith(head)}
-        net = _loaded(nets.build(method.surrogate, shape, classes), weights, run)
+        net = frozen(run.place(nets.build(method.surrogate, shape, classes)), weights)
         return [_Surrogate(net, lambda x, y, delta, generator: F.cross_entropy(net(perturb.add(x, delta)), y))]
     return []
-
-
-def _loaded(net: Any, weights: dict[str, Tensor], run: Run) -> Any:
-    net.load_state_dict(weights)
-    return run.place(net).eval().requires_grad_(False)
 
 
 def _alternating(

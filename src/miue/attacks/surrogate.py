@@ -24,6 +24,8 @@ from miue.training.views import augmented
 if TYPE_CHECKING:
     from miue.attacks.crafted import Crafted
 
+STEPS = 10  # of the adversary that it may be trained against
+
 Checkpoints = list[tuple[Any, dict[str, Tensor]]]
 """Frozen networks in evaluation mode, each with what its aim needs to know."""
 
@@ -50,7 +52,7 @@ def trained(plan: Crafted, batches: Batches, form: Shape, identity: Mapping[str,
             weights[end] = {name: value.clone() for name, value in net.state_dict().items()}
             if run.rank == 0:
                 run.save(f"surrogate{suffix}-{end}", weights[end], identity)
-    nets = [_frozen(_fresh(plan, batches.data, form), weights[end]) for end in ends]
+    nets = [frozen(_fresh(plan, batches.data, form), weights[end]) for end in ends]
     pictures = _InChroma(batches.data, run, batches.rows) if form.colour else batches
     checkpoints = [(net, plan.known(net, pictures, run)) for net in nets]
     for end, (_, known) in zip(ends, checkpoints, strict=True):
@@ -65,7 +67,7 @@ def restored(
     """The checkpoints of an earlier training. state: tensors and facts that it saved under a name."""
     checkpoints = []
     for end in _ends(plan):
-        net = _frozen(_fresh(plan, data, form), state(f"surrogate{form.suffix}-{end}")[0])
+        net = frozen(_fresh(plan, data, form), state(f"surrogate{form.suffix}-{end}")[0])
         known = state(f"known{form.suffix}-{end}")[0]
         checkpoints.append((net, {name: form.run.put(table) for name, table in known.items()}))
     return checkpoints
@@ -87,7 +89,8 @@ def _fresh(plan: Crafted, data: ImageSet, form: Shape) -> Any:
         return form.run.place(plan.network(data.shape, len(data.classes)))
 
 
-def _frozen(net: Any, weights: Mapping[str, Tensor]) -> Any:
+def frozen(net: Any, weights: Mapping[str, Tensor]) -> Any:
+    """The network with these weights, in evaluation mode and without gradients of its own."""
     net.load_state_dict(weights)
     return net.eval().requires_grad_(False)
 
@@ -95,10 +98,10 @@ def _frozen(net: Any, weights: Mapping[str, Tensor]) -> Any:
 def _loss(plan: Crafted, net: Any, form: Shape, generator: torch.Generator, batch: Batch) -> Float[Tensor, ""]:
     """Cross-entropy on clean pictures, or on their worst neighbours."""
     _, x, y = batch
-    how = plan.augment if plan.train_augment == "same" else plan.train_augment
-    seen = look(form.mixture, net, augmented(how, x, generator), y, generator)
+    augment = plan.augment if plan.train_augment == "same" else plan.train_augment
+    seen = look(form.mixture, net, augmented(augment, x, generator), y, generator)
     if plan.adversary:
-        seen = worst(net, seen, y, plan.adversary, 10, generator)
+        seen = worst(net, seen, y, plan.adversary, STEPS, generator)
     return F.cross_entropy(net(seen), y)
 
 
