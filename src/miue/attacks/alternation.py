@@ -43,7 +43,6 @@ class Alternation:
         tied: Rows | None = None,
     ) -> None:
         self.plan, self.data, self.budget, self.run = plan, data, budget, run
-        h, w = data.shape[1:]
         self.mine = run.mine(len(data))
         self.batches = Batches(data, run, self.mine)
         self.form = Shape(plan, data, budget, run, self.mine, tied is not None, kept)
@@ -65,8 +64,7 @@ class Alternation:
         if plan.per == "image":
             self.owner[self.mine] = torch.arange(len(self.mine))
         rows = len(data.classes) if plan.per == "class" else len(self.mine)
-        grid = (plan.cells, plan.cells) if plan.cells else (h, w)
-        self.shape = (rows, self.form.count, *grid)
+        self.shape = (rows, self.form.count, *plan.grid(data.shape))
         passes = self.batches.count(plan.batch)
         wanted = 0 if kept else plan.surrogate_steps
         self.count = passes if wanted is None else min(wanted, passes)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 from typing import Any, Literal
 
 import torch
@@ -111,15 +110,9 @@ class Crafted(Shaped):
         """Largest number of bytes that a run with `count` pictures keeps on disk, while its state is replaced."""
         with torch.random.fork_rng(devices=[]):
             net = nets.weight(self.network(shape, classes))
-        passes = [self.planes(shape[0])] + [self.planes(shape[0], True)] * self.coloured(shape[0])
-        state, number = 2 if self.momentum else 1, len(passes)
-        means = sum(self.means_bytes(planes, classes, prod(self.grid(shape))) for planes in passes)
+        state, passes = 2 if self.momentum else 1, len(self.passes(shape[0]))
         deltas = sum(self.delta_bytes(count, shape, classes, processes))
-        return net * (state * (number + 1) + self.checkpoints * number) + means + deltas
-
-    def grid(self, shape: tuple[int, int, int]) -> tuple[int, int]:
-        """Height and width of delta for pictures of c x h x w."""
-        return (self.cells, self.cells) if self.cells else shape[1:]
+        return net * (state * (passes + 1) + self.checkpoints * passes) + self.means_bytes(shape, classes) + deltas
 
     def craft(self, data: ImageSet, budget: Budget, run: Run) -> Pieces:
         """Delta of the whole set, one row per picture."""

@@ -158,12 +158,11 @@ class Alternating(Shaped):
 
     def kept_bytes(self, count: int, shape: tuple[int, int, int], classes: int, processes: int) -> int:
         """Largest number of bytes that a run with `count` pictures keeps on disk, while a checkpoint is replaced."""
-        (c, h, w), net = shape, nets.tried(self.surrogate, shape, classes)
-        passes = [self.planes(c)] + [self.planes(c, True)] * self.coloured(c)
+        net, passes = nets.tried(self.surrogate, shape, classes), len(self.passes(shape[0]))
         state = processes * net * (2 if self.momentum else 1)
-        means = sum(self.means_bytes(planes, classes, self.cells**2 or h * w) for planes in passes)
         deltas = 2 * sum(self.delta_bytes(count, shape, classes, processes))  # those of two epochs
-        return (len(passes) + (1 if processes == 1 else 2)) * state + len(passes) * net + means + deltas
+        kept = (passes + (1 if processes == 1 else 2)) * state + passes * net
+        return kept + self.means_bytes(shape, classes) + deltas
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -79,6 +80,15 @@ class Shaped(BaseAttack):
         """True if there is a second pass: for a colour part, of pictures that have colour."""
         return self.colour > 0 and channels > 1
 
+    def passes(self, channels: int) -> list[int]:
+        """Planes of delta in every pass, for pictures with so many channels."""
+        return [self.planes(channels)] + [self.planes(channels, True)] * self.coloured(channels)
+
+    def grid(self, shape: tuple[int, int, int]) -> tuple[int, int]:
+        """Height and width of delta for pictures of c x h x w."""
+        cells = getattr(self, "cells", 0)
+        return (cells, cells) if cells else shape[1:]
+
     @property
     def against(self) -> float:
         """Grey levels of the adversary that the surrogate is trained against; 0: none."""
@@ -91,18 +101,17 @@ class Shaped(BaseAttack):
 
     def delta_bytes(self, count: int, shape: tuple[int, int, int], classes: int, processes: int) -> list[int]:
         """Bytes of the deltas of each pass at work, and of the directions that they keep, in all processes."""
-        channels, *grid = shape
-        cells, rows = getattr(self, "cells", 0), count
-        if getattr(self, "per", "image") == "class":
-            rows = processes * classes
-        passes = [self.planes(channels)] + [self.planes(channels, True)] * self.coloured(channels)
-        sizes = [(planes, *((cells, cells) if cells else grid)) for planes in passes]
+        rows = processes * classes if getattr(self, "per", "image") == "class" else count
+        sizes = [(planes, *self.grid(shape)) for planes in self.passes(shape[0])]
         forms: tuple[Form, ...] = ("fixed", "scaled") if getattr(self, "noise_momentum", 0) else ("fixed",)
         return [rows * sum(row_bytes(size, form) for form in forms) for size in sizes]
 
-    def means_bytes(self, planes: int, classes: int, values: int) -> int:
-        """Bytes of the kept means of one pass. values: of one plane."""
-        return 4 * classes * self.groups * (planes * values + 1) if self.keeps_means else 0
+    def means_bytes(self, shape: tuple[int, int, int], classes: int) -> int:
+        """Bytes of the kept means of all passes."""
+        if not self.keeps_means:
+            return 0
+        values = prod(self.grid(shape))
+        return sum(4 * classes * self.groups * (planes * values + 1) for planes in self.passes(shape[0]))
 
 
 class Shape:
