@@ -32,10 +32,13 @@ from miue.victims.fit import TRAINED, fit, keep_victim, kept_victim
 from miue.victims.recipe import Recipe
 
 R = TypeVar("R", bound=Record)
+Pair = tuple[Tensor, Tensor]
+"""Features of clean pictures and of their counterparts, row by row."""
 
 VERSION = 2  # of the meaning of an examined victim; a higher number invalidates records on disk
 ESTIMATORS = ("ksg", "sliced", "class-conditional")
 LEVELS = (0, 2, 3)  # indices of mi.known.LEVELS: no information, all of it in the label, more than the label holds
+NATS = (0.0, 0.5, 2.0, 5.0)  # about those of mi.known.LEVELS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +222,7 @@ class Analyzer:
             own.forget()
         return net
 
-    def _stage(self, depth: Depth, narrow: tuple[Tensor, Tensor], labels: Int[Tensor, "n"], run: Run) -> Stage:
+    def _stage(self, depth: Depth, narrow: Pair, labels: Int[Tensor, "n"], run: Run) -> Stage:
         """Measurements of one depth. narrow: its features as most methods can afford them."""
         name, x, y = depth
         measurements = self._measured((x, y), narrow, labels, run)
@@ -228,14 +231,12 @@ class Analyzer:
         dead = int(((x.std(0) == 0) | (y.std(0) == 0)).sum())
         return Stage(name=name, width=x.shape[1], dead=dead, mi=measurements, clean=clean, protected=protected)
 
-    def _measured(
-        self, whole: tuple[Tensor, Tensor], narrow: tuple[Tensor, Tensor], labels: Int[Tensor, "n"], run: Run
-    ) -> list[Measured]:
+    def _measured(self, whole: Pair, narrow: Pair, labels: Int[Tensor, "n"], run: Run) -> list[Measured]:
         """A measurement by every estimator. whole: all features, for methods that take them."""
         measurements = []
         for text in self.estimators:
             estimator = mi.estimator(text)
-            x, y = whole if _takes_all(estimator) else narrow
+            x, y = _taken(estimator, whole, narrow)
             value = mi.measure(estimator, x, y, run, labels, self.halves, self.shuffles)
             values: dict[str, Any] = {k: v for k, v in vars(value).items() if k in Measured.model_fields}
             values |= {"estimator": text, "itself": estimator(x, x, run, labels).nats, "notes": list(value.notes)}
@@ -249,14 +250,14 @@ class Analyzer:
             generator = run.rng("calibration", level, width)
             model = replace(mi.known.LEVELS[level], classes=classes)
             if width < classes:
-                pairs = mi.known.gaussian_pairs(n, width, (0.0, 0.5, 2.0, 5.0)[level], generator)
+                pairs = mi.known.gaussian_pairs(n, width, NATS[level], generator)
             else:
                 truth = model.nats(run.rng("calibration", level), 20_000)
                 pairs = model.sample(n, width, generator, truth)
             narrow = narrowed(pairs.x, pairs.y)
             for text in self.estimators:
                 estimator = mi.estimator(text)
-                x, y = (pairs.x, pairs.y) if _takes_all(estimator) else narrow
+                x, y = _taken(estimator, (pairs.x, pairs.y), narrow)
                 nats = estimator(x, y, run, pairs.labels).nats
                 calibration.append(
                     Calibration(estimator=text, sample=pairs.name, width=width, truth=pairs.nats, nats=nats)
@@ -266,23 +267,28 @@ class Analyzer:
 
 @dataclass(frozen=True)
 class _Job:
-    """One victim of an analysis. shown: name of the set that is paired with the clean one; for the clean victim that is
-    the noisy one, since a picture paired with itself has infinite information. others: sets of the crossed control."""
+    """One victim of an analysis."""
 
     name: str
     role: Role
     shown: str
+    """Name of the set that is paired with the clean one; of the clean victim the noisy one, since a picture paired with
+    itself has infinite information."""
     seed: int
     others: tuple[str, ...] = ()
+    """Sets of the crossed control."""
 
 
-def _takes_all(estimator: mi.Estimator) -> bool:
-    """True if an estimator gets all features: z-scores of leading components would be as large in every direction."""
-    return getattr(estimator, "any_width", False)
+def _taken(estimator: mi.Estimator, whole: Pair, narrow: Pair) -> Pair:
+    """The features that an estimator gets: all of them if it takes any width, else the leading components.
+
+    Such a method takes z-scores, and those of leading components would be as large in every direction.
+    """
+    return whole if getattr(estimator, "any_width", False) else narrow
 
 
 def _examine(analyzer: Analyzer, rows: Int[Tensor, "r"], sets: Sets, job: _Job, run: Run) -> Examined:
     four = sets[CLEAN], sets[TEST], sets[job.name], sets[job.shown]
     others = {name: sets[name] for name in job.others}
     examined = analyzer.examined(job.name, job.role, four, rows, job.seed, run, others)
-    return examined.model_copy(update={"name": job.name, "role": job.role})
+    return examined.model_copy(update={"name": job.name, "role": job.role})  # a kept record may have others

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any
 
 import torch
 
@@ -41,25 +40,24 @@ def correlations(runs: Sequence[Examined], run: Run) -> list[Correlation]:
     Gaps are clean less attack, means over seeds. Empty for fewer than 4 attacks with the noise control.
     """
     names = list(dict.fromkeys(examined.name for examined in runs))
-    of = {name: [examined for examined in runs if examined.name == name] for name in names}
-    others, results = [name for name in names if of[name][0].role != "clean"], []
+    by_name = {name: [examined for examined in runs if examined.name == name] for name in names}
+    others, results = [name for name in names if by_name[name][0].role != "clean"], []
 
-    def lost(values: Mapping[str, list[float]]) -> list[list[float]]:
+    def gaps(values: Mapping[str, list[float]]) -> list[list[float]]:
         """By attack and seed: the value of clean pictures less that of the attack."""
         return [[c - v for c, v in zip(values[names[0]], values[name], strict=True)] for name in others]
 
-    gaps = lost({name: [examined.accuracy for examined in of[name]] for name in names})
+    accuracy_gaps = gaps({name: [examined.accuracy for examined in by_name[name]] for name in names})
     for depth, stage in enumerate(runs[0].stages):
-        traces = [[examined.stages[depth].protected.trace for examined in of[name]] for name in others]
+        traces = [[examined.stages[depth].protected.trace for examined in by_name[name]] for name in others]
         for e, measured in enumerate(stage.mi):
-            nats = {name: [examined.stages[depth].mi[e].nats for examined in of[name]] for name in names}
+            nats = {name: [examined.stages[depth].mi[e].nats for examined in by_name[name]] for name in names}
             for pair, a, b in (
-                (("MI gap", "accuracy gap"), lost(nats), gaps),
+                (("MI gap", "accuracy gap"), gaps(nats), accuracy_gaps),
                 (("trace of the covariance", "MI"), traces, [nats[name] for name in others]),
             ):
-                where: dict[str, Any] = {"of": pair, "estimator": measured.estimator, "stage": stage.name}
                 if rank := spearman(a, b, run.rng("spearman")):
-                    results.append(Correlation(**where, **vars(rank)))
+                    results.append(Correlation(of=pair, estimator=measured.estimator, stage=stage.name, **vars(rank)))
     return results
 
 
@@ -67,18 +65,18 @@ def notes(
     runs: Sequence[Examined], sizes: Mapping[str, Size], chance: float, tested: int, largest: float = 0.0
 ) -> list[str]:
     """Remarks that a reader needs beside the figures."""
-    remarks = (
-        ["one seed only: the spread over victims is unknown"] if len({examined.seed for examined in runs}) == 1 else []
-    )
+    remarks = []
+    if len({examined.seed for examined in runs}) == 1:
+        remarks.append("one seed only: the spread over victims is unknown")
     learnt = fmean(examined.accuracy for examined in runs if examined.role == "clean")
-    others = fmean(examined.accuracy for examined in runs if examined.role == "noise")
+    noisy = fmean(examined.accuracy for examined in runs if examined.role == "noise")
     if learnt < least_learnt(chance, tested):
         remarks.append(
             f"the victim reaches only {learnt:.1%} on clean pictures, chance is {chance:.1%}: nothing follows"
         )
-    elif others - chance < HARMLESS * (learnt - chance):
+    elif noisy - chance < HARMLESS * (learnt - chance):
         remarks.append(
-            f"plain noise alone takes the victim from {learnt:.1%} to {others:.1%}: gaps are those of noise, too"
+            f"plain noise alone takes the victim from {learnt:.1%} to {noisy:.1%}: gaps are those of noise, too"
         )
     for name in dict.fromkeys(examined.name for examined in runs if examined.role == "protected"):
         train = fmean(examined.fitted for examined in runs if examined.name == name)
