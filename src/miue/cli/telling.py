@@ -52,7 +52,7 @@ def protected(job: Job, record: RunRecord, quiet: bool = False) -> Iterator[str]
         yield f"note: {note}"
     yield from about_rights(job.out, record.settings.rights, record.source.kind)
     yield f"Keep {private} private: with it anybody can undo the protection. Keep the originals safe."
-    if not (record.settings.trace and record.settings.trace.alone):
+    if not record.settings.alone:
         yield "This raises the cost of training on them; it does not prevent it (docs/limits.md: what breaks it)."
     if not record.settings.trace:
         yield from _measured(job.attack, record.settings.limit)

@@ -206,7 +206,7 @@ def examined(out: Path, new: str, split: str | None = None, download: bool = Fal
 
 def _method(out: Path, settings: Settings) -> Any:
     """The attack of an output. Raises UserError if its file has changed, or if it makes nothing for later pictures."""
-    if settings.trace and settings.trace.alone:
+    if settings.alone:
         return Nothing()
     method = attack(settings.attack)
     if code_of(settings.attack, method) != settings.code:

@@ -54,32 +54,34 @@ class Job:
         if self.processes < 1:
             raise UserError(f"{self.processes} processes: at least 1")
 
-    def keeping(self, run: Run) -> Run:
-        """The run of the attack, which keeps its state."""
-        return replace(run, seed=self.seed, keep=self.private / "checkpoint")
-
-    def scan(self) -> data.Source:
-        return data.scan(self.source, split=self.split, download=self.download, canvas=self.canvas, **self.rules)
-
-    @cached_property
-    def attack(self) -> Attack:
-        """The method, parsed. Raises a UserError that names the allowed ones."""
-        return Nothing() if self.trace and self.trace.alone else parsed(self.method)
-
-    def shared_by(self, world: int) -> Job:
-        """The job of so many processes that are there already. Raises UserError if another number is asked for."""
-        if self.processes not in (1, world) and world > 1:
-            raise UserError(f"--processes {self.processes}, but {world} processes were started; leave it out")
-        return replace(self, processes=world) if world > 1 else self
+    @property
+    def private(self) -> Path:
+        """Folder of what must not be published."""
+        return data.private_of(self.out)
 
     @property
     def rules(self) -> dict[str, Any]:
         """Rules for scanning pictures, as arguments of `data.scan`."""
         return {"max_pixels": self.max_pixels, "frames": self.frames, "drop_columns": list(self.drop_columns)}
 
-    @property
-    def private(self) -> Path:
-        return data.private_of(self.out)
+    @cached_property
+    def attack(self) -> Attack:
+        """The method, parsed. Raises a UserError that names the allowed ones."""
+        return Nothing() if self.trace and self.trace.alone else parsed(self.method)
+
+    def scan(self) -> data.Source:
+        """The pictures, looked at."""
+        return data.scan(self.source, split=self.split, download=self.download, canvas=self.canvas, **self.rules)
+
+    def keeping(self, run: Run) -> Run:
+        """The run of the attack, which keeps its state."""
+        return replace(run, seed=self.seed, keep=self.private / "checkpoint")
+
+    def shared_by(self, world: int) -> Job:
+        """The job of so many processes that are there already. Raises UserError if another number is asked for."""
+        if self.processes not in (1, world) and world > 1:
+            raise UserError(f"--processes {self.processes}, but {world} processes were started; leave it out")
+        return replace(self, processes=world) if world > 1 else self
 
     def settings(self, source: data.Source) -> Settings:
         """Return the resolved settings. Raises UserError if the method or the pictures cannot keep the budget."""
@@ -135,8 +137,8 @@ class Job:
     def noise(self, source: data.Source, settings: Settings) -> str:
         """Digest of all that decides the noise: settings and data, without the rights."""
         names = [entry.out for entry in source.usable]
-        settled = {name: value for name, value in settings if name != "rights" and (name != "trace" or value)}
-        return digest(VERSION, source.digest, names, sorted(settled.items()), *sorted(self.drop_columns))
+        facts = {name: value for name, value in settings if name != "rights" and (name != "trace" or value)}
+        return digest(VERSION, source.digest, names, sorted(facts.items()), *sorted(self.drop_columns))
 
     def secret(self, source: data.Source, settings: Settings) -> Secret | None:
         """The secret of the trace: read, or drawn and not yet saved. None if there is no trace."""
@@ -146,13 +148,13 @@ class Job:
         parameters = self.trace.parameters(source.classes, settings.canvas)
         return marking.secret_of(self.trace, parameters, self.private, self.noise(source, early), self.overwrite)
 
-    def made(self, noise: str) -> Path:
-        """Path of the finished perturbation."""
+    def perturbation(self, noise: str) -> Path:
+        """Path of the finished perturbation. noise: its digest."""
         return perturbation_of(self.private, marking.fingerprint_of(noise, self.private) if self.trace else noise)
 
     def disk(self, source: data.Source, settings: Settings) -> room.Parts:
         """Bytes that the run still needs on disk, by folder and part."""
-        path = self.made(self.noise(source, settings))
+        path = self.perturbation(self.noise(source, settings))
         return room.needed(source, self.attack, settings, self.out, self.private, path, self.overwrite)
 
 

@@ -171,7 +171,7 @@ def _protect(
     read = cache(lambda: together(run, lambda: data.read(source, settings.canvas, cache=folder)))
     try:
         with timed(seconds, "attack"):
-            perturbation = _perturbation(job, source, read, settings, job.made(noise), secret, run)
+            perturbation = _perturbation(job, source, read, settings, job.perturbation(noise), secret, run)
         if run.least(record.profile is None):
             facts = described(job.attack, read(), perturbation, settings.rest, job.keeping(run))
             record = record.model_copy(update=facts)

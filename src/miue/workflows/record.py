@@ -57,9 +57,14 @@ class Settings(Record):
     trace: Mark | None = None
 
     @property
+    def alone(self) -> bool:
+        """True if there is a trace and no attack."""
+        return self.trace is not None and self.trace.alone
+
+    @property
     def rest(self) -> Budget:
         """The budget that a trace leaves to the attack; the whole one if there is no trace."""
-        return self.limit if self.trace is None or self.trace.alone else Budget(self.limit.eps - self.trace.strength)
+        return self.limit if self.trace is None or self.alone else Budget(self.limit.eps - self.trace.strength)
 
     @property
     def limit(self) -> Budget:

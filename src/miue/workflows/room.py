@@ -22,23 +22,23 @@ def needed(
     settings: Settings,
     out: Path,
     private: Path,
-    made: Path,
+    perturbation: Path,
     anew: bool,
     work: Path | None = None,
 ) -> Parts:
     """Upper bound of the bytes that a run still needs, beside the files that an earlier run left.
 
-    made: path of the finished perturbation; if it exists the attack writes nothing more. anew: whether all of `out` is
+    perturbation: path of the finished one; if it exists the attack writes nothing more. anew: whether all of `out` is
     deleted first. work: folder of the state that the attack keeps; by default that of `protect`.
     """
     pictures = publish.room(source, out, settings.format, anew)
     parts = {out: {"pictures": max(pictures - taken(out), 0) if anew else pictures}, private: dict[str, int]()}
-    if not made.exists():
+    if not perturbation.exists():
         side, classes, budget = settings.canvas, len(source.classes), settings.limit
         shape = 1 if all(entry.grey for entry in source.usable) else 3, side, side
         count, grid = len(source.usable), settings.cells or side
         keys = settings.trace.keys if settings.trace else 1
-        by_class = getattr(method, "per", "") == "class" and (keys == 1 or (settings.trace and settings.trace.alone))
+        by_class = getattr(method, "per", "") == "class" and (keys == 1 or settings.alone)
         rows = classes * keys if by_class else count
         kept_bytes = getattr(method, "kept_bytes", None)
         state = kept_bytes(count, shape, classes, settings.processes) if kept_bytes else 0
