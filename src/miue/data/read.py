@@ -46,8 +46,8 @@ def read(source: Source, canvas: int | None = None, *, grey: bool | None = None,
     side = default_canvas(source) if canvas is None else canvas
     if side < 1:
         raise UserError(f"a canvas of {side} pixels is too small; it is at least 1")
-    single = _grey(source) if grey is None else grey
-    if single and not _grey(source):
+    single = source.channels == 1 if grey is None else grey
+    if single and source.channels > 1:
         coloured = next(entry.path for entry in source.usable if not entry.grey)
         raise UserError(f"{source.location}: grey pictures are asked for, but {coloured} has colour")
     shape = (len(source.rows), 1 if single else 3, side, side)
@@ -65,7 +65,7 @@ def read(source: Source, canvas: int | None = None, *, grey: bool | None = None,
 
 def cached(source: Source, canvas: int) -> int:
     """Bytes that `read` writes into its cache; 0 if the pixels stay in memory."""
-    size = len(source.rows) * (1 if _grey(source) else 3) * canvas**2
+    size = len(source.rows) * source.channels * canvas**2
     return size if size > _IN_MEMORY else 0
 
 
@@ -105,10 +105,6 @@ def _decoded(source: Source, images: UInt8[Tensor, "n c s s"]) -> UInt8[Tensor, 
         for i, pixels in enumerate(ahead(small, source.rows, lambda row: source.entries[row].size)):
             images[i] = torch.from_numpy(np.moveaxis(pixels, 2, 0).copy())
     return images
-
-
-def _grey(source: Source) -> bool:
-    return all(entry.grey for entry in source.usable)
 
 
 def _mapped(shape: tuple[int, int, int, int], file: Path) -> UInt8[Tensor, "n c h w"]:

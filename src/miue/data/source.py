@@ -139,6 +139,11 @@ class Source:
         return tuple(self.entries[i] for i in self.rows)
 
     @cached_property
+    def channels(self) -> int:
+        """1 if all usable entries are grey, else 3."""
+        return 1 if all(entry.grey for entry in self.usable) else 3
+
+    @cached_property
     def digest(self) -> str:
         """SHA-256 (16 hex digits) over source bytes, labels and class names of the usable entries."""
         return pictures_digest(self.classes, ((entry.sha256, entry.label) for entry in self.usable))

@@ -86,15 +86,15 @@ class Job:
     def settings(self, source: data.Source) -> Settings:
         """Return the resolved settings. Raises UserError if the method or the pictures cannot keep the budget."""
         method, canvas = self.attack, self.canvas or data.default_canvas(source)
-        channels = 1 if all(entry.grey for entry in source.usable) else 3
-        own = own_budget(method, (channels, canvas, canvas))
+        shape = source.channels, canvas, canvas
+        own = own_budget(method, shape)
         if isinstance(surrogate := getattr(method, "surrogate", None), str):
-            nets.tried(surrogate, (channels, canvas, canvas), len(source.classes))
+            nets.tried(surrogate, shape, len(source.classes))
         if self.trace and self.trace.alone:
             own = Budget(self.trace.strength)
         budget = own if self.budget is None else Budget.parse(self.budget)
         check_norm(method, budget)
-        mark = self._mark(budget, channels)
+        mark = self._mark(budget, source.channels)
         publish.check_sizes(source, budget, (canvas, canvas), self.format)
         return Settings(
             attack=ALONE if mark and mark.alone else spell(method),

@@ -35,7 +35,7 @@ def needed(
     parts = {out: {"pictures": max(pictures - taken(out), 0) if anew else pictures}, private: dict[str, int]()}
     if not perturbation.exists():
         side, classes, budget = settings.canvas, len(source.classes), settings.limit
-        shape = 1 if all(entry.grey for entry in source.usable) else 3, side, side
+        shape = source.channels, side, side
         count, grid = len(source.usable), settings.cells or side
         keys = settings.trace.keys if settings.trace else 1
         by_class = getattr(method, "per", "") == "class" and (keys == 1 or settings.alone)
