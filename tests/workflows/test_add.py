@@ -323,6 +323,29 @@ def test_interrupted_anywhere_it_ends_in_the_same_bytes(
     assert hashes(job.out) == hashes(whole.out) and ends[0] == ends[1] and all(f.ok for f in verify(job.out))
 
 
+@pytest.mark.parametrize("left", ["a file", "half a file"])
+def test_what_a_killed_addition_wrote_is_seen_on_the_disk(
+    job: Job, new: Path, run: Run, left: str, monkeypatch: pytest.MonkeyPatch
+):
+    """A kill loses the last lines of the manifest, and may lose all of them; files say what was begun."""
+    carry_out(job, run)
+    with monkeypatch.context() as patch:
+        patch.setattr(publish, "write", stopped_after(publish.write, 1))
+        with pytest.raises(KeyboardInterrupt):
+            add(job.out, new, run=run)
+    (job.private / publish.PART).write_bytes(b"")
+    if left == "half a file":
+        (wrong,) = (f for f in verify(job.out) if not f.ok)
+        file = job.out / wrong.path
+        file.rename(file.with_name(f".{file.name}.part"))
+    (wrong,) = (f for f in verify(job.out) if not f.ok)
+    assert "did not end" in wrong.problem
+    with pytest.raises(UserError, match="interrupted; finish it first, with the same pictures"):
+        examined(job.out, str(coloured(job.out.with_name("other"), per_class=1, seed=8)))
+    add(job.out, new, run=run)
+    assert all(f.ok for f in verify(job.out, job.source))
+
+
 @pytest.mark.parametrize("method", [LASTING, "tap:surrogate=small-cnn:width=4,epochs=2,steps=3,batch=8,noise_batch=2"])
 def test_killed_in_the_attack_it_ends_in_the_same_bytes(job: Job, new: Path, run: Run, method: str):
     """Each call gets further. State that is no longer needed is removed."""

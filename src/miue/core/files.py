@@ -58,13 +58,18 @@ def named(path: Path) -> Iterator[None]:
         raise
 
 
+def part_of(path: Path) -> Path:
+    """The temporary name of a file: a fixed one, so that the rest of a killed run can be recognised."""
+    return path.with_name(f".{path.name}.part")
+
+
 def write_atomically(path: Path, content: bytes | Callable[[Path], None], flush: bool = True) -> None:
     """Write to a temporary name beside `path`, flush to disk, then rename: the file appears complete or not at all.
 
     flush=False is for many small files that `flush_all` flushes together later. Until then a power cut may leave one
     of them empty; a crash of this process cannot.
     """
-    part = path.with_name(f".{path.name}.part")  # a fixed name, so that the rest of a killed run can be recognised
+    part = part_of(path)
     try:
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True, exist_ok=True)

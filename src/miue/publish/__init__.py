@@ -6,7 +6,7 @@ from miue.publish.credentials import Credentials, Signer, sign
 from miue.publish.credentials import read as shown_credentials
 from miue.publish.known import Known
 from miue.publish.manifest import FINAL as MANIFEST
-from miue.publish.manifest import PART, Line, finished, read_lines
+from miue.publish.manifest import PART, Line, Plan, finished, read_lines
 from miue.publish.output import NOTICE_TEXT, check_folders, check_output, clear_output, refuse_existing
 from miue.publish.preview import export, preview
 from miue.publish.returned import Comeback, Look, Returned
@@ -29,6 +29,7 @@ __all__ = [
     "Line",
     "Look",
     "Originals",
+    "Plan",
     "Returned",
     "Shown",
     "Signer",

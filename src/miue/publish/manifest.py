@@ -10,9 +10,10 @@ from typing import Literal
 from pydantic import ValidationError
 
 from miue.core.errors import Damaged, UserError
-from miue.core.files import Record, write_atomically
+from miue.core.files import Record, part_of, write_atomically
 from miue.core.run import Run
 from miue.core.types import Budget, Norm
+from miue.data.folder import NOTICE
 from miue.data.source import Kind
 
 AGAIN = "run the command that wrote it once more, without --overwrite"
@@ -75,6 +76,12 @@ class Plan(Record):
         """The plan in a private folder; None if there is none. Raises Damaged if it cannot be read."""
         path = private / PLAN
         return cls.load(path, f"{AGAIN}, which writes it anew") if path.exists() else None
+
+    def begun(self, out: Path, lines: Iterable[Line]) -> list[Path]:
+        """Files of the plan that are on disk, whole or in part, beside the notice and those that have a line."""
+        known = {NOTICE, *(line.out for line in lines)}
+        ours = [out / name for name in self.files if name not in known]
+        return [path for path in ours if path.exists() or part_of(path).exists()]
 
 
 def part_name(run: Run) -> str:

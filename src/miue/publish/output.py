@@ -9,7 +9,8 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
-from miue.core.errors import UserError, refuse_folder
+from miue.core.errors import UserError
+from miue.core.files import part_of, refuse_folder
 from miue.core.progress import readable
 from miue.data.folder import NOTICE, folders_of, twins
 from miue.data.source import FILES, Source
@@ -135,7 +136,7 @@ def _ours(out: Path, private: Path) -> set[Path]:
     """The files that an earlier run wrote, or began to write, in `out`."""
     plan = Plan.of(private)
     ours = {out / name for name in (NOTICE, *(plan.files if plan else ()))}
-    return ours | {path.with_name(f".{path.name}.part") for path in ours}
+    return ours | {part_of(path) for path in ours}
 
 
 def clear_output(out: Path, private: Path) -> None:

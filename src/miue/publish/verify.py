@@ -12,6 +12,7 @@ import torch
 from PIL import ExifTags, Image
 
 from miue.core.errors import UserError
+from miue.core.files import part_of
 from miue.core.progress import readable
 from miue.core.types import Budget
 from miue.data.arrays import open_npz
@@ -163,12 +164,13 @@ class _Originals:
 def _others(out: Path, plan: Plan, lines: list[Line], known: dict[str, str]) -> Iterator[Finding]:
     in_files = plan.kind not in FILES
     ours = {NOTICE, *(plan.files if in_files else (line.out for line in lines))}
+    halves = {part_of(out / name) for name in plan.files}
     for path in files_in(out):
         name = path.relative_to(out).as_posix()
         if name in ours:
             continue
         problem = "was not written by miue"
-        if name in plan.files:
+        if name in plan.files or path in halves:
             problem = "was written by a command that did not end; run that command once more"
         try:
             digest = decode(begun(path)[0], PUBLISHED).digest

@@ -194,11 +194,11 @@ def examined(out: Path, new: str, split: str | None = None, download: bool = Fal
         if addition.fingerprint == record.added[part - 1].fingerprint:
             return _checked(addition)
     if record.added and record.added[-1].status == "running":
-        if any(line.part == len(record.added) for line in publish.read_lines(private / publish.PART)[0]):
-            where = record.added[-1].source.location
+        plan, part = publish.Plan.of(private), record.added[-1]
+        if plan and plan.begun(out, [line for line in lines if line.part < len(record.added)]):
             raise UserError(
-                f"{out}: adding {where} was interrupted; finish it first, with the same pictures in it: "
-                f"miue add {out} {where}"
+                f"{out}: adding {part.source.location} was interrupted; finish it first, with the same pictures in it: "
+                f"{part.command(out)}"
             )
         return _checked(compared(len(record.added)))  # none of its files was written: these pictures replace it
     return _checked(compared(len(record.added) + 1))

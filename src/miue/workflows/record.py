@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -125,6 +126,11 @@ class Added(Record):
         """Location and split by which the source is opened again; the location of a folder is that of its split."""
         return self.source.location, self.split if self.source.kind == "named" else None
 
+    def command(self, out: Path) -> str:
+        """The command that finishes it."""
+        location, split = self.origin
+        return shlex.join(["miue", "add", str(out), location, *(["--split", split] if split else [])])
+
 
 class RunRecord(Record):
     """The record of a protection: data, settings and results; everything that is needed to repeat it."""
@@ -183,7 +189,7 @@ class RunRecord(Record):
         self.check_protected(out)
         if running := [part for part in self.added if part.status != "finished"]:
             where = running[0].source.location
-            raise UserError(f"{out}: adding {where} was interrupted; finish it first: miue add {out} {where}")
+            raise UserError(f"{out}: adding {where} was interrupted; finish it first: {running[0].command(out)}")
 
     @property
     def unprotected(self) -> int:
