@@ -90,9 +90,10 @@ def right(back: Comeback, place: Path) -> int:
         (as_it_is, "webp", {"quality": 80}, "recoded", 0.5, 0.95, "webp:quality=80"),
         (half, "png", {}, "resized", 0.75, 1.0, "resize:share=0.5"),
         (half, "jpg", {"quality": 60}, "resized", 0.3, 0.9, "resize:share=0.5+jpeg:quality=60"),
+        (half, "webp", {"quality": 80}, "resized", 0.25, 0.9, "resize:share=0.5+webp:quality=80"),
         (middle, "png", {}, "cropped", 0.97, 1.03, ""),
     ],
-    ids=["jpeg", "webp", "half", "half and jpeg", "crop"],
+    ids=["jpeg", "webp", "half", "half and jpeg", "half and webp", "crop"],
 )
 def test_files_are_found_and_what_is_left_is_measured(
     place: Path, tmp_path: Path, named, change, form, options, status, least, most, channel
@@ -101,6 +102,7 @@ def test_files_are_found_and_what_is_left_is_measured(
     assert dict(back.counts) == {status: 6} and right(back, place) == 6 and back.missing == 0
     assert {each.by for each in back.files} == {"name" if named else "picture"}
     assert back.channel == channel and not any(each.clean for each in back.files)
+    assert back.alike == (6 if channel else 0) and back.changed == (6 if channel else back.changed)
     assert back.share is not None and least < back.share < most
     if channel:
         check_channel(channel)  # what is suggested can be evaluated
@@ -128,6 +130,23 @@ def test_odd_parts_of_flat_pictures_are_no_error(size: tuple[int, int]):
     place = placed(flat, flat[: size[0], : size[1]])
     assert place is not None and place.size == size[::-1]
     assert placed(photographs.coffee()[:96, :96], flat[: size[0], : size[1]]) is None
+
+
+def test_files_that_cannot_be_read_are_no_success(place: Path, tmp_path: Path):
+    """A server that sends pages of errors, or half a picture, does not show what was published."""
+    shutil.copytree(place / "out" / "cat", tmp_path / "back" / "cat")
+    whole = returned(tmp_path / "back", place / "out")
+    assert whole.ok and whole.missing == 3
+    half_of = tmp_path / "back" / "cat" / "cat1.png"
+    half_of.write_bytes(half_of.read_bytes()[:500])
+    (tmp_path / "back" / "index.html").write_text("<html>404</html>")
+    back = returned(tmp_path / "back", place / "out")
+    assert dict(back.counts) == {"identical": 2, "no picture": 2} and back.missing == 4 and not back.ok
+    assert [each.path for each in back.files if not each.ok] == ["cat/cat1.png"]
+    (broken,) = (each for each in back.files if not each.ok)
+    assert broken.original == "cat/cat1.png" and broken.reason
+    shutil.rmtree(tmp_path / "back" / "cat")
+    assert not returned(tmp_path / "back", place / "out").ok
 
 
 def test_the_same_bytes_are_identical_and_the_same_pixels_have_all_the_noise(place: Path, tmp_path: Path):

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from miue import data, publish
 from miue.cli import telling
-from miue.cli.show import console
+from miue.cli.show import console, lines
 from miue.core.files import Record
 from miue.workflows.disclosure import Checked
 from miue.workflows.job import MOST
@@ -40,12 +40,11 @@ def findings(checked: Sequence[publish.Finding], measured: bool, json: bool) -> 
         print(Findings(checked=len(checked), wrong=wrong, rights=rights, signed=signed).model_dump_json(indent=1))
         return
     for path, problem in wrong.items():
-        print(f"{path}: {problem}")
-    for line in telling.by_key([finding.rights for finding in checked]):
-        print(line)
+        lines(f"{path}: {problem}")
+    lines(*telling.by_key([finding.rights for finding in checked]))
     if signed:
-        print(f"content credentials (C2PA): {signed} of {len(checked)} files; miue rights show says whose")
-    print(f"{len(checked)} checked, {len(wrong)} wrong" + ("" if measured else " (budget as measured when written)"))
+        lines(f"content credentials (C2PA): {signed} of {len(checked)} files; miue rights show says whose")
+    lines(f"{len(checked)} checked, {len(wrong)} wrong" + ("" if measured else " (budget as measured when written)"))
 
 
 def returned(back: publish.Comeback, out: Path, clean: str, json: bool) -> None:
@@ -64,20 +63,23 @@ def returned(back: publish.Comeback, out: Path, clean: str, json: bool) -> None:
     wrong = sorted((each for each in back.files if not each.ok), key=lambda each: each.protected)
     for each in wrong[:MOST]:
         unsigned = "content credentials gone" if each.credentials == "gone" else ""
-        print(f"{each.path}: {'; '.join(filter(None, (_became(each), each.lost, unsigned)))}")
+        lines(f"{each.path}: {'; '.join(filter(None, (_became(each), each.lost, unsigned)))}")
     if len(wrong) > MOST:
-        print(f"and {len(wrong) - MOST} more (--json lists all)")
+        lines(f"and {len(wrong) - MOST} more (--json lists all)")
     for lost, count in Counter(each.lost for each in back.files if each.lost).most_common():
-        print(f"{lost}: {count} of {sum(bool(each.rights) for each in back.files)} files that had one")
+        lines(f"{lost}: {count} of {sum(bool(each.rights) for each in back.files)} files that had one")
     for name in ("metadata", "credentials"):
         states = [getattr(each, name) for each in back.files if getattr(each, name)]
         if lost := len(states) - states.count("kept"):
-            print(f"{name}: changed or gone in {lost} of {len(states)} files that had them")
+            lines(f"{name}: changed or gone in {lost} of {len(states)} files that had them")
     if back.missing:
-        print(f"{back.missing} published pictures did not come back")
+        lines(f"{back.missing} published pictures did not come back")
+    if not any(each.found for each in back.files):
+        lines(f"None of these files shows a picture of {data.readable(str(out))}")
     if back.channel:
-        print(f"It looks like: {back.channel}. Test what that does to the protection:")
-        print(f"  miue evaluate {quote(data.readable(str(out)))} --clean {quote(clean)} --channel {back.channel}")
+        count = f"{back.alike} of {back.changed} changed files look"
+        lines(f"{count} like: {back.channel}. Test what that does to the protection:")
+        lines(f"  miue evaluate {quote(data.readable(str(out)))} --clean {quote(clean)} --channel {back.channel}")
 
 
 def twins(back: publish.Comeback, json: bool) -> None:
@@ -87,16 +89,18 @@ def twins(back: publish.Comeback, json: bool) -> None:
         return
     clean = [each for each in back.files if each.clean]
     for each in clean:
-        print(f"{each.path}: {_became(each)}")
-    known = sum(bool(each.original) for each in back.files)
-    print(f"{len(back.files)} files, {known} show a picture of the set, {len(clean)} of them without its noise")
+        lines(f"{each.path}: {_became(each)}")
+    known = sum(each.found for each in back.files)
+    lines(f"{len(back.files)} files, {known} show a picture of the set, {len(clean)} of them without its noise")
     if clean:
-        print("Each of these helps to undo the protection: keep them where nobody else gets them.")
+        lines("Each of these helps to undo the protection: keep them where nobody else gets them.")
 
 
 def _became(each: publish.Returned) -> str:
     if each.exact:
         return f"the clean {each.original}, pixel by pixel"
+    if each.status == "no picture":
+        return f"is not the picture of that name, and cannot be read ({each.reason})"
     if each.status == "not found":
         return "no picture of this set that is recognised"
     if each.share is None:
@@ -113,25 +117,25 @@ def judgement(judgement: Judgement, json: bool) -> None:
         return
     verdict, name = judgement.verdict, data.readable(judgement.suspect)
     if judgement.rehearsal:
-        print("REHEARSAL: nothing is counted or kept, and it is no judgement of anybody.")
-    print(f"{name}: {'EVIDENCE OF USE' if verdict.evidence else 'NO EVIDENCE'}. {verdict.reason}")
+        lines("REHEARSAL: nothing is counted or kept, and it is no judgement of anybody.")
+    lines(f"{name}: {'EVIDENCE OF USE' if verdict.evidence else 'NO EVIDENCE'}. {verdict.reason}")
     against = f", compared with {verdict.draws:,} keys that could have been drawn" if verdict.draws else ""
     bound = " (closed bound)" if verdict.bound else ""
-    print(f"test: {verdict.test}, {verdict.asked.count} questions, {verdict.kind}, z = {verdict.z:.1f}{against}{bound}")
+    lines(f"test: {verdict.test}, {verdict.asked.count} questions, {verdict.kind}, z = {verdict.z:.1f}{against}{bound}")
     if verdict.used is not None:
-        print(f"{len(verdict.used)} keys were used; the others can stay secret")
+        lines(f"{len(verdict.used)} keys were used; the others can stay secret")
     for test, p in verdict.further.items():
-        print(f"further, decides nothing: {test}: p = {p:.2g}")
+        lines(f"further, decides nothing: {test}: p = {p:.2g}")
     if len(judgement.standing) > 1:
         names = [data.readable(each) for each, evidence in judgement.standing.items() if evidence]
-        print(f"of {len(judgement.standing)} suspects judged, evidence against: {', '.join(names) or 'nobody'} (Holm)")
-    print(f"commitment: {verdict.commitment}")
+        lines(f"of {len(judgement.standing)} suspects judged, evidence against: {', '.join(names) or 'nobody'} (Holm)")
+    lines(f"commitment: {verdict.commitment}")
     if verdict.burnt:
-        print(f"Keys were shown on {verdict.burnt}: models that were trained or asked since may know them from there.")
+        lines(f"Keys were shown on {verdict.burnt}: models that were trained or asked since may know them from there.")
     if verdict.evidence:
-        print("It says that the model depends on this secret, not how it came by it (docs/trace.md: what is proved).")
+        lines("It says that the model depends on this secret, not how it came by it (docs/trace.md: what is proved).")
     else:
-        print("It does not say that the set was not used (docs/limits.md: what erases a trace).")
+        lines("It does not say that the set was not used (docs/limits.md: what erases a trace).")
 
 
 def checked(checked: Checked, json: bool) -> None:
@@ -143,15 +147,14 @@ def checked(checked: Checked, json: bool) -> None:
         facts = ", ".join(checked.different[name])
         same = f"NOT what was disclosed ({facts})" if facts else "the same as disclosed"
         word = "evidence of use" if verdict.evidence else "no evidence"
-        print(f"{data.readable(name)}: {word}; {same}")
-        print(f"  {verdict.reason}")
-        print(f"  test: {verdict.test}, {verdict.asked.count} questions, {verdict.kind}")
+        lines(f"{data.readable(name)}: {word}; {same}")
+        lines(f"  {verdict.reason}")
+        lines(f"  test: {verdict.test}, {verdict.asked.count} questions, {verdict.kind}")
         if verdict.direct:
             blind = verdict.further["blind"]
-            print(f"  answers to direct questions are the owner's word; by the blind ones alone p = {blind:.2g}")
-    print(f"commitment: {checked.commitment}, to which the keys belong")
-    for line in _left_open(checked):
-        print(line)
+            lines(f"  answers to direct questions are the owner's word; by the blind ones alone p = {blind:.2g}")
+    lines(f"commitment: {checked.commitment}, to which the keys belong")
+    lines(*_left_open(checked))
 
 
 def _left_open(checked: Checked) -> Iterator[str]:

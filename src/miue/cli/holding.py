@@ -43,7 +43,7 @@ def verify(
             checks.twins(back, json)
             raise typer.Exit(FAILED_CHECKS if twins else 0)
         checks.returned(back, published, source, json)
-        raise typer.Exit(0 if all(each.ok for each in back.files) else FAILED_CHECKS)
+        raise typer.Exit(0 if back.ok else FAILED_CHECKS)
     findings = miue.verify(out, clean, split=split)
     checks.findings(findings, bool(clean), json)
     raise typer.Exit(0 if all(finding.ok for finding in findings) else FAILED_CHECKS)
@@ -60,8 +60,8 @@ def report(
 ) -> None:
     """Write one page for people: the verdict with its controls, what was not tested, quality, limits, how to repeat it.
 
-    Made from the records in OUT.private, where it is written, too: nothing is measured anew. It needs no network and no
-    script. It names pictures and settings, so keep it private; --public makes one for others.
+    Made from the records in OUT.private, where it is written, too, and a few pictures of OUT: nothing is measured anew.
+    It needs no network and no script. It names pictures and settings, so keep it private; --public is for others.
     """
     from miue.cli import show
     from miue.report import write_report

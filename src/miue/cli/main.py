@@ -41,7 +41,7 @@ from miue.cli.options import (
 )  # fmt: skip
 from miue.core.errors import ToldElsewhere, UserError
 from miue.core.launcher import started
-from miue.core.progress import readable
+from miue.core.progress import write_line, write_note
 
 
 def _print_version(wanted: bool) -> bool:
@@ -135,7 +135,7 @@ def preview(
     split: Split = None,
 ) -> None:
     """Draw a few pictures: original above protected above the difference, ten times amplified. Keep it private."""
-    print(readable(str(miue.preview(out, clean, to, count=count, split=split))))
+    write_line(str(miue.preview(out, clean, to, count=count, split=split)))
 
 
 @app.command(name="grid")
@@ -201,7 +201,7 @@ def main() -> None:
     except ToldElsewhere:
         sys.exit(USAGE)
     except UserError as error:
-        print(readable(f"miue: {error}"), file=sys.stderr)
+        write_note(f"miue: {error}")
         sys.exit(error.code)
     except SystemExit as end:
         if end.code == INTERRUPTED:

@@ -11,9 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from miue import data
 from miue.analysis.records import LEGEND, Analysis, Measured, flags
 from miue.core.files import Record
+from miue.core.progress import write_line
 from miue.evaluation.detect import Detection
 from miue.evaluation.records import Outcome, Verdict, spread
 from miue.grid.leaderboard import Board
@@ -25,14 +25,17 @@ console = Console()
 
 
 def lines(*texts: str) -> None:
-    """Print lines as they are."""
+    """Print lines."""
     for text in texts:
-        print(data.readable(text))
+        write_line(text)
 
 
 def record(record: Record, texts: Iterable[str], json: bool) -> None:
     """Print a record, as JSON or in these lines."""
-    lines(*([record.model_dump_json(indent=1)] if json else texts))
+    if json:
+        print(record.model_dump_json(indent=1))
+    else:
+        lines(*texts)
 
 
 def plan(planned: Planned | PlannedAddition, json: bool) -> None:

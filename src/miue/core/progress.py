@@ -13,9 +13,19 @@ def readable(name: str) -> str:
     return re.sub("[\ud800-\udfff]", lambda match: f"%x{ord(match[0]) - 0xDC00:02x}", name)
 
 
+def one_line(text: str) -> str:
+    """A text as a terminal shows it: names of files may hold line breaks and other control characters."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: f"\\x{ord(match[0]):02x}", readable(text))
+
+
+def write_line(text: str) -> None:
+    """Write one line to standard output."""
+    print(one_line(text))
+
+
 def write_note(text: str) -> None:
-    """Write one line to standard error."""
-    print(readable(text), file=sys.stderr, flush=True)
+    """Write a note to standard error, which may have several lines."""
+    print("\n".join(map(one_line, text.split("\n"))), file=sys.stderr, flush=True)
 
 
 class Lines:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from io import BytesIO
 
@@ -15,6 +16,7 @@ from miue.data.source import Payload
 from miue.publish.placing import Place
 
 TRIED = tuple(f"{form}:quality={quality}" for form in ("jpeg", "webp") for quality in range(95, 25, -5))
+FILTERS = (Image.Resampling.BICUBIC, Image.Resampling.LANCZOS, Image.Resampling.BILINEAR, Image.Resampling.BOX)
 CLOSE = 0.6  # share of the error that a channel must explain to count as the one
 
 
@@ -29,17 +31,29 @@ def channel_of(payload: Payload, place: Place) -> str:
     return "+".join([*parts, *([f"jpeg:quality={quality}"] if quality else [])])
 
 
-def nearest(published: UInt8[np.ndarray, "h w c"], back: UInt8[np.ndarray, "h w c"]) -> str:
-    """The channel of TRIED whose result is nearest to a picture; empty if none explains most of the difference."""
-    image = torch.from_numpy(published.copy()).permute(2, 0, 1)[None]
-    target = back.astype(np.float32)
-    own = float(np.square(published - target).mean())
-    error = {}
-    for channel in TRIED:
-        result = recoded(image, channel)[0].permute(1, 2, 0).numpy()
-        error[channel] = float(np.square(result - target).mean())
-    best = min(error, key=lambda channel: error[channel])
-    return best if error[best] ** 0.5 < CLOSE * own**0.5 else ""
+def scaled(published: UInt8[np.ndarray, "h w c"], size: tuple[int, int]) -> list[UInt8[np.ndarray, "h2 w2 c"]]:
+    """A picture at another size, (width, height), by the usual filters; itself if that is its own size."""
+    height, width, channels = published.shape
+    if size == (width, height):
+        return [published]
+    image = Image.fromarray(published if channels > 1 else published[..., 0])
+    return [np.array(image.resize(size, each)).reshape(size[1], size[0], channels) for each in FILTERS]
+
+
+def nearest(starts: Sequence[UInt8[np.ndarray, "h w c"]], back: UInt8[np.ndarray, "h w c"]) -> str:
+    """The channel of TRIED whose result is nearest to a picture; empty if none explains most of the difference.
+
+    starts: what the picture may have been before it was encoded.
+    """
+    target, tries = back.astype(np.float32), list[tuple[float, float, str]]()
+    for start in starts:
+        image = torch.from_numpy(start.copy()).permute(2, 0, 1)[None]
+        own = float(np.square(start - target).mean())
+        for channel in TRIED:
+            result = recoded(image, channel)[0].permute(1, 2, 0).numpy()
+            tries.append((float(np.square(result - target).mean()), own, channel))
+    error, own, best = min(tries)
+    return best if error**0.5 < CLOSE * own**0.5 else ""
 
 
 def jpeg_quality(payload: Payload) -> int | None:

@@ -22,7 +22,7 @@ from miue.data.formats import signed
 from miue.data.picture import Picture, Unfit, decode, quiet
 from miue.data.scan import open_store
 from miue.data.source import TABLES, Payload, ahead
-from miue.publish.channels import channel_of, nearest
+from miue.publish.channels import channel_of, nearest, scaled
 from miue.publish.known import Known
 from miue.publish.left import Left, Pair, left
 from miue.publish.output import files_in
@@ -42,7 +42,7 @@ class Returned(Record):
     path: str
     status: Status
     original: str = ""
-    """Path of the published picture that it is."""
+    """Path of the published picture that it is, or whose name it has if it cannot be read."""
     by: Literal["", "name", "picture"] = ""
     """The way in which it was found."""
     width: int = 0
@@ -64,6 +64,11 @@ class Returned(Record):
     reason: str = ""
 
     @property
+    def found(self) -> bool:
+        """True if it shows a picture of the set."""
+        return bool(self.original) and self.status != "no picture"
+
+    @property
     def share(self) -> float | None:
         """Share of the noise that is left; None where that is not known."""
         return None if self.left is None else self.left.share
@@ -75,8 +80,10 @@ class Returned(Record):
 
     @property
     def protected(self) -> bool:
-        """True if it is as protected as it was published, or no picture at all."""
-        return self.status == "no picture" or (self.share is not None and self.share >= WHOLE and not self.exact)
+        """True if it is as protected as it was published, or is something else than a picture of the set."""
+        if self.status == "no picture":
+            return not self.original
+        return self.share is not None and self.share >= WHOLE and not self.exact
 
     @property
     def ok(self) -> bool:
@@ -92,6 +99,18 @@ class Comeback(Record):
     """Published pictures that did not come back."""
     channel: str = ""
     """The channel that most changed files look like; empty if none is known."""
+    alike: int = 0
+    """Number of files that look like it."""
+
+    @property
+    def ok(self) -> bool:
+        """True if pictures of the set were found, and all of them are as they were published."""
+        return any(each.found for each in self.files) and all(each.ok for each in self.files)
+
+    @property
+    def changed(self) -> int:
+        """Number of files that show a picture of the set with other pixels than were published."""
+        return sum(each.found and each.share != 1 for each in self.files)
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -130,12 +149,13 @@ class Look:
                 files[at] = files[at].model_copy(update={"channel": self._tried(files[at], items[at][1])})
         if not files:
             raise UserError(f"{folder}: holds no files")
-        originals = {each.original for each in files if each.original}
+        originals = {each.original for each in files if each.found}
         channels = Counter(each.channel for each in files if each.channel)
         return Comeback(
             files=files,
             missing=sum(line.out not in originals for line in self.known.lines),
             channel=channels.most_common(1)[0][0] if channels else "",
+            alike=channels.most_common(1)[0][1] if channels else 0,
         )
 
     def _file(self, path: str, get: Callable[[], Payload]) -> Returned:
@@ -143,7 +163,10 @@ class Look:
             payload = get()
             picture = decode(payload, PUBLISHED)
         except (Unfit, OSError) as error:
-            return Returned(path=path, status="no picture", reason=str(getattr(error, "reason", error)))
+            row = self.known.named(path)
+            name = "" if row is None else self.known.lines[row].out
+            reason = str(getattr(error, "reason", error))
+            return Returned(path=path, status="no picture", original=name, by="name" if name else "", reason=reason)
         width, height = picture.size
         base = Returned(path=path, status="not found", width=width, height=height, form=_form(payload))
         if original := self.known.clean.get(picture.digest):
@@ -204,16 +227,18 @@ class Look:
         return rows
 
     def _tried(self, each: Returned, get: Callable[[], Payload]) -> str:
-        """The channel of a recoded file that does not say it, found by trying."""
+        """The channel of a recoded or scaled file that does not say how it was encoded, found by trying."""
         row = next(row for row, line in enumerate(self.known.lines) if line.out == each.original)
-        published, picture = self.known.picture(row), decode(get(), PUBLISHED)
-        fits = published is not None and published.pixels.shape == picture.pixels.shape
-        return nearest(published.pixels, picture.pixels) if published is not None and fits else ""
+        published, back = self.known.picture(row), decode(get(), PUBLISHED).pixels
+        if published is None or published.pixels.shape[2] != back.shape[2]:
+            return each.channel
+        encoded = nearest(scaled(published.pixels, (each.width, each.height)), back)
+        return "+".join(filter(None, (each.channel, encoded)))
 
 
 def _unexplained(each: Returned) -> bool:
-    """True if a file was found at its size, has other pixels than were published, and does not say why."""
-    return each.status == "recoded" and not each.exact and each.share != 1 and not each.channel
+    """True if a file is whole, has other pixels than were published, and does not say how it was encoded."""
+    return each.status in ("recoded", "resized") and not each.exact and each.share != 1 and "jpeg" not in each.channel
 
 
 def _items(folder: Path) -> Iterator[tuple[str, Callable[[], Payload]]]:
