@@ -934,15 +934,57 @@ def test_reservations_that_came_back_lost_fail_the_check(miue: Miue, folder: Pat
     assert lines[-1] == f"{lost}AIMLTRAINING: 12 of 12 files that had one"
 
 
+def test_other_rights_keep_the_texts_that_are_not_given(miue: Miue, folder: Path):
+    given = ["--rights", "no-training", "--creator", "A. Photographer", "--rights-url", "https://a.example/rights"]
+    assert miue("protect", folder, "out", "--attack", "noise", "-q", *given).code == 0
+    ended = miue("rights", "write", "out", "--rights", "no-mining", "-q")
+    assert (
+        "as before: creator, A. Photographer" in ended.out and "as before: url, https://a.example/rights" in ended.out
+    )
+    shown = miue("rights", "show", Path("out") / "red")
+    assert "0.png: DMI-PROHIBITED; creator: A. Photographer" in shown.out
+    ended = miue("rights", "write", "out", "--rights", "no-mining", "--creator", "", "-q")
+    assert ended.code == 0 and "creator" not in ended.out
+    assert "0.png: DMI-PROHIBITED\n" in miue("rights", "show", Path("out") / "red").out
+    broken = Path("out") / "red" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    shown = miue("rights", "show", Path("out") / "red")
+    assert shown.code == 1 and "0.png: DMI-PROHIBITED" in shown.out and "1.png: cannot be read: " in shown.out
+
+
+def test_names_cannot_write_lines_of_their_own(miue: Miue, protected: Path, tmp_path: Path):
+    """A file of somebody else may be called as he likes: colours and line breaks in its name are escaped."""
+    back = tmp_path / "back"
+    shutil.copytree(protected / "out", back)
+    name = "a\x1b[31mRED\n0 checked, 0 wrong.png"
+    shutil.copy(protected / "in" / "red" / "0.png", back / "red" / name)
+    shown = "a\\x1b[31mRED\\x0a0 checked, 0 wrong.png"
+    for words in (["verify", back, "--as-published", protected / "out"], ["rights", "show", back / "red"]):
+        ended = miue(*words)
+        assert "\x1b" not in ended.out and shown in ended.out and "\n0 checked" not in ended.out
+    shutil.copytree(protected / "out.private", tmp_path / "back.private")
+    ended = miue("verify", back)
+    assert ended.code == 3 and "\x1b" not in ended.out and f"red/{shown}: " in ended.out
+
+
 def test_verify_tells_what_came_back_and_which_copies_are_clean(miue: Miue, protected: Path, tmp_path: Path):
     shutil.copytree(protected / "out", tmp_path / "back")
     same = miue("verify", tmp_path / "back", "--as-published", protected / "out")
     assert same.code == 0 and "identical" in same.out and "1.00" in same.out
     clean = miue("verify", protected / "in", "--as-published", protected / "out")
     assert clean.code == 3 and "pixel by pixel" in clean.out
+    half = tmp_path / "back" / "red" / "1.png"
+    half.write_bytes(half.read_bytes()[:80])
+    broken = miue("verify", tmp_path / "back", "--as-published", protected / "out")
+    assert broken.code == 3 and "red/1.png: is not the picture of that name, and cannot be read (" in broken.out
+    half.unlink()
+    half.with_suffix(".html").write_text("<html>404</html>")
+    nothing = miue("verify", half.with_suffix(".html"), "--as-published", protected / "out")
+    assert nothing.code == 3 and "None of these files shows a picture of" in nothing.out
+    half.with_suffix(".html").unlink()
     twins = miue("verify", protected / "out", "--clean-twins", protected / "in")
     assert twins.code == 3 and "12 of them without its noise" in twins.out
     none = miue("verify", protected / "out", "--clean-twins", tmp_path / "back", "--json")
-    assert none.code == 0 and len(json.loads(none.out)["files"]) == 12
+    assert none.code == 0 and len(json.loads(none.out)["files"]) == 11
     both = miue("verify", "x", "--as-published", protected / "out", "--clean-twins", "y")
     assert both.code == 2 and "one look at a time" in both.err

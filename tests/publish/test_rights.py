@@ -31,7 +31,7 @@ from miue.trace import Tracing
 from miue.workflows.job import Job
 from miue.workflows.protect import carry_out
 from miue.workflows.record import RunRecord
-from miue.workflows.rights import read_credentials, read_rights, write_rights, write_server_files
+from miue.workflows.rights import changed_rights, read_credentials, read_rights, write_rights, write_server_files
 from miue.workflows.verify import verify
 from pictures import coloured, hashes, listed
 from processes import Stopping
@@ -239,8 +239,13 @@ def test_other_rights_are_other_files_with_the_same_noise(job: Job, run: Run, mo
     before, at = hashes(job.out), noise.stat().st_mtime_ns
     assert carry_out(job, run).fingerprint == first.fingerprint and hashes(job.out) == before
     other = replace(job, rights=Rights(value="no-mining"))
-    with pytest.raises(UserError, match="was written with other settings"):
+    with pytest.raises(
+        UserError, match=r"only the rights differ .* the same: --rights no-training --creator"
+    ) as refused:
         carry_out(other, run)
+    assert str(refused.value).endswith(f"to change them: miue rights write {job.out} --rights no-mining")
+    with pytest.raises(UserError, match="was written with other settings"):
+        carry_out(replace(other, seed=1), run)
     monkeypatch.setattr("miue.workflows.protect.launch", lambda *a: pytest.fail("noise was computed"))
     carry_out(replace(other, overwrite=True), run)
     assert keys(job.out) == {"DMI-PROHIBITED"} and hashes(job.out) != before
@@ -294,6 +299,36 @@ def test_names_are_those_of_the_xmp_or_else_of_the_exif(tmp_path: Path):
         "b.jpg: DMI-PROHIBITED (not as a full URI); creator: In XMP; copyright: (c) EXIF",
         "c.jpg: no reservation",
     ]
+
+
+def test_a_file_that_cannot_be_read_hides_no_other(tmp_path: Path):
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "b.png").write_bytes(whole[:40])
+    every = read_rights(tmp_path)
+    assert every["a.png"] == Reservation() and every["b.png"].broken
+    texts = list(telling.reserved(telling.Reserved(rights=every, credentials=read_credentials(tmp_path))))
+    assert texts[0] == "a.png: no reservation" and texts[1].startswith("b.png: cannot be read: ")
+    with pytest.raises(UserError, match=r"b\.png: cannot be read: "):
+        read_rights(tmp_path / "b.png")
+
+
+def test_texts_that_are_not_given_stay(job: Job, run: Run):
+    """Who changes the reservation does not lose the name and the page of the owner."""
+    mine = Rights(
+        value="no-mining", creator="A.", url="https://a.example/r", contact="mailto:a@a.example", no_search=True
+    )
+    carry_out(replace(job, rights=mine), run)
+    other = changed_rights(job.out, "no-training", {})
+    assert other == replace(mine, value="no-training", no_search=False)
+    assert changed_rights(job.out, "no-mining", {"creator": "", "text": "Ask."}) == replace(
+        mine, creator="", text="Ask."
+    )
+    assert changed_rights(job.out, "none", {}) == Rights()
+    with pytest.raises(UserError, match="creator says nothing without rights"):
+        changed_rights(job.out, "none", {"creator": "B."})
+    write_rights(job.out, other, run)
+    assert "Owner: A." in (job.out / "PROTECTED.md").read_text()
 
 
 def test_pictures_that_are_added_say_it_too(job: Job, run: Run, tmp_path: Path):
@@ -410,7 +445,7 @@ def test_rows_of_tables_are_shown(job: Job, run: Run, tmp_path: Path):
             else:
                 assert read_rights(path) == {f"row {i}": Reservation(OURS, creator="A. Photographer") for i in range(4)}
                 assert {each.state for each in read_credentials(path).values()} == {"none"}
-    with pytest.raises(UserError, match="there are no pictures there"):
+    with pytest.raises(UserError, match="no such file or folder"):
         read_rights(tmp_path / "nowhere")
 
 

@@ -166,6 +166,20 @@ RightsPath = Annotated[str, typer.Option(help="With --rights: path of the pictur
 RightsNoSearch = Annotated[
     bool, typer.Option("--rights-no-search", help="With --rights no-mining: keep out search engines, too.")
 ]
+NewCreator = Annotated[str | None, typer.Option("--creator", help="Who made the pictures [as before].")]
+NewCopyright = Annotated[str | None, typer.Option("--copyright", help="The copyright notice [as before].")]
+NewRightsUrl = Annotated[str | None, typer.Option("--rights-url", help="A page about them [as before].")]
+NewRightsText = Annotated[str | None, typer.Option("--rights-text", help="Terms in words [as before].")]
+NewRightsContact = Annotated[
+    str | None, typer.Option("--rights-contact", help="mailto: address for permissions [as before].")
+]
+NewRightsPath = Annotated[
+    str | None, typer.Option("--rights-path", help="Path of the pictures on your web server [as before].")
+]
+NewRightsNoSearch = Annotated[
+    bool | None,
+    typer.Option("--rights-no-search/--rights-search", help="With no-mining: keep out search engines [as before]."),
+]
 ReportFile = Annotated[
     Path | None,
     typer.Option("--to", help="File to write [OUT.private/report.html; with --public OUT.report.html]."),

@@ -22,6 +22,13 @@ from miue.cli.options import (
     DryRun,
     Json,
     Memory,
+    NewCopyright,
+    NewCreator,
+    NewRightsContact,
+    NewRightsNoSearch,
+    NewRightsPath,
+    NewRightsText,
+    NewRightsUrl,
     Out,
     Overwrite,
     Quiet,
@@ -180,31 +187,34 @@ rights = typer.Typer(no_args_is_help=True, help="What the files say that you res
 def write(
     out: Out,
     value: RightsValue,
-    creator: Creator = "",
-    copyright: Copyright = "",
-    rights_url: RightsUrl = "",
-    rights_text: RightsText = "",
-    rights_contact: RightsContact = "",
-    rights_path: RightsPath = "/",
-    rights_no_search: RightsNoSearch = False,
+    creator: NewCreator = None,
+    copyright: NewCopyright = None,
+    rights_url: NewRightsUrl = None,
+    rights_text: NewRightsText = None,
+    rights_contact: NewRightsContact = None,
+    rights_path: NewRightsPath = None,
+    rights_no_search: NewRightsNoSearch = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Write other rights into every file of OUT, and OUT.rights. Pixels stay; no noise is computed.
 
-    Signatures of `sign` are taken out: they were for other bytes. Sign again afterwards.
-    Stopped or killed? The same command goes on and ends in the same files.
+    What is not given stays as it is; "" takes a text out. Signatures of `sign` are taken out: they were for other
+    bytes. Sign again afterwards. Stopped or killed? The same command goes on and ends in the same files.
     """
     import miue
     from miue.cli import show, telling
     from miue.core.run import Run
+    from miue.workflows.rights import changed_rights
 
-    reserved = miue.Rights(
-        value=value, creator=creator, copyright=copyright, url=rights_url, text=rights_text, contact=rights_contact,
-        path=rights_path, no_search=rights_no_search,
-    )  # fmt: skip
+    texts = {
+        "creator": creator, "copyright": copyright, "url": rights_url, "text": rights_text, "contact": rights_contact,
+        "path": rights_path, "no_search": rights_no_search,
+    }  # fmt: skip
+    given = {name: text for name, text in texts.items() if text is not None}
+    reserved = changed_rights(out, value, given)
     record = miue.write_rights(out, reserved, Run(quiet=quiet or json))
-    show.record(record, telling.rewritten(out, record), json)
+    show.record(record, telling.rewritten(out, record, [name for name in reserved.texts() if name not in given]), json)
 
 
 @rights.command()
@@ -237,12 +247,17 @@ def show_rights(
     path: Annotated[Path, typer.Argument(help="A picture, a folder of pictures, or a parquet table, of anybody.")],
     json: Json = False,
 ) -> None:
-    """Say what each file reserves, by its XMP and by its content credentials (C2PA, with miue[c2pa])."""
+    """Say what each file reserves, by its XMP and by its content credentials (C2PA, with miue[c2pa]).
+
+    Exit code 1 if some files cannot be read.
+    """
     import miue
     from miue.cli import show, telling
 
     reserved = telling.Reserved(rights=miue.read_rights(path), credentials=miue.read_credentials(path))
     show.record(reserved, telling.reserved(reserved), json)
+    if any(statement.broken for statement in reserved.rights.values()):
+        raise typer.Exit(FAILED_INPUTS)
 
 
 @rights.command()

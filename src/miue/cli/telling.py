@@ -131,6 +131,9 @@ class Reserved(Record):
 def reserved(shown: Reserved) -> Iterator[str]:
     """Say what every file says of data mining, whose it is, and who signed it."""
     for path, statement in shown.rights.items():
+        if statement.broken:
+            yield f"{path}: cannot be read: {statement.broken}"
+            continue
         credentials = _credentials(shown.credentials[path])
         facts = (
             (statement.key or "no reservation") + ("" if statement.canonical else " (not as a full URI)"),
@@ -139,7 +142,7 @@ def reserved(shown: Reserved) -> Iterator[str]:
             "" if statement.readable else "XMP that cannot be read",
             f"C2PA: {credentials}" if credentials else "",
         )
-        yield data.readable(f"{path}: {'; '.join(filter(None, facts))}")
+        yield f"{path}: {'; '.join(filter(None, facts))}"
 
 
 def _credentials(it: Credentials) -> str:
@@ -184,11 +187,13 @@ def by_key(keys: Sequence[str]) -> Iterator[str]:
             yield f"{key or 'no reservation'}: {count} of {len(keys)} files"
 
 
-def rewritten(out: Path, record: RunRecord) -> Iterator[str]:
-    """Say what `rights write` did."""
+def rewritten(out: Path, record: RunRecord, kept: Sequence[str] = ()) -> Iterator[str]:
+    """Say what `rights write` did. kept: the names of texts that are as before."""
     count = record.written.counts.get("protected", 0) if record.written else 0
     rights = record.settings.rights
     yield f"rights of {count} files of {data.readable(str(out))}: {rights.value}; their pixels are as before"
+    for name in kept:
+        yield f"as before: {name.replace('_', '-')}, {data.readable(str(getattr(rights, name)))}"
     yield from about_rights(out, rights)
 
 

@@ -62,8 +62,7 @@ class Rights:
     def __post_init__(self) -> None:
         if self.value not in VALUES:
             raise UserError(f"rights {self.value!r} are unknown; allowed: {', '.join(VALUES)}")
-        given = [f.name for f in fields(self) if f.name != "value" and getattr(self, f.name) != f.default]
-        if self.value == "none" and given:
+        if self.value == "none" and (given := self.texts()):
             raise UserError(f"{given[0].replace('_', '-')} says nothing without rights; add --rights, as no-training")
         if self.value == "constraint" and not self.text:
             raise UserError("rights constraint: say which one, with --rights-text")
@@ -79,6 +78,24 @@ class Rights:
             raise UserError("no-search keeps pictures out of search engines; it goes with rights no-mining alone")
         if sum(len(text) for text in (self.creator, self.copyright, self.url, self.text)) > LONGEST:
             raise UserError(f"texts of rights have more than {LONGEST} characters together; shorten them")
+
+    def changed(self, value: str, given: Mapping[str, str | bool]) -> Rights:
+        """Another reservation with the texts of this one, where none are given. `none` has no texts."""
+        texts = {f.name: getattr(self, f.name) for f in fields(self)} if value != "none" else {}
+        if value != "no-mining":
+            texts.pop("no_search", None)
+        return Rights(**{**texts, **given, "value": value})
+
+    def texts(self) -> list[str]:
+        """The names of the texts that are set."""
+        return [f.name for f in fields(self) if f.name != "value" and getattr(self, f.name) != f.default]
+
+    @property
+    def options(self) -> dict[str, str | bool]:
+        """The options of the command line that give it, without dashes before them; none for `none`."""
+        own = {name: name if name in ("creator", "copyright") else f"rights-{name}" for name in self.texts()}
+        texts = {option.replace("_", "-"): getattr(self, name) for name, option in own.items()}
+        return ({} if self.value == "none" else {"rights": self.value}) | texts
 
     @property
     def embedded(self) -> tuple[str, ...]:
@@ -154,6 +171,8 @@ class Reservation:
     readable: bool = True
     creator: str = ""
     copyright: str = ""
+    broken: str = ""
+    """The reason why the file cannot be read; empty if it can."""
 
 
 NOTHING = Reservation()

@@ -206,7 +206,7 @@ def change_files(out: Path, mend: str, content: Content, tick: Callable[[], None
         if problems := [problem for problem in every if problem]:
             raise UserError(
                 f"{some(problems, 3)}; nothing was written. `miue verify {out}` says what else is wrong, and the "
-                "command that made the files mends them"
+                "command that made the files mends them, with the rights that they have now"
             )
         fresh = [_changed(out, line, content, tick) if line.status == "protected" else line for line in lines]
     flush_all(out / line.out for line in fresh if line.out)
@@ -242,14 +242,11 @@ def _changed(out: Path, line: Line, content: Content, tick: Callable[[], None]) 
     return line.model_copy(update={"out_bytes": len(after), "out_sha256": sha256(after), **update})
 
 
-def shown(payload: bytes, name: str) -> Reservation:
-    """The statement of a file: its key of the PLUS vocabulary, and the names in its XMP, or else in its EXIF.
-
-    Raises UserError if it is no picture.
-    """
+def shown(payload: bytes) -> Reservation:
+    """The statement of a file: its key of the PLUS vocabulary, and the names in its XMP, or else in its EXIF."""
     try:
         meta = decode(payload, PUBLISHED).meta
     except Unfit as error:
-        raise UserError(f"{name}: cannot be read: {error}") from None
+        return Reservation(broken=error.reason)
     own = meta.reservation
     return replace(own, creator=own.creator or meta.artist, copyright=own.copyright or meta.copyright)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from shlex import join, quote
 from typing import Any, Literal
 
 from miue import data, nets, publish
@@ -125,10 +127,26 @@ class Job:
         """Return the settings and a fingerprint of settings and data. Raises UserError if nothing can be written."""
         settings = self.settings(source)
         fingerprint = self.fingerprint(source, settings)
+        if not self.overwrite:
+            self._check_rights(self.noise(source, settings))
         publish.check_output(source.location, self.out, self.private, self.overwrite, fingerprint)
         publish.check_folders(source, self.out)
         room.check(self.disk(source, settings))
         return settings, fingerprint
+
+    def _check_rights(self, noise: str) -> None:
+        """Raise UserError if the output has other rights, and nothing else differs. noise: digest of the rest."""
+        try:
+            record = RunRecord.load(self.private / "run.json")
+        except UserError:  # none yet, or of another version
+            return
+        own, given = record.settings.rights, self.rights.options
+        if record.perturbation == noise and own.embedded != self.rights.embedded:
+            now, other = _words(own.options) or "no --rights", _words(given) or "--rights none"
+            raise UserError(
+                f"{self.out}: only the rights differ from those that its files have; to finish or mend the files, give "
+                f"the same: {now}; to change them: miue rights write {quote(str(self.out))} {other}"
+            )
 
     def fingerprint(self, source: data.Source, settings: Settings) -> str:
         """Digest of settings and data: equal if the output is equal."""
@@ -156,6 +174,13 @@ class Job:
         """Bytes that the run still needs on disk, by folder and part."""
         path = self.perturbation(self.noise(source, settings))
         return room.needed(source, self.attack, settings, self.out, self.private, path, self.overwrite)
+
+
+def _words(options: Mapping[str, str | bool]) -> str:
+    """Options as they are typed."""
+    return join(
+        word for name, value in options.items() for word in [f"--{name}", *([] if value is True else [str(value)])]
+    )
 
 
 def perturbation_of(private: Path, noise: str) -> Path:

@@ -38,6 +38,11 @@ class Signing(Record):
     legacy: bool
 
 
+def changed_rights(out: str | Path, value: str, given: Mapping[str, str | bool]) -> Rights:
+    """Another reservation for an output: what is not given is as its files say it now. Raises UserError."""
+    return RunRecord.of(Path(out)).settings.rights.changed(value, given)
+
+
 def write_rights(out: str | Path, rights: Rights, run: Run | None = None) -> RunRecord:
     """Write other rights into every file of an output, its PROTECTED.md and OUT.rights. No noise is computed again.
 
@@ -121,9 +126,14 @@ def write_server_files(out: str | Path) -> Path | None:
 def read_rights(path: str | Path) -> Mapping[str, Reservation]:
     """The statements of a file, of all pictures of a folder or of all rows of a parquet table.
 
-    Each is a key of the PLUS vocabulary, creator and copyright. Raises UserError if there is no picture.
+    Each is a key of the PLUS vocabulary, creator and copyright, or the reason why that file cannot be read. Raises
+    UserError if there is no picture.
     """
-    return {name: publish.shown_rights(payload, name) for name, payload in _payloads(Path(path))}
+    statements = {name: publish.shown_rights(payload) for name, payload in _payloads(Path(path))}
+    if all(statement.broken for statement in statements.values()):
+        name, statement = next(iter(statements.items()))
+        raise UserError(f"{name}: cannot be read: {statement.broken}")
+    return statements
 
 
 def read_credentials(path: str | Path) -> Mapping[str, Credentials]:
@@ -153,7 +163,7 @@ def _payloads(path: Path) -> Iterator[tuple[str, bytes]]:
 def _rows(path: Path) -> Iterator[tuple[str, bytes]]:
     """The name and the bytes of every row of a table."""
     if path.suffix not in TABLES and not (path.is_dir() and any(each.suffix in TABLES for each in path.rglob("*"))):
-        raise UserError(f"{path}: there are no pictures there")
+        raise UserError(f"{path}: {'there are no pictures there' if path.exists() else 'no such file or folder'}")
     store = data.open_store(path)
     for at, item in enumerate(store.items):
         payload = store.get(at)
