@@ -493,7 +493,7 @@ def test_one_verdict_a_victim():
     records += [made("ops", d, 0.3) for d in ("none", "at", "gray")]
     places = board(records, 7, 0.25).lines[-1].places
     assert [p.verdict for p in places] == ["protected", "inconclusive", None]
-    assert "reaches only 40.0% on clean pictures" in places[1].reason
+    assert "reaches only 40.0% when it is trained on clean pictures" in places[1].reason
 
 
 def test_a_line_of_failures():

@@ -26,7 +26,7 @@ from miue.core.files import digest
 from miue.core.run import Run
 from miue.core.types import Budget, Perturbation
 from miue.data.channel import CHANNELS
-from miue.data.rights import Rights
+from miue.data.rights import TOLD, Rights
 from miue.defenses import KNOWN as DEFENSES
 from miue.evaluation.detect import Detection, Simple
 from miue.evaluation.records import Outcome, Role, TraceRun, VictimRun
@@ -573,6 +573,33 @@ def test_one_break_decides_and_what_shows_nothing_weakens_nothing(made: Path):
     assert word("good") == word("good", "unsure") == word("unsure", "good") == "Protected"
     assert word("bad") == word("good", "bad") == word("bad", "unsure", "good") == "Not protected"
     assert word("unsure") == "Not shown" and judged.judge([], []).word == "Not tested"
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_share_that_is_not_known_is_not_drawn_as_none(out: Path, seeds: int):
+    """Nothing kept would be the best protection there is."""
+    weak = {"clean": [0.15, 0.3][:seeds], "noise": [0.15] * seeds, "protected": [0.1] * seeds}
+    kept_at(out, outcome(RunRecord.of(out), victims(weak)))
+    content = page(out)
+    text = plain(content)
+    assert (
+        "Not shown" in text and f"not known not known {'one seed' if seeds == 1 else 'not known'} inconclusive" in text
+    )
+    (drawing,) = re.findall(r"<svg(?:(?!<svg).)*the threshold.*?</svg>", content, re.S)
+    assert "not known" in plain(drawing) and "0%" not in plain(drawing).replace("20%", "")
+    assert text.count("reaches only 15.0%") == 1 and ("in its worst seed" in text) == (seeds > 1)
+
+
+def test_what_is_reserved_is_told_in_the_same_words(tmp_path: Path, run: Run):
+    source = str(coloured(tmp_path / "in"))
+    for value in ("none", "no-training", "no-generative"):
+        rights = Rights(value=value)
+        job = Job(source=source, out=tmp_path / value, method="noise", rights=rights)
+        carry_out(job, run)
+        for options in ({}, {"public": True}, {"format": "md"}):
+            text = plain(page(job.out, f"{value}.{len(options)}.html", **options)).replace("\\`", "`")
+            assert (" ".join(TOLD.split()) in text) == (value != "none"), (value, options)
+            assert ("permits the training of classifiers" in text) == (value == "no-generative")
 
 
 def test_shares_and_their_interval(made: Path):

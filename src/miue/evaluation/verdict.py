@@ -96,9 +96,11 @@ def _judged(
 
     tested = tested // 2 if early and first.stopped is not None else tested  # at least half are left to test on
     if min(clean) < (least := least_learnt(chance, tested)):  # not the mean: each seed's own gain is a divisor below
+        own = " in its worst seed" if len(clean) > 1 else ""
         return judgement(
             "inconclusive",
-            f"reaches only {min(clean):.1%} on clean pictures, chance is {chance:.1%}, {least:.1%} would be enough",
+            f"reaches only {min(clean):.1%}{own} when it is trained on clean pictures, chance is {chance:.1%}, "
+            f"{least:.1%} would be enough",
         )
     shares = _shares(left, clean, chance)
     share, ends = max(fmean(shares), 0.0), f"({fmean(left):.1%} instead of {fmean(clean):.1%})"

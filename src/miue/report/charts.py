@@ -154,14 +154,16 @@ def shares(kept: Sequence[Kept], alt: str) -> str:
 
     def draw(panel: Any) -> None:
         for row, line in enumerate(reversed(kept)):
-            share, colour = 100 * (line.share or 0.0), ACCENT if line.judgement.verdict == "protected" else INK
+            colour = ACCENT if line.judgement.verdict == "protected" else INK
             if interval := line.interval:
                 panel.plot([100 * interval[0], min(100 * interval[1], 100)], [row, row], color=colour, linewidth=1.2)
             hollow = "none" if line.judgement.verdict == "inconclusive" else colour
-            panel.plot([share], [row], "o", color=colour, markersize=6.5, markerfacecolor=hollow)
+            if line.share is not None:
+                panel.plot([100 * line.share], [row], "o", color=colour, markersize=6.5, markerfacecolor=hollow)
             label = f"{line.way}, {line.net}"
             _write(panel, 0, row + 0.42, label if len(label) <= LONGEST else f"{label[:LONGEST]}...", INK, "left")
-            _write(panel, 101, row + 0.42, f"{share:.0f}%", colour, "right", "bold")
+            value = "not known" if line.share is None else f"{line.share:.0%}"
+            _write(panel, 101, row + 0.42, value, colour, "right", "bold")
             panel.plot([0, 100], [row, row], color=RULE, linewidth=0.6, zorder=0)
         limit = 100 * kept[0].threshold
         panel.vlines(

@@ -59,6 +59,11 @@ class Kept:
         return self.judgement.kept
 
     @property
+    def rank(self) -> float:
+        """The share for comparisons; one that is not known is below all others, and never the worst."""
+        return -1.0 if self.share is None else self.share
+
+    @property
     def interval(self) -> tuple[float, float] | None:
         """Student's interval for the share, from 0; None for fewer than two seeds."""
         n = len(self.protected)
@@ -79,7 +84,7 @@ class Kept:
 def kept(outcomes: Sequence[Dated]) -> list[Kept]:
     """One line for each victim of each evaluation: plain training first, then by what is kept."""
     lines = [line for each in outcomes for line in _of(each.outcome)]
-    return sorted(lines, key=lambda line: (bool(line.defense or line.channel), -(line.share or 0.0), line.victim))
+    return sorted(lines, key=lambda line: (bool(line.defense or line.channel), -line.rank, line.victim))
 
 
 def _of(outcome: Outcome) -> list[Kept]:
@@ -128,7 +133,7 @@ def judge(lines: Sequence[Kept], outcomes: Sequence[Dated]) -> Judged:
     if not outcomes:
         return Judged("Not tested", "open", "Nothing is proven: no evaluation of these pictures was made yet.", None)
     verdicts = {each.outcome.verdict for each in outcomes}
-    worst = max(lines, key=lambda line: (line.judgement.verdict == "not protected", line.share or 0.0))
+    worst = max(lines, key=lambda line: (line.judgement.verdict == "not protected", line.rank))
     plain = next((line for line in lines if not line.defense and not line.channel), None)
     if "not protected" in verdicts:
         sentence = f"A{_told(worst)[1:]}."
@@ -137,7 +142,7 @@ def judge(lines: Sequence[Kept], outcomes: Sequence[Dated]) -> Judged:
         return Judged("Not protected", "bad", sentence, worst)
     if "protected" in verdicts:
         shown = [line for line in lines if line.judgement.verdict == "protected"]
-        worst = max(shown, key=lambda line: line.share or 0.0)
+        worst = max(shown, key=lambda line: line.rank)
         ways = (
             "In the one way that was tested"
             if len(shown) == 1

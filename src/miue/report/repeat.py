@@ -62,7 +62,7 @@ def _remarks(evidence: Evidence) -> list[str]:
 
 
 def _protect(evidence: Evidence) -> str:
-    record, settings, rights = evidence.record, evidence.record.settings, evidence.record.settings.rights
+    record, settings = evidence.record, evidence.record.settings
     given = {
         "budget": settings.budget.removeprefix("linf:"),
         "canvas": settings.canvas,
@@ -71,17 +71,9 @@ def _protect(evidence: Evidence) -> str:
         "format": settings.format,
         "processes": settings.processes,
         **{name.replace("_", "-"): _text(value) for name, value in record.source.rules.items()},
-        "rights": rights.value,
-        "creator": rights.creator,
-        "copyright": rights.copyright,
-        "rights-url": rights.url,
-        "rights-text": rights.text,
-        "rights-contact": rights.contact,
-        "rights-path": rights.path,
-        "rights-no-search": rights.no_search,
+        **settings.rights.options,
     }
     usual = {"format": Job.format, "processes": Job.processes, "max-pixels": Job.max_pixels, "frames": Job.frames}
-    usual |= {"rights": Job.rights.value, "rights-path": Job.rights.path}
     given = {name: value for name, value in given.items() if value != usual.get(name)}
     words = ["miue", "protect", _source(record.source, settings.split), _place(evidence)]
     return shlex.join([*words, *_traced(settings), *_options(given)])

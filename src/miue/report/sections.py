@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean
 
 from miue.core.types import Perturbation
+from miue.data.rights import GENERATIVE, TOLD, Rights
 from miue.data.source import some
 from miue.evaluation.records import Outcome, Role, spread
 from miue.grid.leaderboard import Board
@@ -23,8 +24,8 @@ LIMITS = (
     "for a better way around it.",
     "It is for classifiers that are trained from scratch on these pictures with these labels. It does nothing against "
     "generators, search by picture, or networks that recognise the pictures already.",
-    "Clean copies undo it: an old post, a thumbnail, a backup, somebody else's upload. Miue looks for them in a folder "
-    "with: miue verify OUT --clean-twins FOLDER.",
+    "Clean copies undo it: an old post, a thumbnail, a backup, somebody else's upload. This command looks for them in "
+    "a folder: miue verify OUT --clean-twins FOLDER.",
     "Lossy compression, scaling and cropping on the way can weaken it. Look at what the web site really serves: miue "
     "verify DOWNLOADED --as-published OUT.",
     "It can be noticed, and somebody who notices it can drop the pictures or try to clean them.",
@@ -248,10 +249,11 @@ def detected(evidence: Evidence) -> Section | None:
     return Section("detection", "Would a trainer notice?", [*texts, table])
 
 
-def limits(tested: bool) -> Section:
-    """Limits, in plain words. tested: whether there is a table of ways that were tested."""
+def limits(tested: bool, rights: Rights) -> Section:
+    """Limits, in plain words. tested: whether there is a table of ways that were tested. rights: those in the files."""
     ways = "A way that is not in the table above was not tested." if tested else "No way around it was tested here."
     items = [LIMITS[0], f"{ways} That is not the same as withstood.", *LIMITS[1:]]
+    items += {"none": [], "no-generative": [TOLD, f"{GENERATIVE}."]}.get(rights.value, [TOLD])
     return Section("limits", "What this does not do", [Items(items)])
 
 
@@ -264,4 +266,6 @@ def _share(share: float | None) -> str:
 
 
 def _interval(line: Kept) -> str:
-    return f"{line.interval[0]:.0%} to {line.interval[1]:.0%}" if line.interval else "one seed"
+    if line.interval:
+        return f"{line.interval[0]:.0%} to {line.interval[1]:.0%}"
+    return "one seed" if len(line.protected) == 1 else "not known"

@@ -102,9 +102,13 @@ def _page(evidence: Evidence, public: bool, originals: publish.Originals | None,
             sections.structure(evidence),
             information.section(evidence.analysis, evidence.missed(evidence.analysed)),
         ]
-    after += [ownership.ownership(evidence, public)]
-    after += [sections.detected(evidence), sections.inputs(evidence, public), sections.limits(bool(lines or board))]
-    after.append(repeat.repeat(evidence, public))
+    after += [
+        ownership.ownership(evidence, public),
+        sections.detected(evidence),
+        sections.inputs(evidence, public),
+        sections.limits(bool(lines or board), record.settings.rights),
+        repeat.repeat(evidence, public),
+    ]
     examples = None if public else _examples(evidence, originals)
     classes = f"{len(record.source.classes)} classes"
     return Page(
@@ -113,7 +117,7 @@ def _page(evidence: Evidence, public: bool, originals: publish.Originals | None,
         verdict=verdict.word,
         tone=verdict.tone,
         sentence=verdict.sentence,
-        remarks=_remarks(evidence, lines, public),
+        remarks=_remarks(evidence, lines, verdict, public),
         figures=_figures(verdict.main),
         chart=_controls(verdict.main),
         untested=[*judged.untested(lines, evidence.outcomes), *_unseen(evidence)],
@@ -125,10 +129,11 @@ def _page(evidence: Evidence, public: bool, originals: publish.Originals | None,
     )
 
 
-def _remarks(evidence: Evidence, lines: Sequence[judged.Kept], public: bool) -> list[str]:
+def _remarks(evidence: Evidence, lines: Sequence[judged.Kept], verdict: judged.Judged, public: bool) -> list[str]:
     mark = evidence.record.settings.trace
     remarks = [*([ownership.alone()] if mark and mark.alone else []), *evidence.left_out]
     unsure = [line for line in lines if line.judgement.verdict == "inconclusive"]
+    unsure = [line for line in unsure if line.judgement.reason not in verdict.sentence]
     remarks += [f"Not shown either way, {line.way}: {line.judgement.reason}." for line in unsure]
     for part in evidence.record.added:
         if part.status != "finished":
@@ -249,7 +254,7 @@ def _pictures(evidence: Evidence, lines: Sequence[Line], originals: publish.Orig
             Picture(
                 address="data:image/png;base64," + base64.b64encode(content).decode(),
                 alt=f"{line.out}, class {line.class_name}: {text}",
-                caption=text if originals and text != "protected" else line.class_name,
+                caption=f"{line.class_name}, {text}" if originals else line.class_name,
                 small=small,
             )
             for text, content in parts

@@ -24,6 +24,8 @@ def verify(out: str | Path, clean: str | Path | None = None, *, split: str | Non
     is no finished manifest.
     """
     out = Path(out)
+    if not out.exists() and not data.private_of(out).exists():
+        raise UserError(f"{out}: no such file or folder")
     findings = publish.verify(out, originals(out, str(clean), split) if clean is not None else None)
     return findings + list(_of_trace(out))
 
