@@ -42,9 +42,10 @@ BUDGET = miue.Budget(8)
 
 def secret_of(method: str, data: miue.ImageSet, seed: int) -> trace.Secret:
     """A secret that is the same in every repetition of a cell."""
-    options = split(method)[2] if method.startswith("trace-only") else {}
-    cells = int(options.get("cells", 4))
-    parameters = trace.Parameters(classes=data.classes, cells=cells, strength=int(options.get("strength", 4)))
+    alone = method.startswith("trace-only")
+    options = split(method)[2] if alone else {}
+    strength = int(options.get("strength", trace.Tracing(alone=alone).levels(BUDGET)))
+    parameters = trace.Parameters(classes=data.classes, cells=int(options.get("cells", 4)), strength=strength)
     return trace.Secret(parameters, seed.to_bytes(32, "big"))
 
 

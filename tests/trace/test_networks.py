@@ -24,7 +24,7 @@ SECRETS = 200
 
 
 def secret(number: int, data: ImageSet) -> Secret:
-    return Secret(Tracing().parameters(data.classes, 32), number.to_bytes(32, "big"))
+    return Secret(Tracing(strength=4).parameters(data.classes, 32, Budget(8)), number.to_bytes(32, "big"))
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def asking(images: ImageSet, base: ImageSet, seed: int) -> Asking:
 @pytest.fixture(scope="module")
 def victims(data: ImageSet, base: ImageSet) -> list[Asking]:
     """Three that trained on clean pictures, and one on pictures with another master's marks."""
-    strong = Secret(Tracing(strength=8, alone=True).parameters(data.classes, 32), b"\5" * 32)
+    strong = Secret(Tracing(strength=8, alone=True).parameters(data.classes, 32, Budget(8)), b"\5" * 32)
     others = trace.marked(strong, data, data.labels)
     return [asking(data, base, seed) for seed in (0, 1, 2)] + [asking(others, base, 0)]
 
@@ -101,7 +101,7 @@ def test_a_protected_victim_is_found_and_a_clean_one_is_not():
     was 2.1 on one machine and 4 on two others.
     """
     data, test, recipe = miue.data.shapes(150), miue.data.shapes(100, split="test"), miue.recipe("quick:epochs=14")
-    own, run = Secret(Tracing(strength=6).parameters(data.classes, 32), bytes(32)), Run(0, "cpu")
+    own, run = Secret(Tracing().parameters(data.classes, 32, Budget(8)), bytes(32)), Run(0, "cpu")
     whole = trace.traced(miue.attack("mi-ue:drawings"), own, data, data.labels, Budget(8), run).apply(data)
     nets = {name: miue.fit(images, recipe, run).eval() for name, images in (("clean", data), ("protected", whole))}
     verdicts = {name: trace.judge(trace.suspect_of(net, run), own, test) for name, net in nets.items()}

@@ -29,7 +29,7 @@ from miue.workflows.record import RunRecord
 from pictures import coloured, hashes
 
 TINY = "mi-ue:surrogate=small-cnn:width=4,epochs=2,steps=2,step_size=2.0"
-TRACE = Tracing(unmeasured=True)
+TRACE = Tracing(strength=4, unmeasured=True)
 
 
 @pytest.fixture
@@ -75,6 +75,12 @@ def test_pictures_of_other_sizes_keep_it_too(tmp_path: Path, run: Run, canvas: i
     job = Job(source=str(tmp_path / "in"), out=tmp_path / "out", method="noise", canvas=canvas, trace=TRACE)
     carry_out(job, run)
     assert change(job) <= 8 and all(finding.ok for finding in miue.verify(job.out, job.source))
+
+
+def test_three_quarters_of_the_budget_are_the_mark_unless_it_is_said(job: Job, run: Run):
+    record = carry_out(replace(job, trace=Tracing(unmeasured=True)), run)
+    assert secret(job).parameters.strength == 6 and record.settings.trace and record.settings.trace.strength == 6
+    assert record.settings.rest == miue.Budget(2)
 
 
 def test_the_secret_lies_in_the_private_folder_alone(job: Job, run: Run, capsys):

@@ -54,7 +54,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("trace")
     publish.export(data.shapes(3, 16), place / "in")
     publish.export(data.shapes(12, 16, split="test"), place / "base")
-    job = Job(source=str(place / "in"), out=place / "out", method="noise", trace=Tracing(unmeasured=True))
+    job = Job(source=str(place / "in"), out=place / "out", method="noise", trace=Tracing(strength=4, unmeasured=True))
     with pytest.MonkeyPatch.context() as patch:  # always the same secret, so that a p-value is the same every day
         patch.setattr("secrets.token_bytes", lambda count: bytes(range(count)))
         carry_out(job, Run(device_name="cpu"))

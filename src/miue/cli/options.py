@@ -105,7 +105,10 @@ FindTrace = Annotated[
 ]
 TraceOnly = Annotated[bool, typer.Option("--trace-only", help="The mark without an attack.")]
 TraceStrength = Annotated[
-    int, typer.Option(min=1, help="Grey levels of the budget that the mark takes; the attack has the rest.")
+    int | None,
+    typer.Option(
+        min=1, help="Grey levels of the budget that the mark takes [three quarters; alone 4]; the attack has the rest."
+    ),
 ]
 TraceKeys = Annotated[
     int,

@@ -76,7 +76,7 @@ def protect(
     rights_no_search: RightsNoSearch = False,
     trace: Trace = False,
     trace_only: TraceOnly = False,
-    trace_strength: TraceStrength = 4,
+    trace_strength: TraceStrength = None,
     trace_keys: TraceKeys = 1,
     trace_unmeasured: TraceUnmeasured = False,
     beacon: Beacon = None,

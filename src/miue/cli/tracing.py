@@ -24,7 +24,7 @@ app = typer.Typer(
 
 
 def settings(
-    trace: bool, alone: bool, strength: int, keys: int, beacon: str | None, unmeasured: bool, attack: str
+    trace: bool, alone: bool, strength: int | None, keys: int, beacon: str | None, unmeasured: bool, attack: str
 ) -> Tracing | None:
     """The settings of a trace from the options of `protect`; None without one. Raises UserError."""
     from miue.core.errors import UserError

@@ -20,6 +20,7 @@ from miue.core.types import Budget, ImageSet, Perturbation, stretch
 from miue.trace.secret import Parameters, Secret
 
 CELLS = 4  # side of a field
+SHARE, ALONE = 0.75, 4  # of the budget beside an attack; grey levels of a mark by itself
 LATER = "later"
 
 
@@ -33,12 +34,13 @@ def fields(signs: Int8[Tensor, "k c q q"], height: int, width: int) -> Float[Ten
 class Tracing:
     """Settings of a trace.
 
-    strength: grey levels of the budget that the mark takes. keys: fields a class, 1 or 2. beacon: see `Opened`;
-    "later:NAME" names the public number, draws the secret, states the commitment and stops. alone: the mark without an
-    attack. unmeasured: allow attacks of which no record shows that a trace survives beside their noise.
+    strength: grey levels of the budget that the mark takes; None: three quarters of it beside an attack, 4 alone. keys:
+    fields a class, 1 or 2. beacon: see `Opened`; "later:NAME" names the public number, draws the secret, states the
+    commitment and stops. alone: the mark without an attack. unmeasured: allow attacks of which no record shows that a
+    trace survives beside their noise.
     """
 
-    strength: int = 4
+    strength: int | None = None
     keys: int = 1
     beacon: str = ""
     alone: bool = False
@@ -47,8 +49,8 @@ class Tracing:
     def __post_init__(self) -> None:
         if self.keys not in (1, 2):
             raise UserError(f"{self.keys} keys a class: allowed are 1, or 2 for sets of which others may mix a part")
-        if self.strength < 1:
-            raise UserError(f"a mark of {self.strength} grey levels: at least 1; 4 of 8 is usual")
+        if self.strength is not None and self.strength < 1:
+            raise UserError(f"a mark of {self.strength} grey levels: at least 1; 6 of 8 is usual")
         if self.beacon.split(":")[0] == LATER and not self.named:
             raise UserError(
                 f"beacon {self.beacon!r}: name the public number that will be used, so that it cannot be chosen later, "
@@ -61,23 +63,30 @@ class Tracing:
         start, _, name = self.beacon.partition(":")
         return name.strip() if start == LATER else ""
 
+    def levels(self, budget: Budget) -> int:
+        """Grey levels of a budget that the mark takes."""
+        if self.strength is not None:
+            return self.strength
+        return min(ALONE, int(budget.eps)) if self.alone else int(SHARE * budget.eps)
+
     def check(self, budget: Budget, channels: int) -> None:
         """Raise UserError if a budget or the pictures cannot carry the mark."""
         if budget.norm != "linf" or budget.eps < 2:
             raise UserError(f"a trace needs a budget of at least 2 grey levels, as in --budget 8; this is {budget}")
         if channels == 1:
             raise UserError("a trace needs colour, and these pictures are grey: a grey key was not learned by victims")
-        if self.alone and self.strength > budget.eps:
-            raise UserError(f"a mark of {self.strength} grey levels exceeds the budget of {budget.eps:g}")
-        if not self.alone and self.strength >= budget.eps:
+        strength = self.levels(budget)
+        if self.alone and strength > budget.eps:
+            raise UserError(f"a mark of {strength} grey levels exceeds the budget of {budget.eps:g}")
+        if not self.alone and strength >= budget.eps:
             raise UserError(
-                f"a mark of {self.strength} grey levels leaves nothing of a budget of {budget.eps:g} for the attack; "
+                f"a mark of {strength} grey levels leaves nothing of a budget of {budget.eps:g} for the attack; "
                 "give less with --trace-strength, or --trace-only for the mark alone"
             )
 
-    def parameters(self, classes: Sequence[str], canvas: int) -> Parameters:
-        """The public parameters of this trace on three colours."""
-        own = {"keys": self.keys, "strength": self.strength, "beacon": self.named}
+    def parameters(self, classes: Sequence[str], canvas: int, budget: Budget) -> Parameters:
+        """The public parameters of this trace on three colours, in a budget of the whole set."""
+        own = {"keys": self.keys, "strength": self.levels(budget), "beacon": self.named}
         return Parameters(classes=tuple(classes), cells=CELLS, canvas=canvas, **own)
 
 

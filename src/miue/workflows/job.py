@@ -93,7 +93,7 @@ class Job:
         if isinstance(surrogate := getattr(method, "surrogate", None), str):
             nets.tried(surrogate, shape, len(source.classes))
         if self.trace and self.trace.alone:
-            own = Budget(self.trace.strength)
+            own = Budget(self.trace.levels(own))
         budget = own if self.budget is None else Budget.parse(self.budget)
         check_norm(method, budget)
         mark = self._mark(budget, source.channels)
@@ -119,9 +119,9 @@ class Job:
         tracing.check(budget, channels)
         if not (tracing.alone or tracing.unmeasured):
             marking.check_offered(self.attack, self.method)
-        cells = tracing.parameters((), 0).cells
+        public = tracing.parameters((), 0, budget)
         beacon = "" if tracing.named else tracing.beacon.lower()
-        return Mark(strength=tracing.strength, keys=tracing.keys, cells=cells, alone=tracing.alone, beacon=beacon)
+        return Mark(strength=public.strength, keys=tracing.keys, cells=public.cells, alone=tracing.alone, beacon=beacon)
 
     def checked(self, source: data.Source) -> tuple[Settings, str]:
         """Return the settings and a fingerprint of settings and data. Raises UserError if nothing can be written."""
@@ -163,7 +163,7 @@ class Job:
         if not self.trace or not settings.trace:
             return None
         early = settings.model_copy(update={"trace": settings.trace.model_copy(update={"beacon": ""})})
-        parameters = self.trace.parameters(source.classes, settings.canvas)
+        parameters = self.trace.parameters(source.classes, settings.canvas, settings.limit)
         return marking.secret_of(self.trace, parameters, self.private, self.noise(source, early), self.overwrite)
 
     def perturbation(self, noise: str) -> Path:
