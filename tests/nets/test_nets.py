@@ -63,7 +63,6 @@ VICTIMS = [
     "densenet121",
     "mobilenetv2",
     "wrn-28-10",
-    "wrn-34-10",
     "cait",
     "swin",
     "vit-small",
