@@ -61,7 +61,9 @@ def check_offered(method: object, name: str) -> None:
     row = entry_of(table, method)
     if row and row["works"]:
         return
-    why = f"its noise drowns the key (p = {row['p']:.2g})" if row else "no record shows that a trace survives its noise"
+    why = "no record shows that a trace survives its noise"
+    if row:
+        why = f"a trace is not shown to survive its noise (p is up to {row['p']:.2g} by 1,000 scores, {row['set']})"
     works = ", ".join(spelling for spelling, row in table.items() if row["works"]) or "none yet"
     raise UserError(f"{name}: {why}; measured and offered: {works}; --trace-unmeasured tries it all the same")
 
