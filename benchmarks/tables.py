@@ -514,8 +514,9 @@ def asking() -> str:
     ]
     header = ("pictures", "questions, written", "labels, judged", "scores, judged")
     return (
-        f"{grid(header, lines)}\n\n{r['count']:,} questions, judged against 999,999 keys that could have been drawn: "
-        f"processor seconds of one core, median of {r['times']}, without the suspect's own time. {where(r)}."
+        f"{grid(header, lines)}\n\n{r['count']:,} questions on about as many clean pictures, judged against 999,999 keys "
+        f"that could have been drawn: processor seconds of one core, median of {r['times']}, without the suspect's own "
+        f"time. {where(r)}."
     )
 
 

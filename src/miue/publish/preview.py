@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -49,12 +51,14 @@ def preview(clean: Source, out: Path, to: Path, count: int = 8) -> Path:
     return to
 
 
-def export(data: ImageSet, folder: Path, compression: int = 6) -> Path:
+def export(data: ImageSet, folder: Path, fast: bool = False) -> Path:
     """Write a set as a folder of class folders with PNG files. The folder appears complete or not at all.
 
-    compression: 0 to 9, for size against time; the pixels are the same. Raises UserError if the folder exists.
+    fast: saves a third of the time, for files that are hardly larger; the pixels are the same. Raises UserError if the
+    folder exists.
     """
     refuse_existing(folder, "another folder")
+    options: dict[str, Any] = {"compress_level": 1, "compress_type": zlib.Z_RLE} if fast else {}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
         part = Path(temporary) / folder.name  # a subfolder, since the temporary folder has other permissions
@@ -62,7 +66,7 @@ def export(data: ImageSet, folder: Path, compression: int = 6) -> Path:
             for name, image in zip(data.sources, data.images, strict=True):
                 path = part / name
                 path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy()).save(path, compress_level=compression)
+                Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy()).save(path, **options)
         part.rename(folder)
     return folder
 

@@ -56,7 +56,7 @@ def questions(
     names = _names(count)
     labels = torch.tensor([2 * i // count for i in range(count)])
     asked.save(place.folder / "questions" / f"{_key(asked)}.json")  # first, so that no list is asked that is not stated
-    publish.export(ImageSet(shown, labels, PARTS, "questions", names), to, compression=1)  # random fields stay large
+    publish.export(ImageSet(shown, labels, PARTS, "questions", names), to, fast=True)
     write_atomically(to / TABLE, _table(count))
     asked.save(to / LIST)
     return asked
