@@ -158,6 +158,8 @@ def main() -> None:
                     "data": f"{len(sets['train'])} pictures of CIFAR-10 (JPEG)",
                     "recipe": options.recipe,
                     "secrets": SECRETS,
+                    "mark": "6 of 8 grey levels, alone 4",
+                    "scheme": 2,
                 }
                 record(options.name, miue.Run(), rows=rows, **facts)
 
