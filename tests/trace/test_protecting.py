@@ -261,7 +261,7 @@ def test_what_is_offered_was_measured():
         if row["works"]:
             check_offered(miue.attack(name), name)
         else:
-            with pytest.raises(UserError, match="drowns"):
+            with pytest.raises(UserError, match="not shown to survive its noise"):
                 check_offered(miue.attack(name), name)
 
 

@@ -526,7 +526,8 @@ def test_pictures_of_a_traced_set_get_the_mark_of_the_others(job: Job, new: Path
     rows = rows_of(secret, labels, [entry.sha256 for entry in sources])
     mark = mark_of(secret, *made.delta.shape[-2:])[rows]
     rest = made.delta[made.rows(torch.arange(6))].int() - mark
-    assert int(rest.abs().max()) <= (0 if tracing.alone else 8 - tracing.strength) and int(mark.abs().max()) > 0
+    left = 0 if tracing.alone else 8 - secret.parameters.strength
+    assert int(rest.abs().max()) <= left and int(mark.abs().max()) > 0
     assert tracing.alone or int(rest.abs().max()) > 0
     assert all(f.ok for f in verify(job.out, job.source))
     more = coloured(job.out.with_name("more"), per_class=1, seed=9)
