@@ -161,8 +161,8 @@ class Alternating(Shaped):
         net, passes = nets.tried(self.surrogate, shape, classes), len(self.passes(shape[0]))
         state = processes * net * (2 if self.momentum else 1)
         deltas = 2 * sum(self.delta_bytes(count, shape, classes, processes))  # those of two epochs
-        kept = (passes + (1 if processes == 1 else 2)) * state + passes * net
-        return kept + self.means_bytes(shape, classes) + deltas
+        checkpoints = (passes + (1 if processes == 1 else 2)) * state + passes * net
+        return checkpoints + self.means_bytes(shape, classes) + deltas
 
 
 @dataclass(frozen=True, kw_only=True)

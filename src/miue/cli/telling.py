@@ -187,7 +187,7 @@ def by_key(keys: Sequence[str]) -> Iterator[str]:
             yield f"{key or 'no reservation'}: {count} of {len(keys)} files"
 
 
-def rewritten(out: Path, record: RunRecord, kept: Sequence[str] = ()) -> Iterator[str]:
+def rewritten(out: Path, record: RunRecord, kept: Sequence[str]) -> Iterator[str]:
     """Say what `rights write` did. kept: the names of texts that are as before."""
     count = record.written.counts.get("protected", 0) if record.written else 0
     rights = record.settings.rights

@@ -12,7 +12,7 @@ import importlib.util
 import math
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -222,3 +222,12 @@ class _Loader(importlib.machinery.SourceFileLoader):
 
     def path_stats(self, path: str) -> Mapping[str, Any]:
         raise OSError  # without a date Python neither reads nor writes bytecode
+
+
+def as_words(options: Mapping[str, Any]) -> list[str]:
+    """Options of the command line: a value each, or a flag for True; several for a list, none for what is not set."""
+    result: list[str] = []
+    for name, value in options.items():
+        for each in value if isinstance(value, Sequence) and not isinstance(value, str) else [value]:
+            result += [f"--{name}"] if each is True else [f"--{name}", str(each)] if each else []
+    return result

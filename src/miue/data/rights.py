@@ -93,8 +93,8 @@ class Rights:
     @property
     def options(self) -> dict[str, str | bool]:
         """The options of the command line that give it, without dashes before them; none for `none`."""
-        own = {name: name if name in ("creator", "copyright") else f"rights-{name}" for name in self.texts()}
-        texts = {option.replace("_", "-"): getattr(self, name) for name, option in own.items()}
+        prefixes = {"creator": "", "copyright": ""}
+        texts = {prefixes.get(name, "rights-") + name.replace("_", "-"): getattr(self, name) for name in self.texts()}
         return ({} if self.value == "none" else {"rights": self.value}) | texts
 
     @property

@@ -151,11 +151,12 @@ class Look:
             raise UserError(f"{folder}: holds no files")
         originals = {each.original for each in files if each.found}
         channels = Counter(each.channel for each in files if each.channel)
+        channel, alike = next(iter(channels.most_common(1)), ("", 0))
         return Comeback(
             files=files,
             missing=sum(line.out not in originals for line in self.known.lines),
-            channel=channels.most_common(1)[0][0] if channels else "",
-            alike=channels.most_common(1)[0][1] if channels else 0,
+            channel=channel,
+            alike=alike,
         )
 
     def _file(self, path: str, get: Callable[[], Payload]) -> Returned:

@@ -9,6 +9,7 @@ from typing import Any
 
 from miue import attacks, data
 from miue.core.errors import UserError
+from miue.core.spelling import as_words
 from miue.report.content import Code, Facts, Section, Text
 from miue.report.evidence import Dated, Evidence
 from miue.victims.recipes import RECIPES, recipe
@@ -75,8 +76,8 @@ def _protect(evidence: Evidence) -> str:
     }
     usual = {"format": Job.format, "processes": Job.processes, "max-pixels": Job.max_pixels, "frames": Job.frames}
     given = {name: value for name, value in given.items() if value != usual.get(name)}
-    words = ["miue", "protect", _source(record.source, settings.split), _place(evidence)]
-    return shlex.join([*words, *_traced(settings), *_options(given)])
+    command = ["miue", "protect", _source(record.source, settings.split), _place(evidence)]
+    return shlex.join([*command, *_traced(settings), *as_words(given)])
 
 
 def _traced(settings: Settings) -> list[str]:
@@ -96,8 +97,8 @@ def _traced(settings: Settings) -> list[str]:
 
 def added(evidence: Evidence, part: Added) -> str:
     """The command of an addition."""
-    words = ["miue", "add", _place(evidence), _source(part.source, part.split)]
-    return shlex.join([*words, *_options({"split": part.split})])
+    command = ["miue", "add", _place(evidence), _source(part.source, part.split)]
+    return shlex.join([*command, *as_words({"split": part.split})])
 
 
 def _evaluate(evidence: Evidence, each: Dated) -> list[str]:
@@ -116,7 +117,7 @@ def _evaluate(evidence: Evidence, each: Dated) -> list[str]:
         "trace": bool(outcome.traces),
     }
     return [
-        shlex.join(["miue", "evaluate", _place(evidence), *_options({"recipe": text, "victim": nets} | given)])
+        shlex.join(["miue", "evaluate", _place(evidence), *as_words({"recipe": text, "victim": nets} | given)])
         for text, nets in _recipes(each).items()
     ]
 
@@ -149,15 +150,6 @@ def _spelling(described: Mapping[str, Any]) -> str | None:
     if not all(isinstance(getattr(base, key, None), str | int | float) for key in given):
         return None
     return f"{name}:" + ",".join(f"{key}={value}" for key, value in given.items()) if given else name
-
-
-def _options(given: Mapping[str, Any]) -> list[str]:
-    """Options of the command line: a value each, or a flag for True; several for a list, none for what is not set."""
-    words: list[str] = []
-    for name, value in given.items():
-        for each in value if isinstance(value, Sequence) and not isinstance(value, str) else [value]:
-            words += [f"--{name}"] if each is True else [f"--{name}", str(each)] if each else []
-    return words
 
 
 def _text(value: Any) -> Any:

@@ -132,9 +132,11 @@ def _page(evidence: Evidence, public: bool, originals: publish.Originals | None,
 def _remarks(evidence: Evidence, lines: Sequence[judged.Kept], verdict: judged.Judged, public: bool) -> list[str]:
     mark = evidence.record.settings.trace
     remarks = [*([ownership.alone()] if mark and mark.alone else []), *evidence.left_out]
-    unsure = [line for line in lines if line.judgement.verdict == "inconclusive"]
-    unsure = [line for line in unsure if line.judgement.reason not in verdict.sentence]
-    remarks += [f"Not shown either way, {line.way}: {line.judgement.reason}." for line in unsure]
+    remarks += [
+        f"Not shown either way, {line.way}: {line.judgement.reason}."
+        for line in lines
+        if line.judgement.verdict == "inconclusive" and line.judgement.reason not in verdict.sentence
+    ]
     for part in evidence.record.added:
         if part.status != "finished":
             how = "" if public else f" To finish it: {repeat.added(evidence, part)}"

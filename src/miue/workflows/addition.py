@@ -24,7 +24,7 @@ from miue.trace.marks import mark_of
 from miue.workflows import marking, room
 from miue.workflows.job import MOST, VERSION, kept_at, perturbation_of
 from miue.workflows.record import RunRecord, Settings
-from miue.workflows.standing import place_of
+from miue.workflows.standing import Place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ class Addition:
             return None
         if not (path := marking.secret_file(self.private)).exists():
             raise UserError(f"{path}: is not there, and new pictures need the mark of the others; bring it back")
-        return place_of(self.out).secret
+        return Place(self.private, self.record.commitment).secret
 
     @property
     def first(self) -> Perturbation:

@@ -105,7 +105,7 @@ def check_disclosure(
     if notice is not None:
         _stated(Path(notice), shown)
     folders = [questions] if isinstance(questions, str | Path) else questions
-    seen = [_list_in(Path(folder), shown) for folder in folders]
+    lists = [_list_in(Path(folder), shown) for folder in folders]
     suspect = _whose(Path(answers), shown) if answers is not None else ""
     verdicts = _standing({name: _again(shown, name) for name in shown.verdicts})
     opened = shown.opened
@@ -114,7 +114,7 @@ def check_disclosure(
         different={name: list(_different(verdicts[name], shown.verdicts[name])) for name in verdicts},
         commitment=shown.commitment,
         notice=notice is not None,
-        questions=[name for name, verdict in shown.verdicts.items() if verdict.asked in seen],
+        questions=[name for name, verdict in shown.verdicts.items() if verdict.asked in lists],
         suspect=suspect,
         master=bool(opened.master),
         beacon=opened.beacon,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +16,7 @@ from miue.core.errors import UserError
 from miue.core.files import digest
 from miue.core.method import Attack, check_norm, own_budget
 from miue.core.run import Run
-from miue.core.spelling import spell
+from miue.core.spelling import as_words, spell
 from miue.core.types import Budget
 from miue.data.rights import Rights
 from miue.evaluation.records import ALONE
@@ -126,9 +125,10 @@ class Job:
     def checked(self, source: data.Source) -> tuple[Settings, str]:
         """Return the settings and a fingerprint of settings and data. Raises UserError if nothing can be written."""
         settings = self.settings(source)
-        fingerprint = self.fingerprint(source, settings)
+        noise = self.noise(source, settings)
+        fingerprint = fingerprint_with(noise, settings.rights)
         if not self.overwrite:
-            self._check_rights(self.noise(source, settings))
+            self._check_rights(noise)
         publish.check_output(source.location, self.out, self.private, self.overwrite, fingerprint)
         publish.check_folders(source, self.out)
         room.check(self.disk(source, settings))
@@ -142,7 +142,7 @@ class Job:
             return
         own, given = record.settings.rights, self.rights.options
         if record.perturbation == noise and own.embedded != self.rights.embedded:
-            now, other = _words(own.options) or "no --rights", _words(given) or "--rights none"
+            now, other = join(as_words(own.options)) or "no --rights", join(as_words(given)) or "--rights none"
             raise UserError(
                 f"{self.out}: only the rights differ from those that its files have; to finish or mend the files, give "
                 f"the same: {now}; to change them: miue rights write {quote(str(self.out))} {other}"
@@ -174,13 +174,6 @@ class Job:
         """Bytes that the run still needs on disk, by folder and part."""
         path = self.perturbation(self.noise(source, settings))
         return room.needed(source, self.attack, settings, self.out, self.private, path, self.overwrite)
-
-
-def _words(options: Mapping[str, str | bool]) -> str:
-    """Options as they are typed."""
-    return join(
-        word for name, value in options.items() for word in [f"--{name}", *([] if value is True else [str(value)])]
-    )
 
 
 def perturbation_of(private: Path, noise: str) -> Path:

@@ -15,6 +15,7 @@ from miue import data
 from miue.attacks.success import Success
 from miue.core.errors import UserError
 from miue.core.files import Record, digest
+from miue.core.spelling import as_words
 from miue.core.types import Budget
 from miue.data.rights import Rights
 from miue.evaluation.profile import Profile
@@ -129,7 +130,7 @@ class Added(Record):
     def command(self, out: Path) -> str:
         """The command that finishes it."""
         location, split = self.origin
-        return shlex.join(["miue", "add", str(out), location, *(["--split", split] if split else [])])
+        return shlex.join(["miue", "add", str(out), location, *as_words({"split": split})])
 
 
 class RunRecord(Record):
