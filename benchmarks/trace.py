@@ -8,6 +8,7 @@ mark.
 python benchmarks/trace.py --methods clean trace-only mi-ue:quick --trainers none gray jpeg:quality=75 --seeds 0
 python benchmarks/trace.py --name trace_whole --per-class 5000 --seeds 0 --methods clean mi-ue:quick \
     --recipe fast:net=small-resnet:width=16,epochs=10,batch=128 --trainers none share=0.1 share=0.01
+python benchmarks/trace.py --name trace_six --strength 6 --methods mi-ue:quick --trainers none
 """
 
 from __future__ import annotations
@@ -40,21 +41,23 @@ SECRETS = 200  # secrets that nobody used, asked of every victim
 BUDGET = miue.Budget(8)
 
 
-def secret_of(method: str, data: miue.ImageSet, seed: int) -> trace.Secret:
-    """A secret that is the same in every repetition of a cell."""
+def secret_of(method: str, data: miue.ImageSet, seed: int, levels: int | None) -> trace.Secret:
+    """A secret that is the same in every repetition of a cell; levels: of the mark beside an attack."""
     alone = method.startswith("trace-only")
     options = split(method)[2] if alone else {}
-    strength = int(options.get("strength", trace.Tracing(alone=alone).levels(BUDGET)))
+    strength = int(
+        options.get("strength", trace.Tracing(alone=alone, strength=None if alone else levels).levels(BUDGET))
+    )
     parameters = trace.Parameters(classes=data.classes, cells=int(options.get("cells", 4)), strength=strength)
     return trace.Secret(parameters, seed.to_bytes(32, "big"))
 
 
-def protected(method: str, data: miue.ImageSet, seed: int, keep: Path) -> miue.ImageSet:
+def protected(method: str, data: miue.ImageSet, seed: int, keep: Path, levels: int | None) -> miue.ImageSet:
     if method == "clean":
         return data
     path = keep / f"{method.replace(' ', '-').replace(':', '-')}-{seed}.safetensors"
     if not path.exists():
-        secret, run = secret_of(method, data, seed), miue.Run(seed, keep=keep / path.stem)
+        secret, run = secret_of(method, data, seed, levels), miue.Run(seed, keep=keep / path.stem)
         if method.startswith("without "):
             whole = miue.attack(method.removeprefix("without "))(data, BUDGET, run)
         else:
@@ -66,10 +69,10 @@ def protected(method: str, data: miue.ImageSet, seed: int, keep: Path) -> miue.I
 
 
 def mixed(
-    method: str, trainer: str, data: miue.ImageSet, seed: int, keep: Path, recipe: miue.Recipe
+    method: str, trainer: str, data: miue.ImageSet, seed: int, keep: Path, recipe: miue.Recipe, levels: int | None
 ) -> tuple[miue.ImageSet, miue.Recipe]:
     """The pictures that a trainer trains on, and the recipe."""
-    images, name = protected(method, data, seed, keep), trainer
+    images, name = protected(method, data, seed, keep, levels), trainer
     if trainer.startswith("share="):
         few = torch.rand(len(data), generator=miue.Run(seed).rng("share")) >= float(trainer.removeprefix("share="))
         images = images.with_images(torch.where(few[:, None, None, None], data.images, images.images))
@@ -90,16 +93,22 @@ def null(answers: Answers, asked: trace.Asked, secret: trace.Secret, run: miue.R
 
 
 def cell(
-    method: str, trainer: str, seed: int, sets: dict[str, miue.ImageSet], keep: Path, victim: miue.Recipe
+    method: str,
+    trainer: str,
+    seed: int,
+    sets: dict[str, miue.ImageSet],
+    keep: Path,
+    victim: miue.Recipe,
+    levels: int | None,
 ) -> dict[str, Any]:
     start, run, data = time.process_time(), miue.Run(seed), sets["train"]
-    images, recipe = mixed(method, trainer, data, seed, keep, victim)
+    images, recipe = mixed(method, trainer, data, seed, keep, victim, levels)
     made = time.process_time() - start
     net = miue.fit(images, recipe, run).eval()
     row: dict[str, Any] = {"method": method, "trainer": trainer, "seed": seed, "made_s": made, "p": {}, "z": {}}
     row["accuracy"] = miue.accuracy(net, Batches(sets["test"], run), run)
     row["fit_s"] = time.process_time() - start - made
-    secret = secret_of(method, data, seed)
+    secret = secret_of(method, data, seed, levels)
     for count in (300, 1000):
         clock = time.process_time()
         questions = trace.Questions.of(secret.parameters, sets["base"], count)
@@ -133,6 +142,7 @@ def main() -> None:
     given.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     given.add_argument("--per-class", type=int, default=500)
     given.add_argument("--recipe", default=RECIPE)
+    given.add_argument("--strength", type=int, help="grey levels of the mark beside an attack")
     given.add_argument("--name", default="trace", help="name of the record")
     given.add_argument("--keep", type=Path, default=Path("trace-work"), help="folder for perturbations")
     options = given.parse_args()
@@ -147,18 +157,21 @@ def main() -> None:
     held = {image.numpy().tobytes() for image in sets["base"].images}
     outside = torch.tensor([image.numpy().tobytes() not in held for image in sets["test"].images])
     sets["test"] = sets["test"].select(outside)
+    beside = trace.Tracing(strength=options.strength).levels(BUDGET)
+    alone = trace.Tracing(alone=True).levels(BUDGET)
     for seed in options.seeds:
         for method in options.methods:
             for trainer in options.trainers:
                 if any((r["method"], r["trainer"], r["seed"]) == (method, trainer, seed) for r in rows):
                     continue
-                rows.append(cell(method, trainer, seed, sets, options.keep / options.name, miue.recipe(options.recipe)))
+                keep, victim = options.keep / options.name, miue.recipe(options.recipe)
+                rows.append(cell(method, trainer, seed, sets, keep, victim, options.strength))
                 print(json.dumps(rows[-1]), flush=True)
                 facts = {
                     "data": f"{len(sets['train'])} pictures of CIFAR-10 (JPEG)",
                     "recipe": options.recipe,
                     "secrets": SECRETS,
-                    "mark": "6 of 8 grey levels, alone 4",
+                    "mark": f"{beside} of {BUDGET.eps:g} grey levels, alone {alone}",
                     "scheme": 2,
                 }
                 record(options.name, miue.Run(), rows=rows, **facts)

@@ -77,10 +77,10 @@ def test_pictures_of_other_sizes_keep_it_too(tmp_path: Path, run: Run, canvas: i
     assert change(job) <= 8 and all(finding.ok for finding in miue.verify(job.out, job.source))
 
 
-def test_three_quarters_of_the_budget_are_the_mark_unless_it_is_said(job: Job, run: Run):
+def test_five_eighths_of_the_budget_are_the_mark_unless_it_is_said(job: Job, run: Run):
     record = carry_out(replace(job, trace=Tracing(unmeasured=True)), run)
-    assert secret(job).parameters.strength == 6 and record.settings.trace and record.settings.trace.strength == 6
-    assert record.settings.rest == miue.Budget(2)
+    assert secret(job).parameters.strength == 5 and record.settings.trace and record.settings.trace.strength == 5
+    assert record.settings.rest == miue.Budget(3)
 
 
 def test_the_secret_lies_in_the_private_folder_alone(job: Job, run: Run, capsys):

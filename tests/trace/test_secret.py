@@ -203,7 +203,7 @@ def test_what_cannot_carry_a_mark_is_refused(tracing: Tracing, budget: Budget, c
 
 def test_a_whole_budget_may_be_the_mark():
     Tracing(strength=8, alone=True).check(Budget(8), 3)
-    for eps, beside, alone in ((2, 1, 2), (4, 3, 4), (8, 6, 4), (16, 12, 4)):  # some is left for the attack
+    for eps, beside, alone in ((2, 1, 2), (4, 2, 4), (8, 5, 4), (16, 10, 4)):  # some is left for the attack
         assert (Tracing().levels(Budget(eps)), Tracing(alone=True).levels(Budget(eps))) == (beside, alone)
         Tracing().check(Budget(eps), 3)
     for wrong in ({"keys": 3}, {"strength": 0}):

@@ -107,7 +107,7 @@ TraceOnly = Annotated[bool, typer.Option("--trace-only", help="The mark without 
 TraceStrength = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Grey levels of the budget that the mark takes [three quarters; alone 4]; the attack has the rest."
+        min=1, help="Grey levels of the budget that the mark takes [five eighths; alone 4]; the attack has the rest."
     ),
 ]
 TraceKeys = Annotated[

@@ -20,7 +20,7 @@ from miue.core.types import Budget, ImageSet, Perturbation, stretch
 from miue.trace.secret import Parameters, Secret
 
 CELLS = 4  # side of a field
-SHARE, ALONE = 0.75, 4  # of the budget beside an attack; grey levels of a mark by itself
+SHARE, ALONE = 5 / 8, 4  # of the budget beside an attack; grey levels of a mark by itself
 LATER = "later"
 
 
@@ -34,7 +34,7 @@ def fields(signs: Int8[Tensor, "k c q q"], height: int, width: int) -> Float[Ten
 class Tracing:
     """Settings of a trace.
 
-    strength: grey levels of the budget that the mark takes; None: three quarters of it beside an attack, 4 alone. keys:
+    strength: grey levels of the budget that the mark takes; None: five eighths of it beside an attack, 4 alone. keys:
     fields a class, 1 or 2. beacon: see `Opened`; "later:NAME" names the public number, draws the secret, states the
     commitment and stops. alone: the mark without an attack. unmeasured: allow attacks of which no record shows that a
     trace survives beside their noise.
@@ -50,7 +50,7 @@ class Tracing:
         if self.keys not in (1, 2):
             raise UserError(f"{self.keys} keys a class: allowed are 1, or 2 for sets of which others may mix a part")
         if self.strength is not None and self.strength < 1:
-            raise UserError(f"a mark of {self.strength} grey levels: at least 1; 6 of 8 is usual")
+            raise UserError(f"a mark of {self.strength} grey levels: at least 1; 5 of 8 is usual")
         if self.beacon.split(":")[0] == LATER and not self.named:
             raise UserError(
                 f"beacon {self.beacon!r}: name the public number that will be used, so that it cannot be chosen later, "
