@@ -401,16 +401,16 @@ def drawings(n: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.slow
 def test_a_model_of_clean_pictures_takes_noise_away(tmp_path: Path, run: Run):
     """Saved as diffusers saves it and read again; it is fitted to other pictures than it cleans."""
-    fitted = DiffPure(epochs=30, width=16, batch=32, lr=2e-3)
-    fitted.trained(drawings(256), fitted.schedule(), run).unet.save_pretrained(tmp_path / "model" / "unet")
-    clean = drawings(64, seed=1)
-    pattern = 16 / 255 * (torch.randint(2, clean.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1)
+    fitted = DiffPure(epochs=24, width=16, batch=16, lr=3e-3)
+    fitted.trained(drawings(64), fitted.schedule(), run).unet.save_pretrained(tmp_path / "model" / "unet")
+    clean = drawings(32, seed=1)
+    pattern = 24 / 255 * (torch.randint(2, clean.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1)
     plan = DiffPure(model=str(tmp_path / "model"), steps=20)
-    made = plan(clean + pattern, unlabelled(64), run)
+    made = plan(clean + pattern, unlabelled(32), run)
     kept = ((made - clean) * pattern).sum() / pattern.square().sum()
-    assert abs(float(kept)) < 0.2 and (made - clean).square().mean() < pattern.square().mean()
+    assert abs(float(kept)) < 0.25 and (made - clean).square().mean() < 0.8 * pattern.square().mean()
     with pytest.raises(UserError, match="takes 3 channels and gives 3; these pictures have 1"):
-        plan(clean[:, :1], unlabelled(64), run)
+        plan(clean[:, :1], unlabelled(32), run)
 
 
 def test_another_model_is_another_defense(tmp_path: Path, run: Run):

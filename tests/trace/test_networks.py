@@ -76,7 +76,7 @@ def test_blind_p_values_of_unused_secrets_are_uniform(victims: list[Asking], dat
 
 
 def test_direct_p_values_of_unused_secrets_are_uniform(victims: list[Asking], data: ImageSet):
-    for victim in victims[2:]:
+    for victim in victims:
         p = []
         for i in range(1, SECRETS + 1):
             direct = Direct.of(secret(i, data).opened, 3)
@@ -94,19 +94,27 @@ def test_a_perturbation_is_refused_as_a_key(data: ImageSet, base: ImageSet):
 
 @pytest.mark.slow
 def test_a_protected_victim_is_found_and_a_clean_one_is_not():
-    """On shapes, by 1,000 scores, by labels and by gradients, beside `mi-ue:drawings` with a quarter of the budget.
+    """On shapes, by 1,000 scores, by labels and by gradients, beside a short `mi-ue:drawings`, and after JPEG 75.
 
-    Bounds are far from what was measured (1e-5, 1e-3 and 1e-6; with 300 pictures a class 1e-6, 6e-6 and 1e-8), because
-    the last bits of the noise move p-values by powers of ten from machine to machine. With half of the budget each, z
-    was 2.1 on one machine and 4 on two others.
+    Bounds are far from what was measured (3e-5, 1e-6, 3e-5; after JPEG 8e-5, 2e-4, 2e-5), because the last bits of
+    the noise move p-values by powers of ten from machine to machine.
     """
-    data, test, recipe = miue.data.shapes(150), miue.data.shapes(100, split="test"), miue.recipe("quick:epochs=14")
+    data, test = miue.data.shapes(200), miue.data.shapes(100, split="test")
+    recipe = miue.recipe("quick:net=small-resnet:width=8,epochs=10")
     own, run = Secret(Tracing().parameters(data.classes, 32, Budget(8)), bytes(32)), Run(0, "cpu")
-    whole = trace.traced(miue.attack("mi-ue:drawings"), own, data, data.labels, Budget(8), run).apply(data)
-    nets = {name: miue.fit(images, recipe, run).eval() for name, images in (("clean", data), ("protected", whole))}
-    verdicts = {name: trace.judge(trace.suspect_of(net, run), own, test) for name, net in nets.items()}
-    accuracy = {name: miue.accuracy(net, Batches(test, run), run) for name, net in nets.items()}
-    assert verdicts["protected"].p <= 1e-2 and verdicts["clean"].p > 1e-3
-    assert verdicts["protected"].further["labels alone"] <= 0.05
-    assert trace.gradient_test(nets["protected"], own.opened, test.images, run).p <= 1e-2
-    assert accuracy["protected"] < accuracy["clean"] - 0.2
+    whole = trace.traced(miue.attack("mi-ue:drawings,epochs=16"), own, data, data.labels, Budget(8), run).apply(data)
+    accuracy = {}
+    for images, how in (
+        (data, recipe),
+        (whole, recipe),
+        (whole, recipe.defended(*miue.combination("jpeg:quality=75"))),
+    ):
+        net = miue.fit(images, how, run).eval()
+        verdict, labels = trace.judge(trace.suspect_of(net, run), own, test), "labels alone"
+        gradient = trace.gradient_test(net, own.opened, test.images, run).p
+        accuracy[images is data] = miue.accuracy(net, Batches(test, run), run)
+        if images is data:
+            assert min(verdict.p, verdict.further[labels], gradient) > 1e-3
+        else:
+            assert max(verdict.p, verdict.further[labels], gradient) <= 1e-2
+            assert accuracy[False] < accuracy[True] - 0.2
