@@ -32,7 +32,7 @@ from miue.core.spelling import split
 from miue.data.quality import Size
 from miue.evaluation.adaptive import victim_of
 from miue.evaluation.records import spread
-from miue.grid.leaderboard import CONTROLS, Board
+from miue.grid.leaderboard import CONTROLS, Board, Place
 from miue.nets import adapter, facts, list_networks
 from miue.victims.recipe import Recipe
 from miue.victims.recipes import RECIPES
@@ -41,6 +41,8 @@ from miue.workflows import marking
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
 PUBLISHED = Path(__file__).resolve().parent / "published.toml"
+GRIDS = ("grid", "attacks", "longer")  # records with cells that are published, too
+NEAR = 0.05  # a share of the clean gain that is taken for the same
 PAGES = ("README.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md"))))
 
 
@@ -615,6 +617,71 @@ def published() -> tuple[str, dict[tuple[str, str], str]]:
     return table["source"], known
 
 
+def fidelity() -> str:
+    """Published cells beside ours: of the victims that were measured, the one that learns most from clean pictures."""
+    rows, missing, published_cells = [], [], values()
+    for attack, by_defense in published_cells["accuracy"].items():
+        for defense, (low, high) in by_defense.items():
+            mine = max(_measured_cells(attack, defense), default=None, key=lambda cell: (cell.clean, cell.place.n))
+            if mine is None:
+                missing.append(f"`{attack}` against `{defense}`")
+                continue
+            clean, mean = published_cells["clean"][defense], 100 * (mine.place.mean or 0)
+            theirs = [(value - 10) / (clean - 10) for value in (low, high)]
+            ours = (mean - 10) / (100 * mine.clean - 10)
+            inside = low <= mean <= high
+            why = "" if inside else published_cells["why"].get(attack, "not explained")
+            if not inside and 100 * mine.clean < low:
+                why = f"clean pictures give {mine.clean:.1%} here"
+            near = theirs[0] - NEAR <= ours <= theirs[1] + NEAR
+            rows.append((
+                f"`{mine.attack}`", f"`{mine.place.defense}`", _range(low, high, "%"), f"{mean:.1f}%",
+                f"{mine.clean:.1%}", _range(*theirs, ""), f"{ours:.2f}", f"{mine.images:,} x {mine.place.n}",
+                f"`{mine.victim}`", "yes" if inside else "share" if near else "no", why,
+            ))  # fmt: skip
+    counts = Counter(row[-2] for row in rows)
+    header = ("attack", "defense", "published", "ours", "clean, ours", "share, published", "share, ours",
+              "pictures x seeds", "victim", "inside", "why not")  # fmt: skip
+    return (
+        f"{grid(header, rows)}\n\nPublished: {published_cells['source']}. Share: of what clean pictures give above "
+        f"chance with the same defense, what the protected ones give. Inside: *yes*, the accuracy is ({counts['yes']} "
+        f"cells of {len(rows)}); *share*, the accuracy is not, and the share is, to {NEAR:g} ({counts['share']}); *no* "
+        f"({counts['no']}).\n\nNot measured: {', '.join(missing)}."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cell:
+    """One measured cell. clean: accuracy of clean pictures with the same victim and defense."""
+
+    attack: str
+    victim: str
+    images: int
+    clean: float
+    place: Place
+
+
+def _measured_cells(attack: str, defense: str) -> Iterable[_Cell]:
+    """Cells of all grids on CIFAR-10 in which an attack, in any preset, met a defense."""
+    alike = values()["alike"]
+    asked = {canonical(defense), *(canonical(mine) for mine, theirs in alike.items() if theirs == defense)}
+    for r in map(load, GRIDS):
+        board = Board.model_validate(r["board"])
+        for line in board.lines:
+            if line.attack in CONTROLS or variant(line.attack) != attack or line.partial:
+                continue
+            for place in line.places:
+                same = [c for c in board.lines if (c.recipe, c.attack) == (line.recipe, "clean")]
+                clean = next((p.mean for c in same for p in c.places if p.defense == place.defense), None)
+                if canonical(place.defense) in asked and place.mean is not None and clean is not None:
+                    yield _Cell(line.attack, line.recipe, r["sets"]["images"], clean, place)
+
+
+def _range(low: float, high: float, unit: str) -> str:
+    digits = ".2f" if not unit else "g"
+    return f"{low:{digits}}{unit}" if low == high else f"{low:{digits}}–{high:{digits}}{unit}"
+
+
 def canonical(defense: str) -> str:
     """One spelling for defenses that are the same."""
     return defense if defense == "none" else victim_of(Recipe(), defense).defense
@@ -1043,6 +1110,7 @@ TABLES: dict[str, Callable[[], str]] = {
         recipes,
         networks,
         standings,
+        fidelity,
         lasting,
         breaks,
         other_victims,
