@@ -20,6 +20,8 @@ from typing import Any
 
 from common import outdated
 
+import miue
+from miue import nets
 from miue.analysis.comparison import CLEAN, NOISE
 from miue.analysis.ranks import spearman
 from miue.analysis.records import LEGEND, Analysis, Measured, flags
@@ -255,6 +257,36 @@ def reading() -> str:
     before, after = (r["commits"][side][:7] for side in ("before", "after"))
     told = f"{r['pictures']:,} JPEG files of 32 pixels in a table, medians of {r['repeats']}"
     return grid(("", f"at {before}", f"at {after}"), rows) + f"\n\n{told}. {where(r)}."
+
+
+def expected() -> str:
+    """What large sets cost by the formulas of docs/scale.md, with constants from the records of cost and photos."""
+    cost, photos = load("cost"), load("photos")
+    (place,) = [output for output in photos["outputs"] if output["seed"] == 0 and output["canvas"] == 64]
+    plan: Any = miue.attack(photos["attack"])
+    weights = sum(p.numel() for p in nets.build(plan.surrogate, (3, 32, 32), 10).parameters())
+    rows = []
+    for name, side, measured, seconds, writing, megabytes, counts in (
+        ("32 px", 32, 5_000, cost["medians"][photos["attack"]], None, None, (5_000, 50_000, 1_000_000)),
+        ("files of 224 px, canvas 64", 64, 2_000, place["seconds"]["attack"], place["seconds"]["write"],
+         place["megabytes"], (2_000, 100_000, 1_000_000)),
+    ):  # fmt: skip
+        for n in counts:
+            epochs, share = plan.rounds(n)[0], n / measured
+            work = seconds * share * epochs / plan.rounds(measured)[0]
+            rows.append((
+                name, f"{n:,}", f"{epochs}", f"{work / 3600:.1f}",
+                "" if writing is None else f"{writing * share / 3600:.1f}",
+                "" if megabytes is None else f"{megabytes * share / 1000:.1f} GB",
+                f"{n * 3 * side**2 / 1e9:.2f} GB", f"{4 * n * 3 * side**2 / 1e9:.2f} GB",
+                f"{4 * weights * epochs * n / plan.batch / 1e9:.1f} GB",
+            ))  # fmt: skip
+    header = ("pictures", "n", "epochs", "hours of the attack", "of writing", "published", "pictures at work",
+              "deltas at work", "gradients, each process")  # fmt: skip
+    return (
+        f"{grid(header, rows)}\n\n`{photos['attack']}`. The first row of either kind is measured, the others are "
+        f"computed from it: hours of one core, of which w processes take a w-th each. {where(cost)}."
+    )
 
 
 def memory() -> str:
@@ -1111,6 +1143,7 @@ TABLES: dict[str, Callable[[], str]] = {
         networks,
         standings,
         fidelity,
+        expected,
         lasting,
         breaks,
         other_victims,
