@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,9 @@ from miue.core.errors import UserError
 from miue.core.types import Budget, Perturbation
 from miue.data import private_of, read, scan
 from miue.data.picture import Picture, Rules, decode, encode
-from miue.publish import align, check_output, clear_output, verify, write
+from miue.publish import align, check_output, clear_output, export, verify, write
 from miue.publish.write import Written
+from miue.testing import tiny
 
 
 def protect(root: Path, out: Path, **options) -> Written:
@@ -438,3 +440,13 @@ def test_a_private_folder_that_is_not_ours(tmp_path: Path, text: str):
 
 def test_output_that_is_a_file(tmp_path: Path):
     assert "is a file" in check(folder(tmp_path / "in"), put(tmp_path, "file.txt", b""))
+
+
+@pytest.mark.parametrize("called", ["row {}", "class/{}.jpg"])
+def test_an_exported_set_has_the_same_pixels_whatever_its_pictures_are_called(tmp_path: Path, called: str):
+    """Rows of a table have no name of a file, and JPEG would change what it saves."""
+    given = tiny(per_class=4, size=16)
+    export(replace(given, sources=tuple(called.format(i) for i in range(len(given)))), tmp_path / "written")
+    again = read(scan(tmp_path / "written"))
+    assert torch.equal(again.images, given.images[given.labels.argsort(stable=True)])
+    assert again.classes == given.classes and again.labels.bincount().tolist() == [4, 4, 4]

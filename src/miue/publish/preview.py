@@ -54,6 +54,7 @@ def preview(clean: Source, out: Path, to: Path, count: int = 8) -> Path:
 def export(data: ImageSet, folder: Path, fast: bool = False) -> Path:
     """Write a set as a folder of class folders with PNG files. The folder appears complete or not at all.
 
+    Sources of this kind keep their names; others, rows of a table or JPEG files, are called by class and row.
     fast: saves a third of the time, for files that are hardly larger; the pixels are the same. Raises UserError if the
     folder exists.
     """
@@ -63,8 +64,8 @@ def export(data: ImageSet, folder: Path, fast: bool = False) -> Path:
     with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
         part = Path(temporary) / folder.name  # a subfolder, since the temporary folder has other permissions
         with named(folder):
-            for name, image in zip(data.sources, data.images, strict=True):
-                path = part / name
+            for row, (name, image) in enumerate(zip(data.sources, data.images, strict=True)):
+                path = part / (name if name.endswith(".png") else f"{data.classes[data.labels[row]]}/{row:05}.png")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy()).save(path, **options)
         part.rename(folder)
