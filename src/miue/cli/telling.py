@@ -67,7 +67,7 @@ def _traced(job: Job, record: RunRecord) -> Iterator[str]:
         return
     share = mark.strength / record.settings.limit.eps
     if not mark.alone:
-        yield f"{share:.0%} of the budget carries the mark; the protection is a little weaker for it."
+        yield f"{share:.0%} of the budget carries the mark; the protection is weaker for it."
         if figures := entry_of(marking.offered(), job.attack):
             bare = "" if figures["without"] is None else f" and {figures['without']:.1%} without"
             yield (
