@@ -433,15 +433,16 @@ def kept_share(clean: Runs, left: Runs, chance: float) -> float:
 def other_victims() -> str:
     """The default preset and other networks, without a defense."""
     r, rows = load("other_victims"), []
-    (attack,), n = r["plan"]["attacks"], r["plan"]["seeds"]
+    (attack,) = r["plan"]["attacks"]
     for recipe in r["plan"]["recipes"]:
         clean, left = pairs(r, attack, recipe, "none")
         if left:
             kept = kept_share(clean, left, r["sets"]["chance"])
-            cells = (spread([v["best"] for v in of]) for of in (clean, left))
+            cells = (spread([v[when] for v in of]) for of in (clean, left) for when in ("last", "best"))
             rows.append((f"`{recipe}`", *cells, f"{kept:.2f}"))
-    table = grid((f"victim (n = {n})", "clean, best epoch", "protected, best epoch", "kept"), rows)
-    return f"{table}\n\n{r['sets']['name']}: {r['sets']['images']} pictures. {where(r)}."
+    header = (f"{who}, {when} epoch" for who in ("clean", "protected") for when in ("last", "best"))
+    table = grid((f"victim (n = {most_seeds(r)})", *header, "kept"), rows)
+    return f"{table}\n\nKept: at the best epochs. {r['sets']['name']}: {r['sets']['images']} pictures. {where(r)}."
 
 
 def cost() -> str:
