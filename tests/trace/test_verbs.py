@@ -437,6 +437,16 @@ def test_several_lists_and_unknown_labels_are_checked(place: Path):
     assert isinstance(ended.exception, standing.Mismatch) and "of nobody who was judged" in str(ended.exception)
 
 
+def test_two_suspects_that_were_asked_one_list_are_checked(place: Path):
+    answered(place / "them.csv", knowing(place).argmax(1))
+    answered(place / "others.csv", blind(place))
+    for name in ("them", "others"):
+        work.judge_answers("out", f"{name}.csv", suspects=2)
+    disclosure.reveal("out", "shown.json")
+    checked = disclosure.check_disclosure("shown.json", "others.csv", notice="out", questions="q")
+    assert checked.same and list(checked.questions) == ["them", "others"]
+
+
 def test_nothing_is_revealed_before_anybody_was_judged(place: Path):
     refused(lambda: disclosure.reveal("out", "shown.json"), "burns the keys")
     assert not Path("shown.json").exists()

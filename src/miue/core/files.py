@@ -23,9 +23,16 @@ R = TypeVar("R", bound="Record")
 
 
 class Record(BaseModel):
-    """Base class of all JSON records: unknown fields are refused, instances are frozen, infinities are text."""
+    """Base class of all JSON records: unknown fields are refused, instances are frozen, infinities are text.
+
+    Records are equal if their fields are, whatever else they keep beside them, as cached tensors.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+
+    def __eq__(self, other: object) -> bool:
+        same = type(self) is type(other)
+        return same and all(getattr(self, name) == getattr(other, name) for name in type(self).model_fields)
 
     def save(self, path: Path) -> None:
         """Write as JSON. The file appears complete or not at all."""
