@@ -61,8 +61,8 @@ def victims(data: ImageSet, base: ImageSet) -> list[Asking]:
 
 
 def within(p: list[float], level: float) -> bool:
-    """Whether no more p-values are small than one case of a thousand would have."""
-    return sum(value <= level for value in p) <= stats.binom.ppf(0.999, len(p), level)
+    """Whether no more p-values are small than one case of ten thousand would have."""
+    return sum(value <= level for value in p) <= stats.binom.ppf(0.9999, len(p), level)
 
 
 @pytest.mark.parametrize("labels", [False, True])
@@ -72,7 +72,7 @@ def test_blind_p_values_of_unused_secrets_are_uniform(victims: list[Asking], dat
         responses, rng = tests.response(answers.values, victim.asked.signs), Run(0).rng("null")
         p = [tests.sign_test(responses, secret(i, data).signs, rng, draws=199).p for i in range(1, SECRETS + 1)]
         assert within(p, 0.05) and within(p, 0.01)
-        assert stats.binom.ppf(0.001, SECRETS, 0.5) <= sum(value <= 0.5 for value in p)  # nor are they all large
+        assert stats.binom.ppf(0.0001, SECRETS, 0.5) <= sum(value <= 0.5 for value in p)  # nor are they all large
 
 
 def test_direct_p_values_of_unused_secrets_are_uniform(victims: list[Asking], data: ImageSet):
