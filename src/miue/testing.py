@@ -196,17 +196,15 @@ def _moved(defense: Any, x: Tensor, y: Tensor, labels: Tensor, run: Run) -> Tens
     return torch.cat([value.detach().flatten().float() for value in net.state_dict().values()])
 
 
-def check_net(
-    name: str | Path, sizes: Sequence[int] = (32, 48), channels: int = 3, classes: Sequence[int] = (5, 2)
-) -> None:
+def check_net(name: str | Path, sizes: Sequence[int] = (32, 48), channels: int = 3) -> None:
     """Check logits, features, depth, gradients, both modes, seeds, state, numbers of classes, sizes of pictures.
 
     name: as for `--victim`: one that `miue networks` lists, one of timm's, or "path/to/file.py:Net".
     """
-    for size, count in itertools.product(sizes, classes):
+    for size, classes in itertools.product(sizes, (5, 2)):
         try:
-            nets.tried(str(name), (channels, size, size), count)
-            _check_net(str(name), (channels, size, size), count)
+            nets.tried(str(name), (channels, size, size), classes)
+            _check_net(str(name), (channels, size, size), classes)
         except UserError as error:
             raise AssertionError(str(error)) from None
 

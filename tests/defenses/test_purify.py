@@ -408,7 +408,7 @@ def test_a_model_of_clean_pictures_takes_noise_away(tmp_path: Path, run: Run):
     plan = DiffPure(model=str(tmp_path / "model"), steps=20)
     made = plan(clean + pattern, unlabelled(32), run)
     kept = ((made - clean) * pattern).sum() / pattern.square().sum()
-    assert abs(float(kept)) < 0.25 and (made - clean).square().mean() < 0.8 * pattern.square().mean()
+    assert abs(float(kept)) < 0.2 and (made - clean).square().mean() < 0.8 * pattern.square().mean()
     with pytest.raises(UserError, match="takes 3 channels and gives 3; these pictures have 1"):
         plan(clean[:, :1], unlabelled(32), run)
 
