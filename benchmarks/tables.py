@@ -637,11 +637,7 @@ def published() -> tuple[str, dict[tuple[str, str], str]]:
     """Where published ranges come from, and the ranges by attack and defense, as they stand behind a value."""
     table = values()
     known = {
-        (attack, canonical(defense)): f" [{low:g}+]"
-        if high == 100
-        else f" [{low:g}]"
-        if low == high
-        else f" [{low:g}–{high:g}]"
+        (attack, canonical(defense)): f" [{low:g}+]" if high == 100 else f" [{between(low, high)}]"
         for attack, by_defense in table["accuracy"].items()
         for defense, (low, high) in by_defense.items()
     }
@@ -668,8 +664,8 @@ def fidelity() -> str:
                 why = f"clean pictures give {mine.clean:.1%} here"
             near = theirs[0] - NEAR <= ours <= theirs[1] + NEAR
             rows.append((
-                f"`{mine.attack}`", f"`{mine.place.defense}`", _range(low, high, "%"), f"{mean:.1f}%",
-                f"{mine.clean:.1%}", _range(*theirs, ""), f"{ours:.2f}", f"{mine.images:,} x {mine.place.n}",
+                f"`{mine.attack}`", f"`{mine.place.defense}`", f"{between(low, high)}%", f"{mean:.1f}%",
+                f"{mine.clean:.1%}", between(*theirs, ".2f"), f"{ours:.2f}", f"{mine.images:,} x {mine.place.n}",
                 f"`{mine.victim}`", "yes" if inside else "share" if near else "no", why,
             ))  # fmt: skip
     counts = Counter(row[-2] for row in rows)
@@ -698,21 +694,26 @@ def _measured_cells(attack: str, defense: str) -> Iterable[_Cell]:
     """Cells of all grids on CIFAR-10 in which an attack, in any preset, met a defense."""
     alike = values()["alike"]
     asked = {canonical(defense), *(canonical(mine) for mine, theirs in alike.items() if theirs == defense)}
-    for r in map(load, GRIDS):
-        board = Board.model_validate(r["board"])
+    for images, board in boards():
+        clean = {(c.recipe, p.defense): p.mean for c in board.lines if c.attack == "clean" for p in c.places}
         for line in board.lines:
             if line.attack in CONTROLS or variant(line.attack) != attack or line.partial:
                 continue
             for place in line.places:
-                same = [c for c in board.lines if (c.recipe, c.attack) == (line.recipe, "clean")]
-                clean = next((p.mean for c in same for p in c.places if p.defense == place.defense), None)
-                if canonical(place.defense) in asked and place.mean is not None and clean is not None:
-                    yield _Cell(line.attack, line.recipe, r["sets"]["images"], clean, place)
+                mean = clean.get((line.recipe, place.defense))
+                if canonical(place.defense) in asked and place.mean is not None and mean is not None:
+                    yield _Cell(line.attack, line.recipe, images, mean, place)
 
 
-def _range(low: float, high: float, unit: str) -> str:
-    digits = ".2f" if not unit else "g"
-    return f"{low:{digits}}{unit}" if low == high else f"{low:{digits}}–{high:{digits}}{unit}"
+@cache
+def boards() -> list[tuple[int, Board]]:
+    """Numbers of pictures and results of the records with published cells."""
+    return [(r["sets"]["images"], Board.model_validate(r["board"])) for r in map(load, GRIDS)]
+
+
+def between(low: float, high: float, form: str = "g") -> str:
+    """A range as it stands in tables; one value where it has no width."""
+    return f"{low:{form}}" if low == high else f"{low:{form}}–{high:{form}}"
 
 
 def canonical(defense: str) -> str:

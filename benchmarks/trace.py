@@ -39,25 +39,24 @@ TRAINERS = ("none", "jpeg:quality=75", "jpeg:quality=10", "cutout", "gray", "op"
 METHODS = ("clean", "trace-only", "without mi-ue:quick", "mi-ue:quick", "without em:lasting", "em:lasting")
 SECRETS = 200  # secrets that nobody used, asked of every victim
 BUDGET = miue.Budget(8)
+ALONE = trace.Tracing(alone=True).levels(BUDGET)
 
 
-def secret_of(method: str, data: miue.ImageSet, seed: int, levels: int | None) -> trace.Secret:
-    """A secret that is the same in every repetition of a cell; levels: of the mark beside an attack."""
+def secret_of(method: str, data: miue.ImageSet, seed: int, beside: int) -> trace.Secret:
+    """A secret that is the same in every repetition of a cell; beside: grey levels of the mark beside an attack."""
     alone = method.startswith("trace-only")
     options = split(method)[2] if alone else {}
-    strength = int(
-        options.get("strength", trace.Tracing(alone=alone, strength=None if alone else levels).levels(BUDGET))
-    )
+    strength = int(options.get("strength", ALONE if alone else beside))
     parameters = trace.Parameters(classes=data.classes, cells=int(options.get("cells", 4)), strength=strength)
     return trace.Secret(parameters, seed.to_bytes(32, "big"))
 
 
-def protected(method: str, data: miue.ImageSet, seed: int, keep: Path, levels: int | None) -> miue.ImageSet:
+def protected(method: str, data: miue.ImageSet, secret: trace.Secret, seed: int, keep: Path) -> miue.ImageSet:
     if method == "clean":
         return data
     path = keep / f"{method.replace(' ', '-').replace(':', '-')}-{seed}.safetensors"
     if not path.exists():
-        secret, run = secret_of(method, data, seed, levels), miue.Run(seed, keep=keep / path.stem)
+        run = miue.Run(seed, keep=keep / path.stem)
         if method.startswith("without "):
             whole = miue.attack(method.removeprefix("without "))(data, BUDGET, run)
         else:
@@ -69,10 +68,10 @@ def protected(method: str, data: miue.ImageSet, seed: int, keep: Path, levels: i
 
 
 def mixed(
-    method: str, trainer: str, data: miue.ImageSet, seed: int, keep: Path, recipe: miue.Recipe, levels: int | None
+    method: str, trainer: str, data: miue.ImageSet, secret: trace.Secret, seed: int, keep: Path, recipe: miue.Recipe
 ) -> tuple[miue.ImageSet, miue.Recipe]:
     """The pictures that a trainer trains on, and the recipe."""
-    images, name = protected(method, data, seed, keep, levels), trainer
+    images, name = protected(method, data, secret, seed, keep), trainer
     if trainer.startswith("share="):
         few = torch.rand(len(data), generator=miue.Run(seed).rng("share")) >= float(trainer.removeprefix("share="))
         images = images.with_images(torch.where(few[:, None, None, None], data.images, images.images))
@@ -99,16 +98,16 @@ def cell(
     sets: dict[str, miue.ImageSet],
     keep: Path,
     victim: miue.Recipe,
-    levels: int | None,
+    beside: int,
 ) -> dict[str, Any]:
     start, run, data = time.process_time(), miue.Run(seed), sets["train"]
-    images, recipe = mixed(method, trainer, data, seed, keep, victim, levels)
+    secret = secret_of(method, data, seed, beside)
+    images, recipe = mixed(method, trainer, data, secret, seed, keep, victim)
     made = time.process_time() - start
     net = miue.fit(images, recipe, run).eval()
     row: dict[str, Any] = {"method": method, "trainer": trainer, "seed": seed, "made_s": made, "p": {}, "z": {}}
     row["accuracy"] = miue.accuracy(net, Batches(sets["test"], run), run)
     row["fit_s"] = time.process_time() - start - made
-    secret = secret_of(method, data, seed, levels)
     for count in (300, 1000):
         clock = time.process_time()
         questions = trace.Questions.of(secret.parameters, sets["base"], count)
@@ -158,20 +157,19 @@ def main() -> None:
     outside = torch.tensor([image.numpy().tobytes() not in held for image in sets["test"].images])
     sets["test"] = sets["test"].select(outside)
     beside = trace.Tracing(strength=options.strength).levels(BUDGET)
-    alone = trace.Tracing(alone=True).levels(BUDGET)
+    keep, victim = options.keep / options.name, miue.recipe(options.recipe)
     for seed in options.seeds:
         for method in options.methods:
             for trainer in options.trainers:
                 if any((r["method"], r["trainer"], r["seed"]) == (method, trainer, seed) for r in rows):
                     continue
-                keep, victim = options.keep / options.name, miue.recipe(options.recipe)
-                rows.append(cell(method, trainer, seed, sets, keep, victim, options.strength))
+                rows.append(cell(method, trainer, seed, sets, keep, victim, beside))
                 print(json.dumps(rows[-1]), flush=True)
                 facts = {
                     "data": f"{len(sets['train'])} pictures of CIFAR-10 (JPEG)",
                     "recipe": options.recipe,
                     "secrets": SECRETS,
-                    "mark": f"{beside} of {BUDGET.eps:g} grey levels, alone {alone}",
+                    "mark": f"{beside} of {BUDGET.eps:g} grey levels, alone {ALONE}",
                     "scheme": 2,
                 }
                 record(options.name, miue.Run(), rows=rows, **facts)
