@@ -1,17 +1,20 @@
-"""`evaluate` with one and with several workers: seconds and records, in turns on the same published folder.
+"""Victims side by side: seconds of `evaluate` or `grid`, in turns with an earlier version and with one worker.
 
 Every run begins without records. Two modes: the machine as it is, and with one busy process beside it.
-Writes benchmarks/results/workers.json.
+python benchmarks/workers.py [--verb grid] [--before CHECKOUT of an earlier version] [--workers 1 2]
+Writes benchmarks/results/workers.json, or workers_grid.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -22,13 +25,51 @@ import miue
 from miue import data, publish
 
 BUSY = "while True: pass"
-MADE = "victims", "trained", "outcomes", "locks"  # what an evaluation leaves in the private folder
+RESULTS = "victims", "trained", "outcomes", "locks", "cells"  # what both verbs leave in their folder
+PLAN = """
+data = "{clean}"
+test = "{test}"
+out = "{out}"
+attacks = ["ops"]
+recipes = ["{recipe}"]
+seeds = {seeds}
+"""
 
 
-def command(out: Path, clean: Path, test: str, workers: int, options: argparse.Namespace) -> list[str]:
-    """The command line of one run."""
-    asked = ["--recipe", options.recipe, "--seeds", str(options.seeds), "--workers", str(workers), "--device", "cpu"]
-    return [sys.executable, "-m", "miue.cli.main", "evaluate", str(out), "--clean", str(clean), "--test", test, *asked]
+@dataclass(frozen=True)
+class Way:
+    """One way to train the same victims."""
+
+    name: str
+    source: Path
+    module: str
+    words: tuple[str, ...]
+    """Options that only this way has."""
+
+    def seconds(self, line: list[str]) -> float:
+        """Seconds of `miue LINE`."""
+        start = time.monotonic()
+        ended = subprocess.run(
+            [sys.executable, "-m", self.module, *line],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(self.source)},
+        )
+        if ended.returncode not in (0, 3):  # 3: the verdict is not "protected", which is not asked here
+            raise SystemExit(ended.stderr)
+        return time.monotonic() - start
+
+
+def ways(options: argparse.Namespace) -> list[Way]:
+    """The ways that are compared: the earlier version first, where there is one."""
+    here = Path(miue.__file__).parents[1]
+    new = [Way(f"{n} workers", here, "miue.cli.main", ("--workers", str(n))) for n in options.workers]
+    if options.before is None:
+        return new
+    head = ["git", "-C", str(options.before), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(head, check=True, capture_output=True, text=True).stdout.strip()
+    module = "miue.cli.main" if (options.before / "src/miue/cli").is_dir() else "miue.cli"
+    return [Way(commit, options.before.resolve() / "src", module, ()), *new]
 
 
 def records(private: Path) -> dict[str, str]:
@@ -37,61 +78,73 @@ def records(private: Path) -> dict[str, str]:
     return {path.name: re.sub(r'"seconds": ?[\d.e-]+', "", path.read_text()) for path in paths}
 
 
-def run_once(line: list[str], private: Path) -> tuple[float, dict[str, str]]:
-    """Seconds of one run from nothing, and what it recorded."""
-    for name in MADE:
-        shutil.rmtree(private / name, ignore_errors=True)
-    start = time.monotonic()
-    done = subprocess.run(line, capture_output=True, text=True)
-    if done.returncode not in (0, 3):  # 3: the verdict is not "protected", which is not asked here
-        raise SystemExit(done.stderr)
-    return time.monotonic() - start, records(private)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--verb", choices=["evaluate", "grid"], default="evaluate")
     parser.add_argument("--per-class", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--recipe", default="quick")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--before", type=Path, help="checkout of an earlier version, which is timed, too")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--modes", nargs="+", choices=["free", "busy"], default=["free", "busy"])
     parser.add_argument("--shapes", action="store_true", help="the built-in set instead of CIFAR-10")
-    parser.add_argument("--record", default="workers", help="name of the record")
     options = parser.parse_args()
     seconds: dict[str, list[float]] = {}
+    kept: list[dict[str, str]] = []
     with TemporaryDirectory() as folder:
-        clean, out, test = Path(folder, "clean"), Path(folder, "out"), str(Path(folder, "test"))
+        clean, test = Path(folder, "clean"), str(Path(folder, "test"))
         train = data.shapes(options.per_class) if options.shapes else cifar10("train", options.per_class)
         publish.export(train, clean)
         if options.shapes:
             publish.export(data.shapes(max(options.per_class // 5, 1), split="test"), Path(test))
         else:
             test = str(CIFAR / "test.parquet")
-        miue.protect(clean, out, "ops", run=miue.Run(0, "cpu"))
-        private, kept = data.private_of(out), []
-        for busy in (False, True):
+        compared = ways(options)
+        lines: dict[str, tuple[list[str], Path]] = {}
+        for place, way in enumerate(compared):
+            out = Path(folder, f"out-{place}")
+            if options.verb == "evaluate":
+                way.seconds(["protect", str(clean), str(out), "--attack", "ops", "--device", "cpu"])
+                asked = ["--clean", str(clean), "--test", test, "--recipe", options.recipe]
+                asked += ["--seeds", str(options.seeds), "--device", "cpu", *way.words]
+                asked += ["--defense", "none"] if way.words else []  # earlier versions train plainly without it
+                lines[way.name] = ["evaluate", str(out), *asked], data.private_of(out)
+            else:
+                plan = Path(folder, f"plan-{place}.toml")
+                plan.write_text(
+                    PLAN.format(clean=clean, test=test, out=out, recipe=options.recipe, seeds=options.seeds)
+                )
+                lines[way.name] = ["grid", str(plan), "--device", "cpu", *way.words], out
+        for mode in options.modes:
             for _ in range(options.repeats):
-                for workers in options.workers:
-                    beside = subprocess.Popen([sys.executable, "-c", BUSY]) if busy else None
+                for way in compared:
+                    line, private = lines[way.name]
+                    for name in RESULTS:
+                        shutil.rmtree(private / name, ignore_errors=True)
+                    beside = subprocess.Popen([sys.executable, "-c", BUSY]) if mode == "busy" else None
                     try:
-                        spent, made = run_once(command(out, clean, test, workers, options), private)
+                        spent = way.seconds(line)
                     finally:
                         if beside:
                             beside.kill()
                             beside.wait()
-                    name = f"{workers} workers" + ", one busy process" * busy
+                    name = way.name + ", one busy process" * (mode == "busy")
                     seconds.setdefault(name, []).append(spent)
-                    kept.append(made)
+                    if way.words:
+                        kept.append(records(private))
                     print(f"{name}: {spent:.1f} s", flush=True)
     facts = {
+        "verb": options.verb,
         "recipe": options.recipe,
         "pictures": len(train),
         "victims": len(kept[0]),
-        "same_records": all(made == kept[0] for made in kept),
+        "same_records": all(one == kept[0] for one in kept),
         "seconds": seconds,
         "medians": {name: median(values) for name, values in seconds.items()},
     }
-    print(record(options.record, miue.Run(0, "cpu"), **facts))
+    name = "workers" if options.verb == "evaluate" else "workers_grid"
+    print(record(name, miue.Run(0, "cpu"), **facts))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miue import mi
-from miue.core import progress
+from miue.core import files, progress
 from miue.core.device import byte_count, choose_numerics, free_memory
 from miue.core.errors import UserError
 from miue.core.files import write_atomically
@@ -122,6 +122,17 @@ def test_deltas_lie_in_files_beyond_the_memory(keeping: Run):
     assert replace(keeping, memory=100).overflow(101) == keeping.keep
     assert replace(keeping, keep=None, memory=100).overflow(101) is None  # nowhere to lie
     assert 0 < keeping.room < free_memory(CPU)
+
+
+def test_a_tensor_beyond_the_memory_lies_in_a_file_without_a_name(keeping: Run, monkeypatch: pytest.MonkeyPatch):
+    folders = []
+    source = files.TemporaryFile
+    monkeypatch.setattr(files, "TemporaryFile", lambda **how: folders.append(how["dir"]) or source(**how))
+    small, large = (replace(keeping, memory=100).empty((count, 2), torch.int16) for count in (25, 26))
+    assert folders == [keeping.keep] and not list(folders[0].iterdir())
+    assert (small.shape, large.shape) == ((25, 2), (26, 2)) and large.dtype == torch.int16
+    large[:] = torch.arange(52).reshape(26, 2)
+    assert large[25].tolist() == [50, 51] and large[::25, 1].tolist() == [1, 51]
 
 
 def test_devices_that_are_not_there():

@@ -56,7 +56,7 @@ def asking(images: ImageSet, base: ImageSet, seed: int) -> Asking:
 def victims(data: ImageSet, base: ImageSet) -> list[Asking]:
     """Three that trained on clean pictures, and one on pictures with another master's marks."""
     strong = Secret(Tracing(strength=8, alone=True).parameters(data.classes, 32, Budget(8)), b"\5" * 32)
-    others = trace.marked(strong, data, data.labels)
+    others = trace.marked(strong, data, data.labels, Run(0, "cpu"))
     return [asking(data, base, seed) for seed in (0, 1, 2)] + [asking(others, base, 0)]
 
 

@@ -170,14 +170,16 @@ def test_a_mark_is_the_stretched_field_in_whole_levels():
 
 
 @pytest.mark.parametrize("keys", [1, 2])
-def test_mark_and_attack_share_the_budget(keys: int):
+def test_mark_and_attack_share_the_budget(keys: int, tmp_path: Path):
     own, images, attack = secret(keys=keys), data(), Flat()
     digests = [hashlib.sha256(bytes([i])).hexdigest() for i in range(len(images))]
     rows = rows_of(own, images.labels, digests)
     whole = traced(attack, own, images, rows, Budget(8), Run())
-    assert attack.saw[1] == Budget(4) and torch.equal(attack.saw[0].images, marked(own, images, rows).images)
+    assert attack.saw[1] == Budget(4) and torch.equal(attack.saw[0].images, marked(own, images, rows, Run()).images)
     assert torch.equal(whole.delta, 4 + mark_of(own, 8, 8)[rows]) and whole.budget == Budget(8)
     assert torch.equal(rows // keys, images.labels)
+    in_files = traced(attack, own, images, rows, Budget(8), Run(keep=tmp_path, memory=0))
+    assert torch.equal(in_files.delta, whole.delta) and not list(tmp_path.iterdir())
 
 
 def test_the_mark_alone_leaves_the_rest_of_the_budget_empty():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import tomllib
@@ -10,8 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from tempfile import TemporaryFile
+from typing import IO, Any, TypeVar
 
+import numpy as np
+import torch
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
@@ -146,6 +150,22 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not TOML: {error}") from None
+
+
+def reserve(file: IO[bytes], size: int) -> None:
+    """Give a file its size and the room for it: on a disk that fills up later a mapped file would kill the process."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+    file.truncate(size)
+
+
+def mapped(shape: tuple[int, ...], dtype: torch.dtype, folder: Path) -> Tensor:
+    """A tensor without values in a mapped file without a name, which is gone when the tensor is."""
+    size = math.prod(shape) * dtype.itemsize
+    folder.mkdir(parents=True, exist_ok=True)
+    with named(folder), TemporaryFile(dir=folder) as file:
+        reserve(file, size)
+        return torch.from_numpy(np.memmap(file, np.uint8, "r+", shape=(size,))).view(dtype).view(shape)
 
 
 def digest(*content: object) -> str:

@@ -103,7 +103,7 @@ class BaseAttack(ABC):
         Raises ValueError if `craft` left the budget.
         """
         check_norm(self, budget)
-        return self._checked(self.craft(data, budget, run), "craft", data, budget)
+        return self._checked(self.craft(data, budget, run), "craft", data, budget, run)
 
     @final
     def more(self, new: ImageSet, kept: Kept, budget: Budget, run: Run) -> Perturbation:
@@ -115,13 +115,13 @@ class BaseAttack(ABC):
         check_norm(self, budget)
         if self._by_class:
             return Perturbation(kept.perturbation.delta, budget, repr(self), new.labels, new.digest)
-        return self._checked(self.craft_more(new, kept, budget, run), "craft_more", new, budget)
+        return self._checked(self.craft_more(new, kept, budget, run), "craft_more", new, budget, run)
 
     @property
     def _by_class(self) -> bool:
         return getattr(self, "per", "image") == "class"
 
-    def _checked(self, delta: Any, name: str, data: ImageSet, budget: Budget) -> Perturbation:
+    def _checked(self, delta: Any, name: str, data: ImageSet, budget: Budget, run: Run) -> Perturbation:
         """The perturbation of what a method called `name` returned, which is a user's code and may be anything."""
         expected = (len(data.classes) if self._by_class else len(data), data.shape[0])
         floats = isinstance(delta, Tensor) and delta.is_floating_point()
@@ -134,7 +134,7 @@ class BaseAttack(ABC):
                 f'{"classes" if self._by_class else "pictures"} of {expected[1]}; per = "class" says one row a class'
             )
         labels = data.labels if self._by_class else None
-        return Perturbation.rounded(delta, budget, repr(self), labels, data.digest)
+        return Perturbation.rounded(delta, budget, repr(self), labels, data.digest, run.empty)
 
     @abstractmethod
     def craft(self, data: ImageSet, budget: Budget, run: Run) -> Float[Tensor, "k c g g2"] | Pieces:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -39,7 +40,7 @@ from miue.core.device import (
     threads_side_by_side,
 )
 from miue.core.errors import UserError, refuse_folder
-from miue.core.files import write_atomically
+from miue.core.files import mapped, write_atomically
 from miue.core.progress import Lines, Share, write_note
 
 log = logging.getLogger("miue")
@@ -175,6 +176,11 @@ class Run:
         """The folder for so many bytes of deltas; None if they fit into memory, or if no state is kept."""
         fits = self.keep is None or size <= self.room
         return None if fits else self.keep
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """A tensor without values in memory, or in a mapped file without a name if `overflow` has a folder for it."""
+        folder = self.overflow(math.prod(shape) * dtype.itemsize)
+        return torch.empty(shape, dtype=dtype) if folder is None else mapped(shape, dtype, folder)
 
     @cached_property
     def room(self) -> int:

@@ -20,6 +20,8 @@ from torch import Tensor
 from miue.core.errors import Damaged, UserError, refuse_folder
 
 Norm = Literal["linf", "l2", "l0", "none"]
+Empty = Callable[[tuple[int, ...], torch.dtype], Tensor]
+"""Makes a tensor without values, of a shape and a type."""
 
 
 def stretch(delta: Float[Tensor, "b c g g2"], height: int, width: int) -> Float[Tensor, "b c h w"]:
@@ -171,9 +173,9 @@ class Budget:
         return int(self.eps) if self.norm == "linf" else 255
 
     @property
-    def bytes_a_value(self) -> int:
-        """The largest size of the integers that hold a perturbation."""
-        return 1 if self.norm == "linf" and self.levels < 128 else 2
+    def kind(self) -> torch.dtype:
+        """The integers that hold every perturbation of this budget."""
+        return torch.int8 if self.norm == "linf" and self.levels < 128 else torch.int16
 
     @classmethod
     def parse(cls, text: str) -> Budget:
@@ -202,6 +204,10 @@ class Budget:
             return True
         limit = self.eps * (1 + 1e-6) if self.norm == "l2" else self.eps
         return bool((self.measure(delta) <= limit).all())
+
+
+def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    return torch.empty(shape, dtype=dtype)
 
 
 @dataclass(frozen=True)
@@ -247,16 +253,17 @@ class Perturbation:
         made_by: str,
         labels: Int[Tensor, "n"] | None = None,
         data: str = "",
+        empty: Empty = _empty,
     ) -> Perturbation:
         """Round a float delta in [0,1] units to grey levels and check it against the budget.
 
         Values are rounded to nearest, because truncation would shift each by half a grey level on average. A coarse
         grid is rounded again in `stretched`, at the size of the picture. If rounding takes a row out of an "l2"
-        budget, the row is shortened until its integers fit. Raises ValueError if delta is not finite or leaves the
-        budget.
+        budget, the row is shortened until its integers fit. empty: makes the tensor
+        for the rows of Pieces, as `run.empty` does. Raises ValueError if delta is not finite or leaves the budget.
         """
         if isinstance(delta, Pieces):
-            rows = torch.empty(delta.shape, dtype=torch.int8 if budget.bytes_a_value == 1 else torch.int16)
+            rows = empty(delta.shape, budget.kind)
             at = 0
             for part in delta.parts():
                 rows[at : at + len(part)] = cls.rounded(part, budget, made_by).delta
@@ -298,11 +305,11 @@ class Perturbation:
             return grid
         return _levels(stretch(grid.float(), height, width), self.budget.levels, grid.dtype)
 
-    def apply(self, data: ImageSet) -> ImageSet:
-        """The protected set: integer addition, clamped to [0, 255]."""
+    def apply(self, data: ImageSet, empty: Empty = _empty) -> ImageSet:
+        """The protected set: integer addition, clamped to [0, 255]. empty: as in `rounded`."""
         if len(self) != len(data):
             raise ValueError(f"a perturbation of {len(self)} rows for {len(data)} images")
-        out = torch.empty_like(data.images)
+        out = empty(data.images.shape, torch.uint8)
         for index in torch.arange(len(data)).split(4096):
             delta = self.stretched(index, *data.shape[1:])
             out[index] = (data.images[index].to(torch.int16) + delta).clamp_(0, 255).to(torch.uint8)

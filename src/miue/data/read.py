@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from miue.core.errors import UserError
-from miue.core.files import named
+from miue.core.files import named, reserve
 from miue.core.types import ImageSet
 from miue.data.canvas import LARGEST, OWN, USUAL, fitted
 from miue.data.picture import Picture, decode, quiet
@@ -112,9 +111,7 @@ def _mapped(shape: tuple[int, int, int, int], file: Path) -> UInt8[Tensor, "n c 
     file.unlink(missing_ok=True)  # a new file, so that a set read earlier keeps its pixels
     try:
         with named(file), file.open("wb") as new:
-            if hasattr(os, "posix_fallocate"):  # on a full disk a mapped file would kill the process
-                os.posix_fallocate(new.fileno(), 0, math.prod(shape))
-            new.truncate(math.prod(shape))
+            reserve(new, math.prod(shape))
     except OSError:
         file.unlink(missing_ok=True)
         raise

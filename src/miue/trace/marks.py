@@ -121,10 +121,10 @@ def rows_of(secret: Secret, labels: Int[Tensor, "n"], digests: Sequence[str] = (
     return labels * keys + torch.tensor(secret.coins(digests))
 
 
-def marked(secret: Secret, data: ImageSet, rows: Int[Tensor, "n"]) -> ImageSet:
+def marked(secret: Secret, data: ImageSet, rows: Int[Tensor, "n"], run: Run) -> ImageSet:
     """A set with its marks added, clamped to [0, 255]."""
     delta = mark_of(secret, *data.shape[1:])
-    return Perturbation(delta, Budget(secret.parameters.strength), "trace", rows).apply(data)
+    return Perturbation(delta, Budget(secret.parameters.strength), "trace", rows).apply(data, run.empty)
 
 
 def traced(
@@ -143,12 +143,14 @@ def traced(
     if secret is None:
         return attack(data, budget, run)
     if isinstance(attack, Nothing):
-        return summed(secret, None, rows, budget)
+        return summed(secret, None, rows, budget, run)
     rest = Budget(budget.eps - secret.parameters.strength)
-    return summed(secret, attack(marked(secret, data, rows), rest, run), rows, budget)
+    return summed(secret, attack(marked(secret, data, rows, run), rest, run), rows, budget, run)
 
 
-def summed(secret: Secret, noise: Perturbation | None, rows: Int[Tensor, "n"], budget: Budget) -> Perturbation:
+def summed(
+    secret: Secret, noise: Perturbation | None, rows: Int[Tensor, "n"], budget: Budget, run: Run
+) -> Perturbation:
     """The marks, and the noise that was made on the marked pictures, as one perturbation. None: the marks alone."""
     cells = secret.parameters.cells
     if noise is None:
@@ -157,10 +159,11 @@ def summed(secret: Secret, noise: Perturbation | None, rows: Int[Tensor, "n"], b
     if min(height, width) < cells:
         raise UserError(f"the attack's noise has {height} x {width} cells, and a trace needs at least {cells}")
     mark, name = mark_of(secret, height, width), f"trace with {noise.made_by}"
-    kind = torch.int8 if budget.bytes_a_value == 1 else torch.int16
     if noise.labels is not None and secret.parameters.keys == 1:
-        return Perturbation((noise.delta.to(torch.int16) + mark).to(kind), budget, name, noise.labels, noise.data)
-    total = torch.empty(len(rows), *noise.delta.shape[1:], dtype=kind)
+        return Perturbation(
+            (noise.delta.to(torch.int16) + mark).to(budget.kind), budget, name, noise.labels, noise.data
+        )
+    total = run.empty((len(rows), *noise.delta.shape[1:]), budget.kind)
     for index in torch.arange(len(rows)).split(4096):
-        total[index] = (noise.delta[noise.rows(index)].to(torch.int16) + mark[rows[index]]).to(kind)
+        total[index] = (noise.delta[noise.rows(index)].to(torch.int16) + mark[rows[index]]).to(budget.kind)
     return Perturbation(total, budget, name, data=noise.data)

@@ -117,11 +117,12 @@ def planned_addition(addition: Addition, run: Run) -> PlannedAddition:
 
 
 def _memory(method: Any, source: data.Source, settings: Settings, run: Run) -> int:
-    """Bytes of the pictures, of their deltas at work unless they lie in files, and of the finished perturbation."""
+    """Bytes of the pictures, of their deltas at work and of the finished perturbation, where they do not lie in files."""
     count, side = len(source.usable), settings.canvas
     deltas = room.deltas(method, count, (3, side, side), len(source.classes), 1)
-    pictures = count * 3 * (side**2 + settings.limit.bytes_a_value * (settings.cells or side) ** 2)
-    return pictures + min(deltas, run.room)
+    pictures = 0 if data.cached(source, side) else count * 3 * side**2
+    finished = count * 3 * (settings.cells or side) ** 2 * settings.limit.kind.itemsize
+    return pictures + sum(size for size in (deltas, finished) if size <= run.room)
 
 
 def forecast(job: Job, source: data.Source, run: Run, settings: Settings | None = None) -> Forecast:

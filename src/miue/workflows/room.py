@@ -44,7 +44,7 @@ def needed(
         state = kept_bytes(count, shape, classes, settings.processes) if kept_bytes else 0
         at_work = deltas(method, count, shape, classes, settings.processes)
         parts[private] = {
-            "perturbation": rows * shape[0] * grid**2 * budget.bytes_a_value + 8 * count,
+            "perturbation": rows * shape[0] * grid**2 * budget.kind.itemsize + 8 * count,
             "canvas": max(data.cached(source, side) - taken(private / "canvas"), 0),
             "checkpoints": max(state - taken(work or private / "checkpoint"), 0),
             "deltas beyond the memory": at_work,
