@@ -1,8 +1,8 @@
 """Memory and time of `miue protect` on large folders of pictures, with all deltas in memory and with --memory 2GB.
 
-Pictures are drawn: a random field of 8 x 8 values, stretched to the side, saved as JPEG. Every run is one process, whose
-memory is read ten times a second: "own" is what only a swap file could take over, "mapped" are pages of files, which the
-system drops where memory is short. What is measured already is not measured again.
+Pictures are drawn: a random field of 8 x 8 values, stretched to the side, saved as JPEG. Every run is one process,
+whose memory is read ten times a second: "own" is what only a swap file could take over, "mapped" are pages of files,
+which the system drops where memory is short. What is measured already is not measured again.
 python benchmarks/large.py [--sets 5000x64 50000x64 200000x64 20000x224] [--ways files memory] [--work FOLDER]
 """
 
@@ -26,7 +26,7 @@ from PIL import Image
 import miue
 from miue import data
 
-ATTACK = "mi-ue:surrogate=small-cnn:width=4,epochs=2,steps=1"
+ATTACK = "mi-ue:surrogate=small-cnn:width=4,epochs=2,steps=1,step_size=2"
 WAYS = {"files": "2GB", "memory": "1TB"}
 FOLDER = 1000  # pictures of one class folder
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,6 +11,8 @@ from torch import Tensor
 from miue.core.run import Run
 from miue.core.types import ImageSet
 from miue.evaluation.profile import Profile, profile
+
+module = sys.modules[profile.__module__]
 
 CLASSES = 4
 
@@ -66,6 +70,20 @@ def test_luminance_and_bands(run: Run):
     flat = torch.full((400, 3, 16, 16), 8)
     assert of(flat, run).bands == pytest.approx((1, 0, 0, 0))
     assert of(tied[:, :1], run, grey(channels=1)).luminance == pytest.approx(1)
+
+
+def test_it_is_the_same_in_parts_and_of_fewer_large_pictures(run: Run, monkeypatch: pytest.MonkeyPatch):
+    delta = (signs(run, 400, 3, 16, 16) + signs(run.reseeded(3), CLASSES, 3, 16, 16)[grey().labels]) // 2
+    whole = of(delta, run)
+    monkeypatch.setattr(module, "BLOCK", 1000)
+    again = of(delta, run)
+    assert again.bands == pytest.approx(whole.bands) and again.separable == whole.separable
+    shares = (whole.common, whole.of_class, whole.luminance)
+    assert (again.common, again.of_class, again.luminance) == pytest.approx(shares)
+    monkeypatch.setattr(module, "VALUES", 43 * 3 * 16 * 16)
+    assert of(delta, run).pictures == 40
+    monkeypatch.setattr(module, "VALUES", 0)
+    assert of(delta, run).pictures == 2 * CLASSES
 
 
 def test_nothing_changed_and_few_pictures(run: Run):

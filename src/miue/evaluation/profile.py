@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from math import prod
+
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int16
 from torch import Tensor
 
 from miue.core.files import Record
@@ -12,7 +15,8 @@ from miue.core.run import Run
 from miue.core.types import ImageSet
 from miue.data.split import holdout
 
-MOST = 2000  # pictures that are looked at, the same number of every class
+MOST, VALUES = 2000, 2**26  # pictures that are looked at, the same number of every class, and values in all of them
+BLOCK = 2**21  # values that are float64 at once
 HELD_OUT = 0.2
 RIDGE = 1e-3  # of the linear classifier, beside the mean energy of a picture
 EDGES = (1 / 16, 1 / 8, 1 / 4)  # between the bands, cycles per pixel
@@ -46,61 +50,86 @@ class Profile(Record):
 
 def profile(clean: ImageSet, protected: ImageSet, run: Run) -> Profile | None:
     """The profile of protected pictures beside their clean ones, row by row; None if nothing changed."""
-    rows = sample(clean.labels)
+    rows = sample(clean)
     labels = clean.labels[rows]
-    delta = (protected.images[rows].double() - clean.images[rows].double()) / 255
-    energy = float(delta.square().sum()) / len(rows)
-    if not energy:
+    delta = protected.images[rows].to(torch.int16) - clean.images[rows]
+    if not delta.any():
         return None
     flat = delta.flatten(1)
-    common, of_class = _in_means(flat, labels)
+    energy, common, of_class = _in_means(flat, labels)
+    luminance, spectrum = 0.0, torch.zeros(delta.shape[2:], dtype=torch.float64)
+    for part in delta.split(max(BLOCK // flat.shape[1], 1)):
+        x = part.double() / 255
+        luminance += float(x.mean(1).square().sum()) * x.shape[1] / len(rows)
+        spectrum += torch.fft.fft2(x).abs().square().sum((0, 1))
     return Profile(
         pictures=len(rows),
         common=common / energy,
         of_class=of_class / energy,
-        luminance=float(delta.mean(1).square().sum()) * delta.shape[1] / len(rows) / energy,
-        bands=_bands(delta),
+        luminance=luminance / energy,
+        bands=_bands(spectrum),
         separable=_separable(flat, clean.select(rows), run),
     )
 
 
-def sample(labels: Int[Tensor, "n"]) -> Int[Tensor, "m"]:
-    """The rows that a profile looks at: at most `MOST`, the first of every class, but two of each at least."""
-    per_class = max(MOST // max(len(labels.unique()), 1), 2)
-    chosen = [(labels == label).nonzero().flatten()[:per_class] for label in labels.unique()]
+def sample(data: ImageSet) -> Int[Tensor, "m"]:
+    """The rows that a profile looks at: at most `MOST` with `VALUES`, the first of each class, but at least two."""
+    most = min(MOST, VALUES // prod(data.shape))
+    per_class = max(most // max(len(data.labels.unique()), 1), 2)
+    chosen = [(data.labels == label).nonzero().flatten()[:per_class] for label in data.labels.unique()]
     return torch.cat(chosen).sort().values
 
 
-def _in_means(x: Float[Tensor, "n d"], labels: Int[Tensor, "n"]) -> tuple[float, float]:
-    """Energy a picture of the mean of all, and of class means beyond it, less what n independent rows would leave."""
-    n, (_, index, counts) = len(x), labels.unique(return_inverse=True, return_counts=True)
+def _blocks(levels: Int16[Tensor, "n d"]) -> Iterator[Float[Tensor, "n b"]]:
+    """Yield some columns at a time, in [0,1] units: all of them at once would take four times the memory."""
+    for columns in levels.split(max(BLOCK // len(levels), 1), dim=1):
+        yield columns.double() / 255
+
+
+def _in_means(levels: Int16[Tensor, "n d"], labels: Int[Tensor, "n"]) -> tuple[float, float, float]:
+    """Energy of a picture, that of the mean of all, and that of class means beyond it.
+
+    The last two are less what n independent rows would leave in a mean.
+    """
+    n, (_, index, counts) = len(levels), labels.unique(return_inverse=True, return_counts=True)
     member = F.one_hot(index).double()
-    means = member.T @ x / counts[:, None]
-    rest = (x - means[index]).square().sum(1)
+    energy = shared = everything = 0.0
+    classes, rest = torch.zeros(len(counts), dtype=torch.float64), torch.zeros(n, dtype=torch.float64)
+    for x in _blocks(levels):
+        means, mean = member.T @ x / counts[:, None], x.mean(0)
+        energy += float(x.square().sum()) / n
+        shared += float(mean.square().sum())
+        everything += float((x - mean).square().sum()) / max(n - 1, 1)
+        classes += means.square().sum(1)
+        rest += (x - means[index]).square().sum(1)
     within = member.T @ rest / (counts - 1).clamp_min(1)  # variance of a row in its class, summed over values
-    classes = float((counts * (means.square().sum(1) - within / counts)).sum()) / n
-    everything = (x - x.mean(0)).square().sum() / max(n - 1, 1)
-    common = max(float(x.mean(0).square().sum() - everything / n), 0.0)
-    return common, max(classes - common, 0.0)
+    in_classes = float((counts * (classes - within / counts)).sum()) / n
+    common = max(shared - everything / n, 0.0)
+    return energy, common, max(in_classes - common, 0.0)
 
 
-def _bands(delta: Float[Tensor, "n c h w"]) -> tuple[float, float, float, float]:
-    spectrum = torch.fft.fft2(delta).abs().square().sum((0, 1))
-    fy, fx = (torch.fft.fftfreq(side, dtype=torch.float64).abs() for side in delta.shape[2:])
+def _bands(spectrum: Float[Tensor, "h w"]) -> tuple[float, float, float, float]:
+    fy, fx = (torch.fft.fftfreq(side, dtype=torch.float64).abs() for side in spectrum.shape)
     frequency, edges = torch.maximum(fy[:, None], fx[None, :]), torch.tensor(EDGES, dtype=torch.float64)
     band = torch.bucketize(frequency, edges, right=True)
     a, b, c, d = (float(spectrum[band == number].sum() / spectrum.sum()) for number in range(4))
     return a, b, c, d
 
 
-def _separable(x: Float[Tensor, "n d"], data: ImageSet, run: Run) -> float | None:
-    """Held-out accuracy of ridge regression to one-hot labels, in its dual form: (K + r I)^-1 Y, K = x x^T."""
+def _separable(levels: Int16[Tensor, "n d"], data: ImageSet, run: Run) -> float | None:
+    """Held-out accuracy of ridge regression to one-hot labels, in its dual form: (K + r I)^-1 Y, K = x x^T + c^2.
+
+    c: the constant that every row has as a further value, as large as a picture.
+    """
     if int(data.labels.bincount()[data.labels.unique()].min()) < 5:
         return None
     train, held = holdout(data, HELD_OUT, run.reseeded(0))
-    x = torch.cat([x, torch.full((len(x), 1), float(x.square().sum(1).mean()) ** 0.5, dtype=x.dtype)], 1)
-    gram, target = x[train] @ x[train].T, F.one_hot(data.labels[train], len(data.classes)).double()
-    ridge = RIDGE * float(gram.diagonal().mean()) * len(train)
-    weights = torch.linalg.solve(gram + ridge * torch.eye(len(train), dtype=x.dtype), target)
-    guess = (x[held] @ x[train].T @ weights).argmax(1)
+    gram = torch.zeros(len(levels), len(levels), dtype=torch.float64)
+    for x in _blocks(levels):
+        gram += x @ x.T
+    gram += gram.diagonal().mean()
+    known, target = gram[train][:, train], F.one_hot(data.labels[train], len(data.classes)).double()
+    ridge = RIDGE * float(known.diagonal().mean()) * len(train)
+    weights = torch.linalg.solve(known + ridge * torch.eye(len(train), dtype=gram.dtype), target)
+    guess = (gram[held][:, train] @ weights).argmax(1)
     return float((guess == data.labels[held]).double().mean())

@@ -117,7 +117,7 @@ def planned_addition(addition: Addition, run: Run) -> PlannedAddition:
 
 
 def _memory(method: Any, source: data.Source, settings: Settings, run: Run) -> int:
-    """Bytes of the pictures, of their deltas at work and of the finished perturbation, where they do not lie in files."""
+    """Bytes of pictures, deltas at work and the finished perturbation, as far as they do not lie in files."""
     count, side = len(source.usable), settings.canvas
     deltas = room.deltas(method, count, (3, side, side), len(source.classes), 1)
     pictures = 0 if data.cached(source, side) else count * 3 * side**2

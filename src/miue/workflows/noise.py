@@ -17,7 +17,7 @@ def described(
 
     rest: budget that the attack had. keeping: its run, with the surrogate that it kept.
     """
-    rows = sample(images.labels)
+    rows = sample(images)
     clean = images.select(rows)
     protected = perturbation.select(rows).apply(clean)
     return {
