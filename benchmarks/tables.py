@@ -71,8 +71,19 @@ def accuracies(record: dict[str, Any], role: str, channel: str = "png", which: s
 
 def where(record: dict[str, Any]) -> str:
     several = len({run.get("commit") for run in record.get("runs", []) if isinstance(run, dict)}) > 1
-    last = "the last cells: " if several else ""
-    return f"{last}{record['machine']['device']}, torch {record['machine']['torch']}, commit {record['commit']}"
+    hours, machine = spent(record), record["machine"]
+    place = ", the last cells on " if several else " on "
+    text = f"{hours:.1f} core-hours{place}" if hours else ""
+    return f"{text}{machine['device']}, torch {machine['torch']}, commit {record['commit']}"
+
+
+def spent(record: dict[str, Any]) -> float:
+    """Core-hours of the victims of a record, and of its perturbations, each counted once; 0 if they are not in it."""
+    runs = [run for run in record.get("runs", []) if isinstance(run, dict)]
+    crafts = {(run["attack"], run["seed"]): run["craft"]["seconds"] for run in runs if run.get("craft")}
+    threads = re.search(r"(\d+) threads", record["machine"]["device"])
+    seconds = sum(run.get("seconds", 0) for run in runs) + sum(crafts.values())
+    return seconds * int(threads[1] if threads else 1) / 3600
 
 
 def small(channels: bool) -> list[dict[str, Any]]:
@@ -738,13 +749,13 @@ def methods() -> str:
         rows.append((name, place.among(r["plan"]["seeds"]), told, theirs, *_made(made)))
     header = ("seconds", "passes", "L-inf", "L2", "pixels", "PSNR, dB", "outside ±8")
     table = grid((f"trained on (n = {r['plan']['seeds']})", "last epoch", "best", "published, %", *header), rows)
-    sets, spent = r["sets"], sum(run.get("seconds", 0) + (run["craft"] or {}).get("seconds", 0) for run in r["runs"])
+    sets = r["sets"]
     return (
         f"{table}\n\n{sets['name']}: {sets['images']} pictures, tested on {sets['tested']} clean ones, victim "
         f"`{r['plan']['recipes'][0]}`, mean ± standard deviation. Passes: forward with gradients, per picture. L-inf "
         "is the largest change of any picture in grey levels; L2 ([0, 1] units), share of changed pixels and PSNR are "
-        "means over pictures; the last column is the share of pictures with a change above 8 grey levels. All cells "
-        f"take {spent:,.0f} seconds of one core, {spent / 2:,.0f} for each of two processes. {BEFORE} {where(r)}."
+        "means over pictures; the last column is the share of pictures with a change above 8 grey levels. "
+        f"{BEFORE} {where(r)}."
     )
 
 

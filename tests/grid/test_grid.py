@@ -196,6 +196,13 @@ def test_the_benchmark_is_a_plan():
     assert plan.data.startswith("$") and plan.test and plan.test.startswith("$") and not plan.out.is_absolute()
 
 
+@pytest.mark.parametrize("path", sorted(BENCHMARK.parent.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_plan_of_the_benchmarks_can_be_read(path: Path):
+    if path.stem != "published":  # the values of papers
+        plan = Grid.from_file(path)
+        assert plan.cells(SETS) and plan.data.startswith("$")
+
+
 def test_the_ablation_compares_losses_at_the_same_work():
     """Each loss with the same variants; rows of every loss have one surrogate, one number of passes, one step."""
     plan = Grid.from_file(BENCHMARK.with_name("ablation.toml"))

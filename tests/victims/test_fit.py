@@ -300,6 +300,26 @@ def test_recipes_that_no_optimizer_takes(change: dict, told: str):
         Recipe(**change)
 
 
+@pytest.mark.parametrize("text", ["none", "flip", "flip-crop", "shift"])
+def test_an_augmentation_is_given_by_name(text: str, run: Run):
+    """Mirrored or moved is what the name says, and pictures without any come as they are."""
+    chosen, x = recipe(f"quick:augment={text},lr=0.05"), torch.rand(64, 3, 16, 16, generator=run.rng("x"))
+    assert chosen.lr == 0.05 and chosen.defense == ""
+    y, seen = torch.zeros(64, 2), x
+    for augment in chosen.augment:
+        seen, _ = augment(seen, y, run.rng("views"))
+    same = (seen == x).flatten(1).all(1)
+    mirrored = (seen == x.flip(-1)).flatten(1).all(1)
+    assert bool(same.all()) == (text == "none")
+    assert (10 < mirrored.sum() < 54 and bool((same | mirrored).all())) == (text == "flip")
+    assert (recipe("quick").augment == chosen.augment) == (text == "flip-crop")
+
+
+def test_an_augmentation_that_is_none():
+    with pytest.raises(UserError, match=r"augment=crop is not allowed; choose from none, flip, flip-crop, shift;"):
+        recipe("quick:augment=crop")
+
+
 def test_published_settings_of_victims():
     """The constants of the sources, not those of this file."""
     papers, longer, authors = (RECIPES[name] for name in ("papers", "papers-200", "mi-ue"))

@@ -8,7 +8,16 @@ from dataclasses import replace
 from miue import nets
 from miue.core.errors import UserError
 from miue.core.spelling import fill, split
-from miue.victims.recipe import Recipe, Shift, Smoothed
+from miue.victims.recipe import FlipCrop, Recipe, Shift, Smoothed
+from miue.victims.slots import Augment
+
+AUGMENTATIONS: Mapping[str, tuple[Augment, ...]] = {
+    "none": (),
+    "flip": (FlipCrop(share=0.0),),
+    "flip-crop": (FlipCrop(),),
+    "shift": (Shift(),),
+}
+"""What `augment` may be in the spelling of a recipe."""
 
 RECIPES: Mapping[str, Recipe] = {
     "quick": Recipe(
@@ -84,7 +93,7 @@ def list_recipes() -> list[str]:
 
 
 def recipe(text: str, net: str | None = None) -> Recipe:
-    """Build a recipe from its spelling, such as "quick" or "papers:lr=0.5,epochs=200".
+    """Build a recipe from its spelling, such as "quick" or "papers:lr=0.5,epochs=200,augment=flip".
 
     net: a network that replaces the recipe's, like `net=` in the spelling. It sets the rate and the optimizer that it
     needs; values in the spelling have priority. Raises UserError, with the allowed values, if the recipe is unknown.
@@ -96,7 +105,18 @@ def recipe(text: str, net: str | None = None) -> Recipe:
         )
     given = given if net is None else {**given, "net": net}
     base = _for_victim(RECIPES[name], given["net"]) if "net" in given else RECIPES[name]
-    return fill(base, given, f"recipe {name}")
+    if "augment" in given:
+        base = replace(base, augment=_augmentation(given["augment"], name))
+    return fill(base, {field: value for field, value in given.items() if field != "augment"}, f"recipe {name}")
+
+
+def _augmentation(text: str, name: str) -> tuple[Augment, ...]:
+    if text not in AUGMENTATIONS:
+        raise UserError(
+            f"recipe {name}: augment={text} is not allowed; choose from {', '.join(AUGMENTATIONS)}; other "
+            "augmentations are defenses"
+        )
+    return AUGMENTATIONS[text]
 
 
 def _for_victim(base: Recipe, net: str) -> Recipe:
