@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,14 @@ def needed(
         rows = classes * keys if by_class else count
         kept_bytes = getattr(method, "kept_bytes", None)
         state = kept_bytes(count, shape, classes, settings.processes) if kept_bytes else 0
+        finished = rows * shape[0] * grid**2 * budget.kind.itemsize
+        marked = count * prod(shape) if settings.trace and not settings.alone else 0
         at_work = deltas(method, count, shape, classes, settings.processes)
         parts[private] = {
-            "perturbation": rows * shape[0] * grid**2 * budget.kind.itemsize + 8 * count,
+            "perturbation": finished + 8 * count,
             "canvas": max(data.cached(source, side) - taken(private / "canvas"), 0),
             "checkpoints": max(state - taken(work or private / "checkpoint"), 0),
-            "deltas beyond the memory": at_work,
+            "deltas beyond the memory": at_work + finished + marked,
         }
     parts[private]["manifest and margin"] = LINES * len(source.entries) + MARGIN
     return parts
