@@ -304,6 +304,18 @@ def test_with_less_memory_the_output_is_the_same(job: Job, run: Run, tmp_path: P
     assert hashes(less.out) == hashes(job.out)
 
 
+def test_the_deltas_of_epochs_are_removed_when_the_perturbation_is_saved(job: Job, run: Run):
+    """A lost perturbation is made anew from them no more, but from the beginning, with the same bytes."""
+    job = replace(job, method=TINY)
+    carry_out(job, run)
+    written = hashes(job.out)
+    assert not list(job.private.rglob("*.rows")) and (job.private / "checkpoint" / "surrogate.safetensors").exists()
+    next(job.private.glob("perturbation-*")).unlink()
+    shutil.rmtree(job.out)
+    carry_out(job, run)
+    assert hashes(job.out) == written
+
+
 def test_a_forecast_writes_nothing_and_grows_with_the_work(job: Job, run: Run, tmp_path: Path):
     source, before = job.scan(), listed(tmp_path)
     small = forecast(replace(job, method=TINY), source, run)

@@ -261,10 +261,10 @@ class Run:
             log.warning("%s: damaged (%s) and not used; what it held is made again, or left out", path, error)
             return None
 
-    def forget(self) -> None:
-        """Remove the saved state; call it when the work is recorded."""
+    def forget(self, networks: bool = True) -> None:
+        """Remove the saved state; call it when the work is recorded. networks: False removes the deltas alone."""
         if self.keep is not None and self.keep.is_dir():
-            for path in (*self.keep.glob("*.safetensors"), *self.keep.glob("*.rows")):
+            for path in (*self.keep.glob("*.rows"), *(self.keep.glob("*.safetensors") if networks else ())):
                 path.unlink()
             with suppress(OSError):  # the folder holds other files
                 self.keep.rmdir()

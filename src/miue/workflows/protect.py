@@ -172,6 +172,7 @@ def _protect(
     try:
         with timed(seconds, "attack"):
             perturbation = _perturbation(job, source, read, settings, job.perturbation(noise), secret, run)
+            first(run, lambda: job.keeping(run).forget(networks=False))  # as large as the pictures, or larger
         if run.least(record.profile is None):
             facts = described(job.attack, read(), perturbation, settings.rest, job.keeping(run))
             record = record.model_copy(update=facts)
