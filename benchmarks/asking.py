@@ -8,7 +8,6 @@ python benchmarks/asking.py
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import torch
-from common import CIFAR, record
+from common import CIFAR, IMAGENETTE, record
 
 import miue
 from miue import publish, trace
@@ -27,7 +26,6 @@ from miue.workflows.job import Job
 from miue.workflows.protect import carry_out
 from miue.workflows.questions import questions
 
-IMAGENETTE = Path(os.environ.get("MIUE_IMAGENETTE", CIFAR.parent / "imagenette"))
 COUNT, TIMES = 1000, 3
 
 

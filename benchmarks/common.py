@@ -14,7 +14,8 @@ from miue.core.files import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
-CIFAR = Path(os.environ.get("MIUE_CIFAR10", ROOT.parent / "shared" / "data" / "cifar10-jpeg"))
+CIFAR = Path(os.environ.setdefault("MIUE_CIFAR10", str(ROOT.parent / "shared" / "data" / "cifar10-jpeg")))
+IMAGENETTE = Path(os.environ.setdefault("MIUE_IMAGENETTE", str(ROOT.parent / "shared" / "data" / "imagenette")))
 
 CORRECTED = {"sep": "2026-11-26", "gue": "2026-11-26", "tue:contrastive": "2026-11-26", "mi-ue:official": "2026-11-26"}
 """Attacks whose computation was corrected, with the day: what was measured before is another attack's."""

@@ -1,6 +1,6 @@
 """Run a grid, or go on with it, and write benchmarks/results/NAME.json once all of its cells have a record.
 
-python benchmarks/grid.py [NAME] [--plan benchmarks/grid.toml] [--shard 1/2] [--retry] [--partial]
+python benchmarks/grid.py [NAME] [--plan benchmarks/NAME.toml] [--shard 1/2] [--retry] [--partial]
 
 Cells that the record holds already are taken over: a new row costs its own cells only, on whatever machine. Delete the
 record to measure all of them again.
@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from common import CIFAR, RESULTS, ROOT, head, outdated, record
+from common import RESULTS, ROOT, head, outdated, record
 
 import miue
 from miue.evaluation.records import VictimRun
@@ -30,13 +29,12 @@ TOLD = ("attack", "defense", "recipe", "share", "which", "leaked", "seed", "erro
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", nargs="?", default="grid")
-    parser.add_argument("--plan", type=Path, default=ROOT / "benchmarks" / "grid.toml")
+    parser.add_argument("--plan", type=Path, help="benchmarks/NAME.toml if it is not given")
     parser.add_argument("--shard", type=parse_shard, default=(1, 1))
     parser.add_argument("--retry", action="store_true")
     parser.add_argument("--partial", action="store_true", help="write the record of what is there, and measure nothing")
     options = parser.parse_args()
-    os.environ.setdefault("MIUE_CIFAR10", str(CIFAR))
-    run, plan = miue.Run(quiet=False), Grid.from_file(options.plan)
+    run, plan = miue.Run(quiet=False), Grid.from_file(options.plan or ROOT / "benchmarks" / f"{options.name}.toml")
     bench = Bench.of(plan, run)
     before = taken_over(bench, RESULTS / f"{options.name}.json")
     if not options.partial:

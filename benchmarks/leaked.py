@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from common import CIFAR, RESULTS, ROOT, record
+from common import RESULTS, ROOT, record
 
 import miue
 from miue import publish
@@ -29,7 +28,6 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, nargs="+", default=[50, 200, 1000])
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
-    os.environ.setdefault("MIUE_CIFAR10", str(CIFAR))
     run = miue.Run(quiet=False)
     bench = Bench.of(Grid.from_file(ROOT / "benchmarks" / "lasting.toml"), run)
     (attack,), (recipe,) = bench.grid.attacks, bench.grid.recipes

@@ -7,13 +7,12 @@ Writes benchmarks/results/NAME.json. Killed? The same command goes on (its state
 from __future__ import annotations
 
 import argparse
-import os
 import resource
 from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from common import ROOT, record
+from common import IMAGENETTE, record
 
 import miue
 from miue import data
@@ -21,15 +20,13 @@ from miue.core.files import write_atomically
 from miue.evaluation.adaptive import defended
 from miue.evaluation.victim import train_victim
 
-PICTURES = Path(os.environ.get("MIUE_IMAGENETTE", ROOT.parent / "shared" / "data" / "imagenette"))
-
 
 def exported(split: str, per_class: int, folder: Path) -> Path:
     """The first JPEG files of every class, in class folders, as they are in the table."""
-    if not PICTURES.is_dir():
-        raise SystemExit(f"{PICTURES}: no Imagenette parquet files here; set MIUE_IMAGENETTE to their folder")
+    if not IMAGENETTE.is_dir():
+        raise SystemExit(f"{IMAGENETTE}: no Imagenette parquet files here; set MIUE_IMAGENETTE to their folder")
     done: Counter[int] = Counter()
-    for batch in pq.ParquetFile(PICTURES / f"{split}.parquet").iter_batches(512):
+    for batch in pq.ParquetFile(IMAGENETTE / f"{split}.parquet").iter_batches(512):
         for row in batch.to_pylist():
             label = row["label"]
             done[label] += 1

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import time
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import CIFAR, RESULTS, ROOT, head, record
+from common import CIFAR, IMAGENETTE, RESULTS, head, record
 from torch.utils.flop_counter import FlopCounterMode
 
 import miue
@@ -28,8 +27,6 @@ from miue.core.files import write_atomically
 from miue.training.batches import Batches
 from miue.training.loop import accuracy
 from miue.victims.fit import watched_fit
-
-IMAGENETTE = Path(os.environ.get("MIUE_IMAGENETTE", ROOT.parent / "shared" / "data" / "imagenette"))
 
 
 @dataclass(frozen=True)

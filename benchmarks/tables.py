@@ -456,6 +456,24 @@ def other_victims() -> str:
     return f"{table}\n\nKept: at the best epochs. {r['sets']['name']}: {r['sets']['images']} pictures. {where(r)}."
 
 
+def leaked() -> str:
+    """The default preset and a trainer who fits a linear inverse to leaked pairs."""
+    r, beside, rows = load("leaked"), load("lasting"), []
+    for pairs_known in [0, *sorted({v["pairs"] for v in r["runs"]})]:
+        left = [v for v in r["runs"] if v["pairs"] == pairs_known]
+        seeds = {v["seed"] for v in left or r["runs"]}
+        clean, plain = pairs(beside, r["attack"], r["recipe"], "none")
+        clean, left = ([v for v in of if v["seed"] in seeds] for of in (clean, left or plain))
+        kept = kept_share(clean, left, r["sets"]["chance"])
+        cells = (spread([v[when] for v in left]) for when in ("last", "best"))
+        rows.append((f"{pairs_known}", f"{len(left)}", *cells, f"{kept:.2f}"))
+    table = grid(("pairs", "n", "protected, last epoch", "protected, best epoch", "kept"), rows)
+    return (
+        f"{table}\n\n`{r['attack']}`, victim `{r['recipe']}`, {r['sets']['images']} pictures. Kept: as above, of what "
+        f"clean pictures teach without a defense, at the best epochs. {where(r)}."
+    )
+
+
 def cost() -> str:
     """What the default costs beside the default before it."""
     r = load("cost")
@@ -616,6 +634,22 @@ def photographs() -> str:
 def longer() -> str:
     """The attacks that the small victim does not notice, with a wider one that trains longer."""
     return standing(load("longer"))
+
+
+def flips() -> str:
+    """Attacks whose papers train victims that mirror and do not crop, with such victims."""
+    r = load("flips")
+    board, n, recipes = Board.model_validate(r["board"]), r["plan"]["seeds"], r["plan"]["recipes"]
+    cells = {(line.attack, line.recipe): line.places[0] for line in board.lines if line.places}
+    rows = []
+    for attack in dict.fromkeys(line.attack for line in board.lines):
+        name = attack if attack in CONTROLS else f"`{attack}`"
+        places = [cells.get((attack, recipe)) for recipe in recipes]
+        rows.append((name, *(f"{p.among(n)}, best {p.best:.1%}" if p and p.best else "" for p in places)))
+    header = (f"`{recipe.partition('augment=')[2] or 'flip-crop'}`" for recipe in recipes)
+    table = grid((f"trained on (n = {n}), augmentation", *header), rows)
+    victim = f"Victim `{recipes[-1]}`, last epoch, mean ± standard deviation, and the mean of the best epochs"
+    return f"{table}\n\n{victim}. {where(r)}."
 
 
 BEFORE = "‡: measured before the attack was corrected ([log](log.md))."
@@ -1145,6 +1179,7 @@ TABLES: dict[str, Callable[[], str]] = {
         noise,
         reached,
         longer,
+        flips,
         analysis,
         why,
         crossed,
@@ -1160,6 +1195,7 @@ TABLES: dict[str, Callable[[], str]] = {
         lasting,
         breaks,
         other_victims,
+        leaked,
         cost,
         photographs,
         owner,
