@@ -259,8 +259,8 @@ class Perturbation:
 
         Values are rounded to nearest, because truncation would shift each by half a grey level on average. A coarse
         grid is rounded again in `stretched`, at the size of the picture. If rounding takes a row out of an "l2"
-        budget, the row is shortened until its integers fit. empty: makes the tensor
-        for the rows of Pieces, as `run.empty` does. Raises ValueError if delta is not finite or leaves the budget.
+        budget, the row is shortened until its integers fit. empty: makes the tensor for the rows of Pieces, as
+        `run.empty` does. Raises ValueError if delta is not finite or leaves the budget.
         """
         if isinstance(delta, Pieces):
             rows = empty(delta.shape, budget.kind)
