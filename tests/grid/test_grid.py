@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from easy import easy
 from miue.attacks import Alternating, attack
@@ -30,7 +30,7 @@ from miue.evaluation.records import VictimRun
 from miue.grid import bench as grid
 from miue.grid.bench import Bench, standing
 from miue.grid.leaderboard import board
-from miue.grid.plan import Grid
+from miue.grid.plan import Cell, Grid
 from miue.grid.records import CellRecord, Craft, Sets
 from miue.grid.workers import in_turn, parse_shard, work
 from pictures import coloured
@@ -401,6 +401,27 @@ def test_shards_in_words():
     for wrong in ("0/2", "3/2", "2", "a/b", "1/0", "-1/2"):
         with pytest.raises(UserError, match="is not understood; write 1/4"):
             parse_shard(wrong)
+
+
+def test_no_process_waits_while_a_cell_is_free(place: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
+    """Another one makes the perturbation of all cells first, and then works on the first cell."""
+    bench, waits = Bench.of(planned(defenses=["none", "gray"]), run), []
+    cells = list(bench.cells.values())
+    locked = set(bench.cells)
+
+    def measure(bench: Bench, cell: Cell, wait: bool = True) -> CellRecord:
+        if cell.key in locked and not wait:
+            raise Timeout(cell.key)
+        if wait:
+            waits.append(cell)
+            locked.clear()
+            locked.add(cells[0].key)
+        return bench.blank(cell)
+
+    monkeypatch.setattr(Bench, "measure", measure)
+    order = [record.key for record in in_turn(bench, cells)]
+    assert order == [cell.key for cell in (cells[-1], *cells[1:-1], cells[0])]
+    assert waits == [cells[-1], cells[0]]
 
 
 def test_what_another_process_is_at_comes_last(place: Path, run: Run, counted: list):

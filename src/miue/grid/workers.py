@@ -22,14 +22,18 @@ from miue.grid.records import CellRecord
 
 
 def in_turn(bench: Bench, cells: Iterable[Cell]) -> Iterator[CellRecord]:
-    """Measure one cell after the other; cells that another process works on come last."""
-    late = []
-    for cell in cells:
-        try:
-            yield bench.measure(cell, wait=False)
-        except Timeout:
-            late.append(cell)
-    yield from map(bench.measure, late)
+    """Measure one cell after the other. What another process works on, a cell or its perturbation, comes later."""
+    waiting = list(cells)
+    while waiting:
+        later = []
+        for cell in waiting:
+            try:
+                yield bench.measure(cell, wait=False)
+            except Timeout:
+                later.append(cell)
+        if len(later) == len(waiting):  # the last one, because the other process most likely goes on with the first
+            yield bench.measure(later.pop())
+        waiting = later
 
 
 def in_processes(bench: Bench, cells: Iterable[Cell], ended: Callable[[CellRecord], None]) -> None:
