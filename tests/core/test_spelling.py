@@ -214,7 +214,8 @@ def test_recipes_are_spelled_the_same_way():
         ("papers:fast", "allowed: " + ", ".join(RECIPES)),
         ("papers:rate=1", "recipe papers has no field 'rate'; its fields are net, epochs"),
         ("papers:optimizer=adam", "choose from sgd, adamw"),
-        ("papers:augment=none", "set it in Python"),
+        ("papers:augment=crop", "augment=crop is not allowed; choose from none, flip, flip-crop, shift"),
+        ("papers:loss=Smoothed", "set it in Python"),
     ):
         with pytest.raises(UserError, match=re.escape(told)):
             recipe(text)
