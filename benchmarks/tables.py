@@ -450,9 +450,9 @@ def other_victims() -> str:
         if left:
             kept = kept_share(clean, left, r["sets"]["chance"])
             cells = (spread([v[when] for v in of]) for of in (clean, left) for when in ("last", "best"))
-            rows.append((f"`{recipe}`", *cells, f"{kept:.2f}"))
+            rows.append((f"`{recipe}`", f"{len(left)}", *cells, f"{kept:.2f}"))
     header = (f"{who}, {when} epoch" for who in ("clean", "protected") for when in ("last", "best"))
-    table = grid((f"victim (n = {most_seeds(r)})", *header, "kept"), rows)
+    table = grid(("victim", "n", *header, "kept"), rows)
     return f"{table}\n\nKept: at the best epochs. {r['sets']['name']}: {r['sets']['images']} pictures. {where(r)}."
 
 
