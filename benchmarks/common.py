@@ -14,6 +14,7 @@ from miue.core.files import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
+# set, because plans of grids name the variables
 CIFAR = Path(os.environ.setdefault("MIUE_CIFAR10", str(ROOT.parent / "shared" / "data" / "cifar10-jpeg")))
 IMAGENETTE = Path(os.environ.setdefault("MIUE_IMAGENETTE", str(ROOT.parent / "shared" / "data" / "imagenette")))
 

@@ -15,7 +15,6 @@ import shutil
 import subprocess
 import sys
 import time
-from multiprocessing import Pool
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,8 @@ WAYS = {"files": "2GB", "memory": "1TB"}
 FOLDER = 1000  # pictures of one class folder
 
 
-def draw(task: tuple[Path, int, int]) -> None:
+def draw(folder: Path, first: int, side: int) -> None:
     """Draw the pictures of one class folder."""
-    folder, first, side = task
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(first, first + FOLDER):
         field = np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)
@@ -45,9 +43,8 @@ def drawn(count: int, side: int, work: Path) -> Path:
     root = work / f"{count}x{side}"
     if not root.exists():
         part = work / f"part-{count}x{side}"
-        tasks = [(part / f"class {at:03}", at * FOLDER, side) for at in range(count // FOLDER)]
-        with Pool(1) as pool:
-            pool.map(draw, tasks)
+        for at in range(count // FOLDER):
+            draw(part / f"class {at:03}", at * FOLDER, side)
         part.rename(root)
     return root
 

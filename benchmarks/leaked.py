@@ -16,7 +16,7 @@ from common import RESULTS, ROOT, record
 
 import miue
 from miue import publish
-from miue.core.types import ImageSet, Perturbation
+from miue.core.types import ImageSet
 from miue.evaluation.adaptive import defended
 from miue.evaluation.victim import train_victim
 from miue.grid.bench import Bench
@@ -56,7 +56,7 @@ def published(bench: Bench, attack: str, seed: int) -> ImageSet:
     cell = next(cell for cell in bench.cells.values() if (cell.attack, cell.seed) == (attack, seed))
     if error := bench.make(cell):
         raise SystemExit(error)
-    return Perturbation.load(bench.grid.out / "perturbations" / f"{cell.perturbation}.safetensors").apply(bench.clean)
+    return bench.protected(cell)
 
 
 if __name__ == "__main__":

@@ -458,15 +458,16 @@ def other_victims() -> str:
 
 def leaked() -> str:
     """The default preset and a trainer who fits a linear inverse to leaked pairs."""
-    r, beside, rows = load("leaked"), load("lasting"), []
-    for pairs_known in [0, *sorted({v["pairs"] for v in r["runs"]})]:
-        left = [v for v in r["runs"] if v["pairs"] == pairs_known]
-        seeds = {v["seed"] for v in left or r["runs"]}
-        clean, plain = pairs(beside, r["attack"], r["recipe"], "none")
-        clean, left = ([v for v in of if v["seed"] in seeds] for of in (clean, left or plain))
-        kept = kept_share(clean, left, r["sets"]["chance"])
+    r, rows = load("leaked"), []
+    clean, plain = pairs(load("lasting"), r["attack"], r["recipe"], "none")
+    by_pairs = {0: plain}
+    for run in r["runs"]:
+        by_pairs.setdefault(run["pairs"], []).append(run)
+    for count, left in sorted(by_pairs.items()):
+        beside = [v for v in clean if v["seed"] in {own["seed"] for own in left}]
+        kept = kept_share(beside, left, r["sets"]["chance"])
         cells = (spread([v[when] for v in left]) for when in ("last", "best"))
-        rows.append((f"{pairs_known}", f"{len(left)}", *cells, f"{kept:.2f}"))
+        rows.append((f"{count}", f"{len(left)}", *cells, f"{kept:.2f}"))
     table = grid(("pairs", "n", "protected, last epoch", "protected, best epoch", "kept"), rows)
     return (
         f"{table}\n\n`{r['attack']}`, victim `{r['recipe']}`, {r['sets']['images']} pictures. Kept: as above, of what "

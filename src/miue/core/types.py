@@ -20,8 +20,6 @@ from torch import Tensor
 from miue.core.errors import Damaged, UserError, refuse_folder
 
 Norm = Literal["linf", "l2", "l0", "none"]
-Empty = Callable[[tuple[int, ...], torch.dtype], Tensor]
-"""Makes a tensor without values, of a shape and a type."""
 
 
 def stretch(delta: Float[Tensor, "b c g g2"], height: int, width: int) -> Float[Tensor, "b c h w"]:
@@ -206,10 +204,6 @@ class Budget:
         return bool((self.measure(delta) <= limit).all())
 
 
-def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    return torch.empty(shape, dtype=dtype)
-
-
 @dataclass(frozen=True)
 class Pieces:
     """A float delta in [0,1] units that is never whole in memory."""
@@ -253,7 +247,7 @@ class Perturbation:
         made_by: str,
         labels: Int[Tensor, "n"] | None = None,
         data: str = "",
-        empty: Empty = _empty,
+        empty: Callable[..., Tensor] = torch.empty,
     ) -> Perturbation:
         """Round a float delta in [0,1] units to grey levels and check it against the budget.
 
@@ -263,7 +257,7 @@ class Perturbation:
         `run.empty` does. Raises ValueError if delta is not finite or leaves the budget.
         """
         if isinstance(delta, Pieces):
-            rows = empty(delta.shape, budget.kind)
+            rows = empty(delta.shape, dtype=budget.kind)
             at = 0
             for part in delta.parts():
                 rows[at : at + len(part)] = cls.rounded(part, budget, made_by).delta
@@ -305,11 +299,11 @@ class Perturbation:
             return grid
         return _levels(stretch(grid.float(), height, width), self.budget.levels, grid.dtype)
 
-    def apply(self, data: ImageSet, empty: Empty = _empty) -> ImageSet:
+    def apply(self, data: ImageSet, empty: Callable[..., Tensor] = torch.empty) -> ImageSet:
         """The protected set: integer addition, clamped to [0, 255]. empty: as in `rounded`."""
         if len(self) != len(data):
             raise ValueError(f"a perturbation of {len(self)} rows for {len(data)} images")
-        out = empty(data.images.shape, torch.uint8)
+        out = empty(data.images.shape, dtype=torch.uint8)
         for index in torch.arange(len(data)).split(4096):
             delta = self.stretched(index, *data.shape[1:])
             out[index] = (data.images[index].to(torch.int16) + delta).clamp_(0, 255).to(torch.uint8)

@@ -167,8 +167,11 @@ class Bench:
             return self.clean
         if cell.attack == "without":
             return cell.partial.rest(self.clean, run)
-        protected = Perturbation.load(self._perturbation(cell)).apply(self.clean)
-        return cell.partial.joined(self.clean, protected, run)
+        return cell.partial.joined(self.clean, self.protected(cell), run)
+
+    def protected(self, cell: Cell) -> ImageSet:
+        """The set with the perturbation of a cell, which `make` has made, on all of its pictures."""
+        return Perturbation.load(self._perturbation(cell)).apply(self.clean)
 
     def _craft(self, perturbation: Perturbation, seconds: float, passes: int) -> Craft:
         protected = perturbation.apply(self.clean)

@@ -17,7 +17,7 @@ AUGMENTATIONS: Mapping[str, tuple[Augment, ...]] = {
     "flip-crop": (FlipCrop(),),
     "shift": (Shift(),),
 }
-"""What `augment` may be in the spelling of a recipe."""
+"""The augmentations that the spelling of a recipe can name."""
 
 RECIPES: Mapping[str, Recipe] = {
     "quick": Recipe(
