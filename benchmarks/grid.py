@@ -23,7 +23,7 @@ from miue.grid.records import CellRecord, Craft
 from miue.grid.workers import parse_shard, work
 from miue.victims.recipe import Recipe
 
-TOLD = ("attack", "defense", "recipe", "share", "which", "leaked", "seed", "error")
+TOLD = ("attack", "budget", "defense", "recipe", "share", "which", "leaked", "seed", "error")
 
 
 def main() -> None:
@@ -72,13 +72,16 @@ def taken_over(bench: Bench, path: Path) -> dict[str, dict[str, Any]]:
     there = json.loads(path.read_text())
     if any(there["sets"][key] != getattr(bench.sets, key) for key in ("data", "test")):
         return {}
-    known = {tuple(run[key] for key in TOLD[:-1]): run for run in there["runs"] if not run["error"]}
+    known = {tuple(run.get(key) for key in TOLD[:-1]): run for run in there["runs"] if not run["error"]}
+    unnamed = there["plan"]["budget"] == bench.grid.budget  # the budgets of a record whose cells do not name theirs
     found = {}
     for key, cell in bench.cells.items():
-        run = known.get((cell.attack, cell.training.defense, cell.recipe, *vars(cell.partial).values(), cell.seed))
+        rest = (cell.training.defense, cell.recipe, *vars(cell.partial).values(), cell.seed)
+        run = known.get((cell.attack, str(cell.budget or ""), *rest))
+        run = run or (known.get((cell.attack, None, *rest)) if unnamed else None)
         if run and outdated(cell.attack, there["day"]):
             continue
-        if run and there["plan"]["budget"] == bench.grid.budget and _same(cell, there):
+        if run and _same(cell, there):
             taken = _record(bench, cell, run, there["machine"])
             if not (here := kept(bench.grid, cell)):
                 bench.put(cell, taken)

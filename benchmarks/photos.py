@@ -1,7 +1,7 @@
 """Photographs: Imagenette as a folder of its JPEG files, protected at native size, victims at several sizes.
 
 python benchmarks/photos.py NAME ATTACK [--per-class 400] [--canvas 64] [--sizes 64 128] [--defenses none gray ...]
-Writes benchmarks/results/NAME.json. Killed? The same command goes on (its state lies in --work).
+Writes benchmarks/results/NAME.json, victim by victim. Killed? The same command goes on (its state lies in --work).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import resource
 from collections import Counter
+from itertools import product
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -74,24 +75,22 @@ def main() -> None:
         )
         for side in options.sizes:
             tests = data.read(data.scan(str(test)), side)
-            for role, folder in (("clean", clean), ("protected", out)):
-                pictures = data.read(data.scan(str(folder)), side)
-                for defense in options.defenses:
-                    recipe = defended(miue.recipe(options.recipe), defense)
-                    victim = train_victim(role, pictures, tests, recipe, run, options.work)
-                    rows.append(victim.model_dump() | {"side": side, "defense": defense})
-                    print(seed, side, role, defense, f"{victim.last:.1%}", flush=True)
-    path = record(
-        options.name,
-        miue.Run(),
-        data=f"Imagenette, {options.per_class} pictures per class",
-        test=f"{options.test_per_class} pictures per class",
-        attack=options.attack,
-        recipe=miue.recipe(options.recipe).described(),
-        outputs=outputs,
-        runs=rows,
-    )
-    print(path)
+            sets = {"clean": data.read(data.scan(str(clean)), side), "protected": data.read(data.scan(str(out)), side)}
+            for defense, (role, pictures) in product(options.defenses, sets.items()):
+                recipe = defended(miue.recipe(options.recipe), defense)
+                victim = train_victim(role, pictures, tests, recipe, run, options.work)
+                rows.append(victim.model_dump() | {"side": side, "defense": defense})
+                print(seed, side, role, defense, f"{victim.last:.1%}", flush=True)
+                record(
+                    options.name,
+                    miue.Run(),
+                    data=f"Imagenette, {options.per_class} pictures per class",
+                    test=f"{options.test_per_class} pictures per class",
+                    attack=options.attack,
+                    recipe=miue.recipe(options.recipe).described(),
+                    outputs=outputs,
+                    runs=rows,
+                )
 
 
 if __name__ == "__main__":

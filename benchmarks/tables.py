@@ -31,6 +31,7 @@ from miue.cli import catalogue
 from miue.cli.telling import HOLDS
 from miue.core.run import Run
 from miue.core.spelling import split
+from miue.core.types import Budget
 from miue.data.quality import Size
 from miue.evaluation.adaptive import victim_of
 from miue.evaluation.records import spread
@@ -371,13 +372,14 @@ def standing(r: dict[str, Any]) -> str:
         defenses = list(dict.fromkeys(p.defense for line in lines for p in line.places))
         rows = []
         for line in lines:
-            near = {} if line.partial else known
+            usual = r["plan"]["budget"] is None or line.budget == str(Budget())
+            near = known if usual and not line.partial else {}
             told = {
                 p.defense: p.among(n) + near.get((variant(line.attack), canonical(p.defense)), "") for p in line.places
             }
             worst = line.worst_text
             name = line.attack if line.attack in CONTROLS else f"`{line.attack}`{dagger(line.attack, r)}"
-            rows.append((f"{name}{line.partial}", *(told.get(d, "") for d in defenses), worst))
+            rows.append((f"{name}{line.name.removeprefix(line.attack)}", *(told.get(d, "") for d in defenses), worst))
         header = (f"trained on (n = {n})", *(f"`{d}`" for d in defenses), "worst case")
         parts.append(f"Victim `{recipe}`:\n\n{grid(header, rows)}")
     parts += [left] if (left := leaving({line.name: line.size for line in board.lines})) else []

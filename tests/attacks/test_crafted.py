@@ -302,9 +302,11 @@ def test_defaults_are_the_papers():
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_work(tmp_path: Path):
+@pytest.mark.parametrize("more", [{"noise_batch": 8}, {"noise_batch": 10, "class_gradient": 10.0}])
+def test_two_processes_share_the_work(tmp_path: Path, more: dict[str, Any]):
+    """Also where one has 10 pictures and the other 11, in batches of 5, and classes are summed over both."""
     data, run = tiny(per_class=7), Run(seed=1, device_name="cpu", keep=tmp_path / "kept")
-    method = SEP(**FEW, noise_batch=8, checkpoints=2)
+    method = SEP(**FEW, **more, checkpoints=2)
     made = launch(partial(method, data, Budget(8)), run, 2)
     assert made.delta.shape == (21, 3, 8, 8) and all(row.any() for row in made.delta)
     assert torch.equal(launch(partial(method, data, Budget(8)), run, 2).delta, made.delta)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from miue import mi
 from miue.core import files, progress
-from miue.core.device import byte_count, choose_numerics, free_memory
+from miue.core.device import byte_count, choose_numerics, free_memory, global_draws
 from miue.core.errors import UserError
 from miue.core.files import write_atomically
 from miue.core.run import Run
@@ -133,6 +134,32 @@ def test_a_tensor_beyond_the_memory_lies_in_a_file_without_a_name(keeping: Run, 
     assert (small.shape, large.shape) == ((25, 2), (26, 2)) and large.dtype == torch.int16
     large[:] = torch.arange(52).reshape(26, 2)
     assert large[25].tolist() == [50, 51] and large[::25, 1].tolist() == [1, 51]
+
+
+def test_draws_of_an_accelerator_are_restored(monkeypatch: pytest.MonkeyPatch):
+    kept, real = [], torch.random.fork_rng
+
+    def fork_rng(devices: list[torch.device], device_type: str) -> AbstractContextManager[None]:
+        kept.append((device_type, devices))
+        return real(devices=[])
+
+    monkeypatch.setattr(torch.random, "fork_rng", fork_rng)
+    for kind in ("cpu", "cuda", "mps"):
+        with global_draws(0, torch.device(kind)):
+            pass
+    assert kept == [("cuda", []), ("cuda", [torch.device("cuda")]), ("mps", [torch.device("mps")])]
+
+
+def test_a_gpu_has_no_part_in_the_room_for_results(keeping: Run, monkeypatch: pytest.MonkeyPatch):
+    free = {"cuda": 10**15, "cpu": 300}
+    monkeypatch.setattr("miue.core.run.free_memory", lambda device: free[device.type])
+    monkeypatch.setitem(vars(keeping), "device", torch.device("cuda"))
+    folders = []
+    monkeypatch.setattr("miue.core.run.mapped", lambda *what: folders.append(what[-1]) or torch.zeros(1))
+    assert keeping.room == 10**15 // 3 and keeping.room_for_results == 100
+    keeping.empty((100,), torch.uint8)
+    keeping.empty((101,), torch.uint8)
+    assert folders == [keeping.keep]
 
 
 def test_devices_that_are_not_there():

@@ -88,11 +88,22 @@ TRUTH = {  # chance, tested, then clean, noise, protected; what it is called; a 
     "a hundred classes, not protected": (0.01, 2000, 0.20, 0.19, 0.10, "not protected", "keeps 47%"),
     "a hundred classes, hardly learned": (0.01, 2000, 0.019, 0.019, 0.01, "inconclusive", "reaches only 1.9%"),
     "a thousand classes": (0.001, 10_000, 0.05, 0.05, 0.002, "protected", "keeps 2%"),
-    "ten classes, learned less than two guesses": (0.1, 10_000, 0.18, 0.18, 0.1, "inconclusive", "reaches only 18.0%"),
+    "ten classes, less than a tenth of what there is": (
+        0.1,
+        10_000,
+        0.18,
+        0.18,
+        0.1,
+        "inconclusive",
+        "reaches only 18.0%",
+    ),
     "ten classes, few test pictures": (0.1, 50, 0.22, 0.22, 0.1, "inconclusive", "reaches only 22.0%"),
     "two classes": (0.5, 2000, 0.80, 0.79, 0.52, "protected", "keeps 7%"),
-    "two classes, hardly learned": (0.5, 2000, 0.70, 0.70, 0.5, "inconclusive", "75.0% would be enough"),
+    "two classes, not easy": (0.5, 2000, 0.70, 0.70, 0.51, "protected", "keeps 5%"),
+    "two classes, hardly learned": (0.5, 2000, 0.54, 0.54, 0.5, "inconclusive", "55.0% would be enough"),
     "one large class": (0.8, 2000, 0.99, 0.99, 0.81, "protected", "keeps 5%"),
+    "one large class, not easy": (0.8, 2000, 0.90, 0.90, 0.80, "protected", "keeps 0%"),
+    "one large class, few test pictures": (0.8, 100, 0.90, 0.90, 0.80, "inconclusive", "92.0% would be enough"),
 }
 
 

@@ -25,6 +25,7 @@ from miue.cli import main as cli
 from miue.cli import show
 from miue.core.errors import UserError
 from miue.core.run import Run
+from miue.core.spelling import spell
 from miue.evaluation.adaptive import Adaptive
 from miue.evaluation.records import VictimRun
 from miue.grid import bench as grid
@@ -117,6 +118,19 @@ def test_a_plan_of_partial_protection():
     assert len({c.perturbation for c in cells if c.attack == "ops"}) == 1
 
 
+def test_a_plan_of_several_budgets():
+    """Each has its own noise; clean victims are the same for all."""
+    cells = planned(attacks=["mi-ue:quick"], budget=[4, "8", 12]).cells(SETS)
+    budgets = ["linf:4", "linf:8", "linf:12"]
+    assert [(c.attack, str(c.budget or "")) for c in cells] == [
+        ("clean", ""),
+        *(("noise", budget) for budget in budgets),
+        *(("mi-ue:quick", budget) for budget in budgets),
+    ]
+    assert str(cells[4]) == f"mi-ue:quick, linf:4, {RECIPE} + none, seed 0"
+    assert {c.key for c in planned(attacks=["mi-ue:quick"], budget=4).cells(SETS)} < {c.key for c in cells}
+
+
 def test_a_plan_without_the_noise_control():
     cells = planned(noise=False, defenses=["none", "gray"]).cells(SETS)
     assert [cell.attack for cell in cells] == ["clean", "clean", "noise", "noise", "ops", "ops"]  # "noise" as an attack
@@ -155,6 +169,9 @@ TOML = 'data = "train.npz"\ntest = "test.npz"\nattacks = ["ops"]\n'
         (TOML + 'defenses = ["at+ueraser"]', "a victim has one loss"),
         (TOML + 'recipes = ["slow"]', "recipe 'slow' is unknown; allowed: quick"),
         (TOML + 'budget = "8"', "cannot keep a budget in linf, only in l0"),
+        (TOML + 'budget = ["l0:1", 4]', "cannot keep a budget in linf, only in l0"),
+        (TOML + "budget = []", "budget = .*at least 1 item"),
+        (TOML + "budget = true", "budget.0 = True: Input should be a valid string"),
         (TOML.replace('"ops"', '"opps"'), "attack 'opps' is unknown; allowed: ar"),
         ("data =", "is not TOML"),
     ],
@@ -301,7 +318,7 @@ def test_tables_say_how_far_an_attack_leaves_the_ball(
     assert sizes["ops"] and (sizes["ops"].pictures, sizes["ops"].outside) == (36, 36)  # of both seeds, once
     show.board(found, json=False)
     told = [line for line in capsys.readouterr().out.splitlines() if "8/255 ball" in line]
-    assert told == [f"ops: {sizes['ops'].leaves}"]
+    assert told == [f"ops, l0:1: {sizes['ops'].leaves}"]
 
 
 def test_a_failed_cell_is_a_record_and_the_others_go_on(place: Path, run: Run, counted: list, capsys):
@@ -329,6 +346,17 @@ def test_a_victim_that_fails_fails_alone(place: Path, run: Run, counted: list, m
 
     monkeypatch.setattr(grid, "train", sometimes)
     assert [r.error for r in work(Bench.of(planned(), run))] == ["", "MemoryError: too large", ""]
+
+
+def test_a_perturbation_that_cannot_be_described_fails_alone(
+    place: Path, run: Run, counted: list, monkeypatch: pytest.MonkeyPatch
+):
+    def described(method, *rest):
+        if spell(method) == "ops":
+            raise RuntimeError("no figure")
+
+    monkeypatch.setattr("miue.grid.bench.success", described)
+    assert [r.error for r in work(Bench.of(planned(attacks=["ops"]), run))] == ["", "", "RuntimeError: no figure"]
 
 
 def test_a_full_disk_is_no_result(place: Path, run: Run, counted: list, monkeypatch: pytest.MonkeyPatch):
@@ -561,7 +589,7 @@ def test_the_command(place: Path, miue: Callable, counted: list):
     code, out, err = miue("grid", "plan.toml", "--device", "cpu")
     assert code == 1 and "6 of 8 cells measured, 2 failed" in out and len(counted) == 6
     assert "failed: their.py:Broken" in out and "RuntimeError: no luck" in out and "worst case" in out
-    assert out.index("clean ") < out.index("noise ") < out.index("ops ")
+    assert out.index("clean ") < out.index("noise ") < out.index("ops, l0:1 ")
     Path("train.npz").unlink()  # what was measured can be shown where the pictures are not
     code, shown, _ = miue("grid", "plan.toml", "--show")
     assert code == 0 and shown == out
@@ -694,6 +722,18 @@ def test_a_noise_control_is_that_of_the_whole_set():
     records = [record("clean", 0.9), record("noise", 0.88), record("noise", 0.5, 0.2), record("ops", 0.4)]
     ops = next(line for line in board(records, 4, 0.25).lines if line.attack == "ops")
     assert ops.places[0].verdict == "protected"  # with noise at 50 % it would be inconclusive
+
+
+def test_every_budget_is_judged_by_its_own_noise():
+    def cells(budget: str, noise: float) -> list[CellRecord]:
+        pair = made("noise", "none", noise), made("em", "none", 0.4)
+        return [record.model_copy(update={"budget": budget}) for record in pair]
+
+    small, large = board([made("clean", "none", 0.9), *cells("linf:8", 0.88), *cells("linf:64", 0.4)], 5, 0.25).lines[
+        3:
+    ]
+    assert (small.name, small.places[0].verdict) == ("em", "protected")
+    assert (large.name, large.places[0].verdict) == ("em, linf:64", "inconclusive")  # such noise alone does as much
 
 
 @pytest.mark.parametrize(

@@ -267,6 +267,13 @@ def test_infonce_cannot_exceed_log_k(run: Run):
     assert float(InfoNCE().bound(scores)) == pytest.approx(math.log(8))
 
 
+def test_the_ceiling_is_that_of_the_pairs_that_are_compared_together(run: Run):
+    """2,100 held-out pairs are two blocks of 1,050."""
+    x = torch.randn(10_500, 2, generator=run.rng("x"))
+    made = InfoNCE(width=8, steps=1)(x, x, run)
+    assert made.ceiling == pytest.approx(math.log(1050))
+
+
 def test_the_bounds_of_given_scores():
     """Two pairs: scores a for true ones, b for others."""
     a, b = 1.5, -0.5

@@ -186,6 +186,15 @@ def test_a_name_goes_to_other_processes_with_its_code(file: Path):
     assert repr(moved) == repr(attack(f"em:quick,surrogate={name}"))
 
 
+def test_a_changed_file_is_tried_anew(file: Path):
+    size = nets.tried(f"{file}:Net", SHAPE, 5)
+    file.write_text(NET + "\n\nclass Other(Net):\n    pass\n\n\nNet = lambda classes: 3\n")
+    with pytest.raises(UserError):
+        nets.tried(f"{file}:Net", SHAPE, 5)
+    file.write_text(NET)
+    assert nets.tried(f"{file}:Net", SHAPE, 5) == size
+
+
 def test_a_file_that_changed_meanwhile_is_told(file: Path):
     name = nets.named(f"{file}:Net")
     file.write_text(NET + "# changed\n")

@@ -224,6 +224,22 @@ def test_what_is_kept_goes_on_with_the_next_epoch(keeping: Run):
     assert training(keeping).done == 5 and not [*training(keeping).epochs(5, 2)]
 
 
+def test_processes_go_on_from_an_epoch_that_all_have(keeping: Run, monkeypatch: pytest.MonkeyPatch):
+    """Here the other one has ended its first epoch, and the state of the first one of this process is damaged."""
+    reached = 2
+    monkeypatch.setattr(Run, "least", lambda self, value: min(value, reached))
+    monkeypatch.setattr(Run, "average", lambda self, tensors: None)
+    monkeypatch.setattr(Run, "world", 2)
+    for _ in (part := training(keeping, own=True)).epochs(2, 2):
+        pull(part)
+    reached = 1
+    assert training(keeping, own=True).done == 1
+    assert keeping.keep is not None
+    next(keeping.keep.glob("kept*-0.safetensors")).unlink()
+    part = training(keeping, own=True)
+    assert part.done == 0 and value(part) == 4.0
+
+
 def test_state_of_another_layout_is_not_read(keeping: Run):
     part = training(keeping)
     keeping.save("kept", state(part.net, part.optimizer), {"what": "this", "epoch": 1})

@@ -55,6 +55,25 @@ def test_a_file_gives_the_numbers_of_the_memory(run: Run, tmp_path: Path, form: 
     assert [path.name for path in tmp_path.iterdir()] == ["saved.rows"]  # the other file has no name
 
 
+def test_a_system_that_reads_a_little_at_a_time_gives_all(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Linux reads at most 2 GiB in one call."""
+    _, rows = both(run, "fixed", tmp_path)
+    rows[torch.arange(50)] = drawn(0)
+
+    class Slow:
+        seek = rows.file.seek
+
+        def readinto(self, view: memoryview) -> int:
+            return real.readinto(view[:100])  # type: ignore[attr-defined]
+
+    real, expected = rows.file, rows[torch.arange(50)]
+    monkeypatch.setattr(rows, "file", Slow())
+    assert torch.equal(rows[torch.arange(50)], expected)
+    real.truncate(3000)
+    with pytest.raises(AssertionError, match="a file of deltas ended"):
+        rows[torch.arange(50)]
+
+
 def test_fixed_rows_are_exact_at_edges_and_near_elsewhere(run: Run):
     rows, every = Rows(run, SHAPE, "fixed", 8), torch.arange(50)
     values = drawn(0)

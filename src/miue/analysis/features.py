@@ -51,8 +51,10 @@ def features(net: Classifier, data: ImageSet, run: Run, size: int = 256) -> list
     """
     net.eval()
     before, net.autocast = net.autocast, nullcontext
-    parts = [[stage.float().cpu() for stage in net.stages(x)] for _, x, _ in Batches(data, run).in_order(size)]
-    net.autocast = before
+    try:
+        parts = [[stage.float().cpu() for stage in net.stages(x)] for _, x, _ in Batches(data, run).in_order(size)]
+    finally:
+        net.autocast = before
     return [torch.cat(stage) for stage in zip(*parts, strict=True)]
 
 

@@ -139,14 +139,18 @@ class Crafted(Shaped):
         shape = (len(batches.rows), form.count, *self.grid(data.shape))
         folder = run.overflow(sum(self.delta_bytes(len(batches.rows), data.shape, len(data.classes), 1)))
         deltas, packed = Rows(run, shape, "fixed", form.budget.levels, folder), {**identity, "layout": LAYOUT}
-        parts = torch.arange(len(deltas)).split(max(self.noise_batch // run.world, 1))
+        size = max(self.noise_batch // run.world, 1)
+        rows, most = torch.arange(len(deltas)), -(-len(data) // run.world)
+        # all processes take the same number of steps, because they sum the gradients of classes in each
+        parts = rows.split(size) if run.world == 1 else rows.tensor_split(-(-most // size))
         checkpoints = restored(self, data, form, kept.state) if kept else trained(self, batches, form, identity)
         aims = [(net, self.aim(net, known, len(data.classes))) for net, known in checkpoints]
         progress = run.progress(f"{type(self).__name__} on {data.name}, noise{suffix}", len(parts))
         with run.threads_for(*(net for net, _ in aims)), progress as tick:
             for number, own in enumerate(parts):
                 slot = f"noise{suffix}-{run.rank}of{run.world}-{number}"
-                if saved := run.load(slot, **packed):
+                saved = run.load(slot, **packed)
+                if run.least(saved is not None) and saved:
                     deltas.pack(own, run.put(saved[0]["delta"]))
                 else:
                     first = None if tied is None else tied[own][:, :1]

@@ -160,7 +160,8 @@ def global_draws(seed: int, device: torch.device) -> Iterator[None]:
 
     For libraries that take no generator.
     """
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    devices, kind = ([device], device.type) if accelerated(device) else ([], "cuda")
+    with torch.random.fork_rng(devices=devices, device_type=kind):
         torch.manual_seed(seed)
         yield
 

@@ -145,7 +145,7 @@ def _flush(path: Path) -> None:
 def read_toml(path: Path) -> dict[str, Any]:
     """The values of a TOML file. Raises UserError if the file cannot be read or is not TOML."""
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -178,14 +178,23 @@ class Run:
         return None if fits else self.keep
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """A tensor without values in memory, or in a mapped file without a name if `overflow` has a folder for it."""
-        folder = self.overflow(math.prod(shape) * dtype.itemsize)
-        return torch.empty(shape, dtype=dtype) if folder is None else mapped(shape, dtype, folder)
+        """A tensor without values on the CPU: in memory, or in a mapped file without a name where it does not fit."""
+        if self.keep is None or math.prod(shape) * dtype.itemsize <= self.room_for_results:
+            return torch.empty(shape, dtype=dtype)
+        return mapped(shape, dtype, self.keep)
 
     @cached_property
     def room(self) -> int:
-        """Bytes of deltas that this process has in memory."""
-        return free_memory(self.device) // (3 * self.world) if self.memory is None else self.memory
+        """Bytes of deltas that this process has in the memory of the device."""
+        return self._third(self.device)
+
+    @cached_property
+    def room_for_results(self) -> int:
+        """Bytes that this process has in the memory of the system, for what is finished."""
+        return self._third(torch.device("cpu"))
+
+    def _third(self, device: torch.device) -> int:
+        return free_memory(device) // (3 * self.world) if self.memory is None else self.memory
 
     def reseeded(self, seed: int) -> Run:
         """A run on the same device with another seed. It saves no state."""

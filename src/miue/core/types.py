@@ -184,7 +184,8 @@ class Budget:
         try:
             if text == "none":
                 return cls(0, "none")
-            return cls(float(number.removesuffix("/255")), norm or "linf")  # type: ignore[arg-type]
+            levels = number.removesuffix("/255") if norm in ("", "linf") else number
+            return cls(float(levels), norm or "linf")  # type: ignore[arg-type]
         except (ValueError, OverflowError):
             raise UserError(f"budget {text!r} is not understood; write 8, 8/255, l2:1.3, l0:1 or none") from None
 

@@ -86,7 +86,8 @@ class _Pool:
         self.shares = torch.zeros(len(jobs)).share_memory_()
         context = get_context("spawn")  # a fork would inherit locks of torch's threads
         self.end, self.leash = context.Pipe(duplex=False)
-        start = _Start(sets, self.shares, run.device_name, run.keep, torch.get_num_threads(), self.end)
+        memory = run.memory if run.memory is not None else run.room // workers
+        start = _Start(sets, self.shares, run.device_name, run.keep, memory, torch.get_num_threads(), self.end)
         self.pool = ProcessPoolExecutor(workers, context, _begin, (start,))
 
     def results(self, text: str, ended: Callable[[int, Any], None]) -> list[Any]:
@@ -149,6 +150,7 @@ class _Start:
     shares: Float[Tensor, "j"]
     device: str
     keep: Path | None
+    memory: int
     threads: int
     end: Connection
 
@@ -173,4 +175,4 @@ def _work(task: Task[Any, R], place: int, job: Any, seed: int) -> R:
     def report(share: float) -> None:
         _start.shares[place] = share
 
-    return task(_start.sets, job, Run(seed, _start.device, _start.keep, True, report=report))
+    return task(_start.sets, job, Run(seed, _start.device, _start.keep, True, report=report, memory=_start.memory))

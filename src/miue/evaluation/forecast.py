@@ -59,7 +59,7 @@ def _missing(sets: Mapping[str, ImageSet], jobs: Mapping[str, Job], run: Run) ->
 
 def _core(recipe: Recipe) -> Recipe:
     """The recipe without what does not decide how long an epoch takes."""
-    return replace(recipe, epochs=1, warmup=0.0, hold_out=0.0, patience=0, purify=(), start=(), finish=())
+    return replace(recipe, epochs=1, hold_out=0.0, patience=0, purify=(), start=(), finish=())
 
 
 def _epoch(recipe: Recipe, data: ImageSet, run: Run) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from miue.attacks import attack
-from miue.attacks.success import success
+from miue.attacks.success import Success, success
 from miue.core.errors import Damaged
 from miue.core.files import installed, locked, write_atomically
 from miue.core.run import Run
@@ -142,13 +142,14 @@ class Bench:
             try:
                 with counted() as passes, self.run.threads_side_by_side():
                     perturbation = method(self.clean, budget, run)
+                seconds = time.monotonic() - start
+                protected = perturbation.apply(self.clean)
+                reached = success(method, self.clean, protected, budget, perturbation.data, run)
+                craft = self._craft(protected, seconds, passes.count, reached)
             except Exception as error:
                 _reraise_transient(error)
                 self.broken[cell.perturbation] = f"{type(error).__name__}: {error}"
                 return self.broken[cell.perturbation]
-            craft = self._craft(perturbation, time.monotonic() - start, passes.count)
-            reached = success(method, self.clean, perturbation.apply(self.clean), budget, perturbation.data, run)
-            craft = craft.model_copy(update={"success": reached})
             craft.save(path.with_suffix(".json"))
             write_atomically(path, perturbation.save)  # last: this file marks the perturbation as complete
             run.forget()
@@ -173,12 +174,11 @@ class Bench:
         """The set with the perturbation of a cell, which `make` has made, on all of its pictures."""
         return Perturbation.load(self._perturbation(cell)).apply(self.clean)
 
-    def _craft(self, perturbation: Perturbation, seconds: float, passes: int) -> Craft:
-        protected = perturbation.apply(self.clean)
+    def _craft(self, protected: ImageSet, seconds: float, passes: int, reached: Success | None) -> Craft:
         size = measure(self.clean, protected)
         assert size is not None, "a grid has pictures"
         noise = profile(self.clean, protected, self.run)
-        return Craft(**dict(size), seconds=seconds, passes=passes / size.pictures, noise=noise)
+        return Craft(**dict(size), seconds=seconds, passes=passes / size.pictures, noise=noise, success=reached)
 
     def blank(self, cell: Cell) -> CellRecord:
         """Record of a cell without a result."""

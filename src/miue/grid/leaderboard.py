@@ -11,7 +11,7 @@ from miue.data.quality import Size
 from miue.evaluation.records import Verdict
 from miue.evaluation.verdict import concluded, judge_victim
 from miue.grid.partial import Partial
-from miue.grid.records import CellRecord
+from miue.grid.records import CellRecord, row_name
 
 CONTROLS = ("clean", "noise", "without")
 
@@ -68,7 +68,7 @@ class Line(Record):
 
     @property
     def name(self) -> str:
-        return f"{self.attack}{self.partial}"
+        return row_name(self.attack, self.budget, self.partial)
 
     @property
     def worst_text(self) -> str:
@@ -91,7 +91,11 @@ class Board(Record):
 
 def board(records: Sequence[CellRecord], cells: int, threshold: float) -> Board:
     """Return the board of a grid with `cells` cells, of which `records` exist."""
-    failed = {f"{r.attack}{_partial(r)}, {r.recipe} + {r.defense}, seed {r.seed}": r.error for r in records if r.error}
+    failed = {
+        f"{row_name(r.attack, r.budget, _partial(r))}, {r.recipe} + {r.defense}, seed {r.seed}": r.error
+        for r in records
+        if r.error
+    }
     measured = sum(r.victim is not None for r in records)
     return Board(cells=cells, measured=measured, failed=failed, lines=leaderboard(records, threshold))
 
@@ -110,14 +114,18 @@ def leaderboard(records: Iterable[CellRecord], threshold: float) -> list[Line]:
         list(dict.fromkeys(row[0] for row in groups)),
         dict.fromkeys(d for g in groups.values() for d in g),
     )
-    controls = {(row[0], row[1]): cells for row, cells in groups.items() if row[1] in ("clean", "noise") and not row[3]}
+
+    def control(role: str, row: tuple[str, str, str, str]) -> Mapping[str, list[CellRecord]]:
+        """The cells of a control: those of the budget of the row if there are any."""
+        by_budget = {other[2]: g for other, g in groups.items() if other[:2] == (row[0], role) and not other[3]}
+        return by_budget.get(row[2]) or next(iter(by_budget.values()), {})
 
     def rank(row: tuple[str, str, str, str]) -> tuple[int, int]:
         return recipes.index(row[0]), CONTROLS.index(row[1]) if row[1] in CONTROLS else len(CONTROLS)
 
     lines = []
     for row in sorted(groups, key=rank):
-        against = {role: controls.get((row[0], role), {}) for role in ("clean", "noise")}
+        against = {role: control(role, row) for role in ("clean", "noise")}
         places = [_place(d, groups[row][d], against, threshold) for d in defenses if d in groups[row]]
         crafts = {r.seed: r.craft for records in groups[row].values() for r in records if r.craft}
         line = Line(recipe=row[0], attack=row[1], budget=row[2], partial=row[3], places=places, worst=worst_of(places))

@@ -8,7 +8,7 @@ from pathlib import Path
 from string import Template
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from miue import data
 from miue.attacks import attack, code_of
@@ -21,12 +21,18 @@ from miue.core.types import Budget, ImageSet
 from miue.data.split import read_test
 from miue.evaluation.adaptive import Victim, victim_of
 from miue.grid.partial import Partial
-from miue.grid.records import Sets, Which
+from miue.grid.records import Sets, Which, row_name
 from miue.victims.recipes import recipe
 
 VERSION = 1  # of the meaning of a cell; a higher number invalidates records on disk
 Texts = Annotated[tuple[str, ...], Field(min_length=1)]
 Shares = Annotated[tuple[float, ...], Field(min_length=1)]
+
+
+def _listed(value: object) -> object:
+    """Texts of one value or several: a budget may be written as a number, and one needs no list."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return [f"{each:g}" if type(each) in (int, float) else each for each in values]
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,8 @@ class Cell:
     """Digest of everything that decides the perturbation; empty if there is none."""
 
     def __str__(self) -> str:
-        return f"{self.attack}{self.partial}, {self.recipe} + {self.defense}, seed {self.seed}"
+        name = row_name(self.attack, str(self.budget or ""), str(self.partial))
+        return f"{name}, {self.recipe} + {self.defense}, seed {self.seed}"
 
 
 class Grid(Record):
@@ -54,9 +61,9 @@ class Grid(Record):
 
     data, test: sources; $NAME in them is an environment variable. per_class, test_per_class: use only the first
     pictures of every class, after the first skip_per_class, test_skip_per_class, which must be fewer than there are.
-    seeds: their number, starting at `seed`; one seed serves the attack, the choice of
-    protected pictures and the victim. budget: of every attack and of the noise; None: each method's own. shares,
-    leaked: see Partial. noise: whether there is a noise control, without which there are no verdicts.
+    seeds: their number, from `seed` on; one seed serves the attack, the choice of protected pictures and the victim.
+    budget: of every attack and of the noise, one or several; None: each method's own. shares, leaked: see Partial.
+    noise: whether there is a noise control, without which there are no verdicts.
     """
 
     data: str
@@ -73,7 +80,7 @@ class Grid(Record):
     recipes: Texts = ("quick",)
     seeds: int = Field(1, ge=1)
     seed: int = Field(0, ge=0)
-    budget: str | None = None
+    budget: Annotated[Texts, BeforeValidator(_listed)] | None = None
     shares: Shares = (1.0,)
     which: Which = "stratified"
     leaked: Shares = (0.0,)
@@ -133,31 +140,40 @@ class Grid(Record):
         """Return all cells, seed by seed, controls first. Cells with the same content are one cell."""
         if taken := {"clean", "without"} & set(self.attacks):
             raise UserError(f"attacks: {taken.pop()!r} is the name of a control, which is there by itself")
+        budgets = self.budget or (None,)
         shared = [(s, leak) for s in self.shares for leak in self.leaked]
         partials = [Partial(share=s, which=self.which if s < 1 else "stratified", leaked=leak) for s, leak in shared]
-        rows = [(role, Partial()) for role in ("clean", "noise") if role == "clean" or self.noise]
-        rows += [("without", partial) for partial in partials if not partial.whole]
-        rows += [(text, partial) for text in self.attacks for partial in partials]
+        rows = [("clean", None, Partial())]
+        rows += [("noise", budget, Partial()) for budget in budgets if self.noise]
+        rows += [("without", None, partial) for partial in partials if not partial.whole]
+        rows += [(text, budget, partial) for text in self.attacks for budget in budgets for partial in partials]
         # built once, not once per cell: a defense may read pictures or weights for its digest
         victims = {(name, d): victim_of(recipe(name), d) for name in self.recipes for d in self.defenses}
         planned = [
-            self._cell(sets, text, partial, (name, defense), victims[name, defense], self.seed + seed)
+            self._cell(sets, *row, (name, defense), victims[name, defense], self.seed + seed)
             for seed in range(self.seeds)
-            for text, partial in rows
+            for row in rows
             for name in self.recipes
             for defense in self.defenses
         ]
         return list({cell.key: cell for cell in reversed(planned)}.values())[::-1]  # keeps the first of equal cells
 
     def _cell(
-        self, sets: Sets, text: str, partial: Partial, names: tuple[str, str], training: Victim, seed: int
+        self,
+        sets: Sets,
+        text: str,
+        bound: str | None,
+        partial: Partial,
+        names: tuple[str, str],
+        training: Victim,
+        seed: int,
     ) -> Cell:
         method, budget, perturbation = text, None, ""
         if text not in ("clean", "without"):
             chosen = attack(text)
             method, budget = spell(chosen), own_budget(chosen, sets.shape)
-            if self.budget is not None:
-                budget = Budget.parse(self.budget)
+            if bound is not None:
+                budget = Budget.parse(bound)
             check_norm(chosen, budget)
             perturbation = digest(VERSION, method, code_of(text, chosen), str(budget), sets.data, seed)
         key = digest(VERSION, perturbation or text, repr(partial), repr(training), sets.data, sets.test, seed)

@@ -6,11 +6,19 @@ from typing import Any, Literal
 
 from miue.attacks.success import Success
 from miue.core.files import Record
+from miue.core.types import Budget
 from miue.data.quality import Size
 from miue.evaluation.profile import Profile
 from miue.evaluation.records import VictimRun
 
 Which = Literal["random", "stratified", "classes"]
+
+
+def row_name(attack: str, budget: str, partial: str) -> str:
+    """The name of a row of a table: "mi-ue:quick, linf:4, 50% protected". A budget of 8 grey levels is not named."""
+    norm, _, eps = budget.partition(":")
+    bound = f"{norm}:{float(eps):.4g}" if eps else norm
+    return f"{attack}{partial}" if bound in ("", str(Budget())) else f"{attack}, {bound}{partial}"
 
 
 class Sets(Record):

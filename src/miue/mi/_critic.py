@@ -68,7 +68,7 @@ class Critic(ABC):
         train, stop, held = order.tensor_split([len(x) * 3 // 5, len(x) * 4 // 5])
         nets = self._trained(x, y, train, stop, run)
         nats = self._mean(self.bound, nets, x, y, held)
-        ceiling = self.ceiling(min(len(held), TOGETHER))
+        ceiling = self.ceiling(-(-len(held) // _blocks(held)))
         notes = self.notes(nats, ceiling)
         return Estimate(
             nats, "lower bound", ceiling=ceiling, notes=("no lower bound: overfitted",) if nats < -0.05 else notes
@@ -111,8 +111,12 @@ class Critic(ABC):
     @torch.no_grad()
     def _mean(self, of: Callable[[Tensor], Tensor], nets: nn.ModuleList, x: Tensor, y: Tensor, rows: Tensor) -> float:
         """Mean over blocks of held-out rows, weighted by their size."""
-        blocks = rows.to(x.device).tensor_split(-(-len(rows) // TOGETHER))
+        blocks = rows.to(x.device).tensor_split(_blocks(rows))
         return sum(float(of(_scores(nets, x[at], y[at]))) * len(at) for at in blocks) / len(rows)
+
+
+def _blocks(rows: Tensor) -> int:
+    return -(-len(rows) // TOGETHER)
 
 
 def _scores(nets: nn.ModuleList, x: Tensor, y: Tensor) -> Float[Tensor, "b b"]:

@@ -18,7 +18,7 @@ from miue.core.errors import UserError
 from miue.core.spelling import split
 from miue.nets.base import Classifier, weight
 from miue.nets.facts import ADAMW, PLAIN, USUAL, WHITENED, NetFacts, of_timm
-from miue.nets.files import FileName, facts_of, from_file, named
+from miue.nets.files import FileName, code, facts_of, from_file, named, options
 from miue.nets.plain import lenet5, linear, three_layers, two_layers
 from miue.nets.small import small_cnn, small_resnet
 from miue.nets.speedrun import speedrun
@@ -96,23 +96,26 @@ def build(name: str, shape: tuple[int, int, int], classes: int, *, small: bool =
     name = named(name)
     if isinstance(name, FileName):
         return from_file(name, shape, classes)
-    short, _, options = split(SHORT.get(name, name))
+    text = SHORT.get(name, name)
+    short = split(text)[0]
     if short in OURS:
         make = OURS[short].build
-        allowed = list(inspect.signature(make).parameters)[2:]
-        if set(options) - set(allowed) or not all(v.isdecimal() and int(v) for v in options.values()):
-            usage = " and ".join(f"{option}=<whole number>" for option in allowed)
-            raise UserError(f"net {name!r}: its options are {usage or 'none at all'}")
-        return make(shape, classes, **{k: int(v) for k, v in options.items()})
+        return make(shape, classes, **options(text, list(inspect.signature(make).parameters)[2:], 1))
+    options(text, ())
     return _from_timm(ALIASES.get(short, short), shape, classes, small)
 
 
-@cache
 def tried(name: str, shape: tuple[int, int, int], classes: int) -> int:
     """Build a network once and return the bytes of its weights.
 
     Raises UserError if it cannot be built, or cannot take pictures of this shape.
     """
+    name = named(name)
+    return _tried(name, code(name), shape, classes)
+
+
+@cache
+def _tried(name: str, code: str, shape: tuple[int, int, int], classes: int) -> int:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         try:
             net = build(name, shape, classes)

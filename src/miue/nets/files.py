@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -108,18 +108,20 @@ def _makes(value: object) -> bool:
     return inspect.isclass(value) or inspect.isfunction(value)
 
 
-def _options(name: FileName) -> dict[str, int]:
-    """The options in a spelling such as "file.py:Net:width=16". Raises UserError unless all are known and whole."""
+def options(name: str, allowed: Collection[str], least: int = 0) -> dict[str, int]:
+    """The options in a spelling such as "small-resnet:width=16". Raises UserError unless all are known and whole."""
     _, words, given = split(name)
-    parameters = inspect.signature(_object(name)).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        allowed = list(given)
-    else:
-        allowed = [parameter.name for parameter in parameters if parameter.name not in CALL]
-    if words or set(given) - set(allowed) or not all(value.isdecimal() for value in given.values()):
+    if words or set(given) - set(allowed) or not all(v.isdecimal() and int(v) >= least for v in given.values()):
         usage = " and ".join(f"{option}=<whole number>" for option in allowed)
         raise UserError(f"net {str(name)!r}: its options are {usage or 'none at all'}")
     return {option: int(value) for option, value in given.items()}
+
+
+def _options(name: FileName) -> dict[str, int]:
+    parameters = inspect.signature(_object(name)).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return options(name, split(name)[2])
+    return options(name, [parameter.name for parameter in parameters if parameter.name not in CALL])
 
 
 def _article(value: object) -> str:

@@ -58,9 +58,9 @@ class Whitening(nn.Module):
         directions = (vectors / (values.clamp_min(0) + LEAST).sqrt()).T
         full = values > EMPTY
         if full.any():
-            random = self.weight[:half].flatten(1)[~full].double() @ vectors[:, full]
+            random = self.weight[:half].flatten(1).to(x.device)[~full].double() @ vectors[:, full]
             directions[~full] = F.normalize(random) @ directions[full]
-        self.weight.copy_(self._both(directions, x.shape[1]))
+        self.weight.copy_(self._both(directions, x.shape[1]).float())
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b e g g"]:
         return F.gelu(F.conv2d(x, self.weight, self.bias, self.stride))

@@ -125,7 +125,7 @@ def _refuse_overlap(source: Path, out: Path, private: Path) -> None:
 def _fingerprint(private: Path) -> str | None:
     path = private / "run.json"
     try:
-        return str(json.loads(path.read_text())["fingerprint"]) if path.exists() else None
+        return str(json.loads(path.read_text("utf-8"))["fingerprint"]) if path.exists() else None
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
             f"{path}: is no record of miue, or it is damaged; bring it back from a copy or choose another output folder"

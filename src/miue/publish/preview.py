@@ -61,7 +61,7 @@ def export(data: ImageSet, folder: Path, fast: bool = False) -> Path:
     refuse_existing(folder, "another folder")
     options: dict[str, Any] = {"compress_level": 1, "compress_type": zlib.Z_RLE} if fast else {}
     names = data.sources
-    if not all(name.endswith(".png") for name in names):
+    if not names or not all(name.endswith(".png") for name in names):
         names = [f"{data.classes[label]}/{row:05}.png" for row, label in enumerate(data.labels.tolist())]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:

@@ -335,4 +335,4 @@ def _gradients(network: Any, x: Tensor, shape: tuple[int, int, int], classes: in
     sums = [
         torch.autograd.grad(logits[:, c].sum(), cells, retain_graph=c + 1 < classes)[0].sum(0) for c in range(classes)
     ]
-    return torch.stack(sums).flatten(1).double().cpu()
+    return torch.stack(sums).flatten(1).cpu().double()

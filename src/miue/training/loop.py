@@ -227,6 +227,8 @@ class Training:
         slots = {self._slot(0), self._slot(1)}
         states = [s for slot in slots if (s := self.run.load(slot, **self.identity)) and self._has_rows(s[1]["epoch"])]
         self.done = self.run.least(max((meta["epoch"] for _, meta in states), default=0))
+        if not self.run.least(any(meta["epoch"] == self.done for _, meta in states)):
+            self.done = 0  # a process has no state of the epoch that all have reached
         for tensors, meta in states:
             if meta["epoch"] == self.done:
                 restore(self.net, self.optimizer, tensors)

@@ -125,7 +125,11 @@ class Rows:
         packed = np.empty((len(index), self.width), np.uint8)
         for first, start, end in _runs(index[order].tolist()):
             self.file.seek(first * self.width)
-            self.file.readinto(packed[start:end].data)  # type: ignore[attr-defined]
+            rest = packed[start:end].data.cast("B")
+            while rest:  # one call reads 2 GiB at most
+                count = self.file.readinto(rest)  # type: ignore[attr-defined]
+                assert count, f"{self.folder}: a file of deltas ended"
+                rest = rest[count:]
         return self.run.put(torch.from_numpy(packed)[order.argsort()])
 
     def pack(self, index: Int[Tensor, "b"], packed: UInt8[Tensor, "b w"]) -> None:

@@ -122,7 +122,8 @@ def _memory(method: Any, source: data.Source, settings: Settings, run: Run) -> i
     deltas = room.deltas(method, count, (3, side, side), len(source.classes), 1)
     pictures = 0 if data.cached(source, side) else count * 3 * side**2
     finished = count * 3 * (settings.cells or side) ** 2 * settings.limit.kind.itemsize
-    return pictures + sum(size for size in (deltas, finished) if size <= run.room)
+    held = ((deltas, run.room), (finished, run.room_for_results))
+    return pictures + sum(size for size, most in held if size <= most)
 
 
 def forecast(job: Job, source: data.Source, run: Run, settings: Settings | None = None) -> Forecast:
