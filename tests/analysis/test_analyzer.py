@@ -19,7 +19,7 @@ from miue.analysis.analyzer import Analyzer
 from miue.analysis.comparison import CLEAN, NOISE, correlations
 from miue.analysis.features import features, narrowed, paired_stages, plane, stratified
 from miue.analysis.ranks import spearman
-from miue.analysis.records import Analysis
+from miue.analysis.records import Analysis, Measured, flagged
 from miue.attacks import MIUE, Patterns
 from miue.core.errors import UserError
 from miue.core.run import Run
@@ -473,6 +473,19 @@ def test_a_resumed_attack_notes_the_same(tmp_path: Path):
 
 
 # --- figures ---
+
+
+def test_agreement_stands_beside_what_it_tells_of_the_class():
+    facts = {"kind": "estimate", "itself": 0.0, "ceiling": 2.3, "spread": 0.0, "half": 0.0, "null": 0.0}
+    facts |= {"null_within": 0.0, "p": None, "notes": ["saturated: 2.09 of 2.3"]}
+    both = [
+        Measured(
+            estimator="agreement", nats=2.0 + 0.2 * seed, parts={"label from x": 0.9, "label from y": 0.3}, **facts
+        )
+        for seed in (0, 1)
+    ]
+    assert flagged(both, ".2f") == "2.10 ± 0.14 (s), class 0.30 ± 0.00"
+    assert flagged([both[0].model_copy(update={"estimator": "class-conditional"})], ".1f") == "2.0 (s)"
 
 
 def test_figures_are_svg_with_the_names_of_attacks(analysed: tuple[Analysis, Run], tmp_path: Path):

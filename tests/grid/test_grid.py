@@ -543,13 +543,13 @@ def test_one_verdict_a_victim():
     records = [
         made("clean", "none", 0.9),
         made("noise", "none", 0.9),
-        made("clean", "at", 0.4),
-        made("noise", "at", 0.4),
+        made("clean", "at", 0.3),
+        made("noise", "at", 0.3),
     ]
     records += [made("ops", d, 0.3) for d in ("none", "at", "gray")]
     places = board(records, 7, 0.25).lines[-1].places
     assert [p.verdict for p in places] == ["protected", "inconclusive", None]
-    assert "reaches only 40.0% when it is trained on clean pictures" in places[1].reason
+    assert "reaches only 30.0% when it is trained on clean pictures" in places[1].reason
 
 
 def test_a_line_of_failures():
@@ -734,6 +734,24 @@ def test_every_budget_is_judged_by_its_own_noise():
     ]
     assert (small.name, small.places[0].verdict) == ("em", "protected")
     assert (large.name, large.places[0].verdict) == ("em, linf:64", "inconclusive")  # such noise alone does as much
+
+
+@pytest.mark.parametrize(
+    ("budget", "left", "verdict"),
+    [
+        ("linf:8", 0.4, "protected"),
+        ("linf:2", 0.4, "protected"),
+        ("linf:16", 0.4, "inconclusive"),
+        ("l0:1", 0.4, "inconclusive"),
+        ("none", 0.4, "inconclusive"),
+        ("none", 0.8, "not protected"),
+    ],
+)
+def test_noise_of_another_size_shows_no_protection(budget: str, left: float, verdict: str):
+    noise = made("noise", "none", 0.9).model_copy(update={"budget": "linf:8"})
+    attacked = made("their", "none", left).model_copy(update={"budget": budget})
+    place = board([made("clean", "none", 0.95), noise, attacked], 3, 0.5).lines[-1].places[0]
+    assert place.verdict == verdict and ("the noise control has linf:8" in place.reason) == (verdict == "inconclusive")
 
 
 @pytest.mark.parametrize(

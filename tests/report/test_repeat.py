@@ -27,7 +27,7 @@ from miue.victims.recipes import RECIPES, recipe
 from miue.workflows import add as additions
 from miue.workflows import protect as jobs
 from miue.workflows.job import Job
-from miue.workflows.record import RunRecord
+from miue.workflows.record import RunRecord, fingerprint_with
 from pictures import coloured
 
 
@@ -91,7 +91,7 @@ def test_the_command_protects_in_the_same_way(
     job, record = parsed(command, monkeypatch), RunRecord.of(out)
     looked = job.scan()
     assert job.out == out.resolve() and job.settings(looked) == record.settings and job.rules == record.source.rules
-    assert job.fingerprint(looked, job.settings(looked)) == record.fingerprint
+    assert fingerprint_with(job.noise(looked, job.settings(looked)), record.settings.rights) == record.fingerprint
 
 
 def test_the_commands_add_the_same_pictures(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch):

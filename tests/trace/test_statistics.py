@@ -154,13 +154,6 @@ def test_wealth_grows_where_the_keys_were_learned_and_stops():
     assert short.p >= whole.p
 
 
-def test_labels_bet_by_how_often_they_were_given():
-    counts = torch.tensor([[8, 1, 1], [2, 7, 1], [3, 3, 4]])
-    lifts = tests.label_lifts(counts)
-    assert (lifts.argmax(1) == torch.tensor([0, 1, 2])).all()
-    assert lifts[0, 0] == pytest.approx((8 - 13 / 3) / (13 / 3 * (1 - 13 / 30) + 1) ** 0.5)
-
-
 def test_response_is_the_mean_product():
     rng = generator(9)
     answers, signs = torch.rand(50, 4, generator=rng, dtype=torch.float64), keys(50, rng, 3, 2, 2)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from miue.analysis.ranks import Spearman
 from miue.core.files import Record
 from miue.data.quality import Size
-from miue.evaluation.records import Role
+from miue.evaluation.records import Role, spread
 from miue.mi.covariance import Covariance
 from miue.mi.statements import Statement
 
@@ -43,6 +43,13 @@ def flags(measured: Sequence[Measured]) -> str:
     notes = {note.partition(":")[0] for m in measured for note in m.notes}
     marks = "".join(mark for note, mark in FLAGS.items() if note in notes)
     return f" ({marks})" if marks else ""
+
+
+def flagged(measured: Sequence[Measured], form: str) -> str:
+    """Mean and spread, marks for what the estimator warned of, and of `agreement` what both sides hold of the class."""
+    of_class = [min(m.parts["label from x"], m.parts["label from y"]) for m in measured if m.estimator == "agreement"]
+    class_held = f", class {spread(of_class, form)}" if of_class else ""
+    return spread([m.nats for m in measured], form) + flags(measured) + class_held
 
 
 class Stage(Record):

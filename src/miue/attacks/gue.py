@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -226,11 +225,7 @@ class _Game:
         self.ahead.load_state_dict(self.net.state_dict())
         self.ahead.train().requires_grad_(True)
         optimizer = torch.optim.Adam(self.ahead.parameters(), plan.inner_lr)
-        loss = partial(_poison_loss, self.ahead, protected)
-        for _ in descend(loss, [y] * plan.inner_steps, optimizer, lambda _: plan.inner_lr, self.run):
+        loss, batches = (lambda y: F.cross_entropy(self.ahead(protected), y)), [y] * plan.inner_steps
+        for _ in descend(loss, batches, optimizer, lambda _: plan.inner_lr, self.run):
             pass
         self.ahead.requires_grad_(False)
-
-
-def _poison_loss(net: Any, x: Tensor, y: Tensor) -> Float[Tensor, ""]:
-    return F.cross_entropy(net(x), y)

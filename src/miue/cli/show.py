@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from miue.analysis.records import LEGEND, Analysis, Measured, flags
+from miue.analysis.records import LEGEND, Analysis, flagged
 from miue.core.files import Record
 from miue.core.progress import write_line
 from miue.evaluation.detect import Detection
@@ -188,7 +188,7 @@ def analysis(analysis: Analysis, json: bool) -> None:
     top = Table("victim of", "accuracy", *analysis.headings, "cosine", "trace", "log det", "distance", box=box.SIMPLE)
     top.title = f"the deepest features ({deepest}); covariance of protected features within classes, length 1"
     for name in analysis.names:
-        cells = [_flagged(analysis.found(name, e, deepest)) for e in analysis.estimators]
+        cells = [flagged(analysis.found(name, e, deepest), ".3f") for e in analysis.estimators]
         parts = analysis.covariances(name, deepest)
         shape = [f"{fmean(getattr(p, key) for p in parts):.3f}" for key in ("cosine", "trace", "log_det", "distance")]
         top.add_row(Text(name), spread(analysis.accuracies(name)), *cells, *shape)
@@ -197,7 +197,7 @@ def analysis(analysis: Analysis, json: bool) -> None:
     for estimator, heading in zip(analysis.estimators, analysis.headings, strict=True):
         depths = Table("victim of", *analysis.stages, box=box.SIMPLE, title=f"by depth, {heading}, shallow to deep")
         for name in analysis.names:
-            estimates = [_flagged(analysis.found(name, estimator, s)) for s in analysis.stages]
+            estimates = [flagged(analysis.found(name, estimator, s), ".3f") for s in analysis.stages]
             depths.add_row(Text(name), *estimates)
         controls = (
             ("spread", "standard error"),
@@ -242,7 +242,7 @@ def _crossed(analysis: Analysis) -> None:
     table.title = f"crossed control, the deepest features ({analysis.stages[-1]})"
     for name, shown in analysis.crosses:
         table.add_row(
-            Text(name), Text(shown), *(_flagged(analysis.across(name, shown, e)) for e in analysis.estimators)
+            Text(name), Text(shown), *(flagged(analysis.across(name, shown, e), ".3f") for e in analysis.estimators)
         )
     for name in analysis.attacks:
         lost = [spread(analysis.interaction(name, e), ".3f") for e in analysis.estimators]
@@ -254,11 +254,6 @@ def _crossed(analysis: Analysis) -> None:
     print(
         "not empty. Interaction: what an attack takes from its own victim beyond what it takes from that of clean ones."
     )
-
-
-def _flagged(measured: Sequence[Measured]) -> str:
-    """Mean and spread, with what the estimator warned of."""
-    return spread([m.nats for m in measured], ".3f") + flags(measured)
 
 
 def _calibration(analysis: Analysis) -> None:

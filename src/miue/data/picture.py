@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Int16, UInt8
+from jaxtyping import Int16, Integer, UInt8
 from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
 from miue.data import formats, tiff
@@ -89,8 +89,7 @@ class Picture:
         """A copy with grey levels added, clamped to 0..255. Alpha stays. A grey picture gets the mean over channels."""
         change = np.moveaxis(delta, 0, 2)
         if self.pixels.shape[2] == 1 and change.shape[2] == 3:
-            total = change.sum(2, keepdims=True, dtype=np.int16)
-            change = np.sign(total) * (np.abs(total) // 3)  # round towards zero, so that no budget is exceeded
+            change = mean_of_colours(change)
         total = self.pixels + change
         return replace(self, pixels=np.clip(total, 0, 255, out=total).astype(np.uint8))
 
@@ -237,3 +236,9 @@ def encode(picture: Picture, form: Literal["png", "webp"], xmp: bytes | None = N
     file = io.BytesIO()
     im.save(file, form.upper(), **lossless, **{k: v for k, v in extra.items() if v})
     return file.getvalue()
+
+
+def mean_of_colours(delta: Integer[np.ndarray, "h w c"]) -> Int16[np.ndarray, "h w _"]:
+    """The mean over three channels, as one, rounded towards zero, so that no budget is exceeded."""
+    total = delta.sum(2, keepdims=True, dtype=np.int16)
+    return np.sign(total) * (np.abs(total) // 3)

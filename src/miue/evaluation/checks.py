@@ -45,17 +45,6 @@ def _recipes(victim: Victim, data: ImageSet) -> Sequence[Recipe]:
     return [victim] if isinstance(victim, Recipe) else list(victim.fitting(data).values())
 
 
-def repeated(test: ImageSet, trained: ImageSet) -> int:
-    """Number of test pictures that are also training pictures. Raises UserError if most are: no test would remain."""
-    count = _common(test, trained)
-    if 2 * count > len(test):
-        raise UserError(
-            f"{test.name}: {count} of its {len(test)} test pictures are among those that victims train on "
-            f"({trained.name}); test on pictures that are in no training set, or leave --test out: a part is held out"
-        )
-    return count
-
-
 def _common(test: ImageSet, other: ImageSet) -> int:
     known = {hash(image.numpy().tobytes()) for image in other.images}
     return sum(hash(image.numpy().tobytes()) in known for image in test.images)
@@ -63,5 +52,10 @@ def _common(test: ImageSet, other: ImageSet) -> int:
 
 def overlap_note(test: ImageSet, *trained: ImageSet) -> str:
     """Return a note about test pictures that are also in a training set ('' if none). Raises UserError if most are."""
-    count = max(repeated(test, part) for part in trained)
+    count, part = max(((_common(test, part), part) for part in trained), key=lambda pair: pair[0])
+    if 2 * count > len(test):
+        raise UserError(
+            f"{test.name}: {count} of its {len(test)} test pictures are among those that victims train on "
+            f"({part.name}); test on pictures that are in no training set, or leave --test out: a part is held out"
+        )
     return f"{count} of {len(test)} test pictures are training pictures, too" if count else ""

@@ -7,6 +7,7 @@ from statistics import fmean, stdev
 from typing import Literal
 
 from miue.core.files import Record
+from miue.core.types import Budget
 from miue.data.quality import Size
 from miue.evaluation.records import Verdict
 from miue.evaluation.verdict import concluded, judge_victim
@@ -163,6 +164,16 @@ def _place(
         return place
     of = {**victims, "protected": done}
     by_role = {role: [by_seed[seed] for seed in seeds] for role, by_seed in of.items()}
-    sets = records[0].sets
+    sets, noise = records[0].sets, controls["noise"][defense][0]
     verdict, reason = concluded(judge_victim(by_role, sets.chance, sets.tested, threshold, sets.largest))
+    if verdict == "protected" and not _covered(records[0].budget, noise.budget):
+        verdict, reason = "inconclusive", f"{reason}, but the noise control has {noise.budget}"
     return place.model_copy(update={"verdict": verdict, "reason": reason})
+
+
+def _covered(budget: str, noise: str) -> bool:
+    """True if the noise of a control may change a picture as much as this budget. Earlier records name neither."""
+    if not (budget and noise):
+        return True
+    own, control = Budget.parse(budget), Budget.parse(noise)
+    return control.norm == own.norm and control.eps >= own.eps

@@ -36,8 +36,8 @@ def _below(bound: float, measured: float, slack: float = 0.0) -> Check:
     return Check(bound, measured, measured <= bound + slack + SLACK * (1 + abs(bound)))
 
 
-def _equal(bound: float, measured: float, slack: float = 0.0) -> Check:
-    return Check(bound, measured, abs(measured - bound) <= slack + SLACK * (1 + abs(bound)))
+def _equal(bound: float, measured: float) -> Check:
+    return Check(bound, measured, abs(measured - bound) <= SLACK * (1 + abs(bound)))
 
 
 # --- entropy and covariance: these hold ---

@@ -130,9 +130,9 @@ def _collect(store: list[Tensor], positions: tuple[int, int]) -> Callable[[nn.Mo
     return hook
 
 
-def convolution(inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
+def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     """Convolution, batch norm, ReLU."""
-    layer = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+    layer = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
     return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 

@@ -13,10 +13,9 @@ from PIL import Image
 
 from miue.data.channel import recoded
 from miue.data.source import Payload
-from miue.publish.placing import Place
+from miue.publish.placing import FILTERS, Place
 
 TRIED = tuple(f"{form}:quality={quality}" for form in ("jpeg", "webp") for quality in range(95, 25, -5))
-FILTERS = (Image.Resampling.BICUBIC, Image.Resampling.LANCZOS, Image.Resampling.BILINEAR, Image.Resampling.BOX)
 CLOSE = 0.6  # share of the error that a channel must explain to count as the one
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Integer, UInt8
 
 from miue.core.files import Record
+from miue.data.picture import mean_of_colours
 from miue.publish.placing import Place
 
 BAND = 0.8  # share of the noise's energy that its band holds at least
@@ -33,8 +34,7 @@ class Pair:
     def of(cls, pixels: UInt8[np.ndarray, "h w c"], delta: Integer[np.ndarray, "h w c2"]) -> Pair:
         """A pair from the perturbation. The noise of clamped values (0 or 255) is not known: it counts as 0."""
         if pixels.shape[2] == 1 and delta.shape[2] == 3:
-            total = delta.sum(2, keepdims=True, dtype=np.int16)
-            delta = np.sign(total) * (np.abs(total) // 3)  # as `Picture.plus` adds it
+            delta = mean_of_colours(delta)
         inside = (pixels > 0) & (pixels < 255)
         return cls(pixels, np.where(inside, delta, 0).astype(np.int16))
 

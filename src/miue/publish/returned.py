@@ -18,7 +18,7 @@ from miue.core.progress import readable
 from miue.core.run import Run
 from miue.core.types import Perturbation
 from miue.data.folder import NOTICE, begun
-from miue.data.formats import signed
+from miue.data.formats import heif, reader, signed
 from miue.data.picture import Picture, Unfit, decode, quiet
 from miue.data.scan import open_store
 from miue.data.source import TABLES, Payload, ahead
@@ -203,8 +203,8 @@ class Look:
             "rights": rights,
             "lost": unreserved(picture.meta.reserved, published.meta.reserved) if rights == "gone" else "",
             "credentials": _credentials(stored, payload),
+            "channel": "" if same else channel_of(payload, place),
         }
-        values["channel"] = "" if same else channel_of(payload, place)
         return base.model_copy(update=values)
 
     def _left(self, row: int, published: Picture, picture: Picture, place: Place) -> Left | None:
@@ -285,6 +285,4 @@ def _credentials(stored: Payload, payload: Payload) -> Literal["", "kept", "gone
 
 
 def _form(payload: Payload) -> str:
-    from miue.data.formats import heif, reader
-
     return "array" if not isinstance(payload, bytes) else heif(payload) or reader(payload)

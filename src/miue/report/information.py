@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from miue.analysis.records import LEGEND, Analysis, Measured, flags
-from miue.evaluation.records import spread
+from miue.analysis.records import LEGEND, Analysis, flagged
 from miue.report import charts
 from miue.report.content import Block, Chart, Items, Section, Table, Text
 
@@ -17,7 +16,7 @@ def section(analysis: Analysis | None, remarks: Sequence[Text] = ()) -> Section 
         return None
     estimator = analysis.estimators[0]
     rows = [
-        [name, stage, *(_flagged(analysis.found(name, each, stage)) for each in analysis.estimators)]
+        [name, stage, *(flagged(analysis.found(name, each, stage), ".2f") for each in analysis.estimators)]
         for name in analysis.names
         for stage in analysis.stages
     ]
@@ -47,7 +46,7 @@ def section(analysis: Analysis | None, remarks: Sequence[Text] = ()) -> Section 
 def _crossed(analysis: Analysis) -> list[Block]:
     """Victims looked at on what they were not trained on."""
     rows = [
-        [name, shown, *(_flagged(analysis.across(name, shown, each)) for each in analysis.estimators)]
+        [name, shown, *(flagged(analysis.across(name, shown, each), ".2f") for each in analysis.estimators)]
         for name, shown in analysis.crosses
     ]
     text = (
@@ -57,8 +56,3 @@ def _crossed(analysis: Analysis) -> list[Block]:
     head, columns = ("trained on", "originals beside", *analysis.headings), range(2, 2 + len(analysis.estimators))
     caption = f"Deepest features, nats: networks on pictures that they were not trained on. {LEGEND}"
     return [Text(text), Table(caption, head, rows, tuple(columns), folded=True)] if rows else []
-
-
-def _flagged(measured: Sequence[Measured]) -> str:
-    """Mean and spread, with what the estimator warned of."""
-    return spread([m.nats for m in measured], ".2f") + flags(measured)

@@ -12,7 +12,7 @@ from math import exp, factorial, lgamma, log
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int, Int8
+from jaxtyping import Float64, Int8
 from torch import Tensor
 
 from miue.core.errors import UserError
@@ -228,14 +228,6 @@ def blind_lifts(responses: Float64[Tensor, "l d"], keys: Int8[Tensor, "k *cells"
     """<G[l], s_k> / |G[l]| for every key and output; 0 for an output that does not respond at all."""
     size = responses.norm(dim=1)
     return keys.flatten(1).double() @ responses.T / torch.where(size > 0, size, torch.inf)
-
-
-def label_lifts(counts: Int[Tensor, "k l"]) -> Float64[Tensor, "k l"]:
-    """(A[k, l] - n b_l) / sqrt(n b_l (1 - b_l) + 1): how often output l answered key k, beside its share b_l."""
-    many = counts.double()
-    expected = many.mean(0)
-    share = expected / many.sum(1).mean()
-    return (many - expected) / (expected * (1 - share) + 1).sqrt()
 
 
 def two_stages(first: float, second: float) -> float:

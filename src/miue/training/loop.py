@@ -40,7 +40,6 @@ def descend(
 ) -> Iterator[Float[Tensor, ""]]:
     """Take one optimizer step for each batch and yield its loss, still on the device.
 
-
     Gradients are averaged over processes. rate(step) is the learning rate, so that resuming at a step needs no
     scheduler state; a group of parameters with a "factor" learns at that many times the rate. clip: largest L2 norm of
     the gradient of all parameters together.

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from miue.core.errors import UserError
 from miue.core.types import Budget
-from miue.training import perturb
 from miue.training.rows import Rows, parts
 
 
@@ -162,5 +161,5 @@ def worst(
     reach x as if the change were a constant.
     """
     step = 2 * radius / max(steps, 1) / 255
-    near = perturb.adversarial(net, x, y, radius / 255, step, steps, generator)
+    near = adversarial(net, x, y, radius / 255, step, steps, generator)
     return x + (near - x.detach())

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from miue import nets
-from miue.core.files import digest, locked
+from miue.core.files import digest
 from miue.core.run import Run
 from miue.core.types import ImageSet
 from miue.data.split import holdout
@@ -142,11 +142,8 @@ def watched_fit(
 
 def keep_victim(net: nets.Classifier, data: ImageSet, recipe: Recipe, run: Run) -> None:
     """Save the weights of a trained victim in `run.keep`, under a digest of its data, recipe and seed."""
-    if run.keep is None:
-        return
     identity = _identity(data, recipe, run)
-    with locked(run.keep, digest(identity)):  # an evaluation and an analysis may end at the same time
-        run.save(digest(identity), net.state_dict(), identity)
+    run.save(digest(identity), net.state_dict(), identity)
 
 
 def kept_victim(data: ImageSet, recipe: Recipe, run: Run) -> nets.Classifier | None:

@@ -148,10 +148,6 @@ class Job:
                 f"the same: {now}; to change them: miue rights write {quote(str(self.out))} {other}"
             )
 
-    def fingerprint(self, source: data.Source, settings: Settings) -> str:
-        """Digest of settings and data: equal if the output is equal."""
-        return fingerprint_with(self.noise(source, settings), settings.rights)
-
     def noise(self, source: data.Source, settings: Settings) -> str:
         """Digest of all that decides the noise: settings and data, without the rights."""
         names = [entry.out for entry in source.usable]
