@@ -507,8 +507,7 @@ def most_seeds(r: dict[str, Any]) -> int:
 def measured() -> str:
     """What `protect` says at its end of the attacks that were measured: the file in the package."""
     content = {}
-    for path in sorted(RESULTS.glob("lasting*.json")):
-        r = load(path.stem)
+    for r in sorted(every("lasting*"), key=lambda r: len(kept_by_defense(r))):  # the most counter-measures come last
         kept = {"no defense" if name == "none" else name: share for name, share in kept_by_defense(r).items()}
         content[r["plan"]["attacks"][0]] = {"set": f"{r['sets']['images']} pictures of CIFAR-10", "kept": kept}
     return json.dumps(content, indent=1) + "\n"
@@ -610,7 +609,10 @@ def breaks() -> str:
 
 def photographs() -> str:
     """Photographs at native size: what victims keep at several sizes, and what the protection costs."""
-    r = load("photos")
+    return "\n\n".join(_photographs(r) for r in every("photos*"))
+
+
+def _photographs(r: dict[str, Any]) -> str:
     chance, rows = 0.1, []
     for side in dict.fromkeys(v["side"] for v in r["runs"]):
         for defense in dict.fromkeys(v["defense"] for v in r["runs"]):
