@@ -471,6 +471,23 @@ def test_an_independent_reader_reads_it(job: Job, run: Run, form: Any):
 # --- for the web server ---
 
 
+def test_files_of_somebody_else_are_left_there(job: Job, run: Run):
+    out = carried(replace(job, rights=Rights()), run)
+    folder = publish.rights_of(out)
+    folder.mkdir()
+    for name in ("README.md", "policy.json"):
+        (folder / name).write_text("mine")
+    before = hashes(folder)
+    assert write_server_files(out) is None and hashes(folder) == before
+    with pytest.raises(
+        UserError, match=r"README\.md: was not written by miue, and the files for the web server go there"
+    ):
+        replace(job, out=job.out.with_name(out.name), rights=job.rights, overwrite=True).checked(job.scan())
+    with pytest.raises(UserError, match="was not written by miue"):
+        write_rights(out, job.rights, run)
+    assert hashes(folder) == before
+
+
 def test_the_files_for_a_server(job: Job, run: Run):
     contact = replace(job.rights, contact="mailto:rights@example.org", path="/photos/")
     out = carried(replace(job, rights=contact), run)

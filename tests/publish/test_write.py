@@ -395,6 +395,15 @@ def test_input_and_output_must_not_overlap(tmp_path: Path):
         check_output("digits", tmp_path / "out", tmp_path / "out" / "private", False, "f")
 
 
+def test_an_output_lies_in_no_other_one(tmp_path: Path):
+    root, other = folder(tmp_path / "in"), tmp_path / "other"
+    private_of(other).mkdir()
+    owned(other, "two")
+    for out in (other / "sub", other / "deep" / "sub", private_of(other) / "sub"):
+        assert "another output or its private folder; choose a folder beside it" in check(root, out)
+    assert not check(root, tmp_path / "beside")
+
+
 def test_resume_refuse_and_overwrite(tmp_path: Path):
     root, out = folder(tmp_path / "in"), tmp_path / "out"
     assert not check(root, out)

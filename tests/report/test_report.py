@@ -476,6 +476,9 @@ def test_only_reports_are_replaced_and_none_lies_among_the_pictures(out: Path):
     (out.parent / "mine.html").write_text("mine")
     with pytest.raises(UserError, match="is no report of miue"):
         page(out, "mine.html")
+    (out.parent / "publish.sh").write_text("#!/bin/sh\nmiue report out --to page.html\nscp page.html host:\n")
+    with pytest.raises(UserError, match=r"publish\.sh: exists and is no report of miue"):
+        write_report(out, out.parent / "publish.sh")
     with pytest.raises(UserError, match="the published pictures"):
         write_report(out, out / "page.html")
 

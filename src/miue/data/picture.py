@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Int16, Integer, UInt8
 from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
+from miue.core.errors import UserError
 from miue.data import formats, tiff
 from miue.data.metadata import Metadata, metadata
 from miue.data.unread import raw_name, unread
@@ -50,6 +51,10 @@ class Rules:
 
     max_pixels: int = 50_000_000
     frames: Literal["refuse", "first"] = "refuse"
+
+    def __post_init__(self) -> None:
+        if self.frames not in ("refuse", "first"):
+            raise UserError(f"frames {self.frames!r} is unknown; allowed: refuse, first")
 
 
 ANY_SIZE = 2**40  # pixels: no limit for published pictures, which were accepted once

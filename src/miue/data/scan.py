@@ -313,13 +313,15 @@ def _notes(store: Store, entries: tuple[Entry, ...]) -> list[str]:
         notes.append(f"{tiny} pictures have a side below 8 pixels: hardly any room for a perturbation")
     if len(shapes := {(e.width, e.height) for e in ok}) > 1:
         notes.append(f"{len(shapes)} different sizes: the perturbation is stretched to each picture's own size")
-    at = Path(store.location)
-    if store.kind != "named" and any(
-        (folder / NOTICE).exists() or private_of(folder).exists()
-        for folder in ((at,) if at.is_dir() else (at, at.parent))
-    ):
+    if store.kind != "named" and looks_protected(Path(store.location)):
         notes.append("looks protected already (a notice or a private folder of an earlier run): do not protect twice")
     return notes
+
+
+def looks_protected(place: Path) -> bool:
+    """True if there is a notice of miue, or a private folder beside."""
+    folders = (place,) if place.is_dir() else (place, place.parent)
+    return any((folder / NOTICE).exists() or private_of(folder).exists() for folder in folders)
 
 
 def _duplicates(ok: list[Entry]) -> list[str]:

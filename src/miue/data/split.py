@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.core.types import ImageSet
 from miue.data.read import read_like
-from miue.data.scan import scan
+from miue.data.scan import looks_protected, scan
 
 HELD_OUT = 0.2
 
@@ -38,6 +39,8 @@ def read_test(
     if unused := {why: count for why, count in scanned.summary().items() if why != "ok"}:
         reasons = ", ".join(f"{count} {why}" for why, count in unused.items())
         run.say(f"{test or source}: of {len(scanned.entries)} test pictures some are not used: {reasons}")
+    if test and scanned.kind != "named" and looks_protected(Path(scanned.location)):
+        run.say(f"note: {test}: looks protected; victims are to be tested on pictures without a perturbation")
     return read_like(scanned, clean, test or source, source), None
 
 

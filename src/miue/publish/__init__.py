@@ -11,7 +11,7 @@ from miue.publish.output import NOTICE_TEXT, check_folders, check_output, clear_
 from miue.publish.preview import export, preview
 from miue.publish.returned import Comeback, Look, Returned
 from miue.publish.rights import notice as rights_notice
-from miue.publish.rights import rewrite, rights_of, write_rights
+from miue.publish.rights import rewrite, rights_of, server_folder, write_rights
 from miue.publish.rights import shown as shown_rights
 from miue.publish.shown import Originals, Shown, shown
 from miue.publish.verify import Finding, verify
@@ -48,6 +48,7 @@ __all__ = [
     "rights_notice",
     "rights_of",
     "room",
+    "server_folder",
     "shown",
     "shown_credentials",
     "shown_rights",

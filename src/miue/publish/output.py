@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from miue.core.errors import UserError
 from miue.core.files import part_of, refuse_folder
 from miue.core.progress import readable
-from miue.data.folder import NOTICE, folders_of, twins
+from miue.data.folder import NOTICE, folders_of, private_of, twins
 from miue.data.source import FILES, Source
 from miue.publish.manifest import FINAL, PLAN, Plan, parts_of
 
@@ -38,6 +38,10 @@ def check_output(source_location: str | Path, out: Path, private: Path, overwrit
             f"{readable(str(out))}: its name, or that of a folder above it, is not UTF-8 (%xNN is such a byte), and "
             "the perturbation cannot be read back from there; choose another output folder"
         )
+    for above in out.resolve().parents[:-1]:  # beside the root there is nothing
+        records = private_of(above), *([above] if above.suffix == ".private" else [])
+        if any((folder / "run.json").is_file() for folder in records):
+            raise UserError(f"{out}: lies in {above}, another output or its private folder; choose a folder beside it")
     if private.resolve().is_relative_to(out.resolve()):
         raise UserError(f"{private}: the private folder lies in the published one; put it elsewhere")
     if out.is_symlink() or (out.exists() and not out.is_dir()):

@@ -27,9 +27,10 @@ AGENTS = (
 MAINTAINED = "https://github.com/ai-robots-txt/ai.robots.txt"
 ROBOTS = "noai, noimageai"
 USAGE = "train-ai=n"  # of the AIPREF draft, whose words may change
+TITLE = "# What goes on the web server\n"  # of README.md, which is the first file that comes and the last that goes
 NAMES = (
-    "tdmrep.json", "robots.txt.part", "nginx.conf.part", "apache.htaccess", "policy.json", "LICENSE-REQUEST.md",
-    "README.md",
+    "README.md", "tdmrep.json", "robots.txt.part", "nginx.conf.part", "apache.htaccess", "policy.json",
+    "LICENSE-REQUEST.md",
 )  # fmt: skip
 
 
@@ -39,26 +40,37 @@ def rights_of(out: Path) -> Path:
     return private.with_name(f"{private.name.removesuffix('.private')}.rights")
 
 
-def server_folder(out: Path) -> Path:
-    """The same folder, if files can be written there. Raises UserError if something else lies in the way."""
+def server_folder(out: Path, rights: Rights) -> Path:
+    """The same folder. Raises UserError if something else lies where these rights are to be written."""
     folder = rights_of(out)
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise UserError(f"{folder}: is no folder, and the files for the web server go there; move it away")
+    if server_files(rights) and (foreign := _foreign(folder)):
+        raise UserError(f"{foreign}: was not written by miue, and the files for the web server go there; move it away")
     return folder
+
+
+def _foreign(folder: Path) -> Path | None:
+    """The first file with one of our names, in a folder that has not our README.md."""
+    readme = folder / "README.md"
+    if readme.is_file() and readme.read_bytes().startswith(TITLE.encode()):
+        return None
+    return next((folder / name for name in NAMES if (folder / name).exists()), None)
 
 
 def write_rights(out: Path, rights: Rights) -> Path | None:
     """Write the files for the web server, or remove ours where nothing is reserved. Returns the folder.
 
-    The same rights give the same bytes. Raises UserError if a link lies in the way.
+    The same rights give the same bytes. Raises UserError if a link, or a file of somebody else, lies in the way.
     """
-    folder, texts = server_folder(out), server_files(rights)
+    folder, texts = server_folder(out, rights), server_files(rights)
     for name in NAMES:
-        path = folder / name
         if name in texts:
-            write_atomically(path, texts[name].encode())
-        elif path.is_file():
-            path.unlink()
+            write_atomically(folder / name, texts[name].encode())
+    if not _foreign(folder):
+        for path in (folder / name for name in reversed(NAMES) if name not in texts):
+            if path.is_file():
+                path.unlink()
     if not texts and folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
     return folder if texts else None
@@ -163,7 +175,7 @@ def _readme(rights: Rights, policy: str) -> str:
     }
     listed = "\n".join(f"- `{name}`: {where}" for name, where in rows.items())
     return (
-        f"# What goes on the web server\n\nThe pictures say {VALUES[rights.value]} in their XMP. On the server, for "
+        f"{TITLE}\nThe pictures say {VALUES[rights.value]} in their XMP. On the server, for "
         f"those below {rights.path}, as of {AS_OF}:\n\n{listed}\n\nThe X-Robots-Tag header of the picture itself is "
         "what img2dataset reads, unless its user switches that off. `train-ai` of the AIPREF draft means generative "
         f"models alone.\n\n{TOLD}\n"
@@ -180,7 +192,7 @@ def rewrite(out: Path, rights: Rights, form: Form, tick: Callable[[], None]) -> 
     def content(line: Line, picture: Picture, before: bytes) -> tuple[bytes, dict[str, Any]]:
         return encoded(line, picture, rights, form), {"rights": rights.key(line.reserved), "signed": False}
 
-    server_folder(out)  # what follows the files must be possible, too
+    server_folder(out, rights)  # what follows the files must be possible, too
     mend = "run its protect command once more with --overwrite and other rights: the noise is not computed again"
     return change_files(out, mend, content, tick)
 

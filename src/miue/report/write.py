@@ -30,7 +30,8 @@ from miue.report.evidence import Evidence, day
 from miue.workflows.originals import opened
 
 Form = Literal["html", "md"]
-MARK = "miue report"  # stands in every report: only such files are replaced
+MARK = "miue report"
+SIGNS = (f'<meta name="generator" content="{MARK}">', f"<!-- {MARK} -->")  # of a report: only such files are replaced
 EXAMPLES, SMALL = 3, 96  # pictures on the first screen; longest side that is shown as squares
 WITHOUT = (
     "Protected pictures only. Originals beside them would be clean copies, which undo the protection wherever the page "
@@ -79,7 +80,7 @@ def _target(out: Path, to: str | Path | None, form: Form, public: bool) -> Path:
     path = path if to is not None else path.with_name(f"{path.name}.{form}")
     if path.resolve().is_relative_to(out.resolve()):
         raise UserError(f"{path}: lies in {out}, the published pictures; write the report elsewhere")
-    if path.is_dir() or (path.exists() and MARK.encode() not in path.read_bytes()[:2000]):
+    if path.is_dir() or (path.exists() and not any(sign.encode() in path.read_bytes()[:2000] for sign in SIGNS)):
         raise UserError(f"{path}: exists and is no report of miue; give --to another file")
     return path
 

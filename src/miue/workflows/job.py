@@ -52,6 +52,8 @@ class Job:
 
     def __post_init__(self) -> None:
         data.check_canvas(self.canvas)
+        if self.format not in ("png", "webp"):
+            raise UserError(f"format {self.format!r} is not lossless here; allowed: png, webp")
         if self.processes < 1:
             raise UserError(f"{self.processes} processes: at least 1")
 
@@ -131,6 +133,7 @@ class Job:
             self._check_rights(noise)
         publish.check_output(source.location, self.out, self.private, self.overwrite, fingerprint)
         publish.check_folders(source, self.out)
+        publish.server_folder(self.out, settings.rights)
         room.check(self.disk(source, settings))
         return settings, fingerprint
 
