@@ -871,8 +871,9 @@ def test_pictures_that_were_taken_by_other_rules_are_checked_by_them(miue: Miue,
 def test_a_configuration_file_names_options_as_the_command_line_does(miue: Miue, protected: Path, tmp_path: Path,
                                                                      monkeypatch: pytest.MonkeyPatch):  # fmt: skip
     monkeypatch.chdir(protected)
-    (tmp_path / "miue.toml").write_text(f'recipe = "{RECIPE},epochs=1"\nseeds = 1\n')
+    (tmp_path / "miue.toml").write_text(f'recipe = "{RECIPE},epochs=1"\nseeds = 1\ndefense = "gray"  # or a list\n')
     ended = miue("evaluate", "out", "--clean", "in", "--config", tmp_path / "miue.toml", "--json")
+    assert {run["defense"] for run in json.loads(ended.out)["runs"]} == {"", "gray"}
     assert json.loads(ended.out)["recipe"]["small-cnn:width=4"]["epochs"] == 1
     (tmp_path / "miue.toml").write_text("recipe_name = 'quick'")
     wrong = miue("evaluate", "out", "--clean", "in", "--config", tmp_path / "miue.toml")

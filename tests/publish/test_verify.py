@@ -58,6 +58,15 @@ def test_other_pixels_and_the_budget(pair):
     assert "leaves the budget" in problems(out, scan(root))["cat/0.png"]
 
 
+def test_another_picture_of_the_same_name_is_no_broken_budget(pair):
+    root, _ = pair
+    with Image.open(root / "cat/0.png") as im:
+        put(root, "cat/0.png", Image.fromarray(255 - np.asarray(im)))
+    assert problems(pair[1], scan(root)) == {
+        "cat/0.png": "cat/0.png of the clean set is another picture than the one that was protected"
+    }
+
+
 def test_what_rides_behind_a_picture_and_a_missing_notice(pair):
     _, out = pair
     for name in ("cat/0.png", "cat/1.png"):

@@ -21,7 +21,9 @@ def _settings(ctx: Any, path: Path | None) -> Path | None:  # typer hands over a
     names = {option: name for option, name in names.items() if len(option) > 1 and name != "config"}
     if unknown := set(values) - set(names):
         raise UserError(f"{path}: unknown key {sorted(unknown)[0]!r}; allowed: {', '.join(sorted(names))}")
-    ctx.default_map = {names[key]: value for key, value in values.items()}
+    several = {p.name for p in ctx.command.params if getattr(p, "multiple", False)}
+    given = {names[key]: value for key, value in values.items()}
+    ctx.default_map = {k: [v] if k in several and not isinstance(v, list) else v for k, v in given.items()}
     return path
 
 

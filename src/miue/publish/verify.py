@@ -151,6 +151,8 @@ class _Originals:
         if line.path not in self.rows:
             return f"its original {line.path} is not in the clean set"
         original = clean_picture(self.clean, self.rows[line.path])
+        if line.pixels and original.digest != line.pixels:
+            return f"{line.path} of the clean set is another picture than the one that was protected"
         if original.size != picture.size:
             return "has another size than its original"
         change = torch.from_numpy(picture.minus(original))[None]
