@@ -985,6 +985,10 @@ def test_verify_tells_what_came_back_and_which_copies_are_clean(miue: Miue, prot
     half.with_suffix(".html").unlink()
     twins = miue("verify", protected / "out", "--clean-twins", protected / "in")
     assert twins.code == 3 and "12 of them without its noise" in twins.out
+    half.with_suffix(".zip").write_bytes(b"PK\3\4")
+    packed = miue("verify", protected / "out", "--clean-twins", tmp_path / "back")
+    assert packed.code == 0 and "1 could not be read, so clean pictures may be in them: red/1.zip (" in packed.out
+    half.with_suffix(".zip").unlink()
     none = miue("verify", protected / "out", "--clean-twins", tmp_path / "back", "--json")
     assert none.code == 0 and len(json.loads(none.out)["files"]) == 11
     both = miue("verify", "x", "--as-published", protected / "out", "--clean-twins", "y")

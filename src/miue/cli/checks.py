@@ -92,6 +92,8 @@ def twins(back: publish.Comeback, json: bool) -> None:
         lines(f"{each.path}: {_became(each)}")
     known = sum(each.found for each in back.files)
     lines(f"{len(back.files)} files, {known} show a picture of the set, {len(clean)} of them without its noise")
+    if unread := [f"{each.path} ({each.reason})" for each in back.files if each.status == "no picture"]:
+        lines(f"{len(unread)} could not be read, so clean pictures may be in them: {data.some(unread)}")
     if clean:
         lines("Each of these helps to undo the protection: keep them where nobody else gets them.")
 
