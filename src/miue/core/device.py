@@ -16,6 +16,7 @@ import torch
 from miue.core.errors import UserError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+CPU = torch.device("cpu")
 SMALL = 1_000_000  # parameters: below it a second thread costs more than it brings as soon as anything else runs
 SHARED = 8  # cores of the machine for each thread of a victim, of which several run side by side
 _ELSEWHERE = 4 * 2**30  # bytes that count as free where the system does not tell
@@ -59,7 +60,7 @@ def choose_device(name: str) -> torch.device:
     if not present[name]:
         available = [kind for kind, usable in present.items() if usable]
         raise UserError(f"device {name!r} cannot be used here; allowed on this machine: auto, {', '.join(available)}")
-    return torch.device("cpu") if name == "cpu" else torch.device(name, 0)
+    return CPU if name == "cpu" else torch.device(name, 0)
 
 
 def accelerated(device: torch.device) -> bool:
@@ -69,7 +70,7 @@ def accelerated(device: torch.device) -> bool:
 
 def exact_device(device: torch.device) -> torch.device:
     """The device for float64 work: the device itself, or the CPU if the device has no float64 (MPS)."""
-    return torch.device("cpu") if device.type == "mps" else device
+    return CPU if device.type == "mps" else device
 
 
 def device_name(device: torch.device) -> str:

@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from miue.core.device import (
+    CPU,
     DEVICES,
     SMALL,
     Numerics,
@@ -191,7 +192,7 @@ class Run:
     @cached_property
     def room_for_results(self) -> int:
         """Bytes that this process has in the memory of the system, for what is finished."""
-        return self._third(torch.device("cpu"))
+        return self._third(CPU)
 
     def _third(self, device: torch.device) -> int:
         return free_memory(device) // (3 * self.world) if self.memory is None else self.memory

@@ -106,10 +106,9 @@ def _opened(source: str | Path, split: str | None, download: bool, drop: Sequenc
             )
         return open_named(source, split, download)
     if not path.exists():
-        raise UserError(
-            f"{source}: no such file or folder, and no named set; named sets: {', '.join(NAMES)} (./{path.name} is "
-            "always a path)"
-        )
+        hint = f" (./{path.name} is always a path)" if len(path.parts) == 1 else ""
+        at = "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise UserError(f"{source}: no such file or folder{at}, and no named set; named sets: {', '.join(NAMES)}{hint}")
     if split is not None and path.is_file():
         raise UserError(f"{path}: is a single file and has no splits; leave split={split!r} (--split) out")
     if split is not None and ((path / split).is_dir() or not shard_files(path)):
