@@ -47,6 +47,7 @@ from miue.cli.options import (
     TraceStrength,
     TraceUnmeasured,
 )
+from miue.core.errors import UserError
 from miue.core.launcher import started
 
 
@@ -100,6 +101,10 @@ def protect(
     from miue.workflows.job import Job
     from miue.workflows.protect import carry_out
 
+    if format not in ("png", "webp"):
+        raise UserError(f"format {format!r} is not lossless here; allowed: png, webp")
+    if frames not in ("refuse", "first"):
+        raise UserError(f"frames {frames!r} is unknown; allowed: refuse, first")
     run = Run(seed, device, quiet=quiet or json, memory=byte_count(memory) if memory else None)
     job = Job(
         source=source,
