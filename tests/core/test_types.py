@@ -118,26 +118,9 @@ def test_budget_texts(text: str, budget: Budget):
 
 @pytest.mark.parametrize(
     "text",
-    [
-        "",
-        "x",
-        "0",
-        "-1",
-        "7.5",
-        "0.03",
-        "256",
-        "nan",
-        "inf",
-        "l2:0",
-        "l2:-1",
-        "l0:0.5",
-        "l1:8",
-        "8/256",
-        "8:l2",
-        "l2:128/255",
-        "l0:3/255",
-    ],
-)
+    ["", "x", "0", "-1", "7.5", "0.03", "256", "nan", "inf", "l2:0", "l2:-1", "l0:0.5", "l1:8", "8/256", "8:l2",
+     "l2:128/255", "l0:3/255"],
+)  # fmt: skip
 def test_budget_texts_that_are_refused(text: str):
     with pytest.raises(UserError) as told:
         Budget.parse(text)

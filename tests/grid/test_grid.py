@@ -729,9 +729,8 @@ def test_every_budget_is_judged_by_its_own_noise():
         pair = made("noise", "none", noise), made("em", "none", 0.4)
         return [record.model_copy(update={"budget": budget}) for record in pair]
 
-    small, large = board([made("clean", "none", 0.9), *cells("linf:8", 0.88), *cells("linf:64", 0.4)], 5, 0.25).lines[
-        3:
-    ]
+    records = [made("clean", "none", 0.9), *cells("linf:8", 0.88), *cells("linf:64", 0.4)]
+    *_, small, large = board(records, 5, 0.25).lines
     assert (small.name, small.places[0].verdict) == ("em", "protected")
     assert (large.name, large.places[0].verdict) == ("em, linf:64", "inconclusive")  # such noise alone does as much
 

@@ -47,7 +47,6 @@ from miue.cli.options import (
     TraceStrength,
     TraceUnmeasured,
 )
-from miue.core.errors import UserError
 from miue.core.launcher import started
 
 
@@ -97,14 +96,13 @@ def protect(
     from miue.cli import show, telling
     from miue.core.device import byte_count
     from miue.core.run import Run
+    from miue.data.picture import check_frames
     from miue.workflows.forecast import planned
-    from miue.workflows.job import Job
+    from miue.workflows.job import Job, check_format
     from miue.workflows.protect import carry_out
 
-    if format not in ("png", "webp"):
-        raise UserError(f"format {format!r} is not lossless here; allowed: png, webp")
-    if frames not in ("refuse", "first"):
-        raise UserError(f"frames {frames!r} is unknown; allowed: refuse, first")
+    check_format(format)
+    check_frames(frames)
     run = Run(seed, device, quiet=quiet or json, memory=byte_count(memory) if memory else None)
     job = Job(
         source=source,

@@ -173,16 +173,15 @@ class Run:
         with global_draws(self.entropy(*names), self.device):
             yield
 
-    def overflow(self, size: int) -> Path | None:
-        """The folder for so many bytes of deltas; None if they fit into memory, or if no state is kept."""
-        fits = self.keep is None or size <= self.room
+    def overflow(self, size: int, room: int | None = None) -> Path | None:
+        """The folder for so many bytes; None if they fit into `room`, or that of deltas, or if no state is kept."""
+        fits = self.keep is None or size <= (self.room if room is None else room)
         return None if fits else self.keep
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A tensor without values on the CPU: in memory, or in a mapped file without a name where it does not fit."""
-        if self.keep is None or math.prod(shape) * dtype.itemsize <= self.room_for_results:
-            return torch.empty(shape, dtype=dtype)
-        return mapped(shape, dtype, self.keep)
+        folder = self.overflow(math.prod(shape) * dtype.itemsize, self.room_for_results)
+        return torch.empty(shape, dtype=dtype) if folder is None else mapped(shape, dtype, folder)
 
     @cached_property
     def room(self) -> int:

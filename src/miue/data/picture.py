@@ -53,8 +53,13 @@ class Rules:
     frames: Literal["refuse", "first"] = "refuse"
 
     def __post_init__(self) -> None:
-        if self.frames not in ("refuse", "first"):
-            raise UserError(f"frames {self.frames!r} is unknown; allowed: refuse, first")
+        check_frames(self.frames)
+
+
+def check_frames(frames: str) -> None:
+    """Raise UserError unless this is an answer to pictures with several frames."""
+    if frames not in ("refuse", "first"):
+        raise UserError(f"frames {frames!r} is unknown; allowed: refuse, first")
 
 
 ANY_SIZE = 2**40  # pixels: no limit for published pictures, which were accepted once

@@ -12,7 +12,7 @@ from miue.data.quality import Size
 from miue.evaluation.records import Verdict
 from miue.evaluation.verdict import concluded, judge_victim
 from miue.grid.partial import Partial
-from miue.grid.records import CellRecord, row_name
+from miue.grid.records import CellRecord, cell_name, row_name
 
 CONTROLS = ("clean", "noise", "without")
 
@@ -93,7 +93,7 @@ class Board(Record):
 def board(records: Sequence[CellRecord], cells: int, threshold: float) -> Board:
     """Return the board of a grid with `cells` cells, of which `records` exist."""
     failed = {
-        f"{row_name(r.attack, r.budget, _partial(r))}, {r.recipe} + {r.defense}, seed {r.seed}": r.error
+        cell_name(row_name(r.attack, r.budget, _partial(r)), r.recipe, r.defense, r.seed): r.error
         for r in records
         if r.error
     }

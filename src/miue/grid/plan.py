@@ -21,7 +21,7 @@ from miue.core.types import Budget, ImageSet
 from miue.data.split import read_test
 from miue.evaluation.adaptive import Victim, victim_of
 from miue.grid.partial import Partial
-from miue.grid.records import Sets, Which, row_name
+from miue.grid.records import Sets, Which, cell_name, row_name
 from miue.victims.recipes import recipe
 
 VERSION = 1  # of the meaning of a cell; a higher number invalidates records on disk
@@ -52,8 +52,8 @@ class Cell:
     """Digest of everything that decides the perturbation; empty if there is none."""
 
     def __str__(self) -> str:
-        name = row_name(self.attack, str(self.budget or ""), str(self.partial))
-        return f"{name}, {self.recipe} + {self.defense}, seed {self.seed}"
+        row = row_name(self.attack, str(self.budget or ""), str(self.partial))
+        return cell_name(row, self.recipe, self.defense, self.seed)
 
 
 class Grid(Record):

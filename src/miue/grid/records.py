@@ -21,6 +21,11 @@ def row_name(attack: str, budget: str, partial: str) -> str:
     return f"{attack}{partial}" if bound in ("", str(Budget())) else f"{attack}, {bound}{partial}"
 
 
+def cell_name(row: str, recipe: str, defense: str, seed: int) -> str:
+    """The name of a cell: that of its row, and what else decides it."""
+    return f"{row}, {recipe} + {defense}, seed {seed}"
+
+
 class Sets(Record):
     """Facts about the pictures of a grid that its plan and its tables need."""
 

@@ -80,7 +80,8 @@ def _target(out: Path, to: str | Path | None, form: Form, public: bool) -> Path:
     path = path if to is not None else path.with_name(f"{path.name}.{form}")
     if path.resolve().is_relative_to(out.resolve()):
         raise UserError(f"{path}: lies in {out}, the published pictures; write the report elsewhere")
-    if path.is_dir() or (path.exists() and not any(sign.encode() in path.read_bytes()[:2000] for sign in SIGNS)):
+    head = path.read_bytes()[:2000] if path.is_file() else b""
+    if path.exists() and not any(sign.encode() in head for sign in SIGNS):
         raise UserError(f"{path}: exists and is no report of miue; give --to another file")
     return path
 

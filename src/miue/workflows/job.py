@@ -52,8 +52,7 @@ class Job:
 
     def __post_init__(self) -> None:
         data.check_canvas(self.canvas)
-        if self.format not in ("png", "webp"):
-            raise UserError(f"format {self.format!r} is not lossless here; allowed: png, webp")
+        check_format(self.format)
         if self.processes < 1:
             raise UserError(f"{self.processes} processes: at least 1")
 
@@ -190,3 +189,9 @@ def class_sizes(source: data.Source) -> dict[str, int]:
     """Number of pictures of every class that are protected."""
     counts = Counter(entry.label for entry in source.usable)
     return {name: counts[i] for i, name in enumerate(source.classes)}
+
+
+def check_format(form: str) -> None:
+    """Raise UserError unless files of this format keep the perturbation."""
+    if form not in ("png", "webp"):
+        raise UserError(f"format {form!r} is not lossless here; allowed: png, webp")
