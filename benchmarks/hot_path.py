@@ -2,15 +2,20 @@
 
 (a) MI-UE's loss and gradient at B = 512, d = 512: one matrix product and two logsumexp, against broadcast cosines and a
     Python loop over anchors. (b) one MI-UE epoch with ResNet-18 (a training pass, then K = 10 noise steps), against the
-    same arithmetic in float32, NCHW, with a PIL DataLoader and the plain loss. Also the share of the machine's
-    matrix-product rate that the noise steps reach. Writes benchmarks/results/hot_path.json.
+    same arithmetic in float32, NCHW, with a PIL DataLoader and the plain loss. (c) what share of the
+    machine's matrix-product rate noise steps of ResNet-18 and of small networks reach, with one thread and with all of
+    them, and where the time of an epoch goes, by kinds of operators.
+Writes benchmarks/results/hot_path.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from statistics import median
 from typing import Any
 
@@ -18,8 +23,9 @@ import torch
 import torch.nn.functional as F
 from common import record
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, profiler
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 
 import miue
@@ -28,7 +34,16 @@ from miue.attacks.alternation import Alternation
 from miue.attacks.mi_ue import distance_loss, similarity_loss
 
 TAU, ZETA, STEPS = 0.1, 0.1, 10
-RESNET18_MACS = 0.556e9  # forward, 32 x 32 pixels, CIFAR stem
+BATCHES = {"resnet18": 128, "small-resnet:width=8": 512, "small-resnet:width=4": 512}  # pictures of a noise step
+KINDS = {
+    "convolutions": "conv",
+    "norms": "norm",
+    "indexing": "index|gather|scatter|slice|select",
+    "sign and clamp": "sign|clamp",
+    "copies and conversions": "copy|clone|contiguous|cat|empty|fill|zero",
+    "activations, sums, loss": "relu|threshold|add|mul|sub|div|sum|mean|softmax|logsumexp|pool|mm|linear|exp",
+}
+"""Kinds of operators, by the first pattern that their names match."""
 
 
 def plain_loss(z: Tensor, y: Tensor) -> Tensor:
@@ -131,6 +146,73 @@ def matrix_rate(run: miue.Run) -> float:
     return 2 * len(a) ** 3 / best
 
 
+def alternation(net: str, data: miue.ImageSet, run: miue.Run) -> Alternation:
+    """MI-UE with this network as its surrogate, before its first epoch."""
+    words = f"mi-ue:paper,surrogate={net},epochs=1,augment=none,batch=128,steps={STEPS}"
+    method = miue.attack(f"{words},noise_batch={BATCHES[net]}")
+    assert isinstance(method, miue.attacks.MinMin)
+    return Alternation(method, data, miue.Budget(), run)
+
+
+@contextmanager
+def open_epoch(state: Alternation) -> Iterator[None]:
+    """A training takes its steps inside an epoch: the same one is repeated until its end."""
+    epochs = state.training.epochs(1, state.count, lambda _: state.plan.lr)
+    next(epochs)
+    yield
+    epochs.close()
+
+
+def operators(work: Callable[[], object]) -> dict[str, float]:
+    """Shares of the time of some work by kinds of operators; the rest is Python and operators of no kind."""
+    spent: Counter[str] = Counter()
+    start = time.perf_counter()
+    with profiler.profile(activities=[profiler.ProfilerActivity.CPU]) as profile:
+        work()
+    whole = time.perf_counter() - start
+    for event in profile.events():
+        if event.name.startswith("aten::"):
+            spent[_kind(event)] += event.self_cpu_time_total / 1e6
+    return {kind: spent[kind] / whole for kind in ("optimizer", *KINDS)}
+
+
+def _kind(event: Any) -> str:
+    """The kind of an operator: the optimizer if it runs inside of one, else the first whose pattern its name has."""
+    outer = event.cpu_parent
+    while outer:
+        if outer.name.startswith("Optimizer.step"):
+            return "optimizer"
+        outer = outer.cpu_parent
+    return next((kind for kind, names in KINDS.items() if re.search(names, event.name)), "")
+
+
+def shares(net: str, count: int, run: miue.Run, times: int) -> dict[str, Any]:
+    """What noise steps of a network reach with so many threads, and where the time of an epoch goes."""
+    pictures = BATCHES[net]
+    data = miue.data.shapes(pictures // 10 + 1).select(torch.arange(pictures))
+    state = alternation(net, data, run)
+    with open_epoch(state):
+        torch.set_num_threads(count)  # an epoch begins with as many as pay off, and restores all at its end
+        state._train_surrogate(0)
+        with FlopCounterMode(display=False) as counter:
+            state._move_deltas(0)
+        rounds = [(matrix_rate(run), timed(lambda: state._move_deltas(0), run)) for _ in range(times)]
+        spent = operators(lambda: (state._train_surrogate(0), state._move_deltas(0))) if count == 1 else None
+    rate, seconds = (median(values) for values in zip(*rounds, strict=True))
+    flops = counter.get_total_flops()
+    return {
+        "net": net,
+        "threads": count,
+        "pictures": pictures,
+        "flops": flops,
+        "seconds": seconds,
+        "pictures_per_second": pictures * STEPS / seconds,
+        "rate": rate,
+        "share_of_matrix_rate": median(flops / s / r for r, s in rounds),
+        "operators": spent,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=int, default=128, help="pictures in an epoch, a multiple of 128")
@@ -148,25 +230,25 @@ def main() -> None:
     print("loss and gradient", loss, "difference", agree, flush=True)
 
     data = miue.data.shapes(max(options.pictures // 10 + 1, 1)).select(torch.arange(options.pictures))
-    method = miue.attack(f"mi-ue:paper,epochs=1,augment=none,batch=128,noise_batch=128,steps={STEPS}")
-    assert isinstance(method, miue.attacks.MinMin)
-    ours, plain = Alternation(method, data, miue.Budget(), run), Plain(data, run)
+    ours, plain = alternation("resnet18", data, run), Plain(data, run)
     works = [lambda: ours._train_surrogate(0), lambda: ours._move_deltas(0), plain.train, plain.noise]
-    epochs = ours.training.epochs(1, ours.count, lambda _: method.lr)
-    next(epochs)  # a training takes its steps inside an epoch: the same one is repeated until its end
-    rounds = paired(works, run, options.times)
-    epochs.close()
+    with open_epoch(ours):
+        rounds = paired(works, run, options.times)
     whole = compared([(r[0] + r[1], r[2] + r[3]) for r in rounds])
     noise = compared([(r[1], r[3]) for r in rounds])
-    rate, flops = matrix_rate(run), 2 * 2 * RESNET18_MACS * options.pictures * STEPS
-    share = flops / noise["ours_s"] / rate
-    print("epoch", whole, "noise steps", noise, f"{share:.0%} of {rate / 1e9:.0f} GFLOP/s")
+    print("epoch", whole, "noise steps", noise, flush=True)
+    lines = []
+    for net in BATCHES:
+        for count in sorted({1, torch.get_num_threads()}):
+            lines.append(shares(net, count, run, options.times))
+            print(lines[-1], flush=True)
     path = record(
         "hot_path",
         run,
         loss={"batch": 512, "dimension": 512, "difference": agree} | loss,
         epoch={"net": "resnet18", "pictures": options.pictures, "steps": STEPS} | whole,
-        noise_steps=noise | {"flops": flops, "rate": rate, "share_of_matrix_rate": share},
+        noise_steps=noise,
+        shares=lines,
     )
     print(path)
 

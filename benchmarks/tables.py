@@ -44,6 +44,7 @@ from miue.workflows import marking
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
 PUBLISHED = Path(__file__).resolve().parent / "published.toml"
+SETS = {"MIUE_CIFAR10": "CIFAR-10 (JPEG)", "MIUE_IMAGENETTE": "Imagenette"}
 NEAR = 0.05  # a share of the clean gain that is taken for the same
 APART = 10  # points between seeds that are more than their usual spread
 PAGES = ("README.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md"))))
@@ -74,17 +75,26 @@ def where(record: dict[str, Any]) -> str:
     several = len({run.get("commit") for run in record.get("runs", []) if isinstance(run, dict)}) > 1
     hours, machine = spent(record), record["machine"]
     place = ", the last cells on " if several else " on "
-    text = f"{hours:.1f} core-hours{place}" if hours else ""
+    text = f"{hours:.1f} core-hours{'' if 'runs' in record else ' of victims'}{place}" if hours else ""
     return f"{text}{machine['device']}, torch {machine['torch']}, commit {record['commit']}"
 
 
 def spent(record: dict[str, Any]) -> float:
     """Core-hours of the victims of a record, and of its perturbations, each counted once; 0 if they are not in it."""
-    runs = [run for run in record.get("runs", []) if isinstance(run, dict)]
+    parts = [record, record.get("analysis", {}), *record.get("cells", [])]
+    runs = [run for part in parts for run in part.get("runs", []) if isinstance(run, dict)]
     crafts = {(run["attack"], run["seed"]): run["craft"]["seconds"] for run in runs if run.get("craft")}
     threads = re.search(r"(\d+) threads", record["machine"]["device"])
     seconds = sum(run.get("seconds", 0) for run in runs) + sum(crafts.values())
     return seconds * int(threads[1] if threads else 1) / 3600
+
+
+def pictures(record: dict[str, Any]) -> str:
+    """The training set of a grid by the name that the field knows, and its size."""
+    (known,) = [name for name in SETS if name in record["plan"]["data"]]
+    sets = record["sets"]
+    part = sets["name"].removeprefix("train").replace("[", ", ").replace("]", "")
+    return f"{SETS[known]}{part}: {sets['images']:,} pictures"
 
 
 def small(channels: bool) -> list[dict[str, Any]]:
@@ -142,8 +152,27 @@ def hot_path() -> str:
         ("its noise steps alone", *_times(noise)),
     ]
     table = grid(("", "miue", "plain form", "ratio"), rows)
-    share = f"{noise['share_of_matrix_rate']:.0%}"
-    return f"{table}\n\nThe noise steps reach {share} of this machine's matrix-product rate. {where(r)}."
+    steps = grid(
+        ("surrogate", "threads", "pictures a second", "share of the matrix rate"),
+        (
+            (
+                f"`{line['net']}`",
+                str(line["threads"]),
+                f"{line['pictures_per_second']:,.0f}",
+                f"{line['share_of_matrix_rate']:.0%} of {line['rate'] / 1e9:,.0f} GFLOP/s",
+            )
+            for line in r["shares"]
+        ),
+    )
+    timed = [line for line in r["shares"] if line["operators"]]
+    spent = grid(
+        ("time of an epoch", *(f"`{line['net']}`" for line in timed)),
+        (
+            *((kind, *(f"{line['operators'][kind]:.1%}" for line in timed)) for kind in timed[0]["operators"]),
+            ("Python and the rest", *(f"{1 - sum(line['operators'].values()):.1%}" for line in timed)),
+        ),
+    )
+    return f"{table}\n\n{steps}\n\n{spent}\n\nNoise steps, medians; one thread in the last table. {where(r)}."
 
 
 def _times(part: dict[str, Any]) -> tuple[str, str, str]:
@@ -314,6 +343,23 @@ def memory() -> str:
     return grid(head, [(f"{count:,}", *cells) for count, cells in rows.items()]) + f"\n\n{told}. {where(r)}."
 
 
+def large() -> str:
+    """`protect` on large folders, with deltas in memory and in files."""
+    r, rows = load("large"), []
+    for count, side in dict.fromkeys((line["pictures"], line["side"]) for line in r["lines"]):
+        lines = {line["way"]: line for line in r["lines"] if (line["pictures"], line["side"]) == (count, side)}
+        cells = (
+            f"{lines[way]['peak']['own']:,.0f} MB, {lines[way]['seconds']:,.0f} s" if way in lines else ""
+            for way in ("memory", "files")
+        )
+        ratio = lines["files"]["seconds"] / lines["memory"]["seconds"] if len(lines) == 2 else None
+        rows.append((f"{count:,}", f"{side} px", *cells, f"{ratio:.2f}" if ratio else ""))
+    limit = f"`--memory {r['memory']['files']}`"
+    table = grid(("pictures", "files of", "all in memory", limit, "seconds, ratio"), rows)
+    text = "Own memory at its peak, and wall seconds. The pixels are the same both ways."
+    return f"{table}\n\n{text} `{r['attack']}`. {where(r)}."
+
+
 def scaled() -> str:
     """RMS of a pattern, in grey levels, after a 256 x 256 picture is scaled down."""
     rows = load("survival")["scaled"]
@@ -384,7 +430,7 @@ def standing(r: dict[str, Any]) -> str:
         parts.append(f"Victim `{recipe}`:\n\n{grid(header, rows)}")
     parts += [left] if (left := leaving({line.name: line.size for line in board.lines})) else []
     parts.append(
-        f"{sets['name']}: {sets['images']} pictures, tested on {sets['tested']} clean ones. Last epoch, mean ± "
+        f"{pictures(r)}, tested on {sets['tested']:,} clean ones. Last epoch, mean ± "
         "standard deviation. Worst case: of all defenses, at the last epoch or the best one, which somebody with a few "
         f"clean pictures finds; {board.measured} of {board.cells} cells, {len(board.failed)} failed. {where(r)}."
     )
@@ -397,7 +443,12 @@ def standing(r: dict[str, Any]) -> str:
 
 def lasting() -> str:
     """The default preset against every counter-measure: what clean pictures give with it, and what is kept of that."""
-    return "\n\n".join(_lasting(r) for r in every("lasting*"))
+    return _lasting(load("lasting"))
+
+
+def lasting_whole() -> str:
+    """The same on all of CIFAR-10."""
+    return _lasting(load("lasting_whole"))
 
 
 def _lasting(r: dict[str, Any]) -> str:
@@ -420,7 +471,7 @@ def _lasting(r: dict[str, Any]) -> str:
     sets = r["sets"]
     return "\n\n".join(parts) + (
         "\n\nKept: share of what clean pictures teach above chance with the same defense, each at its best epoch. "
-        f"{sets['name']}: {sets['images']} pictures, tested on {sets['tested']} clean ones. {psnr}{seconds}"
+        f"{pictures(r)}, tested on {sets['tested']:,} clean ones. {psnr}{seconds}"
         f"mean ± standard deviation over seeds of attack and victim. {where(r)}."
     )
 
@@ -455,7 +506,7 @@ def other_victims() -> str:
             rows.append((f"`{recipe}`", f"{len(left)}", *cells, f"{kept:.2f}"))
     header = (f"{who}, {when} epoch" for who in ("clean", "protected") for when in ("last", "best"))
     table = grid(("victim", "n", *header, "kept"), rows)
-    return f"{table}\n\nKept: at the best epochs. {r['sets']['name']}: {r['sets']['images']} pictures. {where(r)}."
+    return f"{table}\n\nKept: at the best epochs. {pictures(r)}. {where(r)}."
 
 
 def leaked() -> str:
@@ -509,7 +560,7 @@ def measured() -> str:
     content = {}
     for r in sorted(every("lasting*"), key=lambda r: len(kept_by_defense(r))):  # the most counter-measures come last
         kept = {"no defense" if name == "none" else name: share for name, share in kept_by_defense(r).items()}
-        content[r["plan"]["attacks"][0]] = {"set": f"{r['sets']['images']} pictures of CIFAR-10", "kept": kept}
+        content[r["plan"]["attacks"][0]] = {"set": f"{r['sets']['images']:,} pictures of CIFAR-10 (JPEG)", "kept": kept}
     return json.dumps(content, indent=1) + "\n"
 
 
@@ -602,7 +653,7 @@ def breaks() -> str:
     return (
         f"{table}\n\nAt most {HOLDS:g} is kept with: {held}. Kept: share of what clean pictures teach above chance with"
         f" the same defense. `{r['plan']['attacks'][0]}`, {r['sets']['images']} pictures of CIFAR-10 (JPEG), "
-        f"{most_seeds(r)} of {r['plan']['seeds']} seeds, a small victim ([all of it](results.md#what-lasts)). "
+        f"{most_seeds(r)} of {r['plan']['seeds']} seeds, a small victim ([all of it](results_small.md#what-lasts)). "
         f"{where(r)}."
     )
 
@@ -634,6 +685,21 @@ def _photographs(r: dict[str, Any]) -> str:
         f"{fmean(o['psnr']['mean'] for o in outputs):.1f} dB, SSIM {fmean(o['ssim']['mean'] for o in outputs):.3f}. "
         f"Victim {r['recipe']['net']}, {r['recipe']['epochs']} epochs. {where(r)}."
     )
+
+
+def whole() -> str:
+    """All of CIFAR-10: every attack against every defense that was measured at this scale."""
+    return "\n\n".join(standing(r) for r in every("whole*"))
+
+
+def robust() -> str:
+    """The attacks that promise to outlast adversarial training, under it."""
+    return standing(load("robust"))
+
+
+def ablation() -> str:
+    """Each loss with and without what makes its noise common to a class or easier to find."""
+    return standing(load("ablation"))
 
 
 def longer() -> str:
@@ -830,7 +896,7 @@ def methods() -> str:
     table = grid((f"trained on (n = {r['plan']['seeds']})", "last epoch", "best", "published, %", *header), rows)
     sets = r["sets"]
     return (
-        f"{table}\n\n{sets['name']}: {sets['images']} pictures, tested on {sets['tested']} clean ones, victim "
+        f"{table}\n\n{pictures(r)}, tested on {sets['tested']:,} clean ones, victim "
         f"`{r['plan']['recipes'][0]}`, mean ± standard deviation. Passes: forward with gradients, per picture. L-inf "
         "is the largest change of any picture in grey levels; L2 ([0, 1] units), share of changed pixels and PSNR are "
         "means over pictures; the last column is the share of pictures with a change above 8 grey levels. "
@@ -1239,6 +1305,10 @@ TABLES: dict[str, Callable[[], str]] = {
         startup,
         reading,
         memory,
+        large,
+        whole,
+        robust,
+        ablation,
         presets,
         attacks,
         methods,
@@ -1259,6 +1329,7 @@ TABLES: dict[str, Callable[[], str]] = {
         fidelity,
         expected,
         lasting,
+        lasting_whole,
         breaks,
         other_victims,
         leaked,

@@ -137,7 +137,7 @@ class Alternation:
         generator = run.rng(*self.form.names("view", "noise", epoch), run.rank)
         if plan.start == "anew":
             self._begin(epoch + 1, True)
-        self.net.eval().requires_grad_(False)
+        net = nets.frozen(self.net)
         for index, x, y in self.batches.shuffled(plan.noise_batch, *self.form.names("noise", epoch), group=self.group):
             rows, inverse = self._rows(index)
             others = self.beside and self.beside.draw(y, generator)
@@ -152,8 +152,8 @@ class Alternation:
                     view = plan.view(generator)
                     delta = self._stretched(leaf[inverse])
                     delta = torch.cat([delta, others.delta]) if others else delta
-                    seen = look(self.form.mixture, self.net, view(perturb.add(base, delta)), y, generator)
-                    value = plan.move(self.net, seen, y, delta, generator)
+                    seen = look(self.form.mixture, net, view(perturb.add(base, delta)), y, generator)
+                    value = plan.move(net, seen, y, delta, generator)
                     gradient += torch.autograd.grad(value, leaf)[0]
                 b = len(index)
                 leaf, velocity = self._step(index, leaf.detach(), velocity, gradient, y[:b], step, base[:b])
@@ -163,7 +163,6 @@ class Alternation:
             self.training.tick()
         if plan.balanced:
             self.form.balance(self.delta)
-        self.net.requires_grad_(True)
 
     def _accuracy(self, epoch: int) -> float:
         """Accuracy of the surrogate on all protected pictures, through its mixture but without augmentation."""
