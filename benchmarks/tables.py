@@ -116,12 +116,13 @@ def cifar() -> str:
     row("clean pictures", "", first, "clean")
     for r in records:
         row(f"noise on the grid of `{r['attack']}`", "0", r, "noise")
-        row(f"`{r['attack']}`", f"{fmean(r['attack_seconds']):.0f}", r, "protected")
+        row(f"`{r['attack']}`{marks(r['attack'], r)}", f"{fmean(r['attack_seconds']):.0f}", r, "protected")
     n = len({r["seed"] for r in first["runs"]})
     table = grid((f"trained on (n = {n} seeds)", "seconds to make", "last epoch", "best epoch"), rows)
     return (
         f"{table}\n\n{first['data']}, tested on {first['test']}. Victim {first['recipe']['net']}, "
-        f"{first['recipe']['epochs']} epochs, mean ± standard deviation. {where(first)}."
+        f"{first['recipe']['epochs']} epochs, mean ± standard deviation. "
+        f"{explained((r['attack'] for r in records), first)} {where(first)}."
     )
 
 
@@ -133,12 +134,14 @@ def channels() -> str:
     rows = [("clean pictures", *(spread(accuracies(first, "clean", way)) for way in ways), "", "")]
     for r in records:
         seen = (f"{fmean(q[what] for q in r['quality']):.{digits}f}" for what, digits in (("psnr", 1), ("ssim", 3)))
-        rows.append((f"`{r['attack']}`", *(spread(accuracies(r, "protected", way)) for way in ways), *seen))
+        name = f"`{r['attack']}`{marks(r['attack'], r)}"
+        rows.append((name, *(spread(accuracies(r, "protected", way)) for way in ways), *seen))
     n = len({r["seed"] for r in first["runs"]})
     table = grid((f"trained on (n = {n} seeds)", *ways, "PSNR, dB", "SSIM"), rows)
     return (
         f"{table}\n\n{first['data']}, tested on {first['test']}. Victim {first['recipe']['net']}, "
-        f"{first['recipe']['epochs']} epochs, last epoch, mean ± standard deviation. {where(first)}."
+        f"{first['recipe']['epochs']} epochs, last epoch, mean ± standard deviation. "
+        f"{explained((r['attack'] for r in records), first)} {where(first)}."
     )
 
 
@@ -424,7 +427,7 @@ def standing(r: dict[str, Any]) -> str:
                 p.defense: p.among(n) + near.get((variant(line.attack), canonical(p.defense)), "") for p in line.places
             }
             worst = line.worst_text
-            name = line.attack if line.attack in CONTROLS else f"`{line.attack}`{dagger(line.attack, r)}"
+            name = line.attack if line.attack in CONTROLS else f"`{line.attack}`{marks(line.attack, r)}"
             rows.append((f"{name}{line.name.removeprefix(line.attack)}", *(told.get(d, "") for d in defenses), worst))
         header = (f"trained on (n = {n})", *(f"`{d}`" for d in defenses), "worst case")
         parts.append(f"Victim `{recipe}`:\n\n{grid(header, rows)}")
@@ -437,7 +440,7 @@ def standing(r: dict[str, Any]) -> str:
     kinds = Counter(f"{run['commit']} in {run['precision']}" for run in r["runs"] if "precision" in run)
     if len(kinds) > 1:
         parts.append("Measured at " + ", ".join(f"{kind}: {count} cells" for kind, count in kinds.items()) + ".")
-    parts += [BEFORE] if any(dagger(line.attack, r) for line in board.lines) else []
+    parts += [text] if (text := explained((line.attack for line in board.lines), r)) else []
     return "\n\n".join([*parts, *([f"In brackets: {source}. Compare the pattern, not the values."] if source else [])])
 
 
@@ -723,12 +726,25 @@ def flips() -> str:
     return f"{table}\n\n{victim}. {where(r)}."
 
 
-BEFORE = "‡: measured before the attack was corrected ([log](log.md))."
+MARKS = {
+    "‡": "measured before the attack was corrected ([log](log.md))",
+    "§": "its settings were chosen by trials on CIFAR-10 (JPEG), with pictures that this table uses",
+}
+TUNED = "mi-ue:quick", "mi-ue:drawings"  # all other presets of ours: on other pictures, or not at all
 
 
-def dagger(attack: str, r: dict[str, Any]) -> str:
-    """The mark of an attack that was measured before its correction."""
-    return " ‡" if outdated(attack, r["day"]) else ""
+def marks(attack: str, r: dict[str, Any]) -> str:
+    """What has to be known of an attack in a record: signs that `explained` explains."""
+    drawn = "shapes" in r.get("data", "")
+    apply = {"‡": outdated(attack, r["day"]), "§": attack.startswith(TUNED) and not drawn}
+    signs = "".join(sign for sign, holds in apply.items() if holds)
+    return f" {signs}" if signs else ""
+
+
+def explained(attacks: Iterable[str], r: dict[str, Any]) -> str:
+    """The signs beside these attacks in a table, in words."""
+    seen = "".join(marks(attack, r) for attack in attacks)
+    return " ".join(f"{sign}: {text}." for sign, text in MARKS.items() if sign in seen)
 
 
 def leaving(sizes: Mapping[str, Size | None]) -> str:
@@ -797,7 +813,8 @@ def fidelity() -> str:
         f"{grid(header, rows)}\n\nPublished: {published_cells['source']}. Ours: CIFAR-10 (JPEG), last epoch. Share: of "
         "what clean pictures give above chance with the same defense, what the protected ones give. Inside: *yes*, the "
         f"accuracy is ({counts['yes']} cells of {len(rows)}); *share*, the accuracy is not, and the share is, to "
-        f"{NEAR:g} ({counts['share']}); *no* ({counts['no']}). Far apart: more than {APART} points. {BEFORE}\n\n"
+        f"{NEAR:g} ({counts['share']}); *no* ({counts['no']}). Far apart: more than {APART} points. "
+        f"‡: {MARKS['‡']}.\n\n"
         f"Not measured: {', '.join(missing)}."
     )
 
@@ -888,7 +905,7 @@ def methods() -> str:
     rows = []
     for line in Board.model_validate(r["board"]).lines:
         place, made = line.places[0], crafts.get(line.attack, [])
-        name = line.attack if line.attack in CONTROLS else f"`{line.attack}`{dagger(line.attack, r)}"
+        name = line.attack if line.attack in CONTROLS else f"`{line.attack}`{marks(line.attack, r)}"
         theirs = known.get((variant(line.attack), "none"), "").strip(" []")
         told = f"{place.best:.1%}" if place.best is not None else ""
         rows.append((name, place.among(r["plan"]["seeds"]), told, theirs, *_made(made)))
@@ -900,7 +917,7 @@ def methods() -> str:
         f"`{r['plan']['recipes'][0]}`, mean ± standard deviation. Passes: forward with gradients, per picture. L-inf "
         "is the largest change of any picture in grey levels; L2 ([0, 1] units), share of changed pixels and PSNR are "
         "means over pictures; the last column is the share of pictures with a change above 8 grey levels. "
-        f"{BEFORE} {where(r)}."
+        f"{explained(crafts, r)} {where(r)}."
     )
 
 
@@ -1031,7 +1048,7 @@ def analysis() -> str:
         )
         shapes, of_label = found.covariances(name, deepest), _through_label(measured)
         cells = (spread(found.accuracies(name)), *nats, of_label, plain([s.trace for s in shapes], 3))
-        rows.append((f"{name}{dagger(name, r)}", *cells))
+        rows.append((f"{name}{marks(name, r)}", *cells))
     names = (headed(e, found.rows) for e in found.estimators)
     table = grid(("victim of", "accuracy", *names, "class, of the worse side", "trace of the covariance"), rows)
     told = [
@@ -1051,7 +1068,7 @@ def analysis() -> str:
         "right or wrong; class, of the worse side: min(I(decoded Z; Y), I(decoded Z'; Y)). "
         f"{r['data']}, features of {found.rows} training pictures at `{deepest}`, nats; "
         f"mean ± standard deviation over {seeds} seeds (attack and victim). Victim {found.victim}, "
-        f"{r['recipe']['epochs']} epochs, tested on {r['test']}. {BEFORE} {where(r)}."
+        f"{r['recipe']['epochs']} epochs, tested on {r['test']}. {explained(found.names, r)} {where(r)}."
     )
 
 
@@ -1102,7 +1119,7 @@ def why() -> str:
         theirs = PAPER.get(name, PAPER.get(name.partition(":")[0]))
         rows.append(
             (
-                f"{name}{dagger(name, r)}",
+                f"{name}{marks(name, r)}",
                 gap(lambda n: [100 * a for a in found.accuracies(n)], name, 1),
                 *(gap(nats(e), name, 3 if e == "sliced" else 2) + marks(e, name) for e in estimators),
                 "" if theirs is None else f"{PAPER[CLEAN] - theirs:.3f}",
@@ -1115,7 +1132,8 @@ def why() -> str:
     return (
         f"{grid(header, rows)}\n\nGaps are those to the victim of clean pictures with the same seed, nats; its trace "
         f"is {clean}. Marks are those of either side. {legend(r)} "
-        f"{r['data']}, {len(found.accuracies(CLEAN))} seeds, victim {found.victim}. {BEFORE} {where(r)}."
+        f"{r['data']}, {len(found.accuracies(CLEAN))} seeds, victim {found.victim}. "
+        f"{explained(found.names, r)} {where(r)}."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import FrozenInstanceError
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -125,6 +126,13 @@ def test_budget_texts_that_are_refused(text: str):
     with pytest.raises(UserError) as told:
         Budget.parse(text)
     assert "\n" not in str(told.value) and len(str(told.value)) > 20
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l0"])
+@pytest.mark.parametrize("eps", [float("nan"), float("inf"), -float("inf"), 0, -1])
+def test_numbers_that_are_no_budget(norm: Literal["linf", "l2", "l0"], eps: float | int):
+    with pytest.raises(UserError, match="a budget of"):
+        Budget(eps, norm)
 
 
 def test_what_a_budget_measures():

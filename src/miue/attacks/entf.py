@@ -23,8 +23,9 @@ class EntF(OnNet):
 
     push: L = -MSE(g(T(x + delta)), c_y). pull: L = MSE(g(T(x + delta)), c_(y + 1 mod C)). c_k: mean feature of clean
     pictures of class k. g is trained for 100 epochs against PGD of 4 grey levels. Aimed at victims that train
-    adversarially. Source: the paper and its released settings. Ours: which other class is pulled to (the next one), the
-    step of the adversary (a fifth of its radius), a cosine rate.
+    adversarially. Source: the paper and its released settings. Ours: delta begins at zero (there: Gaussian, here
+    `start=gaussian`), which other class is pulled to (the next one), the step of the adversary (a fifth of its radius),
+    a cosine rate.
     """
 
     epochs: int = 100

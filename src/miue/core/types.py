@@ -146,7 +146,7 @@ class Budget:
     def __post_init__(self) -> None:
         if self.norm not in ("linf", "l2", "l0", "none"):
             raise UserError(f"norm {self.norm!r} is unknown; allowed: linf, l2, l0, none")
-        if self.norm in ("linf", "l0") and (self.eps != int(self.eps) or not self.eps >= 1):
+        if self.norm in ("linf", "l0") and not (self.eps >= 1 and self.eps % 1 == 0):
             what = "grey levels, as files are 8 bit" if self.norm == "linf" else "pixels"
             raise UserError(
                 f"a budget of {self.eps:g} ({self.norm}) is not a whole number of at least 1: it counts {what}"
