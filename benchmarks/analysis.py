@@ -3,6 +3,7 @@
 python benchmarks/analysis.py [--attacks lsp mi-ue:quick] [--seeds 3] [--only SEED]   -> results/analysis.json
 python benchmarks/analysis.py --depths [--only SEED]   -> results/analysis_depths.json
 python benchmarks/analysis.py --crossed [--only SEED]   -> results/analysis_crossed.json
+python benchmarks/analysis.py --whole [--only SEED]   -> results/analysis_whole.json: all pictures, one seed
 python benchmarks/analysis.py --speed [--per-class 1000]   -> results/analysis_speed.json
 Killed? The same command goes on (its state lies in --work). --only works on one seed and writes no record.
 """
@@ -34,6 +35,9 @@ DEPTHS = {
 SPEED = ("quick:net=small-resnet,epochs=1", "vit:net=small-vit,epochs=1")
 CROSSED = ("mi-ue:quick", "em:quick")
 CROSSED_RECIPE = "quick:net=small-resnet:width=8,epochs=10"
+WHOLE = ("mi-ue:quick", "em:quick", "tap:quick", "rem:sem,quick", "tue:quick")
+WHOLE_RECIPE = "speedrun:net=speedrun:width=24"
+RAW = ("sliced:raw,bins=10", "sliced:raw,bins=100")  # as the paper's, whose number of bins is not known
 ESTIMATORS = ("ksg", "sliced", "sliced:directions=shared", "class-conditional", "agreement")
 
 
@@ -91,12 +95,13 @@ def speed(text: str, clean: miue.ImageSet, test: miue.ImageSet) -> dict[str, Any
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--attacks", nargs="+")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, help="3, and 1 with --whole")
     parser.add_argument("--only", type=int, help="work on this seed alone, write no record")
     parser.add_argument(
         "--depths", action="store_true", help="several depths of two architectures instead of one victim"
     )
     parser.add_argument("--crossed", action="store_true", help="few attacks, for the crossed control alone")
+    parser.add_argument("--whole", action="store_true", help="all pictures and a victim of few passes")
     parser.add_argument("--speed", action="store_true", help="how long it takes, of all --per-class pictures")
     parser.add_argument("--recipe")
     parser.add_argument("--rows", type=int, default=2000)
@@ -104,20 +109,27 @@ def main() -> None:
     parser.add_argument("--data", default="cifar10", choices=["cifar10", "shapes"])
     parser.add_argument("--work", type=Path, default=Path("build/analysis"))
     options = parser.parse_args()
+    count = None if options.whole else options.per_class
     if options.data == "cifar10":
-        sets = cifar10("train", options.per_class), cifar10("test")
+        sets = cifar10("train", count), cifar10("test")
     else:
         sets = miue.data.shapes(options.per_class), miue.data.shapes(100, split="test")
     if options.speed:
         print(record("analysis_speed", miue.Run(), cells=[speed(text, *sets) for text in SPEED]))
         return
-    usual = ["mi-ue:quick"] if options.depths else list(CROSSED if options.crossed else ATTACKS)
-    attacks = options.attacks or usual
-    base = miue.recipe(options.recipe or (CROSSED_RECIPE if options.crossed else "quick"))
+    attacks, recipe, estimators, name = list(ATTACKS), "quick", ESTIMATORS, "analysis"
+    if options.depths:
+        attacks, estimators, name = ["mi-ue:quick"], ("ksg", "class-conditional"), "analysis_depths"
+    if options.crossed:
+        attacks, recipe, name = list(CROSSED), CROSSED_RECIPE, "analysis_crossed"
+    if options.whole:
+        attacks, recipe, name = list(WHOLE), WHOLE_RECIPE, "analysis_whole"
+        estimators = (*RAW, "ksg", "class-conditional")
+    attacks, base = options.attacks or attacks, miue.recipe(options.recipe or recipe)
     nets = {net: family for family, several in DEPTHS.items() for net in several} if options.depths else {base.net: ""}
-    estimators = ("ksg", "class-conditional") if options.depths else ESTIMATORS
     found: dict[str, list[miue.Analysis]] = {net: [] for net in nets}
-    for seed in range(options.seeds) if options.only is None else [options.only]:
+    seeds = options.seeds or (1 if options.whole else 3)
+    for seed in range(seeds) if options.only is None else [options.only]:
         for net in nets:
             recipe = miue.recipe(options.recipe or "quick", net) if options.depths else base
             analyzer = Analyzer(recipe=recipe, seeds=1, estimators=estimators, rows=options.rows)
@@ -128,7 +140,7 @@ def main() -> None:
         return
     run = miue.Run()
     facts = {
-        "data": f"{options.data}, {options.per_class} pictures per class",
+        "data": f"{options.data}, {f'{count} pictures per class' if count else 'all pictures'}",
         "data_digest": sets[0].digest,
         "test": f"{len(sets[1])} pictures",
         "recipe": base.described(),
@@ -137,9 +149,8 @@ def main() -> None:
     }
     if options.depths:
         cells = [{"family": nets[net], "net": net} | merged(analyses, run) for net, analyses in found.items()]
-        print(record("analysis_depths", run, **facts, cells=cells))
+        print(record(name, run, **facts, cells=cells))
     else:
-        name = "analysis_crossed" if options.crossed else "analysis"
         print(record(name, run, **facts, analysis=merged(found[base.net], run)))
 
 

@@ -122,7 +122,7 @@ def cifar() -> str:
     return (
         f"{table}\n\n{first['data']}, tested on {first['test']}. Victim {first['recipe']['net']}, "
         f"{first['recipe']['epochs']} epochs, mean ± standard deviation. "
-        f"{explained((r['attack'] for r in records), first)} {where(first)}."
+        f"{explained((r['attack'] for r in records), first)}{where(first)}."
     )
 
 
@@ -141,7 +141,7 @@ def channels() -> str:
     return (
         f"{table}\n\n{first['data']}, tested on {first['test']}. Victim {first['recipe']['net']}, "
         f"{first['recipe']['epochs']} epochs, last epoch, mean ± standard deviation. "
-        f"{explained((r['attack'] for r in records), first)} {where(first)}."
+        f"{explained((r['attack'] for r in records), first)}{where(first)}."
     )
 
 
@@ -440,7 +440,7 @@ def standing(r: dict[str, Any]) -> str:
     kinds = Counter(f"{run['commit']} in {run['precision']}" for run in r["runs"] if "precision" in run)
     if len(kinds) > 1:
         parts.append("Measured at " + ", ".join(f"{kind}: {count} cells" for kind, count in kinds.items()) + ".")
-    parts += [text] if (text := explained((line.attack for line in board.lines), r)) else []
+    parts += [text.strip()] if (text := explained((line.attack for line in board.lines), r)) else []
     return "\n\n".join([*parts, *([f"In brackets: {source}. Compare the pattern, not the values."] if source else [])])
 
 
@@ -744,7 +744,7 @@ def marks(attack: str, r: dict[str, Any]) -> str:
 def explained(attacks: Iterable[str], r: dict[str, Any]) -> str:
     """The signs beside these attacks in a table, in words."""
     seen = "".join(marks(attack, r) for attack in attacks)
-    return " ".join(f"{sign}: {text}." for sign, text in MARKS.items() if sign in seen)
+    return "".join(f"{sign}: {text}. " for sign, text in MARKS.items() if sign in seen)
 
 
 def leaving(sizes: Mapping[str, Size | None]) -> str:
@@ -917,7 +917,7 @@ def methods() -> str:
         f"`{r['plan']['recipes'][0]}`, mean ± standard deviation. Passes: forward with gradients, per picture. L-inf "
         "is the largest change of any picture in grey levels; L2 ([0, 1] units), share of changed pixels and PSNR are "
         "means over pictures; the last column is the share of pictures with a change above 8 grey levels. "
-        f"{explained(crafts, r)} {where(r)}."
+        f"{explained(crafts, r)}{where(r)}."
     )
 
 
@@ -1037,20 +1037,30 @@ def plain(values: Sequence[float], digits: int = 2) -> str:
 
 def analysis() -> str:
     """Mutual information and covariance of attacks, at the deepest features, and the rank correlations."""
-    r = load("analysis")
+    return _analysis(load("analysis"))
+
+
+def analysis_whole() -> str:
+    """The same on all of CIFAR-10."""
+    return _analysis(load("analysis_whole"))
+
+
+def _analysis(r: dict[str, Any]) -> str:
     found = read_analysis(r)
     deepest, seeds = found.stages[-1], len(found.accuracies(CLEAN))
-    rows = []
+    agreement, rows = "agreement" in map(_renamed, found.estimators), []
     for name in found.names:
         measured = {e: found.found(name, e, deepest) for e in found.estimators}
         nats = (
             plain([m.nats for m in of], 4 if e.startswith("sliced") else 2) + flags(of) for e, of in measured.items()
         )
         shapes, of_label = found.covariances(name, deepest), _through_label(measured)
-        cells = (spread(found.accuracies(name)), *nats, of_label, plain([s.trace for s in shapes], 3))
+        label = [of_label] if agreement else []
+        cells = (spread(found.accuracies(name)), *nats, *label, plain([s.trace for s in shapes], 3))
         rows.append((f"{name}{marks(name, r)}", *cells))
     names = (headed(e, found.rows) for e in found.estimators)
-    table = grid(("victim of", "accuracy", *names, "class, of the worse side", "trace of the covariance"), rows)
+    label = ["class, of the worse side"] if agreement else []
+    table = grid(("victim of", "accuracy", *names, *label, "trace of the covariance"), rows)
     told = [
         f"| {c.of[0]}, {c.of[1]} | `{_renamed(c.estimator)}` | {c.rho:+.2f} | {c.p:.3f} | {c.interval} | "
         f"{c.least:+.2f} to {c.most:+.2f} |"
@@ -1063,12 +1073,16 @@ def analysis() -> str:
         table += "\n\n" + "\n".join([head, *told])
     table += f"\n\n{left}" if (left := leaving(found.sizes)) else ""
     ksg = found.found(found.names[0], "ksg", deepest)[0]
+    decoders = (
+        "`agreement`: of two decoders, right or wrong; class, of the worse side: min(I(decoded Z; Y), "
+        "I(decoded Z'; Y)). "
+    )
     return (
-        f"{table}\n\n{legend(r)} KSG with n = {found.rows}: at most {ksg.ceiling:.2f}. `agreement`: of two decoders, "
-        "right or wrong; class, of the worse side: min(I(decoded Z; Y), I(decoded Z'; Y)). "
+        f"{table}\n\n{legend(r)} KSG with n = {found.rows}: at most {ksg.ceiling:.2f}. "
+        f"{decoders if agreement else ''}"
         f"{r['data']}, features of {found.rows} training pictures at `{deepest}`, nats; "
         f"mean ± standard deviation over {seeds} seeds (attack and victim). Victim {found.victim}, "
-        f"{r['recipe']['epochs']} epochs, tested on {r['test']}. {explained(found.names, r)} {where(r)}."
+        f"{r['recipe']['epochs']} epochs, tested on {r['test']}. {explained(found.names, r)}{where(r)}."
     )
 
 
@@ -1133,7 +1147,7 @@ def why() -> str:
         f"{grid(header, rows)}\n\nGaps are those to the victim of clean pictures with the same seed, nats; its trace "
         f"is {clean}. Marks are those of either side. {legend(r)} "
         f"{r['data']}, {len(found.accuracies(CLEAN))} seeds, victim {found.victim}. "
-        f"{explained(found.names, r)} {where(r)}."
+        f"{explained(found.names, r)}{where(r)}."
     )
 
 
@@ -1335,6 +1349,7 @@ TABLES: dict[str, Callable[[], str]] = {
         longer,
         flips,
         analysis,
+        analysis_whole,
         why,
         crossed,
         paper_order,
