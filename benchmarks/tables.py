@@ -223,18 +223,20 @@ def speedrun() -> str:
     r, rows = load("speedrun"), []
     for row in r["rows"]:
         spent = {part: row["seconds"][part]["processor"] for part in ("learning", "testing")}
+        named = SETS["MIUE_CIFAR10" if row["row"].startswith("cifar10") else "MIUE_IMAGENETTE"]
         rows.append(
             (
                 f"`{row['recipe']}`",
-                f"{row['images']:,} of {row['data']}, {row['canvas']} px",
+                f"{row['images']:,} of {named}, {row['canvas']} px",
                 f"{row['passes']}",
                 f"{row['last']:.2%}",
                 f"{row['six_views']:.2%}",
                 f"{spent['learning']:,.0f}",
                 f"{row['operations']:.2g}",
+                row["device"],
             )
         )
-    header = ("recipe", "pictures", "passes", "last epoch", "six views", "processor seconds", "operations")
+    header = ("recipe", "pictures", "passes", "last epoch", "six views", "seconds", "operations", "measured on")
     by_epoch = [
         f"- `{row['recipe']}`, {row['canvas']} px, by epoch: "
         + ", ".join(f"{share:.1%}" for share in row["accuracies"].values())
@@ -243,9 +245,9 @@ def speedrun() -> str:
     return (
         f"{grid(header, rows)}\n\n"
         + "\n".join(by_epoch)
-        + "\n\nOne seed, one core. Seconds of learning, without reading "
+        + "\n\nOne seed, one core. Processor seconds of learning, without reading "
         "and testing; operations in floating point of all passes, forward and backward, as torch counts them. "
-        f"{r['machine']['precision']}. {where(r)}."
+        f"All in {r['machine']['precision'].partition(':')[0]}. {where(r)}."
     )
 
 
