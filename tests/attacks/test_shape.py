@@ -153,6 +153,7 @@ def test_all_options_together_keep_the_contract(attack):
         ({"groups": 0}, "groups=0"),
         ({"groups": 4}, "no effect without class_gradient"),
         ({"groups": 4, "class_gradient": 1.0, "per": "class"}, "no sub-groups"),
+        ({"class_gradient": 1.0, "per": "class"}, "give class_gradient=0"),
         ({"class_gradient": -1.0}, "class_gradient=-1"),
         ({"balanced": True, "per": "class"}, "all that there is"),
         ({"see": "sepia"}, "'sepia' is no view"),

@@ -66,6 +66,9 @@ class Shaped(BaseAttack):
         whole = getattr(self, "per", "image") == "class"
         if self.groups > 1 and whole:
             raise UserError(f"groups={self.groups} with per=class: a class has one delta and no sub-groups")
+        if self.class_gradient and whole:
+            weight = f"class_gradient={self.class_gradient:g}"
+            raise UserError(f"{weight} with per=class: a class has one delta, and one gradient; give class_gradient=0")
         if self.balanced and whole:
             raise UserError("balanced=true with per=class: the mean delta of a class is all that there is")
         views(self.see)
