@@ -29,6 +29,7 @@ from miue.attacks import MIUE
 from miue.attacks.success import Success
 from miue.cli import catalogue
 from miue.cli.telling import HOLDS
+from miue.core.method import own_budget
 from miue.core.run import Run
 from miue.core.spelling import split
 from miue.core.types import Budget
@@ -730,7 +731,34 @@ def robust() -> str:
 
 def ablation() -> str:
     """Each loss with and without what makes its noise common to a class or easier to find."""
-    return standing(load("ablation"))
+    r, parts = load("ablation"), []
+    ways = list(dict.fromkeys(_way(text) for text in r["plan"]["attacks"]))
+    for defense in r["plan"]["defenses"]:
+        runs = [v for v in r["runs"] if (v["defense"] or "none") == canonical(defense) and not v["error"]]
+        cells: dict[tuple[str, str], list[float]] = {}
+        for v in runs:
+            name = v["attack"].partition(":")[0]
+            cells.setdefault((name, "" if name in CONTROLS else _way(v["attack"])), []).append(v["last"])
+        names = dict.fromkeys(text.partition(":")[0] for text in r["plan"]["attacks"])
+        rows = [(f"`{n}`", *(spread(cells[n, way]) if (n, way) in cells else "" for way in ways)) for n in names]
+        controls = ", ".join(f"{n} {spread(cells[n, ''])}" for n in ("clean", "noise") if (n, "") in cells)
+        parts.append(f"`{defense}` ({controls}):\n\n{grid(('loss', *ways), rows)}")
+    return "\n\n".join(parts) + (
+        f"\n\nAccuracy on clean pictures, last epoch, n = {r['plan']['seeds']}. {pictures(r)}; tested on "
+        f"{r['sets']['tested']:,} others of the training set. Victim `{r['plan']['recipes'][0]}`. {where(r)}."
+    )
+
+
+def _way(attack: str) -> str:
+    """What a row of the ablation adds to the plain loss."""
+    given = split(attack)[2]
+    added = {
+        "class gradient": "class_gradient" in given,
+        "momentum": "noise_momentum" in given,
+        "grid of 8 x 8": "cells" in given,
+        "luminance tie": "channels" in given,
+    }
+    return " and ".join(name for name, there in added.items() if there) or "alone"
 
 
 def longer() -> str:
@@ -997,11 +1025,37 @@ def _made(crafts: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     )
 
 
+def _own_and_grids(name: str, part: str) -> dict[str, dict[str, Any]]:
+    """The rows of a record, and for attacks that it lacks those of grids on CIFAR-10: first seed, fewest pictures."""
+    rows = dict(load(name)["rows"])
+    for r in sorted(map(load, _grids()), key=lambda r: r["sets"]["images"]):
+        for run in r["runs"]:
+            made = (run.get("craft") or {}).get(part)
+            if made and run["seed"] == 0 and run["attack"] not in (*rows, *CONTROLS):
+                told = {"budget": run.get("budget") or str(own(run["attack"]))}
+                rows[run["attack"]] = told | (made if part == "noise" else {"success": made})
+    return rows
+
+
+def _grids() -> list[str]:
+    """Names of the records of grids on CIFAR-10."""
+    names = sorted(path.stem for path in RESULTS.glob("*.json"))
+    return [n for n in names if "board" in (r := load(n)) and "CIFAR10" in r["plan"]["data"].upper()]
+
+
+@cache
+def own(attack: str) -> Budget:
+    """The budget of an attack on pictures of 32 pixels where none is given."""
+    return own_budget(miue.attack(attack), (3, 32, 32))
+
+
+FROM_GRIDS = "Some rows are of perturbations of the grids, on the machines of those; the others:"
+
+
 def noise() -> str:
     """What the noise of attacks is."""
-    r = load("noise")
-    rows = []
-    for name, row in r["rows"].items():
+    r, rows = load("noise"), []
+    for name, row in _own_and_grids("noise", "noise").items():
         shares = [f"{row[key]:.0%}" for key in ("of_class", "common", "luminance")]
         separable = "" if row["separable"] is None else f"{row['separable']:.0%}"
         rows.append((f"`{name}`", row["budget"], *shares, *(f"{share:.0%}" for share in row["bands"]), separable))
@@ -1009,14 +1063,14 @@ def noise() -> str:
     header = ("attack", "budget", "common to a class", "common to all", "luminance", *bands, "linearly separable")
     return (
         f"{grid(header, rows)}\n\nShares of the energy of the noise; bands by period. Linearly separable: accuracy on "
-        f"held-out pictures of a classifier that sees the noise alone. {r['data']}, one seed. {where(r)}."
+        f"held-out pictures of a classifier that sees the noise alone. {r['data']}, one seed. {FROM_GRIDS} {where(r)}."
     )
 
 
 def reached() -> str:
     """What attacks reached on their own surrogate."""
     r, rows = load("success"), []
-    for name, row in r["rows"].items():
+    for name, row in _own_and_grids("success", "success").items():
         s = Success.model_validate(row["success"])
         shares = ("" if v is None else f"{v:.1%}" for v in (s.clean, s.protected, s.clean_robust, s.protected_robust))
         loss = f"{s.loss:.3g}" if s.loss_before is None else f"{s.loss_before:.3g} → {s.loss:.3g}"
@@ -1026,7 +1080,8 @@ def reached() -> str:
     return (
         f"{grid(header, rows)}\n\nLoss: the attack's own, on clean pictures and on protected ones. Then the accuracy "
         "of its surrogate, plainly and under PGD with 10 steps of the radius of its training, in grey levels; last, "
-        f"the share of protected pictures that reach the aim. {r['data']}, at most 1,000 asked, one seed. {where(r)}."
+        f"the share of protected pictures that reach the aim. {r['data']}, at most 1,000 asked, one seed. {FROM_GRIDS} "
+        f"{where(r)}."
     )
 
 
