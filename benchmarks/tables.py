@@ -489,7 +489,8 @@ def _lasting(r: dict[str, Any]) -> str:
     seconds = f"{fmean({c['seconds'] for c in crafts}):.0f} seconds of one core to make; " if crafts else ""
     sets = r["sets"]
     return "\n\n".join(parts) + (
-        "\n\nKept: share of what clean pictures teach above chance with the same defense, each at its best epoch. "
+        "\n\nKept: share of what clean pictures teach above chance with the same defense, each at its best epoch on "
+        "the test pictures themselves: at least what somebody with a few clean pictures finds. "
         f"{pictures(r)}, tested on {sets['tested']:,} clean ones. {psnr}{seconds}"
         f"mean ± standard deviation over seeds of attack and victim. {where(r)}."
     )
