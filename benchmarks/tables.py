@@ -434,7 +434,7 @@ def standing(r: dict[str, Any]) -> str:
         rows = []
         for line in lines:
             usual = r["plan"]["budget"] is None or line.budget == str(Budget())
-            near = known if usual and not line.partial else {}
+            near = known if usual and not line.partial and "lasting" not in line.attack else {}  # that is ours
             told = {
                 p.defense: p.among(n) + near.get((variant(line.attack), canonical(p.defense)), "") for p in line.places
             }
