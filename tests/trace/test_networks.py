@@ -10,6 +10,7 @@ from scipy import stats
 
 import miue
 from miue import trace
+from miue.core.device import Numerics
 from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet
@@ -93,12 +94,15 @@ def test_a_perturbation_is_refused_as_a_key(data: ImageSet, base: ImageSet):
 
 
 @pytest.mark.slow
-def test_a_protected_victim_is_found_and_a_clean_one_is_not():
+def test_a_protected_victim_is_found_and_a_clean_one_is_not(monkeypatch: pytest.MonkeyPatch):
     """On shapes, by 1,000 scores, by labels and by gradients, beside a short `mi-ue:drawings`, and after JPEG 75.
 
-    Bounds are far from what was measured (3e-5, 1e-6, 3e-5; after JPEG 8e-5, 2e-4, 2e-5), because the last bits of
-    the noise move p-values by powers of ten from machine to machine.
+    Bounds are far from what was measured (5e-4, 6e-5, 9e-5; after JPEG 2e-5, 6e-5, 7e-6), because the last bits of
+    the noise move p-values by powers of ten from machine to machine. In float32 everywhere: in bf16 so short an attack
+    does not always outlast JPEG (docs/log.md), and its mark is not found then.
     """
+    plain = Numerics("32-true", torch.channels_last, "the same on every machine")
+    monkeypatch.setattr("miue.core.run.choose_numerics", lambda _: plain)
     data, test = miue.data.shapes(200), miue.data.shapes(100, split="test")
     recipe = miue.recipe("quick:net=small-resnet:width=8,epochs=10")
     own, run = Secret(Tracing().parameters(data.classes, 32, Budget(8)), bytes(32)), Run(0, "cpu")
