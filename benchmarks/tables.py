@@ -555,7 +555,7 @@ def cost() -> str:
     table = grid(("attack", "processor seconds"), rows)
     rounds = len(next(iter(r["seconds"].values())))
     return (
-        f"{table}\n\n{r['ratio']:.1f} times. {r['data']}; six sixths of the epochs, medians of {rounds} in turns."
+        f"{table}\n\n{r['ratio']:.1f} times. {r['data']}; a sixth of the epochs, times six; {rounds} turns, medians."
         f" {where(r)}."
     )
 
@@ -1028,9 +1028,9 @@ def _made(crafts: Sequence[dict[str, Any]]) -> tuple[str, ...]:
 
 
 def _own_and_grids(name: str, part: str) -> dict[str, dict[str, Any]]:
-    """The rows of a record, and for attacks that it lacks those of grids on CIFAR-10: first seed, fewest pictures."""
+    """The rows of a record, and for attacks that it lacks those of grids on CIFAR-10: first seed, as many pictures."""
     rows = dict(load(name)["rows"])
-    for r in sorted(map(load, _grids()), key=lambda r: r["sets"]["images"]):
+    for r in (r for r in map(load, _grids()) if r["sets"]["images"] == SMALL):
         for run in r["runs"]:
             made = (run.get("craft") or {}).get(part)
             if made and run["seed"] == 0 and run["attack"] not in (*rows, *CONTROLS):
@@ -1253,7 +1253,7 @@ def why() -> str:
     def nats(estimator: str) -> Callable[[str], list[float]]:
         return lambda name: [m.nats for m in found.found(name, estimator, deepest)]
 
-    def marks(estimator: str, name: str) -> str:
+    def flagged_pair(estimator: str, name: str) -> str:
         return flags([m for of in (CLEAN, name) for m in found.found(of, estimator, deepest)])
 
     rows = []
@@ -1263,7 +1263,7 @@ def why() -> str:
             (
                 f"{name}{marks(name, r)}",
                 gap(lambda n: [100 * a for a in found.accuracies(n)], name, 1),
-                *(gap(nats(e), name, 3 if e == "sliced" else 2) + marks(e, name) for e in estimators),
+                *(gap(nats(e), name, 3 if e == "sliced" else 2) + flagged_pair(e, name) for e in estimators),
                 "" if theirs is None else f"{PAPER[CLEAN] - theirs:.3f}",
                 plain([c.trace for c in found.covariances(name, deepest)], 3),
             )
