@@ -148,10 +148,10 @@ def main() -> None:
         "threads": torch.get_num_threads(),
     }
     if options.depths:
-        cells = [{"family": nets[net], "net": net} | merged(analyses, run) for net, analyses in found.items()]
-        print(record(name, run, **facts, cells=cells))
+        facts["cells"] = [{"family": nets[net], "net": net} | merged(analyses, run) for net, analyses in found.items()]
     else:
-        print(record(name, run, **facts, analysis=merged(found[base.net], run)))
+        facts["analysis"] = merged(found[base.net], run)
+    print(record(name, run, **facts))
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def cifar() -> str:
     row("clean pictures", "", first, "clean")
     for r in records:
         row(f"noise on the grid of `{r['attack']}`", "0", r, "noise")
-        row(f"`{r['attack']}`{marks(r['attack'], r)}", f"{fmean(r['attack_seconds']):.0f}", r, "protected")
+        row(marked(r["attack"], r), f"{fmean(r['attack_seconds']):.0f}", r, "protected")
     n = len({r["seed"] for r in first["runs"]})
     table = grid((f"trained on (n = {n} seeds)", "seconds to make", "last epoch", "best epoch"), rows)
     return (
@@ -144,8 +144,8 @@ def channels() -> str:
     rows = [("clean pictures", *(spread(accuracies(first, "clean", way)) for way in ways), "", "")]
     for r in records:
         seen = (f"{fmean(q[what] for q in r['quality']):.{digits}f}" for what, digits in (("psnr", 1), ("ssim", 3)))
-        name = f"`{r['attack']}`{marks(r['attack'], r)}"
-        rows.append((name, *(spread(accuracies(r, "protected", way)) for way in ways), *seen))
+        kept = (spread(accuracies(r, "protected", way)) for way in ways)
+        rows.append((marked(r["attack"], r), *kept, *seen))
     n = len({r["seed"] for r in first["runs"]})
     table = grid((f"trained on (n = {n} seeds)", *ways, "PSNR, dB", "SSIM"), rows)
     return (
@@ -233,11 +233,11 @@ def speedrun() -> str:
     r, rows = load("speedrun"), []
     for row in r["rows"]:
         spent = {part: row["seconds"][part]["processor"] for part in ("learning", "testing")}
-        named = SETS["MIUE_CIFAR10" if row["row"].startswith("cifar10") else "MIUE_IMAGENETTE"]
+        source = SETS["MIUE_CIFAR10" if row["row"].startswith("cifar10") else "MIUE_IMAGENETTE"]
         rows.append(
             (
                 f"`{row['recipe']}`",
-                f"{row['images']:,} of {named}, {row['canvas']} px",
+                f"{row['images']:,} of {source}, {row['canvas']} px",
                 f"{row['passes']}",
                 f"{row['last']:.2%}",
                 f"{row['six_views']:.2%}",
@@ -439,7 +439,7 @@ def standing(r: dict[str, Any]) -> str:
                 p.defense: p.among(n) + near.get((variant(line.attack), canonical(p.defense)), "") for p in line.places
             }
             worst = line.worst_text
-            name = line.attack if line.attack in CONTROLS else f"`{line.attack}`{marks(line.attack, r)}"
+            name = marked(line.attack, r)
             rows.append((f"{name}{line.name.removeprefix(line.attack)}", *(told.get(d, "") for d in defenses), worst))
         header = (f"trained on (n = {n})", *(f"`{d}`" for d in defenses), "worst case")
         parts.append(f"Victim `{recipe}`:\n\n{grid(header, rows)}")
@@ -577,10 +577,10 @@ def most_seeds(r: dict[str, Any]) -> int:
 
 def measured() -> str:
     """What `protect` says at its end of the attacks that were measured: the file in the package."""
-    content = {}
-    for r in sorted(every("lasting*"), key=lambda r: len(kept_by_defense(r))):  # the most counter-measures come last
-        kept = {"no defense" if name == "none" else name: share for name, share in kept_by_defense(r).items()}
-        content[r["plan"]["attacks"][0]] = {"set": f"{r['sets']['images']:,} pictures of CIFAR-10 (JPEG)", "kept": kept}
+    r = load("lasting")
+    kept = {"no defense" if name == "none" else name: share for name, share in kept_by_defense(r).items()}
+    told = {"set": f"{r['sets']['images']:,} pictures of CIFAR-10 (JPEG)", "kept": kept}
+    content = {r["plan"]["attacks"][0]: told}
     return json.dumps(content, indent=1) + "\n"
 
 
@@ -719,11 +719,17 @@ def imagenette() -> str:
 
 def _cost(r: dict[str, Any]) -> str:
     """Seconds that each perturbation took."""
-    crafts: dict[str, list[float]] = {}
+    seconds = {name: fmean(craft["seconds"] for craft in of) for name, of in crafts_of(r).items()}
+    return "Seconds to make: " + ", ".join(f"`{name}` {mean:,.0f}" for name, mean in seconds.items()) + "."
+
+
+def crafts_of(r: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """What a grid knows of the perturbations of each attack, once for every cell."""
+    crafts: dict[str, list[dict[str, Any]]] = {}
     for run in r["runs"]:
         if run.get("craft"):
-            crafts.setdefault(run["attack"], []).append(run["craft"]["seconds"])
-    return "Seconds to make: " + ", ".join(f"`{name}` {fmean(of):,.0f}" for name, of in crafts.items()) + "."
+            crafts.setdefault(run["attack"], []).append(run["craft"])
+    return crafts
 
 
 def robust() -> str:
@@ -775,13 +781,12 @@ def flips() -> str:
     cells = {(line.attack, line.recipe): line.places[0] for line in board.lines if line.places}
     rows = []
     for attack in dict.fromkeys(line.attack for line in board.lines):
-        name = attack if attack in CONTROLS else f"`{attack}`"
         places = [cells.get((attack, recipe)) for recipe in recipes]
-        rows.append((name, *(f"{p.among(n)}, best {p.best:.1%}" if p and p.best else "" for p in places)))
+        rows.append((marked(attack, r), *(f"{p.among(n)}, best {p.best:.1%}" if p and p.best else "" for p in places)))
     header = (f"`{recipe.partition('augment=')[2] or 'flip-crop'}`" for recipe in recipes)
     table = grid((f"trained on (n = {n}), augmentation", *header), rows)
     victim = f"Victim `{recipes[-1]}`, last epoch, mean ± standard deviation, and the mean of the best epochs"
-    return f"{table}\n\n{victim}. {where(r)}."
+    return f"{table}\n\n{victim}. {explained((line.attack for line in board.lines), r)}{where(r)}."
 
 
 MARKS = {
@@ -799,6 +804,11 @@ def marks(attack: str, r: dict[str, Any]) -> str:
     apply = {"‡": outdated(attack, r["day"]), "§": attack.startswith(TUNED) and not drawn}
     signs = "".join(sign for sign, holds in apply.items() if holds)
     return f" {signs}" if signs else ""
+
+
+def marked(attack: str, r: dict[str, Any]) -> str:
+    """The name of a row: that of a control as it is, that of an attack as code, with its signs."""
+    return attack if attack in CONTROLS else f"`{attack}`{marks(attack, r)}"
 
 
 def explained(attacks: Iterable[str], r: dict[str, Any]) -> str:
@@ -939,13 +949,9 @@ def _measured_cells(attack: str, defense: str) -> list[_Cell]:
 @cache
 def cells_of_records() -> list[_Cell]:
     """All cells on the first pictures of CIFAR-10, with the usual augmentation and budget."""
-    cells = []
-    for r in map(load, sorted(path.stem for path in RESULTS.glob("*.json"))):
-        if "board" in r and "CIFAR10" in r["plan"]["data"].upper() and not r["plan"].get("skip_per_class"):
-            cells += _grid_cells(r)
-        elif "analysis" in r and str(r.get("data", "")).startswith("cifar10,"):
-            cells += _analysed_cells(r)
-    return cells
+    grids = [r for r in grids_on_cifar() if not r["plan"].get("skip_per_class")]
+    analyses = [r for r in every("analysis*") if "analysis" in r and r["data"].startswith("cifar10,")]
+    return [*(c for r in grids for c in _grid_cells(r)), *(c for r in analyses for c in _analysed_cells(r))]
 
 
 def _grid_cells(r: dict[str, Any]) -> Iterator[_Cell]:
@@ -986,15 +992,12 @@ def canonical(defense: str) -> str:
 def methods() -> str:
     """Every attack on one set, with one victim: what it leaves, what it costs, how large it is."""
     r = load("attacks")
-    crafts: dict[str, list[dict[str, Any]]] = {}
-    for run in r["runs"]:
-        if run.get("craft"):
-            crafts.setdefault(run["attack"], []).append(run["craft"])
+    crafts = crafts_of(r)
     _, known = published()
     rows = []
     for line in Board.model_validate(r["board"]).lines:
         place, made = line.places[0], crafts.get(line.attack, [])
-        name = line.attack if line.attack in CONTROLS else f"`{line.attack}`{marks(line.attack, r)}"
+        name = marked(line.attack, r)
         theirs = known.get((variant(line.attack), "none"), "").strip(" []")
         told = f"{place.best:.1%}" if place.best is not None else ""
         rows.append((name, place.among(r["plan"]["seeds"]), told, theirs, *_made(made)))
@@ -1030,25 +1033,19 @@ def _made(crafts: Sequence[dict[str, Any]]) -> tuple[str, ...]:
 def _own_and_grids(name: str, part: str) -> dict[str, dict[str, Any]]:
     """The rows of a record, and for attacks that it lacks those of grids on CIFAR-10: first seed, as many pictures."""
     rows = dict(load(name)["rows"])
-    for r in (r for r in map(load, _grids()) if r["sets"]["images"] == SMALL):
-        for run in r["runs"]:
+    for r in grids_on_cifar():
+        for run in r["runs"] if r["sets"]["images"] == SMALL else ():
             made = (run.get("craft") or {}).get(part)
             if made and run["seed"] == 0 and run["attack"] not in (*rows, *CONTROLS):
-                told = {"budget": run.get("budget") or str(own(run["attack"]))}
-                rows[run["attack"]] = told | (made if part == "noise" else {"success": made})
+                budget = run.get("budget") or str(own_budget(miue.attack(run["attack"]), (3, 32, 32)))
+                rows[run["attack"]] = {"budget": budget} | (made if part == "noise" else {"success": made})
     return rows
 
 
-def _grids() -> list[str]:
-    """Names of the records of grids on CIFAR-10."""
-    names = sorted(path.stem for path in RESULTS.glob("*.json"))
-    return [n for n in names if "board" in (r := load(n)) and "CIFAR10" in r["plan"]["data"].upper()]
-
-
 @cache
-def own(attack: str) -> Budget:
-    """The budget of an attack on pictures of 32 pixels where none is given."""
-    return own_budget(miue.attack(attack), (3, 32, 32))
+def grids_on_cifar() -> list[dict[str, Any]]:
+    """The records of grids on CIFAR-10."""
+    return [r for r in every("*") if "board" in r and "CIFAR10" in r["plan"]["data"].upper()]
 
 
 FROM_GRIDS = "Some rows are of perturbations of the grids, on the machines of those; the others:"
@@ -1123,10 +1120,10 @@ PAPER = {
 """Nats of histograms of slices in the paper's table, by the names of `variant`."""
 
 
-def of_paper(name: str) -> float | None:
-    """The paper's mutual information of a victim of these pictures; None where it gives none."""
+def in_paper(name: str) -> str:
+    """The name in PAPER of the pictures of a victim, if the paper has such a victim."""
     known = name if name in (CLEAN, NOISE) else variant(name)
-    return PAPER.get("tue" if known.startswith("tue:") else known)
+    return "tue" if known.startswith("tue:") else known
 
 
 HALVED = "2026-11-26"  # since then halves of the rows are estimated with the rank and the bins of all rows
@@ -1182,7 +1179,7 @@ def _analysis(r: dict[str, Any]) -> str:
         shapes, of_label = found.covariances(name, deepest), _through_label(measured)
         label = [of_label] if agreement else []
         if found.images == WHOLE:
-            nats = (f"{theirs:.4f}" if (theirs := of_paper(name)) else "", *nats)
+            nats = (f"{PAPER[of]:.4f}" if (of := in_paper(name)) in PAPER else "", *nats)
         cells = (spread(found.accuracies(name)), *nats, *label, plain([s.trace for s in shapes], 3))
         rows.append((f"{name}{marks(name, r)}", *cells))
     names = [headed(e, found.rows) for e in found.estimators]
@@ -1258,7 +1255,7 @@ def why() -> str:
 
     rows = []
     for name in found.names[1:]:
-        theirs = of_paper(name)
+        theirs = PAPER.get(in_paper(name))
         rows.append(
             (
                 f"{name}{marks(name, r)}",
@@ -1310,8 +1307,7 @@ def paper_order() -> str:
 
 def _paper_order(r: dict[str, Any]) -> str:
     found = read_analysis(r)
-    ours = {name: "tue" if name.startswith("tue:") else name if name in (CLEAN, NOISE) else variant(name)
-            for name in found.names if of_paper(name) is not None}  # fmt: skip
+    ours = {name: known for name in found.names if (known := in_paper(name)) in PAPER}
     theirs, lines = [PAPER[short] for short in ours.values()], []
     for estimator in found.estimators:
         nats = [fmean(m.nats for m in found.found(name, estimator, found.stages[-1])) for name in ours]

@@ -144,9 +144,8 @@ class Crafted(Shaped):
         # all processes take the same number of steps, because they sum the gradients of classes in each
         parts = rows.split(size) if run.world == 1 else rows.tensor_split(-(-most // size))
         checkpoints = restored(self, data, form, kept.state) if kept else trained(self, batches, form, identity)
-        networks = [nets.frozen(net) for net, _ in checkpoints]
-        facts = [known for _, known in checkpoints]
-        aims = [(net, self.aim(net, known, len(data.classes))) for net, known in zip(networks, facts, strict=True)]
+        looking = [(nets.frozen(net), known) for net, known in checkpoints]
+        aims = [(net, self.aim(net, known, len(data.classes))) for net, known in looking]
         progress = run.progress(f"{type(self).__name__} on {data.name}, noise{suffix}", len(parts))
         with run.threads_for(*(net for net, _ in aims)), progress as tick:
             for number, own in enumerate(parts):

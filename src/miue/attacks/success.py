@@ -17,7 +17,7 @@ from miue.attacks.crafted import Crafted, loss_of
 from miue.attacks.gue import GUE
 from miue.attacks.min_min import Alternating
 from miue.attacks.shape import Shape
-from miue.attacks.surrogate import frozen, restored
+from miue.attacks.surrogate import loaded, restored
 from miue.core.files import Record
 from miue.core.run import Run
 from miue.core.types import Budget, ImageSet
@@ -133,14 +133,14 @@ def _surrogates(
             for net, known in restored(method, data, form, state)
         ]
     if isinstance(method, Alternating):
-        net = frozen(run.place(nets.build(method.surrogate, shape, classes)), state("surrogate")[0])
+        net = loaded(run.place(nets.build(method.surrogate, shape, classes)), state("surrogate")[0])
         mixture = parts(method.see)
         loss = partial(_alternating, method, net, mixture)
         return [_Surrogate(net, loss, mixture, method.classifies, method.against)]
     if isinstance(method, GUE) and not method.generator:
         head = "net.net."
         weights = {name.removeprefix(head): v for name, v in state("checkpoint")[0].items() if name.startswith(head)}
-        net = frozen(run.place(nets.build(method.surrogate, shape, classes)), weights)
+        net = loaded(run.place(nets.build(method.surrogate, shape, classes)), weights)
         return [_Surrogate(net, lambda x, y, delta, generator: F.cross_entropy(net(perturb.add(x, delta)), y))]
     return []
 

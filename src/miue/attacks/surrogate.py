@@ -52,7 +52,7 @@ def trained(plan: Crafted, batches: Batches, form: Shape, identity: Mapping[str,
             weights[end] = {name: value.clone() for name, value in net.state_dict().items()}
             if run.rank == 0:
                 run.save(f"surrogate{suffix}-{end}", weights[end], identity)
-    nets = [frozen(_fresh(plan, batches.data, form), weights[end]) for end in ends]
+    nets = [loaded(_fresh(plan, batches.data, form), weights[end]) for end in ends]
     pictures = _InChroma(batches.data, run, batches.rows) if form.colour else batches
     checkpoints = [(net, plan.known(net, pictures, run)) for net in nets]
     for end, (_, known) in zip(ends, checkpoints, strict=True):
@@ -67,7 +67,7 @@ def restored(
     """The checkpoints of an earlier training. state: tensors and facts that it saved under a name."""
     checkpoints = []
     for end in _ends(plan):
-        net = frozen(_fresh(plan, data, form), state(f"surrogate{form.suffix}-{end}")[0])
+        net = loaded(_fresh(plan, data, form), state(f"surrogate{form.suffix}-{end}")[0])
         known = state(f"known{form.suffix}-{end}")[0]
         checkpoints.append((net, {name: form.run.put(table) for name, table in known.items()}))
     return checkpoints
@@ -89,7 +89,7 @@ def _fresh(plan: Crafted, data: ImageSet, form: Shape) -> Any:
         return form.run.place(plan.network(data.shape, len(data.classes)))
 
 
-def frozen(net: Any, weights: Mapping[str, Tensor]) -> Any:
+def loaded(net: Any, weights: Mapping[str, Tensor]) -> Any:
     """The network with these weights, in evaluation mode and without gradients of its own."""
     net.load_state_dict(weights)
     return net.eval().requires_grad_(False)

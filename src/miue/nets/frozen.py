@@ -19,13 +19,14 @@ def frozen(net: Any) -> Any:
     copy = deepcopy(net).eval().requires_grad_(False)
     for part in [module for module in copy.modules() if type(module) is nn.Sequential]:
         for (name, first), (after, norm) in pairwise(list(part.named_children())):
-            if isinstance(first, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and _alone(first, norm):
+            if type(first) is not nn.Conv2d or type(norm) is not nn.BatchNorm2d or norm.running_mean is None:
+                continue
+            if not (_heard(first) or _heard(norm)):
                 part.add_module(name, fuse_conv_bn_eval(first, norm))
                 part.add_module(after, nn.Identity())
     return copy
 
 
-def _alone(first: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
-    """True for modules as torch has them, with kept statistics, if nothing listens to what is between them."""
-    usual = type(first) is nn.Conv2d and type(norm) is nn.BatchNorm2d and norm.running_mean is not None
-    return usual and not any(module._forward_hooks or module._forward_pre_hooks for module in (first, norm))
+def _heard(module: nn.Module) -> bool:
+    """True if something listens to what goes into a module or comes out of it."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)

@@ -37,18 +37,12 @@ def clamped(x: Float[Tensor, "*shape"], low: float | int, high: float | int) -> 
 class _Clamped(torch.autograd.Function):
     """The clamp in one pass over the memory, in place of three."""
 
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(x: Tensor, low: float | int, high: float | int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, low: float | int, high: float | int) -> Tensor:
         return x.clamp(low, high)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return gradient, None, None
 
 
