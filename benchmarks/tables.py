@@ -483,7 +483,7 @@ def _lasting(r: dict[str, Any]) -> str:
                 name = f"`{defense}`" if len(left) == n else f"`{defense}` (n = {len(left)})"
                 rows.append((name, *last, spread([v["best"] for v in left]), f"{kept:.2f}"))
         header = (f"trainer (n = {n})", "clean, last epoch", "protected, last epoch", "protected, best epoch", "kept")
-        parts.append(f"Victim `{recipe}`:\n\n{grid(header, rows)}")
+        parts.append(f"{marked(attack, r)}, victim `{recipe}`:\n\n{grid(header, rows)}")
     crafts = [v["craft"] for v in r["runs"] if v.get("craft")]
     psnr = f"PSNR {fmean(c['psnr'] for c in crafts):.1f} dB, " if crafts else ""
     seconds = f"{fmean({c['seconds'] for c in crafts}):.0f} seconds of one core to make; " if crafts else ""
@@ -492,7 +492,7 @@ def _lasting(r: dict[str, Any]) -> str:
         "\n\nKept: share of what clean pictures teach above chance with the same defense, each at its best epoch on "
         "the test pictures themselves: at least what somebody with a few clean pictures finds. "
         f"{pictures(r)}, tested on {sets['tested']:,} clean ones. {psnr}{seconds}"
-        f"mean ± standard deviation over seeds of attack and victim. {where(r)}."
+        f"mean ± standard deviation over seeds of attack and victim. {explained([attack], r)}{where(r)}."
     )
 
 
@@ -793,15 +793,21 @@ MARKS = {
     "‡": "measured before the attack was corrected ([log](log.md))",
     "§": "its settings were chosen by trials on CIFAR-10 (JPEG), with pictures that this table uses",
 }
-# presets of ours for which settings were tried there, MI-UE's at length; `lasting` was tuned on other pictures
+# presets of ours for which settings were tried there, MI-UE's at length
 TUNED = ("mi-ue:quick", "mi-ue:drawings", "em:quick", "aue:quick", "tap:quick", "rem:quick", "rem:sem,quick",
          "entf:quick", "gue:quick", "tue:contrastive")  # fmt: skip
+# tried on rows 501 to 1,000 of every class, which only tables of the whole set use
+TUNED_APART = ("em:lasting", "mi-ue:lasting")
+WHOLE = 50_000
 
 
 def marks(attack: str, r: dict[str, Any]) -> str:
     """What has to be known of an attack in a record: signs that `explained` explains."""
-    drawn = "shapes" in r.get("data", "")
-    apply = {"‡": outdated(attack, r["day"]), "§": attack.startswith(TUNED) and not drawn}
+    source = str(r.get("data") or r.get("plan", {}).get("data", "")).lower()
+    elsewhere = any(name in source for name in ("shapes", "imagenette"))
+    whole = r.get("sets", r.get("analysis", {})).get("images") == WHOLE
+    tuned = attack.startswith(TUNED + TUNED_APART if whole else TUNED) and not elsewhere
+    apply = {"‡": outdated(attack, r["day"]), "§": tuned}
     signs = "".join(sign for sign, holds in apply.items() if holds)
     return f" {signs}" if signs else ""
 
@@ -876,7 +882,7 @@ def fidelity() -> str:
         "what clean pictures give above chance with the same defense, what the protected ones give. Inside: *yes*, the "
         f"accuracy is ({counts['yes']} cells of {len(rows)}); *share*, the accuracy is not, and the share is, to "
         f"{NEAR:g} ({counts['share']}); *no* ({counts['no']}). Far apart: more than {APART} points. "
-        f"‡: {MARKS['‡']}.\n\n"
+        f"{' '.join(f'{sign}: {text}.' for sign, text in MARKS.items())}\n\n"
         f"Not measured: {', '.join(missing)}."
     )
 
@@ -897,7 +903,7 @@ def _beside(attack: str, defense: str, known: tuple[float, float], mine: _Cell) 
     apart = 100 * (max(mine.accuracies) - min(mine.accuracies)) > APART
     why = (why if not inside else []) + ["its seeds lie far apart"] * apart
     return (
-        f"`{mine.attack}`{' ‡' if mine.stale else ''}",
+        f"`{mine.attack}`{mine.signs}",
         f"`{mine.defense}`",
         f"{between(low, high)}%",
         spread(mine.accuracies),
@@ -915,7 +921,7 @@ def _beside(attack: str, defense: str, known: tuple[float, float], mine: _Cell) 
 class _Cell:
     """One measured cell. accuracies: by seed. clean: mean accuracy of clean pictures with the same victim and defense.
 
-    stale: the attack was corrected since.
+    signs: those of `marks`.
     """
 
     attack: str
@@ -924,7 +930,12 @@ class _Cell:
     images: int
     clean: float
     accuracies: Sequence[float]
-    stale: bool
+    signs: str
+
+    @property
+    def stale(self) -> bool:
+        """Whether the attack was corrected since."""
+        return "‡" in self.signs
 
     @property
     def kind(self) -> tuple[bool, bool]:
@@ -966,8 +977,8 @@ def _grid_cells(r: dict[str, Any]) -> Iterator[_Cell]:
     for (attack, recipe, defense), accuracies in by_cell.items():
         clean = by_cell.get(("clean", recipe, defense))
         if clean and attack not in CONTROLS and "lasting" not in attack:
-            stale = outdated(attack, r["day"])
-            yield _Cell(attack, defense, recipe, r["sets"]["images"], fmean(clean), accuracies, stale)
+            signs = marks(attack, r)
+            yield _Cell(attack, defense, recipe, r["sets"]["images"], fmean(clean), accuracies, signs)
 
 
 def _analysed_cells(r: dict[str, Any]) -> Iterator[_Cell]:
@@ -975,8 +986,8 @@ def _analysed_cells(r: dict[str, Any]) -> Iterator[_Cell]:
     for run in r["analysis"]["runs"]:
         by_method.setdefault(run["method"], []).append(run["accuracy"])
     for attack in set(r["attacks"]) & set(by_method):
-        clean, images, stale = fmean(by_method[CLEAN]), r["analysis"]["images"], outdated(attack, r["day"])
-        yield _Cell(attack, "none", r["analysis"]["victim"], images, clean, by_method[attack], stale)
+        clean, images, signs = fmean(by_method[CLEAN]), r["analysis"]["images"], marks(attack, r)
+        yield _Cell(attack, "none", r["analysis"]["victim"], images, clean, by_method[attack], signs)
 
 
 def between(low: float, high: float, form: str = "g") -> str:
