@@ -560,9 +560,9 @@ def cost() -> str:
     )
 
 
-def kept_by_defense(r: dict[str, Any]) -> dict[str, float]:
-    """What trainers keep of one attack, by their defense, each at its best epoch, with the first victim of the plan."""
-    (attack,), recipe, shares = r["plan"]["attacks"], r["plan"]["recipes"][0], {}
+def kept_by_defense(r: dict[str, Any], recipe: str | None = None) -> dict[str, float]:
+    """What trainers keep of one attack, by their defense, each at its best epoch; with the first victim of the plan."""
+    (attack,), recipe, shares = r["plan"]["attacks"], recipe or r["plan"]["recipes"][0], {}
     for defense in r["plan"]["defenses"]:
         clean, left = pairs(r, attack, recipe, defense)
         if left:
@@ -577,10 +577,18 @@ def most_seeds(r: dict[str, Any]) -> int:
 
 def measured() -> str:
     """What `protect` says at its end of the attacks that were measured: the file in the package."""
-    r = load("lasting")
-    kept = {"no defense" if name == "none" else name: share for name, share in kept_by_defense(r).items()}
-    told = {"set": f"{r['sets']['images']:,} pictures of CIFAR-10 (JPEG)", "kept": kept}
-    content = {r["plan"]["attacks"][0]: told}
+    content: dict[str, list[dict[str, Any]]] = {}
+    for name in ("lasting", "lasting_whole", "other_victims"):
+        r = load(name)
+        (attack,), recipes, n = r["plan"]["attacks"], r["plan"]["recipes"], most_seeds(r)
+        if len(recipes) == 1:
+            who, shares = "trainers", kept_by_defense(r)
+            kept = {"no defense" if defense == "none" else defense: share for defense, share in shares.items()}
+        else:
+            who = "other networks"
+            kept = {miue.recipe(recipe).net: kept_by_defense(r, recipe)["none"] for recipe in recipes}
+        place = f"{r['sets']['images']:,} pictures of CIFAR-10 (JPEG, {n} seed{'s' * (n > 1)})"
+        content.setdefault(attack, []).append({"who": who, "set": place, "kept": kept})
     return json.dumps(content, indent=1) + "\n"
 
 

@@ -515,19 +515,22 @@ def refused(ended: Ended, *told: str) -> None:
 
 def test_protect_says_what_was_measured_of_its_attack(miue: Miue, folder: Path, tmp_path: Path, monkeypatch):
     file = tmp_path / "measured.json"
-    file.write_text(
-        json.dumps({ATTACK: {"set": "9 pictures", "kept": {"gray": 0.2, "no defense": 0.1, "at:eps=4": 0.9}}})
-    )
+    figures = [
+        {"who": "trainers", "set": "9 pictures", "kept": {"gray": 0.2, "no defense": 0.1, "at:eps=4": 0.9}},
+        {"who": "other networks", "set": "8 pictures", "kept": {"mlp3": 1.02}},
+    ]
+    file.write_text(json.dumps({ATTACK: figures}))
     monkeypatch.setattr(catalogue, "MEASURED", file)
     told = miue("protect", folder, tmp_path / "out", "--attack", ATTACK, "-q").out
-    taught = "of what clean pictures teach on 9 pictures"
-    assert f"Trainers kept at most 25% {taught} with: no defense, gray." in told
-    assert f"Trainers kept more {taught} with: at:eps=4 (90%). Your pictures may differ" in told
+    taught = "Of what clean pictures teach,"
+    both = "at most 25% with: no defense, gray; more with: at:eps=4 (90%)."
+    assert f"{taught} trainers kept on 9 pictures {both}\n" in told
+    assert f"{taught} other networks kept on 8 pictures more with: mlp3 (102%).\nYour pictures may differ" in told
     other = miue("protect", folder, tmp_path / "other", "--attack", ATTACK, "--budget", "6", "-q").out
-    assert "Trainers kept" not in other
+    assert taught not in other
     otherwise = "mi-ue:step_size=2.0,steps=2,epochs=2,surrogate=small-cnn:width=4"  # the same attack
-    file.write_text(json.dumps({otherwise: {"set": "9 pictures", "kept": {"gray": 0.2}}}))
-    assert "with: gray." in miue("protect", folder, tmp_path / "third", "--attack", ATTACK, "-q").out
+    file.write_text(json.dumps({otherwise: figures[:1]}))
+    assert both in miue("protect", folder, tmp_path / "third", "--attack", ATTACK, "-q").out
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,10 @@ def stored() -> dict[str, Any]:
     return json.loads(PLACE.read_text(encoding="utf-8"))
 
 
-def measured() -> dict[str, dict[str, Any]]:
-    """Figures of attacks by spelling: the "set", and by defense the share that is "kept" of what clean pictures teach.
+def measured() -> dict[str, list[dict[str, Any]]]:
+    """Figures of attacks by spelling, one entry a benchmark.
+
+    "who" kept on which "set", and by defense or network the share that was "kept" of what clean pictures teach.
 
     `make docs` writes the file from the records of benchmarks.
     """

@@ -82,14 +82,14 @@ def _measured(attack: object, budget: Budget) -> Iterator[str]:
     """Lines on what trainers keep of an attack by a benchmark; none where it was not measured with this budget."""
     if budget != Budget() or not (measured := entry_of(catalogue.measured(), attack)):
         return
-    shares = sorted(measured["kept"].items(), key=lambda item: item[1])
-    holds = [name for name, share in shares if share <= HOLDS]
-    breaks = [f"{name} ({share:.0%})" for name, share in reversed(shares) if share > HOLDS]
-    taught = f"of what clean pictures teach on {measured['set']}"
-    if holds:
-        yield f"Trainers kept at most {HOLDS:.0%} {taught} with: {', '.join(holds)}."
-    if breaks:
-        yield f"Trainers kept more {taught} with: {', '.join(breaks)}. Your pictures may differ: evaluate them."
+    for figures in measured:
+        shares = sorted(figures["kept"].items(), key=lambda item: item[1])
+        holds = [name for name, share in shares if share <= HOLDS]
+        breaks = [f"{name} ({share:.0%})" for name, share in reversed(shares) if share > HOLDS]
+        parts = [f"at most {HOLDS:.0%} with: {', '.join(holds)}"] if holds else []
+        parts += [f"more with: {', '.join(breaks)}"] if breaks else []
+        yield f"Of what clean pictures teach, {figures['who']} kept on {figures['set']} {'; '.join(parts)}."
+    yield "Your pictures may differ: evaluate them."
 
 
 def demo_breaks(folder: Path) -> Iterator[str]:
