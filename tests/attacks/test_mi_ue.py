@@ -13,6 +13,7 @@ from torch import Tensor
 from miue import nets
 from miue.attacks import MIUE, attack
 from miue.attacks.mi_ue import distance_loss, similarity_loss
+from miue.core.errors import UserError
 from miue.core.run import Run
 from miue.core.types import Budget
 from miue.testing import tiny
@@ -116,6 +117,15 @@ def test_the_whole_loss_of_four_vectors():
         method = MIUE(zeta=0.1, per_dimension=per_dimension)
         assert method.loss(Given(), x, Y).item() == pytest.approx(expected, abs=1e-6)  # pyright: ignore
     assert MIUE(zeta=0.0).loss(Given(), x, Y).item() == pytest.approx(0.0267461, abs=1e-6)  # pyright: ignore
+    alone = MIUE(weight=0.0, zeta=0.1)  # the ablation without similarity
+    assert alone.loss(Given(), x, Y).item() == pytest.approx(0.1 * 1.0598, abs=1e-6)  # pyright: ignore
+
+
+def test_a_loss_without_terms_is_refused():
+    with pytest.raises(UserError, match="weight=0, zeta=0: .* not both 0"):
+        attack("mi-ue:weight=0,zeta=0")
+    with pytest.raises(UserError, match="weight=-1"):
+        MIUE(weight=-1.0)
 
 
 TABLE = [

@@ -61,11 +61,13 @@ SMALL: Mapping[str, Any] = {  # common settings of our own presets; docs/log.md 
 class MIUE(MinMin):
     """Raise the cosine similarity of same-class features, which shrinks their conditional covariance.
 
-    L = similarity + zeta * distance. Source: the paper; `official` follows what the authors' released command computes
-    (zeta 0, a step that grows from 0.2 to 0.4 grey levels, the distance divided by the dimension, flip before adding).
+    L = weight * similarity + zeta * distance; weight 0 is the paper's ablation without the first term. Source: the paper;
+    `official` follows what the authors' released command computes (zeta 0, a step that grows from 0.2 to 0.4 grey levels,
+    the distance divided by the dimension, flip before adding).
     """
 
     tau: float = 0.1
+    weight: float = 1.0
     zeta: float = 0.1
     per_dimension: bool = False
 
@@ -95,10 +97,14 @@ class MIUE(MinMin):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (self.tau > 0 and self.zeta >= 0):
-            raise UserError(f"tau={self.tau:g}, zeta={self.zeta:g}: tau must be positive, zeta not negative")
+        if not (self.tau > 0 and self.zeta >= 0 and self.weight >= 0 and (self.zeta or self.weight)):
+            raise UserError(
+                f"tau={self.tau:g}, weight={self.weight:g}, zeta={self.zeta:g}: tau must be positive, weight and zeta not "
+                "negative and not both 0"
+            )
 
     def loss(self, net: Net, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"]) -> Float[Tensor, ""]:
         z = net.embed(x).float()
-        similarity = similarity_loss(z, y, self.tau)
-        return similarity + self.zeta * distance_loss(z, y, self.per_dimension) if self.zeta else similarity
+        terms = [self.weight * similarity_loss(z, y, self.tau)] if self.weight else []
+        terms += [self.zeta * distance_loss(z, y, self.per_dimension)] if self.zeta else []
+        return torch.stack(terms).sum()
