@@ -122,7 +122,7 @@ def test_the_whole_loss_of_four_vectors():
 
 
 def test_a_loss_without_terms_is_refused():
-    with pytest.raises(UserError, match="weight=0, zeta=0: .* not both 0"):
+    with pytest.raises(UserError, match=r"weight=0, zeta=0: .* not both 0"):
         attack("mi-ue:weight=0,zeta=0")
     with pytest.raises(UserError, match="weight=-1"):
         MIUE(weight=-1.0)

@@ -10,8 +10,9 @@ import pytest
 import torch
 from probes import TINY, Stopping, Watching
 
-from miue.attacks import EM, MIUE, PIL, REM, TAP, TUE
+from miue.attacks import EM, MIUE, PIL, REM, TAP, TUE, attack
 from miue.attacks.alternation import Alternation
+from miue.attacks.min_min import Alternating
 from miue.attacks.shape import Shape
 from miue.core.errors import UserError
 from miue.core.run import Run
@@ -259,6 +260,13 @@ def test_a_forecast_counts_both_passes():
     passes = {(short.epochs, short.colour > 0): times for short, times in whole.trials(5000)}
     assert passes == {(1, False): 15.0, (1, True): 5.0}
     assert [times for _, times in replace(whole, colour=0.0).trials(5000)] == [20.0]
+
+
+@pytest.mark.parametrize("preset", ["mi-ue:quick", "em:quick", "rem:quick", "aue:quick", "tue:contrastive,quick"])
+def test_our_presets_state_their_epochs_for_5000_pictures(preset: str):
+    plan = attack(preset)
+    assert isinstance(plan, Alternating)
+    assert plan.rounds(50_000)[0] < plan.rounds(5000)[0] == plan.epochs
 
 
 def test_many_pictures_get_fewer_epochs(tmp_path: Path):

@@ -47,6 +47,7 @@ class AUE(Classifying):
         "quick": {  # ours
             "surrogate": "small-cnn:width=16",
             "epochs": 12,
+            "epochs_at": 5000,
             "steps": 3,
             "step_size": 3.0,
             "batch": 32,

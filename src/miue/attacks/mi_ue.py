@@ -61,9 +61,9 @@ SMALL: Mapping[str, Any] = {  # common settings of our own presets; docs/log.md 
 class MIUE(MinMin):
     """Raise the cosine similarity of same-class features, which shrinks their conditional covariance.
 
-    L = weight * similarity + zeta * distance; weight 0 is the paper's ablation without the first term. Source: the paper;
-    `official` follows what the authors' released command computes (zeta 0, a step that grows from 0.2 to 0.4 grey levels,
-    the distance divided by the dimension, flip before adding).
+    L = weight * similarity + zeta * distance; weight 0 is the paper's ablation without the first term. Source: the
+    paper; `official` follows what the authors' released command computes (zeta 0, a step that grows from 0.2 to 0.4
+    grey levels, the distance divided by the dimension, flip before adding).
     """
 
     tau: float = 0.1
@@ -99,8 +99,8 @@ class MIUE(MinMin):
         super().__post_init__()
         if not (self.tau > 0 and self.zeta >= 0 and self.weight >= 0 and (self.zeta or self.weight)):
             raise UserError(
-                f"tau={self.tau:g}, weight={self.weight:g}, zeta={self.zeta:g}: tau must be positive, weight and zeta not "
-                "negative and not both 0"
+                f"tau={self.tau:g}, weight={self.weight:g}, zeta={self.zeta:g}: tau must be positive, weight and zeta "
+                "not negative and not both 0"
             )
 
     def loss(self, net: Net, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"]) -> Float[Tensor, ""]:

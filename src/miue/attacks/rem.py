@@ -68,6 +68,7 @@ class REM(Alternating):
         "quick": {  # ours: with steps so few, delta has to go on from epoch to epoch
             "surrogate": "small-cnn:width=16",
             "epochs": 8,
+            "epochs_at": 5000,
             "steps": 3,
             "step_size": 3.0,
             "batch": 32,

@@ -83,7 +83,14 @@ class TUE(Alternating):
             "ssl": 1.0,
             "tau": 0.2,
         },
-        "quick": {"surrogate": "small-cnn:width=16", "epochs": 6, "steps": 4, "step_size": 3.0, "batch": 64},  # ours
+        "quick": {  # ours
+            "surrogate": "small-cnn:width=16",
+            "epochs": 6,
+            "epochs_at": 5000,
+            "steps": 4,
+            "step_size": 3.0,
+            "batch": 64,
+        },
     }
 
     def __post_init__(self) -> None:
