@@ -122,6 +122,9 @@ def test_a_plus_within_a_path_parts_nothing(tmp_path: Path):
         ("diffpure:steps=101", "steps=101"),
         ("diffpure:width=12", "width=12"),
         ("diffpure:model=nowhere", "'nowhere' is no folder of a diffusion model"),
+        ("diffpure:clean=nowhere", "nowhere: no such file or folder"),
+        ("diffpure:clean=shapes,model=nowhere", "give a model, or pictures to train one on, or neither"),
+        ("diffpure:split=train", "a split needs pictures"),
         ("ueraser:mode=huge", "choose from lite, standard, max"),
     ],
 )

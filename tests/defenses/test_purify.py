@@ -37,6 +37,7 @@ from miue.defenses.purify.dvae import LOUD, Autoencoder, loss
 from miue.defenses.purify.projection import project
 from miue.evaluation.checks import check_victims
 from miue.evaluation.victim import train_victim
+from miue.publish import export
 from miue.testing import Stopping, tiny
 from miue.training.batches import Batches
 from miue.victims.fit import fit, prepare, shown
@@ -411,6 +412,27 @@ def test_a_model_of_clean_pictures_takes_noise_away(tmp_path: Path, run: Run):
     assert abs(float(kept)) < 0.2 and (made - clean).square().mean() < 0.8 * pattern.square().mean()
     with pytest.raises(UserError, match="takes 3 channels and gives 3; these pictures have 1"):
         plan(clean[:, :1], unlabelled(32), run)
+
+
+@pytest.mark.slow
+def test_a_model_is_trained_on_clean_pictures_that_are_named(tmp_path: Path, run: Run):
+    """It has not seen the perturbation that the training pictures share, and takes out more of it than one that has."""
+    generator = torch.Generator().manual_seed(0)
+    others, clean = drawings(64), drawings(64, seed=1)
+    pattern = 16 / 255 * (torch.randint(2, (1, *clean.shape[1:]), generator=generator) * 2 - 1)
+    images = others.mul(255).round().to(torch.uint8)
+    export(ImageSet(images, torch.arange(64) % 2, ("a", "b"), "others"), tmp_path / "others")
+    left = {}
+    for where in ("", str(tmp_path / "others")):
+        plan = DiffPure(clean=where, epochs=24, width=16, batch=16, lr=3e-3, steps=20)
+        cleaned = plan(clean + pattern, unlabelled(64), run)
+        left[where] = float(((cleaned - clean) * pattern).sum() / (pattern.square().sum() * 64))
+    assert left[str(tmp_path / "others")] < 0.5 * left[""]
+
+
+def test_other_clean_pictures_are_another_defense(tmp_path: Path):
+    first = DiffPure(clean="shapes")
+    assert first.content and first == DiffPure(clean="shapes") != DiffPure(clean="shapes", split="test")
 
 
 def test_another_model_is_another_defense(tmp_path: Path, run: Run):

@@ -513,12 +513,13 @@ def test_proofs_that_prove_nothing_are_refused():
         Evaluation(recipes=[FAST, replace(FAST, epochs=9)])
 
 
-def test_clean_pictures_of_the_test_set_do_not_tune(run: Run, tmp_path: Path):
+@pytest.mark.parametrize("defense", ["tune", "diffpure"])
+def test_clean_pictures_of_the_test_set_do_not_tune(defense: str, run: Run, tmp_path: Path):
     """Not even one: a fifth of the clean pictures is a test set where no other is named."""
     test, other = easy(seed=1), easy(seed=2)
     images = torch.cat([test.images[:1], other.images]).permute(0, 2, 3, 1).numpy()
     np.savez(tmp_path / "few.npz", images=images, labels=torch.cat([test.labels[:1], other.labels]).numpy())
-    recipe = FAST.defended(*combination(f"tune:clean={tmp_path / 'few.npz'},epochs=1"))
+    recipe = FAST.defended(*combination(f"{defense}:clean={tmp_path / 'few.npz'},epochs=1"))
     test, other, train = (replace(part, classes=("0", "1", "2")) for part in (test, other, easy()))
     with pytest.raises(UserError, match=f"1 of {len(test)} test pictures are among those that a defense learns from"):
         replace(EVALUATION, recipes=[recipe])(train, test, train, Budget(8), run)

@@ -30,14 +30,15 @@ def check_victims(victims: Sequence[Victim], data: ImageSet, test: ImageSet, run
                 check(nets.build(net, data.shape, len(data.classes)))
     for recipe in {repr(recipe.purify): recipe for recipe in recipes}.values():
         check_pictures(recipe, data)
-    for finish in {repr(finish): finish for recipe in recipes for finish in recipe.finish}.values():
-        if pictures := getattr(finish, "pictures", None):
-            seen = pictures(data)
-            if count := _common(test, seen):
-                raise UserError(
-                    f"{seen.name}: {count} of {len(test)} test pictures are among those that a defense learns from; "
-                    "give it pictures that are in no test set, or name a test set of other pictures"
-                )
+    learning = {repr(part): part for recipe in recipes for part in (*recipe.purify, *recipe.finish)}
+    for part in learning.values():
+        pictures = getattr(part, "pictures", None)
+        seen = pictures and pictures(data)
+        if seen and (count := _common(test, seen)):
+            raise UserError(
+                f"{seen.name}: {count} of {len(test)} test pictures are among those that a defense learns from; "
+                "give it pictures that are in no test set, or name a test set of other pictures"
+            )
     return sum(sizes[victim.net] for victim in victims)
 
 

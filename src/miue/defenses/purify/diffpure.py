@@ -14,10 +14,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from miue import data
 from miue.core.errors import UserError
 from miue.core.files import digest, file_digest, tensor_digest
 from miue.core.method import Facts, at_least
 from miue.core.run import Run
+from miue.core.types import ImageSet
 from miue.training.loop import Training
 
 TIMES = 1000  # number of diffusion times, from the picture to pure noise
@@ -49,12 +51,15 @@ class DiffPure:
     z = sqrt(a) (2x - 1) + sqrt(1 - a) noise with a = prod(1 - beta) up to `time` of 1,000; then `steps` ancestral steps
     back to 0, evenly spaced. Both sources go to 100 and back in 100 steps. model: folder of a model for diffusers
     (`unet` and `scheduler`, or one U-Net), best one trained on other, clean pictures; nothing is downloaded. Without
-    one a U-Net of `width` channels is trained on the training pictures themselves, up to `time` alone; it has seen the
-    perturbations and may draw them again. epochs, batch, lr: of that training, Adam with a cosine rate. Slow without a
-    GPU: `steps` networks a picture.
+    one a U-Net of `width` channels is trained, up to `time` alone. clean: pictures to train it on, as for `--clean`;
+    split: of them. Without these it learns from the training pictures themselves: it has seen the perturbations and
+    may draw them again. epochs, batch, lr: of that training, Adam with a cosine rate. Slow without a GPU: `steps`
+    networks a picture.
     """
 
     model: str = ""
+    clean: str = ""
+    split: str | None = None
     time: int = 100
     steps: int = 100
     width: int = 64
@@ -62,7 +67,7 @@ class DiffPure:
     batch: int = 128
     lr: float = 5e-4
     content: str = field(init=False, default="")
-    """Digest of the folder: another model under the same name is another defense."""
+    """Digest of the model or of the clean pictures: others under the same name are another defense."""
 
     slot: ClassVar[Literal["purify"]] = "purify"
     facts: ClassVar[Facts] = Facts(
@@ -79,6 +84,11 @@ class DiffPure:
                 f"diffpure: time={self.time}, steps={self.steps}, width={self.width}, lr={self.lr:g}: at most {TIMES}, "
                 f"at most the time, a multiple of {GROUPS}, positive"
             )
+        if (self.model and self.clean) or (self.split and not self.clean):
+            raise UserError(
+                f"diffpure: model={self.model!r}, clean={self.clean!r}, split={self.split!r}: give a model, or "
+                "pictures to train one on, or neither; a split needs pictures"
+            )
         if find_spec("diffusers") is None:
             raise UserError('diffpure needs diffusers; pip install "miue[defenses]" adds it')
         if self.model:
@@ -90,11 +100,24 @@ class DiffPure:
                 )
             files = sorted(path for path in folder.rglob("*") if path.is_file())
             object.__setattr__(self, "content", digest(*map(file_digest, files)))
+        elif self.clean:
+            object.__setattr__(self, "content", data.scan(self.clean, split=self.split, canvas=0).digest)
 
     def __call__(self, x: Float[Tensor, "n c h w"], y: Int[Tensor, "n"], run: Run) -> Float[Tensor, "n c h w"]:
         schedule = self.schedule()
-        net = self.read(x.shape[1], run) if self.model else self.trained(x, schedule, run)
+        if self.model:
+            net = self.read(x.shape[1], run)
+        else:
+            clean = self._clean(x.shape[2], grey=x.shape[1] == 1) if self.clean else None
+            net = self.trained(clean.images.float().div_(255) if clean else x, schedule, run)
         return self.drawn(net, schedule, x, run)
+
+    def pictures(self, train: ImageSet) -> ImageSet | None:
+        """The pictures to train on, if there are some beside the training set, at its size."""
+        return self._clean(train.shape[1], grey=train.shape[0] == 1) if self.clean else None
+
+    def _clean(self, side: int, grey: bool) -> ImageSet:
+        return data.read(data.scan(self.clean, split=self.split, canvas=side), side, grey=grey)
 
     def schedule(self) -> Any:
         """Noise schedule: the model's own, or the linear one of the sources."""
