@@ -846,18 +846,15 @@ def values() -> dict[str, Any]:
 def variant(text: str) -> str:
     """What an attack is called among published values: its name, with what makes it another method.
 
-    Other weights in MI-UE's loss are what its ablation measures, and have the whole text for a name.
+    Other weights in MI-UE's loss than its ablation has have the whole text for a name.
     """
     name, presets, given = split(text)
-    if {"tau", "zeta"} & set(given):
-        return text
     if name == "tue" and "contrastive" in presets:
         return "tue:contrastive"
     fields = {v: v.partition(":")[2].partition("=") for v in values()["accuracy"] if v.startswith(f"{name}:")}
-    if not fields:
-        return name
-    method = miue.attack(text)
-    return next((v for v, (field, _, value) in fields.items() if str(getattr(method, field)) == value), name)
+    method = miue.attack(text) if fields else None
+    known = (v for v, (field, _, value) in fields.items() if str(getattr(method, field)) == value)
+    return next(known, text if {"tau", "weight", "zeta"} & set(given) else name)
 
 
 def published() -> tuple[str, dict[tuple[str, str], str]]:
@@ -948,9 +945,13 @@ class _Cell:
     @property
     def kind(self) -> tuple[bool, bool]:
         """What is told apart of the same attack: the field's usual victim, and a loss without what we add to it."""
+        return self.net == "resnet18", "class_gradient=0" in self.attack
+
+    @property
+    def net(self) -> str:
+        """The network of the victim."""
         known = self.victim.partition(":")[0] in RECIPES  # else it is a network, in a record of an analysis
-        net = miue.recipe(self.victim).net if known else self.victim
-        return net == "resnet18", "class_gradient=0" in self.attack
+        return miue.recipe(self.victim).net if known else self.victim
 
     @property
     def rank(self) -> tuple[bool, int, int, float]:
@@ -959,10 +960,48 @@ class _Cell:
 
 
 def _measured_cells(attack: str, defense: str) -> list[_Cell]:
-    """Cells of all records on CIFAR-10 in which an attack, in a preset of its paper's method, met a defense."""
+    """Cells of all records on CIFAR-10 in which an attack, in a preset of its paper's method, met a defense.
+
+    Without victims of other kinds, which have published values of their own.
+    """
     alike = values()["alike"]
     asked = {canonical(defense), *(canonical(mine) for mine, theirs in alike.items() if theirs == defense)}
-    return [cell for cell in cells_of_records() if variant(cell.attack) == attack and canonical(cell.defense) in asked]
+    usual = [cell for cell in cells_of_records() if transferred(cell.net) not in values()["transfer"]]
+    return [cell for cell in usual if variant(cell.attack) == attack and canonical(cell.defense) in asked]
+
+
+def transferred(net: str) -> str:
+    """The name of a network among published victims of other kinds."""
+    name = net.partition(":")[0]
+    return "vit" if "vit" in name else name
+
+
+def transfer() -> str:
+    """Published victims of other kinds beside ours, without a defense."""
+    table, rows = values()["transfer"], []
+    missing: dict[str, list[str]] = {}
+    cells = [cell for cell in cells_of_records() if cell.defense == "none"]
+    for net, (clean, *known) in table.items():
+        if net == "columns":
+            continue
+        for attack, accuracy in zip(table["columns"][1:], known, strict=True):
+            mine = [c for c in cells if transferred(c.net) == net and in_paper(c.attack) == attack]
+            if not mine:
+                missing.setdefault(net, []).append(f"`{attack}`")
+                continue
+            best = max(mine, key=lambda cell: cell.rank)
+            rows.append((
+                f"`{net}`", f"{clean}%", f"`{best.attack}`{best.signs}", f"{accuracy}%", f"`{best.victim}`",
+                f"{best.clean:.1%}", spread(best.accuracies), f"{best.images:,} x {len(best.accuracies)}",
+            ))  # fmt: skip
+    header = ("victim", "clean, published", "attack", "published", "ours", "clean, ours", "protected, ours",
+              "pictures x seeds")  # fmt: skip
+    signs = " ".join(f"{sign}: {text}." for sign, text in MARKS.items() if any(sign in row[2] for row in rows))
+    return (
+        f"{grid(header, rows)}\n\nPublished: the paper of MI-UE, noise of a ResNet-18, all 50,000 pictures, ViT-B for "
+        f"`vit`. Ours: CIFAR-10 (JPEG), last epoch, noise of the surrogate of the preset. {signs}\n\n"
+        f"Not measured: {'; '.join(f'on `{net}` ' + ', '.join(attacks) for net, attacks in missing.items())}."
+    )
 
 
 @cache
@@ -1510,6 +1549,7 @@ TABLES: dict[str, Callable[[], str]] = {
         networks,
         standings,
         fidelity,
+        transfer,
         expected,
         lasting,
         lasting_whole,
