@@ -434,7 +434,8 @@ def standing(r: dict[str, Any]) -> str:
         rows = []
         for line in lines:
             usual = r["plan"]["budget"] is None or line.budget == str(Budget())
-            near = known if usual and not line.partial and "lasting" not in line.attack else {}  # that is ours
+            other = "lasting" in line.attack or transferred(miue.recipe(recipe).net) in values()["transfer"]
+            near = known if usual and not line.partial and not other else {}
             told = {
                 p.defense: p.among(n) + near.get((variant(line.attack), canonical(p.defense)), "") for p in line.places
             }
@@ -715,9 +716,22 @@ def _photographs(r: dict[str, Any]) -> str:
     )
 
 
+ASKED = {
+    "whole": "The controls and the attacks that matter most",
+    "whole_budget": "Other budgets",
+    "whole_defenses": "Against what a trainer may do",
+    "whole_leaked": "With clean copies of a part of the pictures, and half of them protected",
+    "whole_loss": "MI-UE alone: the temperature and the weights of both terms of its loss",
+    "whole_resnet18": "The field's usual victim",
+    "whole_rest": "The other attacks",
+    "whole_shares": "A part of the pictures is protected",
+    "whole_transfer": "Victims of other kinds ([published values](fidelity.md#victims-of-other-kinds))",
+}
+
+
 def whole() -> str:
     """All of CIFAR-10: every attack against every defense that was measured at this scale."""
-    return "\n\n".join(f"{standing(r)} {_cost(r)}" for r in every("whole*"))
+    return "\n\n".join(f"**{ASKED[r['name']]}.**\n\n{standing(r)} {_cost(r)}" for r in every("whole*"))
 
 
 def imagenette() -> str:
