@@ -23,6 +23,7 @@ from miue.workflows.record import RunRecord
 from miue.workflows.rights import Signing
 
 HOLDS = Evaluation.threshold  # largest share of what clean pictures teach that counts as protected
+BREAKS = 6  # trainers that are named of those who keep more
 
 
 def protected(job: Job, record: RunRecord, quiet: bool = False) -> Iterator[str]:
@@ -87,7 +88,8 @@ def _measured(attack: object, budget: Budget) -> Iterator[str]:
         holds = [name for name, share in shares if share <= HOLDS]
         breaks = [f"{name} ({share:.0%})" for name, share in reversed(shares) if share > HOLDS]
         parts = [f"at most {HOLDS:.0%} with: {', '.join(holds)}"] if holds else []
-        parts += [f"more with: {', '.join(breaks)}"] if breaks else []
+        shown = [*breaks[:BREAKS], *([f"{len(breaks) - BREAKS} others (docs/limits.md)"] if breaks[BREAKS:] else [])]
+        parts += [f"more with: {', '.join(shown)}"] if shown else []
         yield f"Of what clean pictures teach, {figures['who']} kept on {figures['set']} {'; '.join(parts)}."
     yield "Your pictures may differ: evaluate them."
 
