@@ -22,6 +22,7 @@ from miue.core.types import Budget, Perturbation
 from miue.data import private_of, read, scan
 from miue.data.picture import Picture, Rules, decode, encode
 from miue.publish import align, check_output, clear_output, export, verify, write
+from miue.publish.sinks import TreeSink
 from miue.publish.write import Written
 from miue.testing import tiny
 
@@ -267,6 +268,14 @@ def test_resuming_gives_the_same_tree(tmp_path: Path):
     protect(root, out)
     assert tree(out) == tree(whole) and lines(out) == lines(whole)
     assert (out / "dog/3.png").stat().st_mtime_ns == before  # what was there was kept
+
+
+def test_files_are_listed_once_and_not_for_every_file(tmp_path: Path, monkeypatch):
+    """Else the time to write a set grows with the square of its number of pictures."""
+    root, out, listed, groups = folder(tmp_path / "in", count=8), tmp_path / "out", [], TreeSink.groups
+    monkeypatch.setattr(TreeSink, "groups", property(lambda sink: listed.append(sink) or groups.fget(sink)))
+    protect(root, out)
+    assert 1 <= len(listed) < 4
 
 
 def test_all_pictures_are_on_disk_before_the_manifest_says_so(tmp_path: Path, monkeypatch):

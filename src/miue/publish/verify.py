@@ -166,13 +166,14 @@ class _Originals:
 def _others(out: Path, plan: Plan, lines: list[Line], known: dict[str, str]) -> Iterator[Finding]:
     in_files = plan.kind not in FILES
     ours = {NOTICE, *(plan.files if in_files else (line.out for line in lines))}
-    halves = {part_of(out / name) for name in plan.files}
+    planned = set(plan.files)
+    halves = {part_of(out / name) for name in planned}
     for path in files_in(out):
         name = path.relative_to(out).as_posix()
         if name in ours:
             continue
         problem = "was not written by miue"
-        if name in plan.files or path in halves:
+        if name in planned or path in halves:
             problem = "was written by a command that did not end; run that command once more"
         try:
             digest = decode(begun(path)[0], PUBLISHED).digest
