@@ -85,9 +85,12 @@ def test_the_trainer_finds_what_undoes_the_protection_and_is_tested_on_other_pic
     validation, rest = parted(test, run)
     assert result.chosen == "unrolled" and list(result.tried) == ["none", "blur", "unrolled"]
     plain = train_victim("protected", rolled(data), validation, QUICK, run, None)
-    assert result.tried["none"] == plain.last < 0.2 and result.tried["unrolled"] == max(result.tried.values()) > 0.9
+    assert plain.last < 0.2 and result.tried["none"] == plain.best
+    assert result.tried["unrolled"] == max(result.tried.values()) > 0.9
     own = train_victim("protected", rolled(data), rest, adaptive.candidates["unrolled"], run, None)
     assert (result.last, result.best, result.train) == (own.last, own.best, own.train)
+    trial = train_victim("protected", rolled(data), validation, adaptive.candidates["unrolled"], run, None)
+    assert (result.stopped_epoch, result.stopped) == (trial.best_epoch, own.epochs[trial.best_epoch])
     assert (result.victim, result.defense) == ("small-cnn:width=4 + adaptive", "adaptive")
 
 

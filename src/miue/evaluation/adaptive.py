@@ -24,14 +24,21 @@ TRIED = (
     "chroma:blur=2",
     "jpeg:quality=10",
     "jpeg:quality=50",
+    "jpeg:quality=75",
     "gray+jpeg:quality=50",
     "lowpass",
     "blur",
+    "resize",
+    "depth",
     "classmean",
     "op",
+    "op+strong+cutmix",
+    "cutout",
+    "cutmix",
     "ueraser:mode=lite",
     "staged",
-    "at:eps=4,steps=3",
+    "at:eps=2,steps=3,step_size=1",
+    "at:eps=4,steps=3,step_size=2",
 )
 
 
@@ -39,11 +46,12 @@ TRIED = (
 class Adaptive:
     """A victim by a recipe with each of `tried` in turn, of which the one that is best on clean pictures counts.
 
-    No slot of a recipe can say that, because a slot sees one training. The choice is by accuracy after the last epoch
-    on a part of the clean test set, about 100 pictures of every class, half of them where there are fewer than 200;
-    equals: the first. The victim is then trained once more as was chosen, and measured on the rest. Every role and
-    every seed chooses for itself, so the clean control is adaptive, too. Combinations that refuse a set, as `chroma`
-    refuses greyscale ones, are left out. Raises UserError if a combination cannot be used at all.
+    No slot of a recipe can say that, because a slot sees one training. The choice is by accuracy at the best epoch on a
+    part of the clean test set, about 100 pictures of every class, half of them where there are fewer than 200; equals:
+    the first. The victim is then trained once more as was chosen, and measured on the rest: at its last epoch, and
+    stopped at the epoch that was chosen. Every role and every seed chooses for itself, so the clean control is
+    adaptive, too. Combinations that refuse a set, as `chroma` refuses greyscale ones, are left out. Raises UserError if
+    a combination cannot be used at all.
     """
 
     recipe: Recipe
@@ -128,9 +136,10 @@ def train(
     validation, rest = parted(test, run)
     recipes = victim.fitting(data)
     trials = {text: train_victim(role, data, validation, recipe, run, keep) for text, recipe in recipes.items()}
-    tried = {text: trial.last for text, trial in trials.items()}
+    tried = {text: trial.best for text, trial in trials.items()}
     chosen = max(tried, key=lambda text: tried[text])
     result = train_victim(role, data, rest, recipes[chosen], run, keep, weights)
     seconds = result.seconds + sum(trial.seconds for trial in trials.values())
     names = {"victim": victim.victim, "defense": victim.defense, "chosen": chosen, "tried": tried, "seconds": seconds}
-    return result.model_copy(update=names)
+    epoch = trials[chosen].best_epoch
+    return result.model_copy(update=names | {"stopped": result.epochs[epoch], "stopped_epoch": epoch})
