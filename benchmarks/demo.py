@@ -1,15 +1,14 @@
-"""Run the demo, write benchmarks/results/demo.json and docs/preview.png; an interrupted one goes on in its folder.
+"""Run the demo and write benchmarks/results/demo.json; an interrupted one goes on in its folder.
 
 python benchmarks/demo.py [FOLDER]. Seconds are those of the attack, of writing and of the victims, over all tries.
 """
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 
-from common import ROOT, record
+from common import record
 
 import miue
 from miue.workflows.demo import demo
@@ -21,7 +20,6 @@ def main() -> None:
     outcome = demo(folder, miue.Run(0, quiet=False))
     stages = RunRecord.of(folder / "protected").seconds
     seconds = sum(stages.values()) + sum(victim.seconds for victim in outcome.runs)
-    shutil.copy(folder / "preview.png", ROOT / "docs" / "preview.png")
     facts = outcome.model_dump(exclude={"name", "recipe", "inputs", "machine"})
     print(record("demo", miue.Run(0), seconds=seconds, stages=dict(stages), **facts))
 

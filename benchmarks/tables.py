@@ -451,11 +451,16 @@ def standing(r: dict[str, Any]) -> str:
         f"clean pictures finds. {BIASED if n == 1 else ''}{board.measured} of {board.cells} cells, "
         f"{len(board.failed)} failed. {where(r)}."
     )
-    kinds = Counter(f"{run['commit']} in {run['precision']}" for run in r["runs"] if "precision" in run)
-    if len(kinds) > 1:
-        parts.append("Measured at " + ", ".join(f"{kind}: {count} cells" for kind, count in kinds.items()) + ".")
+    parts += [kinds] if (kinds := measured_at(r)) else []
     parts += [text.strip()] if (text := explained((line.attack for line in board.lines), r)) else []
     return "\n\n".join([*parts, *([f"In brackets: {source}. Compare the pattern, not the values."] if source else [])])
+
+
+def measured_at(r: dict[str, Any]) -> str:
+    """Commits and precisions of the cells of a grid, if there are several."""
+    kinds = Counter(f"{run['commit']} in {run['precision']}" for run in r["runs"] if "precision" in run)
+    counts = ", ".join(f"{kind} {count}" for kind, count in kinds.items())
+    return f"Cells by commit and precision: {counts}." if len(kinds) > 1 else ""
 
 
 BIASED = "With one seed, the largest of several values is larger than what many seeds would give. "
@@ -482,19 +487,20 @@ def _lasting(r: dict[str, Any]) -> str:
                 kept = kept_share(clean, left, chance)
                 last = (spread([v["last"] for v in of]) for of in (clean, left))
                 name = f"`{defense}`" if len(left) == n else f"`{defense}` (n = {len(left)})"
-                rows.append((name, *last, spread([v["best"] for v in left]), f"{kept:.2f}"))
+                rows.append((name, *last, spread([v["best"] for v in left]), kept_text(kept)))
         header = (f"trainer (n = {n})", "clean, last epoch", "protected, last epoch", "protected, best epoch", "kept")
         parts.append(f"{marked(attack, r)}, victim `{recipe}`:\n\n{grid(header, rows)}")
     crafts = [v["craft"] for v in r["runs"] if v.get("craft")]
     psnr = f"PSNR {fmean(c['psnr'] for c in crafts):.1f} dB, " if crafts else ""
     seconds = f"{fmean({c['seconds'] for c in crafts}):.0f} seconds of one core to make; " if crafts else ""
     sets = r["sets"]
-    return "\n\n".join(parts) + (
-        "\n\nKept: share of what clean pictures teach above chance with the same defense, each at its best epoch on "
+    parts.append(
+        "Kept: share of what clean pictures teach above chance with the same defense, each at its best epoch on "
         "the test pictures themselves: at least what somebody with a few clean pictures finds. "
         f"{pictures(r)}, tested on {sets['tested']:,} clean ones. {psnr}{seconds}"
         f"mean ± standard deviation over seeds of attack and victim. {explained([attack], r)}{where(r)}."
     )
+    return "\n\n".join([*parts, *filter(None, [measured_at(r)])])
 
 
 Runs = list[dict[str, Any]]
@@ -567,8 +573,13 @@ def kept_by_defense(r: dict[str, Any], recipe: str | None = None) -> dict[str, f
     for defense in r["plan"]["defenses"]:
         clean, left = pairs(r, attack, recipe, defense)
         if left:
-            shares[defense] = float(f"{kept_share(clean, left, r['sets']['chance']):.2f}")
+            shares[defense] = kept_share(clean, left, r["sets"]["chance"])
     return shares
+
+
+def kept_text(share: float) -> str:
+    """A kept share with two digits, or with three where two would hide that it is above what holds."""
+    return f"{share:.3f}" if share > HOLDS >= float(f"{share:.2f}") else f"{share:.2f}"
 
 
 def most_seeds(r: dict[str, Any]) -> int:
@@ -576,21 +587,55 @@ def most_seeds(r: dict[str, Any]) -> int:
     return len({v["seed"] for v in r["runs"] if v["attack"] == r["plan"]["attacks"][0] and not v["error"]})
 
 
+@dataclasses.dataclass(frozen=True)
+class _Kept:
+    """What was kept of the default in one benchmark, by defense or network.
+
+    who: trainers, or other networks. of: the pictures, and the number of seeds. options: those of `evaluate` for each.
+    """
+
+    who: str
+    of: str
+    shares: Mapping[str, float]
+    options: Mapping[str, str]
+
+
+def all_kept() -> list[_Kept]:
+    """What was kept of the default preset in every benchmark that asked."""
+    kept = []
+    for name in ("lasting", "lasting_whole"):
+        r, n = load(name), most_seeds(load(name))
+        (recipe,), shares = r["plan"]["recipes"], kept_by_defense(r)
+        options = {defense: f"--recipe {recipe} --defense {defense}" for defense in shares}
+        of = f"{r['sets']['images']:,} pictures of CIFAR-10 (n = {n})"
+        kept.append(_Kept("trainers", of, shares, options))
+    r = load("other_victims")
+    shares = {recipe: kept_by_defense(r, recipe)["none"] for recipe in r["plan"]["recipes"]}
+    of = f"{r['sets']['images']:,} pictures of CIFAR-10 (n = {most_seeds(r)})"
+    names = {recipe: miue.recipe(recipe).net for recipe in shares}
+    options = {names[recipe]: f"--recipe {recipe} --defense none" for recipe in shares}
+    kept.append(_Kept("other networks", of, {names[recipe]: share for recipe, share in shares.items()}, options))
+    r, n = load("photos"), len({v["seed"] for v in load("photos")["runs"]})
+    by_side: dict[int, dict[str, float]] = {}
+    for (side, defense), (clean, left) in photo_pairs(r).items():
+        by_side.setdefault(side, {})[defense] = kept_share(clean, left, 0.1)
+    for side, shares in by_side.items():
+        options = {defense: f"--canvas {side} --defense {defense}" for defense in shares}
+        kept.append(_Kept("trainers", f"2,000 photographs at {side} pixels (n = {n})", shares, options))
+    return kept
+
+
 def measured() -> str:
     """What `protect` says at its end of the attacks that were measured: the file in the package."""
-    content: dict[str, list[dict[str, Any]]] = {}
-    for name in ("lasting", "lasting_whole", "other_victims"):
-        r = load(name)
-        (attack,), recipes, n = r["plan"]["attacks"], r["plan"]["recipes"], most_seeds(r)
-        if len(recipes) == 1:
-            who, shares = "trainers", kept_by_defense(r)
-            kept = {"no defense" if defense == "none" else defense: share for defense, share in shares.items()}
-        else:
-            who = "other networks"
-            kept = {miue.recipe(recipe).net: kept_by_defense(r, recipe)["none"] for recipe in recipes}
-        place = f"{r['sets']['images']:,} pictures of CIFAR-10 (JPEG, {n} seed{'s' * (n > 1)})"
-        content.setdefault(attack, []).append({"who": who, "set": place, "kept": kept})
-    return json.dumps(content, indent=1) + "\n"
+    entries = [
+        {
+            "who": kept.who,
+            "set": kept.of,
+            "kept": {"no defense" if name == "none" else name: round(share, 4) for name, share in kept.shares.items()},
+        }
+        for kept in all_kept()
+    ]
+    return json.dumps({load("lasting")["plan"]["attacks"][0]: entries}, indent=1) + "\n"
 
 
 def traced() -> str:
@@ -668,23 +713,33 @@ def asking() -> str:
 
 
 def breaks() -> str:
-    """The defenses that undo the default, with the command that shows it, and those that do not."""
-    r = load("lasting")
-    kept = sorted(kept_by_defense(r).items(), key=lambda item: -item[1])
-    command = "miue evaluate OUT --clean PICTURES --test TEST"
-    rows = [
-        (f"{share:.2f}", f"`{command}`" if name == "none" else f"`{command} --defense {name}`")
-        for name, share in kept
+    """Who keeps more of the default than what counts as protected, with the options that show it, and who does not."""
+    broken = [
+        (share, kept.of, kept.options[name])
+        for kept in all_kept()
+        for name, share in kept.shares.items()
         if share > HOLDS
     ]
-    held = ", ".join(f"`{name}` {share:.2f}" for name, share in reversed(kept) if share <= HOLDS) or "nothing else"
-    table = grid(("kept", "command"), rows)
+    rows = [(kept_text(share), of, f"`{options}`") for share, of, options in sorted(broken, reverse=True)]
+    held = [
+        f"{kept.of}: " + ", ".join(f"`{name}` {share:.2f}" for name, share in kept.shares.items() if share <= HOLDS)
+        for kept in all_kept()
+        if any(share <= HOLDS for share in kept.shares.values())
+    ]
+    table = grid(("kept", "on", "`miue evaluate OUT --clean PICTURES --test TEST` with"), rows)
+    attack = load("lasting")["plan"]["attacks"][0]
     return (
-        f"{table}\n\nAt most {HOLDS:g} is kept with: {held}. Kept: share of what clean pictures teach above chance with"
-        f" the same defense. `{r['plan']['attacks'][0]}`, {r['sets']['images']} pictures of CIFAR-10 (JPEG), "
-        f"{most_seeds(r)} of {r['plan']['seeds']} seeds, a small victim ([all of it](results_small.md#what-lasts)). "
-        f"{where(r)}."
+        f"{table}\n\nKept: share of what clean pictures teach above chance with the same defense, at the best epochs. "
+        f"`{attack}`. At most {HOLDS:g} is kept on " + "; on ".join(held) + "."
     )
+
+
+def worst() -> str:
+    """Those who keep most of the default, in one line."""
+    everything = [(share, name, kept.of) for kept in all_kept() for name, share in kept.shares.items()]
+    most = sorted(everything, reverse=True)[:6]
+    told = ", ".join(f"`{name}` {share:.2f} on {of}" for share, name, of in most)
+    return f"Share of what clean pictures teach: {told}."
 
 
 def photographs() -> str:
@@ -692,27 +747,30 @@ def photographs() -> str:
     return "\n\n".join(_photographs(r) for r in every("photos*"))
 
 
+def photo_pairs(r: dict[str, Any]) -> dict[tuple[int, str], tuple[Runs, Runs]]:
+    """The clean and the protected victims of photographs, by side and defense."""
+    pairs: dict[tuple[int, str], tuple[Runs, Runs]] = {}
+    for v in r["runs"]:
+        pairs.setdefault((v["side"], v["defense"]), ([], []))[v["role"] == "protected"].append(v)
+    return {key: both for key, both in pairs.items() if all(both)}
+
+
 def _photographs(r: dict[str, Any]) -> str:
-    chance, rows = 0.1, []
-    for side in dict.fromkeys(v["side"] for v in r["runs"]):
-        for defense in dict.fromkeys(v["defense"] for v in r["runs"]):
-            clean, left = (
-                [v for v in r["runs"] if (v["side"], v["defense"], v["role"]) == (side, defense, role)]
-                for role in ("clean", "protected")
-            )
-            if clean and left:
-                kept = kept_share(clean, left, chance)
-                cells = (spread([v["best"] for v in of]) for of in (clean, left))
-                rows.append((f"{side}", f"`{defense}`", *cells, f"{kept:.2f}"))
+    rows = []
+    for (side, defense), (clean, left) in photo_pairs(r).items():
+        cells = (spread([v["best"] for v in of]) for of in (clean, left))
+        rows.append((f"{side}", f"`{defense}`", *cells, kept_text(kept_share(clean, left, 0.1))))
     n, outputs = len({v["seed"] for v in r["runs"]}), r["outputs"]
     table = grid(("pixels a side", f"trainer (n = {n})", "clean, best epoch", "protected, best epoch", "kept"), rows)
     minutes = fmean(sum(o["seconds"].values()) for o in outputs) / 60
+    ssim = [o["ssim"] for o in outputs]
     return (
         f"{table}\n\n{r['data']}, 224 px JPEG files, tested on {r['test']}. `{r['attack']}` at a canvas of "
         f"{outputs[0]['canvas']}: {minutes:.0f} minutes, {outputs[0]['peak_mb']:.0f} MB of memory, files "
         f"{fmean(o['growth'] for o in outputs):.1f} times as large; mean PSNR "
-        f"{fmean(o['psnr']['mean'] for o in outputs):.1f} dB, SSIM {fmean(o['ssim']['mean'] for o in outputs):.3f}. "
-        f"Victim {r['recipe']['net']}, {r['recipe']['epochs']} epochs. {where(r)}."
+        f"{fmean(o['psnr']['mean'] for o in outputs):.1f} dB, SSIM {fmean(o['mean'] for o in ssim):.3f} (least "
+        f"{min(o['least'] for o in ssim):.2f}). Victim {r['recipe']['net']}, {r['recipe']['epochs']} epochs. "
+        f"{where(r)}."
     )
 
 
@@ -1568,6 +1626,7 @@ TABLES: dict[str, Callable[[], str]] = {
         lasting,
         lasting_whole,
         breaks,
+        worst,
         other_victims,
         leaked,
         cost,
