@@ -262,6 +262,14 @@ def test_a_forecast_counts_both_passes():
     assert [times for _, times in replace(whole, colour=0.0).trials(5000)] == [20.0]
 
 
+def test_views_that_show_nothing_are_refused(run: Run):
+    with pytest.raises(UserError, match="needs a surrogate that learns the classes"):
+        attack("tue:contrastive,see=adversary4")
+    grey = tiny(channels=1)
+    with pytest.raises(UserError, match="grey pictures have no chroma"):
+        FAMILIES[0](see="0.5chroma")(grey, Budget(8), run)
+
+
 @pytest.mark.parametrize("preset", ["mi-ue:quick", "em:quick", "rem:quick", "aue:quick", "tue:contrastive,quick"])
 def test_our_presets_state_their_epochs_for_5000_pictures(preset: str):
     plan = attack(preset)

@@ -527,3 +527,29 @@ def test_a_resumed_attack_says_what_a_whole_one_says(tmp_path: Path, run: Run, m
 def test_the_surrogate_of_a_traced_protection_is_asked_too(job: Job, run: Run):
     traced = replace(job, method=TINY, canvas=16, trace=Tracing(strength=2, unmeasured=True))
     assert carry_out(traced, run).success is not None
+
+
+@pytest.mark.parametrize("form", ["png", "webp"])
+def test_a_tie_in_luminance_holds_in_the_written_files(tmp_path: Path, run: Run, form: str):
+    """Equal changes of red, green and blue except where one was clamped; at another size, with alpha, in grey files."""
+    generator = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        for number, mode in enumerate(("RGB", "RGBA", "L")):
+            channels = len(mode)
+            pixels = generator.integers(0, 256, (21, 30, channels), np.uint8)
+            Image.fromarray(pixels.squeeze()).save(tmp_path / "in" / name / f"{number}.png")
+    method = "em:surrogate=small-cnn:width=4,epochs=1,steps=2,step_size=4,channels=luma"
+    protect(tmp_path / "in", tmp_path / "out", method, canvas=16, format=form, run=run)
+    for name in ("a", "b"):
+        for number, mode in enumerate(("RGB", "RGBA", "L")):
+            clean = Image.open(tmp_path / "in" / name / f"{number}.png")
+            written = Image.open(tmp_path / "out" / name / f"{number}.{form}")
+            before, after = (np.asarray(image.convert(mode), np.int16) for image in (clean, written))
+            change = (after - before).reshape(21, 30, -1)
+            assert 0 < np.abs(change).max() <= 8
+            if mode != "L":
+                free = ((after[..., :3] > 0) & (after[..., :3] < 255)).all(2)
+                assert (change[free][:, :3] == change[free][:, :1]).all() and change[free].any()
+            if mode == "RGBA":
+                assert not change[..., 3].any()

@@ -71,7 +71,10 @@ class Shaped(BaseAttack):
             raise UserError(f"{weight} with per=class: a class has one delta, and one gradient; give class_gradient=0")
         if self.balanced and whole:
             raise UserError("balanced=true with per=class: the mean delta of a class is all that there is")
-        views(self.see)
+        if any(part.name == "adversary" for part in views(self.see)) and not self.classifies:
+            raise UserError(
+                f"see={self.see}: an adversary needs a surrogate that learns the classes, and this one does not"
+            )
 
     def planes(self, channels: int, colour: bool = False) -> int:
         """Planes of delta, in the first pass or in that of the colour part, for pictures with so many channels."""
@@ -144,6 +147,8 @@ class Shape:
             share[1:] = min(plan.colour / budget.eps, 1)
         self.share = run.put(share)
         self.mixture = views(CHROMA if colour else plan.see)
+        if self.channels == 1 and any(part.name == "chroma" for part in self.mixture):
+            raise UserError(f"see={plan.see}: grey pictures have no chroma; leave it out")
         self.group = torch.zeros(len(data), dtype=torch.long)
         if plan.groups > 1:
             for row in mine.tolist():
