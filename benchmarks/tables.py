@@ -341,7 +341,8 @@ def expected() -> str:
               "deltas at work", "gradients, each process")  # fmt: skip
     return (
         f"{grid(header, rows)}\n\n`{photos['attack']}`. The first row of either kind is measured, the others are "
-        f"computed from it: hours of one core, of which w processes take a w-th each. {where(cost)}."
+        f"computed from it: hours of one core, of which w processes take a w-th each. 32 px: {where(cost)}. Files: "
+        f"{where(photos)}."
     )
 
 
@@ -497,10 +498,21 @@ def _lasting(r: dict[str, Any]) -> str:
     parts.append(
         "Kept: share of what clean pictures teach above chance with the same defense, each at its best epoch on "
         "the test pictures themselves: at least what somebody with a few clean pictures finds. "
-        f"{pictures(r)}, tested on {sets['tested']:,} clean ones. {psnr}{seconds}"
+        f"{pictures(r)}, tested on {sets['tested']:,} clean ones. {psnr}{similar(r)}{seconds}"
         f"mean ± standard deviation over seeds of attack and victim. {explained([attack], r)}{where(r)}."
     )
     return "\n\n".join([*parts, *filter(None, [measured_at(r)])])
+
+
+def similar(r: dict[str, Any]) -> str:
+    """SSIM of the perturbations of a plan, where it was measured beside it."""
+    quality = load("quality")
+    if quality["plan"] != r["name"]:
+        return ""
+    values = [line["ssim"] for line in quality["lines"]]
+    return (
+        f"SSIM {fmean(v['mean'] for v in values):.3f} on average and {min(v['least'] for v in values):.2f} at least, "
+    )
 
 
 Runs = list[dict[str, Any]]
@@ -551,7 +563,8 @@ def leaked() -> str:
     table = grid(("pairs", "n", "protected, last epoch", "protected, best epoch", "kept"), rows)
     return (
         f"{table}\n\n`{r['attack']}`, victim `{r['recipe']}`, {r['sets']['images']} pictures. Kept: as above, of what "
-        f"clean pictures teach without a defense, at the best epochs. {where(r)}."
+        "clean pictures teach without a defense, at the best epochs. The row of 0 pairs is of the table above, whose "
+        f"noise was made on another machine. {where(r)}."
     )
 
 
