@@ -548,6 +548,32 @@ def other_victims() -> str:
     return f"{table}\n\nKept: at the best epochs. {pictures(r)}. {where(r)}."
 
 
+def adaptive() -> str:
+    """The default preset and the trainer who tries many defenses: what he chose, and what he has of it."""
+    r, rows = load("lasting_adaptive"), []
+    for run in r["runs"]:
+        tried = sorted(run["tried"].items(), key=lambda item: -item[1])[:4]
+        others = ", ".join(f"`{name}` {accuracy:.1%}" for name, accuracy in tried)
+        role = marked(run["attack"], r)
+        rows.append((role, f"`{run['chosen']}`, epoch {run['stopped_epoch']}", f"{run['stopped']:.1%}", others))
+    kept = adaptively_kept(r)
+    table = grid(("trained on", "chosen", "accuracy", "the best on the pictures that he chooses by"), rows)
+    names = list(r["runs"][0]["tried"])
+    return (
+        f"{table}\n\nKept: {kept_text(kept)}. He tries {', '.join(f'`{name}`' for name in names)}. Victim "
+        f"`{r['plan']['recipes'][0]}`. {pictures(r)}, n = {most_seeds(r)}. {where(r)}."
+    )
+
+
+def adaptively_kept(r: dict[str, Any]) -> float:
+    """What the adaptive trainer keeps, at the epoch that he chooses; the clean control is as adaptive."""
+    chance = r["sets"]["chance"]
+    clean, left = (
+        fmean(v["stopped"] for v in r["runs"] if v["attack"] == who) for who in (CLEAN, *r["plan"]["attacks"])
+    )
+    return (left - chance) / (clean - chance)
+
+
 def leaked() -> str:
     """The default preset and a trainer who fits a linear inverse to leaked pairs."""
     r, rows = load("leaked"), []
@@ -635,6 +661,11 @@ def all_kept() -> list[_Kept]:
     for side, shares in by_side.items():
         options = {defense: f"--canvas {side} --defense {defense}" for defense in shares}
         kept.append(_Kept("trainers", f"2,000 photographs at {side} pixels (n = {n})", shares, options))
+    if (RESULTS / "lasting_adaptive.json").exists():
+        r = load("lasting_adaptive")
+        of = f"{r['sets']['images']:,} pictures of CIFAR-10 (n = {most_seeds(r)})"
+        options = {"adaptive": f"--recipe {r['plan']['recipes'][0]} --defense adaptive"}
+        kept.append(_Kept("trainers", of, {"adaptive": adaptively_kept(r)}, options))
     return kept
 
 
@@ -1641,6 +1672,7 @@ TABLES: dict[str, Callable[[], str]] = {
         breaks,
         worst,
         other_victims,
+        adaptive,
         leaked,
         cost,
         photographs,
