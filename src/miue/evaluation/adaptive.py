@@ -142,4 +142,5 @@ def train(
     seconds = result.seconds + sum(trial.seconds for trial in trials.values())
     names = {"victim": victim.victim, "defense": victim.defense, "chosen": chosen, "tried": tried, "seconds": seconds}
     epoch = trials[chosen].best_epoch
-    return result.model_copy(update=names | {"stopped": result.epochs[epoch], "stopped_epoch": epoch})
+    stop = {"stopped": result.epochs.get(epoch), "stopped_epoch": epoch}  # a record of an earlier version has no epochs
+    return result.model_copy(update=names | stop)
