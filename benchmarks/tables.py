@@ -970,7 +970,7 @@ def variant(text: str) -> str:
     fields = {v: v.partition(":")[2].partition("=") for v in values()["accuracy"] if v.startswith(f"{name}:")}
     method = miue.attack(text) if fields else None
     known = (v for v, (field, _, value) in fields.items() if str(getattr(method, field)) == value)
-    return next(known, text if {"tau", "weight", "zeta"} & set(given) else name)
+    return next(known, text if {"tau", "weight", "zeta", "error"} & set(given) else name)
 
 
 def published() -> tuple[str, dict[tuple[str, str], str]]:

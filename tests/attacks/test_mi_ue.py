@@ -119,10 +119,13 @@ def test_the_whole_loss_of_four_vectors():
     assert MIUE(zeta=0.0).loss(Given(), x, Y).item() == pytest.approx(0.0267461, abs=1e-6)  # pyright: ignore
     alone = MIUE(weight=0.0, zeta=0.1)  # the ablation without similarity
     assert alone.loss(Given(), x, Y).item() == pytest.approx(0.1 * 1.0598, abs=1e-6)  # pyright: ignore
+    entropy = torch.nn.functional.cross_entropy(Z, Y).item()
+    both = MIUE(zeta=0.0, error=0.5)
+    assert both.loss(Given(), x, Y).item() == pytest.approx(0.0267461 + 0.5 * entropy, abs=1e-6)  # pyright: ignore
 
 
 def test_a_loss_without_terms_is_refused():
-    with pytest.raises(UserError, match=r"weight=0, zeta=0: .* not both 0"):
+    with pytest.raises(UserError, match=r"weight=0, zeta=0, error=0: .* not all 0"):
         attack("mi-ue:weight=0,zeta=0")
     with pytest.raises(UserError, match="weight=-1"):
         MIUE(weight=-1.0)

@@ -182,6 +182,7 @@ AUGMENT = st.sampled_from(["none", "flip", "flip-crop", "flip-first"])
         {
             "tau": st.floats(1e-3, 10),
             "weight": st.floats(0.1, 10),
+            "error": st.floats(0, 10, allow_subnormal=False),
             "zeta": st.floats(0, 10, allow_subnormal=False),
             "per_dimension": st.booleans(),
             "epochs": st.integers(1, 500),

@@ -61,14 +61,15 @@ SMALL: Mapping[str, Any] = {  # common settings of our own presets; docs/log.md 
 class MIUE(MinMin):
     """Raise the cosine similarity of same-class features, which shrinks their conditional covariance.
 
-    L = weight * similarity + zeta * distance; weight 0 is the paper's ablation without the first term. Source: the
-    paper; `official` follows what the authors' released command computes (zeta 0, a step that grows from 0.2 to 0.4
-    grey levels, the distance divided by the dimension, flip before adding).
+    L = weight * similarity + zeta * distance + error * cross-entropy. Source: the paper, without the last term, which
+    is EM's; its ablation without the first is weight 0. `official` follows what the authors' released command computes
+    (zeta 0, a step that grows from 0.2 to 0.4 grey levels, the distance divided by the dimension, flip before adding).
     """
 
     tau: float = 0.1
     weight: float = 1.0
     zeta: float = 0.1
+    error: float = 0.0
     per_dimension: bool = False
 
     together: ClassVar[bool] = True
@@ -97,14 +98,16 @@ class MIUE(MinMin):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (self.tau > 0 and self.zeta >= 0 and self.weight >= 0 and (self.zeta or self.weight)):
+        weights = {"weight": self.weight, "zeta": self.zeta, "error": self.error}
+        if not (self.tau > 0 and min(weights.values()) >= 0 and any(weights.values())):
+            given = ", ".join(f"{name}={value:g}" for name, value in weights.items())
             raise UserError(
-                f"tau={self.tau:g}, weight={self.weight:g}, zeta={self.zeta:g}: tau must be positive, weight and zeta "
-                "not negative and not both 0"
+                f"tau={self.tau:g}, {given}: tau must be positive, the weights of the loss not negative and not all 0"
             )
 
     def loss(self, net: Net, x: Float[Tensor, "b c h w"], y: Int[Tensor, "b"]) -> Float[Tensor, ""]:
         z = net.embed(x).float()
         terms = [self.weight * similarity_loss(z, y, self.tau)] if self.weight else []
         terms += [self.zeta * distance_loss(z, y, self.per_dimension)] if self.zeta else []
+        terms += [self.error * F.cross_entropy(net.head(z), y)] if self.error else []
         return torch.stack(terms).sum()
