@@ -569,7 +569,7 @@ def adaptively_kept(r: dict[str, Any]) -> float:
     """What the adaptive trainer keeps, at the epoch that he chooses; the clean control is as adaptive."""
     chance = r["sets"]["chance"]
     clean, left = (
-        fmean(v["stopped"] for v in r["runs"] if v["attack"] == who) for who in (CLEAN, *r["plan"]["attacks"])
+        fmean(v["stopped"] for v in r["runs"] if v["attack"] == who) for who in ("clean", *r["plan"]["attacks"])
     )
     return (left - chance) / (clean - chance)
 
