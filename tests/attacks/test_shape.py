@@ -134,6 +134,7 @@ def test_surrogate_and_steps_look_through_the_mixture(run: Run):
 @pytest.mark.slow
 @pytest.mark.parametrize("attack", [FAMILIES[0], FAMILIES[3]])
 def test_all_options_together_keep_the_contract(attack):
+    """Without chroma among the views, which grey pictures lack; the pass of the colour part looks through it anyway."""
     check_attack(
         attack(
             channels="luma",
@@ -141,7 +142,7 @@ def test_all_options_together_keep_the_contract(attack):
             class_gradient=2.0,
             groups=2,
             balanced=True,
-            see="gray+chroma+jpeg+resize+blur+shuffle+adversary2",
+            see="gray+jpeg+resize+blur+shuffle+adversary2",
         )
     )
 
