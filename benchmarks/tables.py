@@ -643,10 +643,10 @@ def all_kept() -> list[_Kept]:
     """What was kept of the default preset in every benchmark that asked."""
     kept = []
     for name in ("lasting", "lasting_whole"):
-        r, n = load(name), most_seeds(load(name))
+        r = load(name)
         (recipe,), shares = r["plan"]["recipes"], kept_by_defense(r)
         options = {defense: f"--recipe {recipe} --defense {defense}" for defense in shares}
-        of = f"{r['sets']['images']:,} pictures of CIFAR-10 (n = {n})"
+        of = f"{r['sets']['images']:,} pictures of CIFAR-10 (n = {most_seeds(r)})"
         kept.append(_Kept("trainers", of, shares, options))
     r = load("other_victims")
     shares = {recipe: kept_by_defense(r, recipe)["none"] for recipe in r["plan"]["recipes"]}
@@ -654,7 +654,8 @@ def all_kept() -> list[_Kept]:
     names = {recipe: miue.recipe(recipe).net for recipe in shares}
     options = {names[recipe]: f"--recipe {recipe} --defense none" for recipe in shares}
     kept.append(_Kept("other networks", of, {names[recipe]: share for recipe, share in shares.items()}, options))
-    r, n = load("photos"), len({v["seed"] for v in load("photos")["runs"]})
+    r = load("photos")
+    n = len({v["seed"] for v in r["runs"]})
     by_side: dict[int, dict[str, float]] = {}
     for (side, defense), (clean, left) in photo_pairs(r).items():
         by_side.setdefault(side, {})[defense] = kept_share(clean, left, 0.1)

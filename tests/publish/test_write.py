@@ -7,6 +7,7 @@ import io
 import json
 import sys
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -272,8 +273,10 @@ def test_resuming_gives_the_same_tree(tmp_path: Path):
 
 def test_files_are_listed_once_and_not_for_every_file(tmp_path: Path, monkeypatch):
     """Else the time to write a set grows with the square of its number of pictures."""
-    root, out, listed, groups = folder(tmp_path / "in", count=8), tmp_path / "out", [], TreeSink.groups
-    monkeypatch.setattr(TreeSink, "groups", property(lambda sink: listed.append(sink) or groups.fget(sink)))
+    root, out, listed, groups = folder(tmp_path / "in", count=8), tmp_path / "out", [], TreeSink.groups.func
+    counted = cached_property(lambda sink: listed.append(sink) or groups(sink))
+    counted.__set_name__(TreeSink, "groups")
+    monkeypatch.setattr(TreeSink, "groups", counted)
     protect(root, out)
     assert 1 <= len(listed) < 4
 

@@ -53,6 +53,7 @@ def test_with_shares_the_rest_is_plain():
         ("0gray+chroma", "a share of 0; leave it out"),
         ("0.6gray+0.6chroma", "at most 1"),
         ("jpeg0", "allowed is from 1 to 100"),
+        ("jpeg0.5", "allowed is from 1 to 100"),
         ("jpeg10.5", "a quality of 10.5; give a whole number"),
         ("gray3", "allowed is none"),
         ("1.2.3gray", "'1.2.3' is no number"),

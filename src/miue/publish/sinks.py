@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -36,15 +37,15 @@ class Sink(ABC):
     form: Form
     rights: Rights = NONE
 
-    @property
+    @cached_property
     @abstractmethod
     def files(self) -> tuple[str, ...]:
         """Paths of the files that it writes, relative to `out`."""
 
-    @property
+    @cached_property
     @abstractmethod
     def groups(self) -> Sequence[range]:
-        """Rows of `source.usable`: one range for each file, in order."""
+        """Rows of `source.usable`: one range for each file, in order. Made once: it is asked at every file."""
 
     def encode(self, picture: Picture) -> Payload:
         meta = picture.meta
@@ -83,11 +84,11 @@ class TreeSink(Sink):
     _folders: set[Path] = field(default_factory=set, repr=False)
     """Folders that are known to contain no link in their path."""
 
-    @property
+    @cached_property
     def files(self) -> tuple[str, ...]:
         return tuple(out_name(entry.out, self.source.kind, self.form) for entry in self.source.usable)
 
-    @property
+    @cached_property
     def groups(self) -> Sequence[range]:
         return [range(i, i + 1) for i in range(len(self.source.rows))]
 
@@ -117,11 +118,11 @@ class ParquetSink(Sink):
         assert isinstance(self.source.store, ParquetStore)
         return self.source.store
 
-    @property
+    @cached_property
     def files(self) -> tuple[str, ...]:
         return tuple(shard.relative_to(self.store.root).as_posix() for shard in self.store.shards)
 
-    @property
+    @cached_property
     def groups(self) -> Sequence[range]:
         rows = np.array(self.source.rows)
         spans = [self.store.span(shard) for shard in self.store.shards]
@@ -178,11 +179,11 @@ class NpzSink(Sink):
         assert isinstance(self.source.store, ArrayStore)
         return self.source.store
 
-    @property
+    @cached_property
     def files(self) -> tuple[str, ...]:
         return (Path(self.store.location).name,)
 
-    @property
+    @cached_property
     def groups(self) -> Sequence[range]:
         return [range(len(self.source.rows))]
 

@@ -130,16 +130,11 @@ class _Writer:
         """The lines of other parts."""
         return [line for line in read_lines(self.private / FINAL)[0] if line.part != self.part]
 
-    @cached_property
-    def groups(self) -> Sequence[range]:
-        """Those of the sink, which lists all of them whenever it is asked; once a file, that would be quadratic."""
-        return self.sink.groups
-
     def write(self, tick: Callable[[], None], stop: Callable[[], bool]) -> Written:
         """Write the missing files of every process, in row order, and then the manifest."""
         earlier = together(self.run, self._kept)
-        todo = [at for at in self._share if not self.groups[at] or self.groups[at].start not in earlier]
-        first(self.run, lambda: self._prepare([row for at in todo for row in self.groups[at]]))
+        todo = [at for at in self._share if not self.sink.groups[at] or self.sink.groups[at].start not in earlier]
+        first(self.run, lambda: self._prepare([row for at in todo for row in self.sink.groups[at]]))
         for _ in earlier:
             tick()
         lines = together(self.run, lambda: self._written(todo, earlier, tick, stop))
@@ -150,13 +145,13 @@ class _Writer:
     @property
     def _share(self) -> range:
         """Groups of this process."""
-        return range(self.run.rank, len(self.groups), self.run.world)
+        return range(self.run.rank, len(self.sink.groups), self.run.world)
 
     def _written(
         self, todo: Sequence[int], kept: dict[int, Line], tick: Callable[[], None], stop: Callable[[], bool]
     ) -> dict[int, Line]:
         """The lines of the share of this process, when its missing groups are written."""
-        groups, lines = self.groups, dict(kept)
+        groups, lines = self.sink.groups, dict(kept)
         path = self.private / part_name(self.run)
         write_lines(path, lines.values())
         flushed = monotonic()
@@ -185,7 +180,7 @@ class _Writer:
                 log.warning("%s: damaged; what is not in it is written again", path)
         intact: dict[int, Line] = {}
         for at in self._share:
-            rows = self.groups[at]
+            rows = self.sink.groups[at]
             old = [known.get(self.source.usable[row].path) for row in rows]
             lines = [line for row, line in zip(rows, old, strict=True) if line and self._is_for(line, row)]
             if rows and len(lines) == len(rows) and self._holds(at, lines):

@@ -104,13 +104,13 @@ def parts(text: str) -> tuple[Part, ...]:
             raise UserError(f"see={text}: {piece!r} is no view; the views are {', '.join(VIEWS)}, as in 0.6gray+jpeg10")
         _, default, low, high = VIEWS[match[2]]
         value, share = _number(match[3], default, text), _number(match[1], 0.0, text)
-        if match[2] == "jpeg" and value != int(value):
-            raise UserError(f"see={text}: jpeg has a quality of {value:g}; give a whole number")
         if match[1] and not share:
             raise UserError(f"see={text}: {match[2]} has a share of 0; leave it out")
         if match[3] and not low <= value <= high:
             allowed = f"from {low:g} to {high:g}" if high else "none"
             raise UserError(f"see={text}: {match[2]} has a value of {value:g}; allowed is {allowed}")
+        if match[2] == "jpeg" and value != int(value):
+            raise UserError(f"see={text}: jpeg has a quality of {value:g}; give a whole number")
         views.append(Part(match[2], value, share))
     given = [part.share > 0 for part in views]
     if (any(given) and not all(given)) or sum(part.share for part in views) > 1 + 1e-9:
